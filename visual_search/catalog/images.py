@@ -1,0 +1,276 @@
+"""Encoded pictures -> RGB uint8 arrays, safely; and back for display.
+
+Pillow decodes, under an explicit list of formats and our own limits, and whatever goes wrong with
+a file is a :class:`PictureError`. ``torchvision.io`` is not used: damaged files have crashed the
+whole process there.
+
+Shapes: ``S`` is the side of the square that the network sees, in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+Fit = Literal["stretch", "letterbox"]
+
+# Raise it whenever `decode` or `fit_array` gives other pixels than before: it is in the cache key.
+DECODER_VERSION = 1
+
+# What shops keep their pictures in. Pillow reads 40 more, each one more parser of untrusted bytes.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF")
+
+# EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+# 65535 -> 255, rounded; Pillow's own conversion would clip at 255.
+_SIXTEEN_TO_EIGHT_BIT = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message says why, the cause is attached."""
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """How large a picture may be before it is refused undecoded.
+
+    Attributes:
+        max_bytes: Largest encoded file, in bytes.
+        max_pixels: Largest width x height that a file may announce. The default stays below
+            Pillow's own limit of 89 million, which also holds.
+
+    Raises:
+        ValueError: A limit is below 1.
+    """
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 64_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; expected at least 1; leave it out for the "
+                    "default"
+                )
+
+
+def decode(
+    data: bytes, size_px: int, fit: Fit, limits: PictureLimits = PictureLimits()
+) -> NDArray[np.uint8]:
+    """Gives the picture of an encoded file as ``[3, S, S] uint8``, RGB, contiguous.
+
+    Transparent parts become white, CMYK and grey become RGB, 16-bit grey is scaled to 8 bit, the
+    EXIF orientation is applied, of an animation the first frame is taken. ICC profiles are not
+    applied. A JPEG that is at least four times too large is decoded at a half, a quarter or an
+    eighth of its size, never below twice the size wanted.
+
+    Args:
+        data: The whole file, one of :data:`FORMATS`, recognised by its content.
+        size_px: ``S``, the side of the result in pixels.
+        fit: ``stretch`` resizes to S x S whatever the shape; ``letterbox`` keeps the aspect ratio,
+            centres the picture and pads with white. Both resize bilinearly with antialiasing.
+        limits: Beyond these the file is refused without decoding it.
+
+    Raises:
+        ValueError: ``size_px`` is below 1, or ``fit`` has another name.
+        PictureError: The file is too large, truncated, damaged or of another format.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (2, 1), (200, 0, 0)).save(file, "PNG")
+        >>> decode(file.getvalue(), size_px=4, fit="letterbox")[1]  # green: a bar between white
+        array([[255, 255, 255, 255],
+               [  0,   0,   0,   0],
+               [  0,   0,   0,   0],
+               [255, 255, 255, 255]], dtype=uint8)
+    """
+    check_target(size_px, fit)
+    if len(data) > limits.max_bytes:
+        raise PictureError(
+            f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are read; "
+            "save it smaller"
+        )
+    # Pillow and its libraries raise more kinds of errors at damaged bytes than they document
+    # (struct.error, SyntaxError, zlib.error, MemoryError...): here every one means "no picture".
+    try:
+        return _decode(data, size_px, fit, limits)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        start = "the file is empty" if not data else f"the file starts with {data[:12]!r}"
+        raise PictureError(
+            f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
+            f"is damaged; {start}"
+        ) from error
+    except Exception as error:
+        raise PictureError(f"does not decode: {type(error).__name__}: {error}") from error
+
+
+def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.uint8]:
+    """Gives an already decoded picture as ``[3, S, S] uint8``, RGB, contiguous.
+
+    Args:
+        array: ``[H, W]`` grey or ``[H, W, 3]`` RGB, uint8.
+        size_px: ``S``, the side of the result in pixels.
+        fit: As in :func:`decode`.
+
+    Raises:
+        ValueError: ``size_px`` is below 1, or ``fit`` has another name.
+        PictureError: The array has another shape or dtype, or no pixels.
+
+    Example:
+        >>> fit_array(np.full((28, 28), 7, np.uint8), size_px=2, fit="stretch").tolist()
+        [[[7, 7], [7, 7]], [[7, 7], [7, 7]], [[7, 7], [7, 7]]]
+    """
+    check_target(size_px, fit)
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not is_picture or array.size == 0:
+        raise PictureError(
+            f"the array has shape {list(array.shape)} and dtype {array.dtype}; expected [H, W] or "
+            "[H, W, 3] uint8 with at least one pixel"
+        )
+    image = Image.fromarray(np.ascontiguousarray(array))
+    return _fit(image, size_px, fit, box=(0, 0, *image.size), orientation=1)
+
+
+def to_display(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Gives ``[3, H, W] uint8`` as ``[H, W, 3] uint8``, contiguous: what Pillow and plots take.
+
+    Raises:
+        ValueError: The array has another shape or dtype.
+    """
+    if picture.ndim != 3 or picture.shape[0] != 3 or picture.dtype != np.uint8:
+        raise ValueError(
+            f"the picture has shape {list(picture.shape)} and dtype {picture.dtype}; expected "
+            "[3, H, W] uint8; pass one picture, not yet scaled to floats"
+        )
+    return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+
+def check_target(size_px: int, fit: str) -> None:
+    """Checks what pictures are to be brought to.
+
+    Raises:
+        ValueError: ``size_px`` is below 1, or ``fit`` has another name.
+    """
+    if size_px < 1:
+        raise ValueError(f"size_px is {size_px}; expected at least 1 pixel; the study uses 128")
+    if fit not in get_args(Fit):
+        raise ValueError(f"fit is {fit!r}; expected one of {list(get_args(Fit))}")
+
+
+def _decode(data: bytes, size_px: int, fit: Fit, limits: PictureLimits) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise PictureError(
+                f"the picture has {width} x {height} = {width * height:,} pixels; at most "
+                f"{limits.max_pixels:,} are decoded; save it smaller"
+            )
+        transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
+        orientation = _orientation(image)
+        box: tuple[float, float, float, float] = (0, 0, width, height)
+        if image.format in ("JPEG", "MPO"):
+            aim_w, aim_h = _fitted_size(width, height, size_px, fit)
+            # The box is the drafted size before rounding up: without it the picture would shift.
+            drafted = image.draft("RGB", (2 * aim_w, 2 * aim_h))
+            box = drafted[1] if drafted else box
+        image.load()
+        return _fit(_eight_bit(image, transparent_value), size_px, fit, box, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Gives the EXIF orientation; 1 (upright) where there is none or the EXIF block is junk."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError):
+        return 1  # the picture itself is fine, and browsers show it as stored
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
+    """Gives the transparent grey, colour or palette entry, in units of the decoded picture.
+
+    Pillow (13.0) hands out what a PNG's tRNS chunk says without the scaling that the pixels get.
+    """
+    value: int | tuple[int, ...] | bytes | None = image.info.get("transparency")
+    tile = getattr(image, "tile", None)
+    rawmode = tile[0][3] if tile else None
+    if isinstance(value, int) and rawmode in ("L;2", "L;4"):
+        return value * (85 if rawmode == "L;2" else 17)  # 3 and 15 are white
+    if isinstance(value, tuple) and rawmode == "RGB;16B":
+        return tuple(channel >> 8 for channel in value)  # as Pillow reads the pixels
+    return value
+
+
+def _eight_bit(
+    image: Image.Image, transparent_value: int | tuple[int, ...] | bytes | None = None
+) -> Image.Image:
+    """Gives the loaded picture in mode ``L`` or ``RGB``, transparent parts on white."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image)  # [H, W] uint16
+        scaled = _SIXTEEN_TO_EIGHT_BIT[grey]
+        if transparent_value is not None:
+            scaled[grey == transparent_value] = 255
+        return Image.fromarray(scaled)
+    if transparent_value is not None:
+        image.info["transparency"] = transparent_value
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        on_white = Image.new("RGB", rgba.size, (255, 255, 255))
+        on_white.paste(rgba, mask=rgba.getchannel("A"))
+        return on_white
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode in ("P", "RGB", "CMYK", "YCbCr"):
+        return image.convert("RGB")
+    raise PictureError(
+        f"the picture has Pillow's mode {image.mode!r}, which has no agreed scale; "
+        "save it as 8-bit RGB"
+    )
+
+
+def _fitted_size(width: float, height: float, size_px: int, fit: Fit) -> tuple[int, int]:
+    """Gives the width and height that the picture itself takes within S x S."""
+    if fit == "stretch":
+        return size_px, size_px
+    scale = size_px / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fit(
+    image: Image.Image,
+    size_px: int,
+    fit: Fit,
+    box: tuple[float, float, float, float],
+    orientation: int,
+) -> NDArray[np.uint8]:
+    """Resizes the part ``box`` of an ``L`` or ``RGB`` picture, then turns and pads it."""
+    aim = _fitted_size(box[2] - box[0], box[3] - box[1], size_px, fit)
+    small = image.resize(aim, Image.Resampling.BILINEAR, box=box)
+    if orientation in _UPRIGHT:  # turned when it is small: the same pixels for less work
+        small = small.transpose(_UPRIGHT[orientation])
+    if small.size != (size_px, size_px):
+        canvas = Image.new(small.mode, (size_px, size_px), "white")
+        canvas.paste(small, ((size_px - small.width) // 2, (size_px - small.height) // 2))
+        small = canvas
+    pixels = np.asarray(small)  # [S, S] or [S, S, 3]
+    if pixels.ndim == 2:
+        return np.repeat(pixels[np.newaxis], 3, axis=0)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # [3, S, S]

@@ -1,0 +1,62 @@
+"""One file a source: each reader turns one layout of data into a validated ``Catalog``.
+
+A reader loads no picture. It checks what the listing can tell (ids, categories, paths, missing
+files); a picture that does not decode is found when the cache is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import pandas as pd
+
+from visual_search.catalog.catalog import BadItemsError, Catalog, PictureSource, RefusedItem
+
+OnBadItem = Literal["error", "skip"]
+
+
+def check_on_bad_item(on_bad_item: str) -> None:
+    """Refuses any other word than ``error`` and ``skip``.
+
+    Raises:
+        ValueError: The word is another one.
+    """
+    if on_bad_item not in get_args(OnBadItem):
+        raise ValueError(
+            f"on_bad_item is {on_bad_item!r}; expected 'error' (stop and list the bad items) or "
+            "'skip' (leave them out, counted and listed)"
+        )
+
+
+def conclude(
+    name: str,
+    columns: Mapping[str, Sequence[str]],
+    source: PictureSource,
+    refused: Sequence[RefusedItem],
+    *,
+    on_bad_item: OnBadItem,
+    origin: str,
+) -> Catalog:
+    """Gives the catalogue of the good items, or stops because of the bad ones.
+
+    Args:
+        name: Short name of the data.
+        columns: Texts of the good items by column, all of one length.
+        source: Loads the pictures.
+        refused: The items that were left out.
+        on_bad_item: ``error`` stops when there is a refused item, ``skip`` goes on.
+        origin: What was read, for messages.
+
+    Raises:
+        BadItemsError: Items were refused and ``on_bad_item`` is ``error``.
+        ValueError: No item is left.
+    """
+    if refused and on_bad_item == "error":
+        raise BadItemsError(refused, origin)
+    if not columns["item_id"]:
+        reasons = "".join(f"\n  {r.item_id!r} ({r.image}): {r.reason}" for r in refused[:10])
+        raise ValueError(
+            f"{origin} gives no item ({len(refused)} refused); expected at least one{reasons}"
+        )
+    return Catalog(name, pd.DataFrame(columns), source, tuple(refused))

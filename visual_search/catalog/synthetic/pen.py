@@ -1,0 +1,230 @@
+"""The pen that draws a product: shapes in units of 0..100, fabric with a pattern, metal, glass.
+
+x grows to the right and y downwards; (50, 50) is the middle of the picture. The pen maps every
+point through the product's pose, so that a drawing knows nothing of scale and rotation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+Point = tuple[float, float]
+Rgb = tuple[int, int, int]
+
+SUPERSAMPLING = 4  # drawn this much larger and averaged: the edges come out smooth
+
+GOLD: Rgb = (214, 172, 60)
+SILVER: Rgb = (178, 184, 192)
+GLASS: Rgb = (38, 42, 52)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a product is: equal for every picture of it."""
+
+    category: str
+    colour: str
+    rgb: Rgb
+    pattern: str
+    style: str
+    pattern_size: float
+    metal: Rgb
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How one picture shows the product.
+
+    Attributes:
+        scale: Size of the product, 1 fills the picture.
+        angle_deg: Rotation, clockwise.
+        shift: How far the middle moves to the right and down, in units of 0..100.
+        flip: Whether left and right are swapped.
+    """
+
+    scale: float
+    angle_deg: float
+    shift: Point
+    flip: bool
+
+
+class Pen:
+    """Draws one product onto a transparent canvas of ``size_px * SUPERSAMPLING`` pixels."""
+
+    def __init__(self, look: Look, pose: Pose, size_px: int) -> None:
+        self.look = look
+        side = size_px * SUPERSAMPLING
+        self._unit = side / 100 * pose.scale
+        cos, sin = math.cos(math.radians(pose.angle_deg)), math.sin(math.radians(pose.angle_deg))
+        mirror = -1 if pose.flip else 1
+        self._xx, self._xy = self._unit * cos * mirror, -self._unit * sin
+        self._yx, self._yy = self._unit * sin * mirror, self._unit * cos
+        self._origin = ((50 + pose.shift[0]) * side / 100, (50 + pose.shift[1]) * side / 100)
+        self.canvas = Image.new("RGBA", (side, side), (*look.rgb, 0))
+        self._draw = ImageDraw.Draw(self.canvas)
+        self._fabrics: dict[float, Image.Image] = {}
+        self.ink = shaded(look.rgb, 0.45) if sum(look.rgb) > 200 else shaded(look.rgb, 2.2, add=40)
+
+    def fabric(self, points: Sequence[Point], shade: float = 1.0, outline: float = 0.7) -> None:
+        """Fills a shape with the product's colour and pattern; ``shade`` below 1 darkens it."""
+        mask = Image.new("L", self.canvas.size)
+        ImageDraw.Draw(mask).polygon(self._pixels(points), fill=255)
+        self.canvas.paste(self._fabric(shade), mask=mask)
+        if outline:
+            self.line([*points, points[0]], outline)
+
+    def solid(self, points: Sequence[Point], rgb: Rgb, outline: float = 0.7) -> None:
+        """Fills a shape with one colour that is not the product's."""
+        self._draw.polygon(self._pixels(points), fill=(*rgb, 255))
+        if outline:
+            self.line([*points, points[0]], outline, shaded(rgb, 0.5))
+
+    def line(self, points: Sequence[Point], width: float, rgb: Rgb | None = None) -> None:
+        """Draws a line, ``width`` in units, with round joints; in ink by default."""
+        fill = (*(rgb or self.ink), 255)
+        pixels = self._pixels(points)
+        width_px = max(1, round(width * self._unit))
+        self._draw.line(pixels, fill=fill, width=width_px, joint="curve")
+        for x, y in (pixels[0], pixels[-1]):
+            r = width_px / 2
+            self._draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+
+    def hole(self, points: Sequence[Point], outline: float = 0.7) -> None:
+        """Cuts a shape out, so that the background shows through."""
+        self._draw.polygon(self._pixels(points), fill=(*self.look.rgb, 0))
+        if outline:
+            self.line([*points, points[0]], outline)
+
+    def _pixels(self, points: Sequence[Point]) -> list[Point]:
+        x0, y0 = self._origin
+        return [
+            (
+                x0 + self._xx * (x - 50) + self._xy * (y - 50),
+                y0 + self._yx * (x - 50) + self._yy * (y - 50),
+            )
+            for x, y in points
+        ]
+
+    def _fabric(self, shade: float) -> Image.Image:
+        if shade not in self._fabrics:
+            self._fabrics[shade] = self._woven(shaded(self.look.rgb, shade))
+        return self._fabrics[shade]
+
+    def _woven(self, rgb: Rgb) -> Image.Image:
+        cloth = Image.new("RGBA", self.canvas.size, (*rgb, 255))
+        draw = ImageDraw.Draw(cloth)
+        bright = 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2]
+        second: Rgb = (250, 248, 242) if bright < 170 else shaded(rgb, 0.5)
+        step = self.look.pattern_size
+        # 20 units beyond the picture on each side: the rotation turns the corners in
+        starts = [-20 + i * step for i in range(int(140 / step) + 1)]
+
+        def band(x0: float, y0: float, x1: float, y1: float, fill: Rgb) -> None:
+            draw.polygon(self._pixels([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), fill=(*fill, 255))
+
+        if self.look.pattern == "striped":
+            for start in starts:
+                band(-20, start, 120, start + step * 0.42, second)
+        elif self.look.pattern == "dotted":
+            for row, y in enumerate(starts):
+                for x in starts:
+                    spot = ellipse(x + step / 2 * (row % 2), y, step * 0.24, step * 0.24, 16)
+                    draw.polygon(self._pixels(spot), fill=(*second, 255))
+        elif self.look.pattern == "checked":
+            half = mixed(rgb, second, 0.45)
+            for start in starts:
+                band(-20, start, 120, start + step / 2, half)
+                band(start, -20, start + step / 2, 120, half)
+            for x in starts:
+                for y in starts:
+                    band(x, y, x + step / 2, y + step / 2, second)
+        return cloth
+
+
+def mixed(first: Rgb, second: Rgb, weight: float) -> Rgb:
+    """Gives the colour ``weight`` of the way from the first to the second."""
+    r, g, b = (round(a + (c - a) * weight) for a, c in zip(first, second, strict=True))
+    return r, g, b
+
+
+def shaded(rgb: Rgb, factor: float, add: int = 0) -> Rgb:
+    """Gives the colour times ``factor`` plus ``add``, held within 0..255."""
+    r, g, b = (max(0, min(255, round(value * factor + add))) for value in rgb)
+    return r, g, b
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, num_points: int = 48) -> list[Point]:
+    """Gives the points of an ellipse about (x, y)."""
+    return arc(x, y, rx, ry, 0, 360 - 360 / num_points, num_points)
+
+
+def arc(
+    x: float,
+    y: float,
+    rx: float,
+    ry: float,
+    start_deg: float,
+    stop_deg: float,
+    num_points: int = 24,
+) -> list[Point]:
+    """Gives the points of an arc; 0 degrees points to the right, 90 downwards."""
+    steps = [start_deg + (stop_deg - start_deg) * i / (num_points - 1) for i in range(num_points)]
+    return [
+        (x + rx * math.cos(math.radians(step)), y + ry * math.sin(math.radians(step)))
+        for step in steps
+    ]
+
+
+def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> list[Point]:
+    """Gives the points of a rectangle, its corners rounded by ``radius``."""
+    if not radius:
+        return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    r = radius
+    return [
+        *arc(x0 + r, y0 + r, r, r, 180, 270, 8),
+        *arc(x1 - r, y0 + r, r, r, 270, 360, 8),
+        *arc(x1 - r, y1 - r, r, r, 0, 90, 8),
+        *arc(x0 + r, y1 - r, r, r, 90, 180, 8),
+    ]
+
+
+def smooth(points: Sequence[Point], closed: bool = True, num_between: int = 8) -> list[Point]:
+    """Gives a curve through the points (Catmull-Rom)."""
+    n = len(points)
+    curve: list[Point] = []
+    for i in range(n if closed else n - 1):
+        if closed:
+            four = [points[(i + k) % n] for k in (-1, 0, 1, 2)]
+        else:
+            four = [points[min(max(i + k, 0), n - 1)] for k in (-1, 0, 1, 2)]
+        for step in range(num_between):
+            t = step / num_between
+            weights = (
+                (-t + 2 * t**2 - t**3) / 2,
+                (2 - 5 * t**2 + 3 * t**3) / 2,
+                (t + 4 * t**2 - 3 * t**3) / 2,
+                (t**3 - t**2) / 2,
+            )
+            x = sum(w * p[0] for w, p in zip(weights, four, strict=True))
+            y = sum(w * p[1] for w, p in zip(weights, four, strict=True))
+            curve.append((x, y))
+    return curve if closed else [*curve, points[-1]]
+
+
+def mirrored(half: Sequence[Point]) -> list[Point]:
+    """Gives the outline whose left half runs from the top down.
+
+    The half gives each point by its distance to the left of the middle and its height.
+    """
+    left = [(50 - x, y) for x, y in half]
+    right = [(50 + x, y) for x, y in reversed(half) if x]
+    return left + right
+
+
+def flipped(points: Sequence[Point]) -> list[Point]:
+    """Gives the points with left and right swapped about the middle."""
+    return [(100 - x, y) for x, y in points]
