@@ -1,0 +1,1 @@
+"""Networks, plain torch: the autoencoder contract and the named variants."""
