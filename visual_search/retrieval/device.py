@@ -1,0 +1,136 @@
+"""When a GPU may answer in the CPU's place: only after it has shown the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_search.retrieval.nearest import Gallery, Searcher, nearest
+
+Device: TypeAlias = Literal["auto", "cpu", "gpu"]
+
+# 2^26 numbers are 131,072 items of 512. An estimate, not measured on a GPU: two CPU cores search
+# 10,000 queries among 10,000 such items in 1.5 s, less than a CUDA context may take to come up, and
+# need 20 s among 131,072.
+AUTO_GPU_NUM_VALUES = 2**26
+GPU_MAX_CANDIDATES = 2048  # FAISS's own limit for k on a GPU
+GPU_SCRATCH_BYTES = 2**28  # FAISS takes 1.5 GB unless told; training may want the rest
+SAMPLE_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Who answers, and why it is that one.
+
+    Attributes:
+        searcher: A FAISS index over the centred embeddings.
+        device: Where it computes.
+        reason: One sentence for the run's record.
+    """
+
+    searcher: Searcher
+    device: Literal["cpu", "gpu"]
+    reason: str
+
+
+class _GpuUpToItsLimit:
+    """Answers on the GPU, and on the CPU where more candidates are asked than a GPU can list."""
+
+    def __init__(self, clone: Searcher, cpu: Searcher, resources: Any) -> None:
+        self._clone = clone
+        self._cpu = cpu
+        self._resources = resources  # must live as long as the clone that uses its memory
+
+    def search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        searcher = self._clone if k <= GPU_MAX_CANDIDATES else self._cpu
+        return searcher.search(queries, k)
+
+
+def place(cpu: Any, gallery: Gallery, device: Device) -> Placement:
+    """Chooses who answers.
+
+    A GPU that is missing, cannot hold the gallery or answers otherwise than the CPU is no error:
+    the CPU answers, and the reason says so.
+
+    Args:
+        cpu: ``faiss.IndexFlatL2`` over the centred embeddings.
+        gallery: The same items.
+        device: ``cpu``, ``gpu``, or ``auto``: the GPU from `AUTO_GPU_NUM_VALUES` numbers on.
+
+    Raises:
+        ValueError: ``device`` has another name.
+    """
+    if device not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"device is {device!r}; expected 'auto', 'cpu' or 'gpu': choose one")
+    if device == "cpu":
+        return Placement(cpu, "cpu", "the CPU was asked for")
+    num_values = gallery.embeddings.size
+    if device == "auto" and num_values < AUTO_GPU_NUM_VALUES:
+        return Placement(
+            cpu,
+            "cpu",
+            f"{num_values:,} numbers are below the {AUTO_GPU_NUM_VALUES:,} from which a GPU pays",
+        )
+    import faiss
+
+    if faiss.get_num_gpus() < 1:
+        return Placement(cpu, "cpu", "FAISS sees no GPU")
+    try:
+        resources = faiss.StandardGpuResources()
+        resources.setTempMemory(GPU_SCRATCH_BYTES)
+        clone = faiss.index_cpu_to_gpu(resources, 0, cpu)
+        difference = _difference(clone, cpu, gallery)
+    except RuntimeError as error:  # out of memory, a driver that does not fit
+        return Placement(cpu, "cpu", f"FAISS could not use the GPU: {str(error).strip()}")
+    if difference:
+        return Placement(cpu, "cpu", f"the GPU clone was refused: {difference}")
+    return Placement(
+        _GpuUpToItsLimit(clone, cpu, resources),
+        "gpu",
+        "the GPU clone answered a sample exactly as the CPU index does",
+    )
+
+
+class _Recorder:
+    """Passes questions on and notes how often the answer did not settle the matter."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self.num_asked = 0
+
+    def search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self.num_asked += len(queries)
+        return self._searcher.search(queries, k)
+
+
+def _difference(clone: Searcher, cpu: Searcher, gallery: Gallery) -> str:
+    """Says how the clone's answers to a sample differ from the CPU's; empty where they do not.
+
+    The sample is made of items and of the points halfway between them. Since `nearest` mends what a
+    bad searcher proposes, needing to ask more often than the CPU counts as a difference, too.
+    """
+    rows = np.unique(np.linspace(0, len(gallery) - 1, SAMPLE_SIZE).astype(np.int64))
+    items = gallery.embeddings[rows]  # [n, D]
+    between = items[:-1] / 2 + items[1:] / 2
+    sample = np.concatenate([items, between.astype(np.float32)])
+    k = min(10, len(gallery))
+    none = np.full(len(sample), -1, dtype=np.int64)
+    asked_cpu, asked_clone = _Recorder(cpu), _Recorder(clone)
+    expected_rows, expected_squared = nearest(gallery, asked_cpu, sample, k, none)
+    got_rows, got_squared = nearest(gallery, asked_clone, sample, k, none)
+    wrong = (got_rows != expected_rows) | (got_squared != expected_squared)
+    if wrong.any():
+        return f"{int(wrong.any(axis=1).sum())} of {len(sample)} sample queries answered otherwise"
+    if asked_clone.num_asked > asked_cpu.num_asked:
+        return (
+            f"it had to be asked {asked_clone.num_asked} times where the CPU needed "
+            f"{asked_cpu.num_asked}: its distances are further off than float32 rounding explains"
+        )
+    return ""

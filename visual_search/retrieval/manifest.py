@@ -1,0 +1,152 @@
+"""What a saved index says about itself, and what makes it refuse to load.
+
+A folder holds ``index.faiss`` (the embeddings as they were given), ``items.parquet`` (row -> item
+id and further columns) and ``manifest.json``. The manifest is written last: a folder whose writing
+was cut short has none, or one that does not fit, and is refused either way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from visual_search.atomic import write_text
+
+FORMAT = "visual_search.embedding_index/1"
+INDEX_FILE = "index.faiss"
+ITEMS_FILE = "items.parquet"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's SHA-256 (hex) and its size in bytes."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """What a saved index says about itself.
+
+    Attributes:
+        metric: How distances are measured; ``l2``.
+        dim: Embedding width D.
+        count: Items N.
+        model_hash: Whatever names the weights that made the embeddings, or None.
+        preprocessing_hash: Whatever names the way from picture to network input, or None.
+        versions: Library name -> version that wrote the files.
+        files: File name -> record.
+    """
+
+    metric: str
+    dim: int
+    count: int
+    model_hash: str | None
+    preprocessing_hash: str | None
+    versions: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the index file and the item table on disk, in bytes."""
+        return sum(record.num_bytes for record in self.files.values())
+
+    @property
+    def bytes_per_item(self) -> float:
+        """Size of the index file on disk over the number of items: 4 D and a little."""
+        return self.files[INDEX_FILE].num_bytes / self.count
+
+
+def record_file(path: Path) -> FileRecord:
+    """Reads a file once and gives its record.
+
+    Raises:
+        FileNotFoundError: The file is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; a saved index holds {INDEX_FILE}, {ITEMS_FILE} and "
+            f"{MANIFEST_FILE}: save the index again, or name the folder that holds it"
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return FileRecord(digest.hexdigest(), path.stat().st_size)
+
+
+def write_manifest(manifest: IndexManifest, folder: Path) -> None:
+    """Writes ``manifest.json``, with a checksum over its own content."""
+    content: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
+    content["sha256"] = _checksum(content)
+    write_text(folder / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> IndexManifest:
+    """Reads ``manifest.json``.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no manifest of this format, or was changed after it was written.
+    """
+    path = folder / MANIFEST_FILE
+    record_file(path)  # says what is missing
+    try:
+        content = json.loads(path.read_bytes())
+        checksum, written = content.pop("sha256"), content.pop("format")
+        if written != FORMAT:
+            raise ValueError(f"its format is {written!r}, not {FORMAT!r}")
+        if checksum != _checksum({"format": written, **content}):
+            raise ValueError("its content does not fit its own checksum")
+        files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+        if set(files) != {INDEX_FILE, ITEMS_FILE}:
+            raise ValueError(f"it lists the files {sorted(files)}")
+        return IndexManifest(**content, files=files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be used: {error}; expected the manifest that saving an index writes: "
+            "build and save the index again"
+        ) from error
+
+
+def check_files(manifest: IndexManifest, folder: Path) -> None:
+    """Compares the files with the manifest's records.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is not the one that was written.
+    """
+    for name, expected in manifest.files.items():
+        found = record_file(folder / name)
+        if found != expected:
+            raise ValueError(
+                f"{folder / name} has {found.num_bytes} bytes and SHA-256 {found.sha256[:12]}..., "
+                f"expected {expected.num_bytes} bytes and {expected.sha256[:12]}...; it was "
+                "damaged, changed or half replaced: build and save the index again"
+            )
+
+
+def check_expected(manifest: IndexManifest, folder: Path, expected: Mapping[str, Any]) -> None:
+    """Compares the manifest's fields with what the caller needs; None asks nothing.
+
+    Raises:
+        ValueError: A field has another value.
+    """
+    for field, value in expected.items():
+        found = getattr(manifest, field)
+        if value is not None and found != value:
+            raise ValueError(
+                f"the index in {folder} has {field} {found!r}, expected {value!r}; it was built "
+                "for something else: load the model that it belongs to, or embed and build again"
+            )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

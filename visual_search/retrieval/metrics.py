@@ -1,0 +1,280 @@
+"""Retrieval metrics: pure functions from ranked relevance to one number a query.
+
+All take the same three arguments and give ``[Q] float64``:
+
+* ``relevance`` ``[Q, K] bool``: is the neighbour at rank 1, 2, ..., K relevant to the query? The
+  query itself is not among its neighbours.
+* ``num_relevant`` ``[Q]`` integer, R: relevant items in the whole gallery, the query excluded.
+* ``k``: how many of the ranks count, ``1 <= k <= K``.
+
+A query with R = 0 has nothing to find. Every metric gives NaN for it, which means *left out of the
+mean and counted as left out*, so that all means of one report are over the same queries.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Relevance: TypeAlias = NDArray[np.bool_]
+Counts: TypeAlias = NDArray[np.integer[Any]]
+Metric: TypeAlias = Callable[[Relevance, Counts, int], NDArray[np.float64]]
+
+LEFT_OUT = "A query without a relevant item in the gallery is left out and counted."
+
+DEFINITIONS: dict[str, str] = {
+    "map_at_k": (
+        "Mean of AP@{k} = S / min(R, {k}), where S sums the precision at the rank of every hit "
+        f"within the first {{k}} and R counts the query's relevant gallery items. {LEFT_OUT}"
+    ),
+    "precision_at_k": (
+        "Mean of the hits within the first {k}, divided by {k}, also where fewer than {k} "
+        f"relevant items exist. {LEFT_OUT}"
+    ),
+    "recall_at_k": (
+        "Mean of the hits within the first {k}, divided by R, the query's relevant gallery items "
+        f"(so it stays below 1 where R > {{k}}). {LEFT_OUT}"
+    ),
+    "hit_at_k": (f"Share of the queries with at least one hit within the first {{k}}. {LEFT_OUT}"),
+    "mrr_at_k": (
+        "Mean of 1 / rank of the first hit, and 0 where there is no hit within the first {k}. "
+        f"{LEFT_OUT}"
+    ),
+}
+"""One sentence a mean, with ``{k}`` to fill in: stored beside the numbers (see `definitions`)."""
+
+
+def definitions(k: int) -> dict[str, str]:
+    """Gives what each reported mean says at this ``k``: ``{"map_at_5": "Mean of AP@5 = ..."}``.
+
+    Example:
+        >>> sorted(definitions(5))
+        ['hit_at_1', 'hit_at_5', 'map_at_5', 'mrr_at_5', 'precision_at_5', 'recall_at_5']
+        >>> definitions(5)["hit_at_1"][:56]
+        'Share of the queries with at least one hit within the fi'
+    """
+    k = check_k(k)
+    texts = {
+        name.replace("_at_k", f"_at_{k}"): text.format(k=k) for name, text in DEFINITIONS.items()
+    }
+    texts.setdefault("hit_at_1", DEFINITIONS["hit_at_k"].format(k=1))
+    return texts
+
+
+def average_precision_at_k(
+    relevance: Relevance, num_relevant: Counts, k: int
+) -> NDArray[np.float64]:
+    """Gives AP@k: ``S / min(R, k)``, 1 where the best possible list was found.
+
+    S is the sum of P(i) over the ranks i <= k that are hits, and P(i) the share of hits among the
+    first i. Denominator: ``min(R, k)``, what a perfect list of length k could hold. Libraries
+    differ here: torchmetrics and Open Metric Learning divide by the hits that were found, trec_eval
+    and pytorch-metric-learning by R. Empty case: 0 without a hit, NaN where R = 0.
+
+    Source: Manning, Raghavan, Schütze, Introduction to Information Retrieval (2008), section 8.4,
+    cut at k with the denominator of the MAP@k of recommender benchmarks, as ml_metrics computes it.
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R, the query excluded.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64`` in [0, 1], or NaN where R = 0.
+
+    Raises:
+        TypeError: ``relevance`` is not bool, or ``num_relevant`` or ``k`` not integer.
+        ValueError: A shape is wrong, ``k`` is outside 1..K, or R is below 0 or below the hits.
+
+    Example:
+        Hits at ranks 1, 3, 5 and R = 3: (1/1 + 2/3 + 3/5) / min(3, 5) = 0.756. One hit at rank 1
+        of 999: (1/1) / min(999, 5) = 0.2.
+
+        >>> relevance = np.array([[1, 0, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=bool)
+        >>> average_precision_at_k(relevance, np.array([3, 999]), k=5).round(3)
+        array([0.756, 0.2  ])
+    """
+    hits, found = _checked(relevance, num_relevant, k)  # [Q, k] bool, [Q] float64
+    precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)  # P(i), [Q, k]
+    total = (precision * hits).sum(axis=1)  # S, [Q]
+    return _nan_where_empty(total / np.clip(found, 1, k), found)
+
+
+def precision_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
+    """Gives precision@k: ``hits / k``, the share of the list that is relevant.
+
+    Denominator: ``k``, even where R < k, so the best possible value is then R / k. Empty case: 0
+    without a hit, NaN where R = 0. Source: Manning et al. (2008), section 8.4. The study of 2023
+    printed this number, with the query counted as its own first hit, as "mAP@5".
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R, the query excluded.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64`` in [0, 1], or NaN where R = 0.
+
+    Raises:
+        TypeError: As `average_precision_at_k`.
+        ValueError: As `average_precision_at_k`.
+
+    Example:
+        >>> relevance = np.array([[1, 0, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=bool)
+        >>> precision_at_k(relevance, np.array([3, 999]), k=5)
+        array([0.6, 0.2])
+    """
+    hits, found = _checked(relevance, num_relevant, k)
+    return _nan_where_empty(hits.sum(axis=1) / k, found)
+
+
+def recall_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
+    """Gives recall@k: ``hits / R``, the share of what there is to find that was found.
+
+    Denominator: R, so the best possible value is k / R where R > k. What metric-learning papers
+    call recall@k (is there any hit?) is `hit_at_k`. Empty case: 0 without a hit, NaN where R = 0.
+    Source: Manning et al. (2008), section 8.3.
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R, the query excluded.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64`` in [0, 1], or NaN where R = 0.
+
+    Raises:
+        TypeError: As `average_precision_at_k`.
+        ValueError: As `average_precision_at_k`.
+
+    Example:
+        >>> relevance = np.array([[1, 0, 1, 0, 1], [1, 0, 0, 0, 0]], dtype=bool)
+        >>> recall_at_k(relevance, np.array([3, 10]), k=5)
+        array([1. , 0.1])
+    """
+    hits, found = _checked(relevance, num_relevant, k)
+    return _nan_where_empty(hits.sum(axis=1) / np.maximum(found, 1), found)
+
+
+def hit_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
+    """Gives 1.0 where at least one of the first k is relevant, else 0.0.
+
+    Denominator: none. Empty case: 0 without a hit, NaN where R = 0. Source: "Recall@K" of Jégou,
+    Douze, Schmid, Product Quantization for Nearest Neighbor Search (2011), and of the
+    metric-learning papers after it, under a name that cannot be taken for `recall_at_k`.
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R, the query excluded.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64``, 0 or 1, or NaN where R = 0.
+
+    Raises:
+        TypeError: As `average_precision_at_k`.
+        ValueError: As `average_precision_at_k`.
+
+    Example:
+        >>> relevance = np.array([[0, 0, 1], [0, 0, 0], [0, 0, 0]], dtype=bool)
+        >>> hit_at_k(relevance, np.array([3, 7, 0]), k=3)
+        array([ 1.,  0., nan])
+    """
+    hits, found = _checked(relevance, num_relevant, k)
+    return _nan_where_empty(np.asarray(hits.any(axis=1), dtype=np.float64), found)
+
+
+def reciprocal_rank_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
+    """Gives ``1 / rank of the first hit``, looking no deeper than rank k.
+
+    Denominator: the rank itself. Empty case: 0 where the first k hold no hit (a hit at k + 1
+    would be worth 1 / (k + 1), so the depth is part of the name), NaN where R = 0. Source:
+    Voorhees, The TREC-8 Question Answering Track Report (1999).
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R, the query excluded.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64`` in [0, 1], or NaN where R = 0.
+
+    Raises:
+        TypeError: As `average_precision_at_k`.
+        ValueError: As `average_precision_at_k`.
+
+    Example:
+        >>> relevance = np.array([[0, 1, 0, 1], [0, 0, 0, 1]], dtype=bool)
+        >>> reciprocal_rank_at_k(relevance, np.array([2, 2]), k=3)
+        array([0.5, 0. ])
+    """
+    hits, found = _checked(relevance, num_relevant, k)
+    rank = np.asarray(hits.argmax(axis=1) + 1)  # [Q]; 1 also where there is no hit
+    return _nan_where_empty(np.where(hits.any(axis=1), 1 / rank, 0.0), found)
+
+
+def check_k(k: int) -> int:
+    """Gives ``k`` as a plain int.
+
+    Raises:
+        TypeError: ``k`` is no integer.
+        ValueError: ``k`` is below 1.
+
+    Example:
+        >>> check_k(np.int64(5))
+        5
+    """
+    try:
+        number = operator.index(k)
+    except TypeError:
+        number = None
+    if number is None or isinstance(k, bool):
+        raise TypeError(f"k is {k!r} ({type(k).__name__}); expected a whole number such as 5")
+    if number < 1:
+        raise ValueError(f"k is {number}; expected at least 1: ask for one neighbour or more")
+    return number
+
+
+def _checked(
+    relevance: Relevance, num_relevant: Counts, k: int
+) -> tuple[Relevance, NDArray[np.float64]]:
+    """Gives the first k ranks (``[Q, k] bool``) and R (``[Q] float64``) after the door's checks."""
+    k = check_k(k)
+    relevance, num_relevant = np.asarray(relevance), np.asarray(num_relevant)
+    if relevance.dtype != np.bool_:
+        raise TypeError(
+            f"relevance has dtype {relevance.dtype}; expected bool: compare categories, "
+            "do not pass distances or scores"
+        )
+    if not np.issubdtype(num_relevant.dtype, np.integer):
+        raise TypeError(
+            f"num_relevant has dtype {num_relevant.dtype}; expected an integer count a query"
+        )
+    if relevance.ndim != 2 or num_relevant.shape != relevance.shape[:1]:
+        raise ValueError(
+            f"relevance has shape {relevance.shape} and num_relevant {num_relevant.shape}; "
+            "expected [Q, K] and [Q]: one row and one count a query"
+        )
+    if k > relevance.shape[1]:
+        raise ValueError(
+            f"k is {k}, but relevance holds {relevance.shape[1]} rank(s); search with k={k} first"
+        )
+    impossible = np.flatnonzero(num_relevant < relevance.sum(axis=1))
+    if len(impossible):  # also catches R < 0
+        row = int(impossible[0])
+        raise ValueError(
+            f"query row {row} has num_relevant {int(num_relevant[row])}, but "
+            f"{int(relevance[row].sum())} hit(s); expected at least as many as hits: count R over "
+            "the whole gallery, and exclude the query from both"
+        )
+    return relevance[:, :k], num_relevant.astype(np.float64)
+
+
+def _nan_where_empty(
+    values: NDArray[np.float64], found: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.where(found > 0, values, np.nan)
