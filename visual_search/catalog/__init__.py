@@ -1,0 +1,1 @@
+"""Products and their pictures: readers, splits, decoding, the cache."""

@@ -1,0 +1,99 @@
+"""A catalogue of small pictures and a small network: a whole run takes a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from visual_search.catalog.cache import CachedCatalog, cache_pictures
+from visual_search.catalog.catalog import Catalog
+from visual_search.catalog.readers.sources import ArraySource
+from visual_search.models.autoencoder import (
+    Autoencoder,
+    Conv,
+    ConvTransposed,
+    LayerTableAutoencoder,
+    Pool,
+)
+from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.module import AutoencoderModule, Preprocessing
+
+SIDE = 16
+SPLITS = ["train"] * 40 + ["val"] * 9 + ["test"] * 9
+CATEGORIES = ["Hats", "Shoes", "T-shirt/top"]
+
+
+def small_autoencoder() -> Autoencoder:
+    return LayerTableAutoencoder(
+        encoder=[Conv(3, 8, stride=2), Pool(), Conv(8, 16, activation="none"), Pool()],
+        decoder=[
+            ConvTransposed(16, 8, stride=2, kernel=2, padding=0),
+            ConvTransposed(8, 8, stride=2, kernel=2, padding=0),
+            ConvTransposed(8, 3, stride=2, kernel=2, padding=0, activation="tanh"),
+        ],
+        bottleneck=(16, 2, 2),
+        image_size_px=SIDE,
+    )
+
+
+@pytest.fixture(scope="session")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
+    """58 pictures, each of its category's colour with noise on it."""
+    rng = np.random.default_rng(0)
+    number = np.arange(len(SPLITS))
+    base = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])[number % 3]
+    noise = rng.integers(-40, 40, (len(SPLITS), SIDE, SIDE, 3))
+    arrays = (base[:, None, None, :] + noise).clip(0, 255).astype(np.uint8)
+    names = [f"picture-{n:02d}" for n in number]
+    table = pd.DataFrame(
+        {
+            "item_id": [f"item-{n:02d}" for n in number],
+            "image": names,
+            "category": [CATEGORIES[n % 3] for n in number],
+            "group": [f"group-{n:02d}" for n in number],
+            "split": SPLITS,
+            "colour": ["red", "green", "blue"] * 19 + ["red"],
+        }
+    )
+    catalog = Catalog("colours", table, ArraySource(arrays, names))
+    return cache_pictures(
+        catalog,
+        size_px=SIDE,
+        fit="stretch",
+        cache_dir=tmp_path_factory.mktemp("cache"),
+        on_bad_item="error",
+    )
+
+
+@pytest.fixture
+def new_module(cached: CachedCatalog) -> Callable[[], AutoencoderModule]:
+    """Gives modules that start from the same weights."""
+
+    def build() -> AutoencoderModule:
+        torch.manual_seed(1)
+        return AutoencoderModule(
+            small_autoencoder(),
+            Preprocessing(SIDE, "stretch"),
+            learning_rate=1e-2,
+            item_ids=list(cached.catalog.table["item_id"]),
+        )
+
+    return build
+
+
+@pytest.fixture
+def new_datamodule(cached: CachedCatalog) -> Callable[..., CatalogDataModule]:
+    def build(num_workers: int = 0) -> CatalogDataModule:
+        return CatalogDataModule(
+            cached.catalog, cached.pictures, batch_size=10, num_workers=num_workers, seed=3
+        )
+
+    return build
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"

@@ -1,0 +1,150 @@
+"""Checkpoints: whole or absent, and without code in them."""
+
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback
+
+from visual_search.training.checkpointing import (
+    AtomicCheckpointIO,
+    Interruption,
+    RunCheckpoint,
+    Terminated,
+    load_checkpoint,
+)
+from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.module import AutoencoderModule
+from visual_search.training.trainer import build_trainer
+
+pytestmark = pytest.mark.slow
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch harm",)
+
+
+@pytest.fixture
+def own_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_failing_save_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def torn(content: Any, target: Path) -> None:
+        target.write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OSError, match="disk full"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert load_checkpoint(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_temporary_file_lies_beside_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "deep" / "last.ckpt")
+    assert load_checkpoint(tmp_path / "deep" / "last.ckpt") == {"step": 1}
+
+
+def test_a_missing_checkpoint_names_its_path(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
+        load_checkpoint(tmp_path / "nothing.ckpt")
+
+
+def test_a_checkpoint_that_runs_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Harmful()))
+    for name in ("harmful.ckpt", "plain.ckpt"):
+        with pytest.raises(ValueError, match="tensors and plain values"):
+            AtomicCheckpointIO().load_checkpoint(tmp_path / name, weights_only=False)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"w": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(ValueError, match="rerun=true"):
+        load_checkpoint(path)
+
+
+@pytest.mark.usefixtures("own_handler")
+def test_sigterm_ends_at_once_outside_a_step_and_waits_within() -> None:
+    interruption = Interruption()
+    interruption.install()
+    interruption.deferred = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert interruption.requested
+    interruption.deferred = False
+    with pytest.raises(Terminated) as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
+
+
+class SignalAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_zero_grad(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("own_handler")
+def test_sigterm_in_a_step_saves_that_step(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    interruption = Interruption()
+    interruption.install()
+    keeper = RunCheckpoint(run_folder, interruption=interruption)
+    trainer = build_trainer(
+        folder=run_folder,
+        max_epochs=3,
+        accelerator="cpu",
+        callbacks=[keeper, SignalAt(5)],
+        enable_progress_bar=False,
+    )
+    with pytest.raises(Terminated):
+        trainer.fit(new_module(), new_datamodule())
+    assert load_checkpoint(keeper.path)["global_step"] == 6
+
+
+def test_another_preprocessing_is_refused(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    keeper = RunCheckpoint(run_folder)
+    trainer = build_trainer(
+        folder=run_folder, max_epochs=1, accelerator="cpu", callbacks=[keeper],
+        enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(new_module(), new_datamodule())
+    other = new_module()
+    object.__setattr__(other.preprocessing, "fit", "letterbox")
+    again = build_trainer(
+        folder=run_folder, max_epochs=2, accelerator="cpu", enable_progress_bar=False
+    )
+    with pytest.raises(ValueError, match=r"letterbox.*pictures\.fit"):
+        again.fit(other, new_datamodule(), ckpt_path=keeper.path)

@@ -1,0 +1,82 @@
+"""Which rows come when: a function of seed, epoch and position alone."""
+
+from collections.abc import Callable
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from visual_search.training.datamodule import (
+    CatalogDataModule,
+    EvaluationBatches,
+    TrainingBatches,
+)
+
+pytestmark = pytest.mark.slow  # imports lightning
+
+ROWS = np.arange(100, 123, dtype=np.int64)
+
+
+def test_an_epoch_sees_every_row_once_in_another_order() -> None:
+    sampler = TrainingBatches(ROWS, 5, seed=0)
+    first = list(chain.from_iterable(sampler))
+    sampler.set_epoch(1)
+    second = list(chain.from_iterable(sampler))
+    assert sorted(first) == sorted(second) == ROWS.tolist()
+    assert first != second
+    assert len(list(sampler)) == len(sampler) == 5
+
+
+def test_a_start_in_the_middle_continues_the_same_order() -> None:
+    whole = list(TrainingBatches(ROWS, 5, seed=0, epoch=2))
+    sampler = TrainingBatches(ROWS, 5, seed=0, epoch=2, start_batch=3)
+    assert list(sampler) == whole[3:]
+    assert list(sampler) == whole  # the next pass is a whole one
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_each_global_batch(world_size: int) -> None:
+    whole = list(TrainingBatches(ROWS, 5, seed=0))
+    parts = [
+        list(TrainingBatches(ROWS, 5, seed=0, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    for number, batch in enumerate(whole):
+        shares = [part[number] for part in parts]
+        assert set(chain.from_iterable(shares)) == set(batch)
+        assert len({len(share) for share in shares}) == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 30])
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
+def test_evaluation_sees_every_row_in_batches_of_one_size(world_size: int, batch_size: int) -> None:
+    parts = [
+        list(EvaluationBatches(ROWS, batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert {row for part in parts for batch in part for row in batch} == set(ROWS.tolist())
+    assert {len(batch) for part in parts for batch in part} == {min(batch_size, 23)}
+    assert len({len(part) for part in parts}) == 1
+
+
+def test_a_batch_holds_the_pictures_of_its_rows(
+    new_datamodule: Callable[..., CatalogDataModule],
+) -> None:
+    datamodule = new_datamodule()
+    batch = next(iter(datamodule.train_dataloader()))
+    rows = batch["rows"].numpy()
+    assert batch["images"].dtype.is_floating_point is False
+    np.testing.assert_array_equal(batch["images"].numpy(), datamodule.pictures[rows])
+    assert set(rows) <= set(datamodule.rows("train"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [("batch_size", 0, "batch_size 0"), ("num_workers", -1, "num_workers -1")],
+)
+def test_impossible_settings_are_refused(
+    new_datamodule: Callable[..., CatalogDataModule], argument: str, value: int, message: str
+) -> None:
+    other = new_datamodule()
+    with pytest.raises(ValueError, match=message):
+        CatalogDataModule(other.catalog, other.pictures, **{argument: value})  # type: ignore[arg-type]

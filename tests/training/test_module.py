@@ -1,0 +1,118 @@
+"""The LightningModule: what it computes, refuses and keeps."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from visual_search.catalog.cache import CachedCatalog
+from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.module import (
+    AutoencoderModule,
+    NonFiniteLossError,
+    Preprocessing,
+    to_network,
+    to_pictures,
+    weights_fingerprint,
+)
+from visual_search.training.trainer import build_trainer, resolve_precision
+
+from .conftest import small_autoencoder
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_pixel_value_survives_the_way_to_the_network_and_back() -> None:
+    values = np.arange(256, dtype=np.uint8)
+    pictures = np.broadcast_to(values[:, None, None, None], (256, 3, 2, 2)).copy()
+    scaled = to_network(torch.from_numpy(pictures))
+    assert (scaled.min(), scaled.max()) == (-1, 1)
+    np.testing.assert_array_equal(to_pictures(scaled), pictures)
+
+
+def test_training_lowers_the_loss(
+    new_module: Callable[[], AutoencoderModule], new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    module, losses = new_module(), []
+    for epochs in (0, 5):
+        trainer = build_trainer(
+            folder=".", max_epochs=epochs, accelerator="cpu", enable_progress_bar=False
+        )
+        trainer.fit(module, new_datamodule())
+        losses.append(trainer.validate(module, new_datamodule(), verbose=False)[0]["val/loss"])
+    assert losses[1] < 0.7 * losses[0]
+
+
+def test_the_loss_is_the_mean_over_items_not_over_batches(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    cached: CachedCatalog,
+) -> None:
+    module, datamodule = new_module(), new_datamodule()
+    datamodule.batch_size = 4  # 9 validation items: the last batch is filled up by repeats
+    trainer = build_trainer(
+        folder=".", max_epochs=1, accelerator="cpu", precision="32-true", enable_progress_bar=False
+    )
+    logged = trainer.validate(module, datamodule, verbose=False)[0]["val/loss"]
+    pictures = to_network(torch.from_numpy(cached.pictures[datamodule.rows("val")]))
+    with torch.no_grad():
+        expected = (module.model(pictures) - pictures).square().mean().item()
+    assert logged == pytest.approx(expected, rel=1e-6)
+    outputs = module.evaluation_outputs()
+    np.testing.assert_array_equal(outputs.rows, datamodule.rows("val"))
+
+
+def test_a_nan_loss_names_the_items(
+    new_module: Callable[[], AutoencoderModule], new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    module = new_module()
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    trainer = build_trainer(folder=".", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    datamodule = new_datamodule()
+    first = next(iter(datamodule.train_dataloader()))["rows"].tolist()
+    with pytest.raises(NonFiniteLossError, match="loss is nan at step 0") as caught:
+        trainer.fit(module, datamodule)
+    assert all(f"item-{row:02d}" in str(caught.value) for row in first)
+
+
+def test_no_evaluated_batch_is_an_error(new_module: Callable[[], AutoencoderModule]) -> None:
+    with pytest.raises(RuntimeError, match="limit_val_batches"):
+        new_module().evaluation_outputs()
+
+
+@pytest.mark.parametrize("learning_rate", [0.0, -1.0, float("nan")])
+def test_an_impossible_learning_rate_is_refused(learning_rate: float) -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        AutoencoderModule(
+            small_autoencoder(), Preprocessing(16, "stretch"), learning_rate=learning_rate
+        )
+
+
+def test_the_fingerprint_follows_the_weights(new_module: Callable[[], AutoencoderModule]) -> None:
+    first, second = new_module(), new_module()
+    assert weights_fingerprint(first.model) == weights_fingerprint(second.model)
+    with torch.no_grad():
+        next(second.parameters())[0] += 1e-6
+    assert weights_fingerprint(first.model) != weights_fingerprint(second.model)
+
+
+def test_the_preprocessing_fingerprint_follows_every_setting() -> None:
+    settings = [
+        Preprocessing(128, "stretch"),
+        Preprocessing(64, "stretch"),
+        Preprocessing(128, "letterbox"),
+        Preprocessing(128, "stretch", values="0..1"),
+    ]
+    assert len({setting.fingerprint() for setting in settings}) == 4
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_precision_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr("visual_search.training.trainer._cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_precision("auto", "auto") == expected
+    assert resolve_precision("32-true", "auto") == "32-true"

@@ -1,0 +1,146 @@
+"""An interrupted run that goes on gives the numbers of one that was never interrupted."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning import Callback, LightningModule, Trainer
+
+from visual_search.training.checkpointing import RunCheckpoint, load_checkpoint
+from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.module import AutoencoderModule, weights_fingerprint
+from visual_search.training.trainer import build_trainer
+
+pytestmark = pytest.mark.slow
+
+STEPS_PER_EPOCH = 4  # 40 training items in batches of 10
+EPOCHS = 3
+
+
+class StoppedError(Exception):
+    """Ends a run as a kill would, without a last word."""
+
+
+class StopAt(Callback):
+    """Raises in a hook at a step."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.hook = hook
+        self.step = step
+
+    def _stop(self, hook: str, trainer: Trainer) -> None:
+        if hook == self.hook and trainer.global_step == self.step:
+            raise StoppedError
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self._stop("batch", trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop("validation", trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop("epoch", trainer)
+
+
+class Diary(Callback):
+    """Writes down which items every step saw, and every validation."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, ...]] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        rows = tuple(batch["rows"].tolist())
+        self.entries.append((trainer.current_epoch, batch_idx, trainer.global_step, rows))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.entries.append(("validation", trainer.current_epoch, trainer.global_step))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.entries.append(("epoch", trainer.current_epoch, trainer.global_step))
+
+
+Fit = Callable[..., tuple[str, float, list[tuple[Any, ...]]]]
+
+
+@pytest.fixture
+def fit(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> Fit:
+    def run(
+        callbacks: list[Callback], checkpoint: Path | None = None, num_workers: int = 0
+    ) -> tuple[str, float, list[tuple[Any, ...]]]:
+        module, diary = new_module(), Diary()
+        trainer = build_trainer(
+            folder=run_folder,
+            max_epochs=EPOCHS,
+            accelerator="cpu",
+            callbacks=[diary, *callbacks],
+            enable_progress_bar=False,
+        )
+        with contextlib.suppress(StoppedError):
+            trainer.fit(module, new_datamodule(num_workers), ckpt_path=checkpoint)
+        loss = float(trainer.callback_metrics.get("val/loss", float("nan")))
+        return weights_fingerprint(module.model), loss, diary.entries
+
+    return run
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("hook", "step", "every_n_seconds", "saved_at"),
+    [
+        pytest.param("batch", 6, 0, 6, id="mid-epoch, saved at once"),
+        pytest.param("batch", 6, 1e9, 4, id="mid-epoch, saved at the epoch before"),
+        pytest.param("batch", 8, 0, 7, id="last batch"),
+        pytest.param("validation", 8, 0, 7, id="in validation"),
+        pytest.param("epoch", 8, 1e9, 8, id="epoch's end"),
+        pytest.param("batch", 12, 0, 11, id="very last batch"),
+    ],
+)
+def test_resumed_run_repeats_the_uninterrupted_one(
+    fit: Fit,
+    run_folder: Path,
+    hook: str,
+    step: int,
+    every_n_seconds: float,
+    saved_at: int,
+    num_workers: int,
+) -> None:
+    weights, loss, diary = fit([])
+    keeper = RunCheckpoint(run_folder, every_n_seconds, before_validation_seconds=every_n_seconds)
+    fit([keeper, StopAt(hook, step)], num_workers=num_workers)
+    assert load_checkpoint(keeper.path)["global_step"] == saved_at
+
+    resumed = fit([RunCheckpoint(run_folder)], keeper.path, num_workers)
+
+    assert resumed[0] == weights  # bit-equal
+    assert resumed[1] == loss
+    assert resumed[2] == diary[-len(resumed[2]) :]
+    steps = [entry for entry in resumed[2] if isinstance(entry[0], int)]
+    assert len(steps) == EPOCHS * STEPS_PER_EPOCH - saved_at
+
+
+def test_a_finished_run_trains_no_further(fit: Fit, run_folder: Path) -> None:
+    keeper = RunCheckpoint(run_folder)
+    weights, _, _ = fit([keeper])
+    again = RunCheckpoint(run_folder)
+    resumed, _, diary = fit([again], keeper.path)
+    assert (resumed, diary) == (weights, [])
+    assert again.metrics == keeper.metrics
+    assert "val/loss" in again.metrics
+
+
+def test_another_seed_sees_another_order(
+    new_datamodule: Callable[..., CatalogDataModule],
+) -> None:
+    first, second = new_datamodule(), new_datamodule()
+    second.seed = 4
+    assert list(first.train_dataloader().sampler) != list(second.train_dataloader().sampler)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from visual_search.views.figures import (
+    category_bars,
+    class_distribution,
+    figure_to_array,
+    save_figure,
+)
+
+
+def texts(figure: Figure) -> list[str]:
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def table(values: dict[str, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "category": list(values),
+            "num_gallery": range(10, 10 + len(values)),
+            "num_queries": range(1, 1 + len(values)),
+            "map_at_5": list(values.values()),
+        }
+    )
+
+
+def test_bars_are_sorted_and_carry_their_numbers() -> None:
+    values = {"hat": 0.25, "shoe": 0.75, "coat": float("nan"), "bag": 0.5, "Art": 0.5}
+    figure = category_bars(table(values), "map_at_5", micro=0.6, macro=0.5)
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["shoe", "Art", "bag", "hat", "coat"]
+    assert axes.yaxis_inverted(), "the first name stands at the top"
+    widths = [patch.get_width() for patch in axes.patches]
+    assert widths == [0.75, 0.5, 0.5, 0.25]
+    shown = texts(figure)
+    for text in ("mAP@5 by category", "0.750", "micro 0.600", "macro 0.500", "no scored query"):
+        assert text in shown
+    assert any("15 queries" in text for text in shown)
+
+
+def test_bars_show_the_scored_queries_where_the_table_has_them() -> None:
+    data = table({"hat": 0.5}).assign(num_queries=7, num_queries_scored=3)
+    assert any(
+        "3 scored queries" in t
+        for t in texts(category_bars(data, "map_at_5", micro=0.5, macro=0.5))
+    )
+
+
+@pytest.mark.parametrize("num_categories", [1, 21, 60])
+@pytest.mark.parametrize("mean", [0.0, 1.0, float("nan")])
+def test_bars_of_any_number_of_categories_fit_the_page(num_categories: int, mean: float) -> None:
+    data = table({f"Category {i} & more": i / 60 for i in range(num_categories)})
+    figure = category_bars(data, "map_at_5", micro=mean, macro=1.0)
+    assert_texts_within_page(figure)
+
+
+def assert_texts_within_page(figure: Figure) -> None:
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    page = figure.bbox
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent(renderer)
+            inside = (
+                box.x0 >= -1 and box.x1 <= page.x1 + 1 and box.y0 >= -1 and box.y1 <= page.y1 + 1
+            )
+            assert inside, f"{text.get_text()!r} at {box} leaves the page {page}"
+
+
+def test_bars_refuse_a_missing_column() -> None:
+    with pytest.raises(ValueError, match="no column 'ndcg_at_5'"):
+        category_bars(table({"hat": 0.5}), "ndcg_at_5", micro=0.5, macro=0.5)
+
+
+def test_bars_refuse_an_empty_table() -> None:
+    with pytest.raises(ValueError, match="0 rows"):
+        category_bars(table({}), "map_at_5", micro=0.5, macro=0.5)
+
+
+@pytest.mark.parametrize(("value", "micro"), [(1.5, 0.5), (0.5, -0.1), (float("inf"), 0.5)])
+def test_bars_refuse_values_outside_zero_to_one(value: float, micro: float) -> None:
+    with pytest.raises(ValueError, match=r"expected values in \[0, 1\]"):
+        category_bars(table({"hat": value}), "map_at_5", micro=micro, macro=0.5)
+
+
+def test_class_distribution_is_alphabetical_and_shares_its_rows() -> None:
+    counts = {"training": {"shoe": 1200, "Bag": 3}, "queries": {"hat": 5, "shoe": 7}}
+    figure = class_distribution(counts)
+    figure.draw_without_rendering()
+    first, second = figure.axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["Bag", "hat", "shoe"]
+    assert first.yaxis_inverted()
+    assert [patch.get_width() for patch in first.patches] == [3, 0, 1200]
+    assert [patch.get_width() for patch in second.patches] == [0, 5, 7]
+    shown = texts(figure)
+    assert "1,200" in shown
+    assert "training: 1,203 items, 2 categories" in shown
+    assert "queries: 12 items, 2 categories" in shown
+
+
+def test_class_distribution_shows_names_literally() -> None:
+    figure = class_distribution({"training": {"Socks $5$": 1, "Überzieher": 2}})
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["Socks $5$", "Überzieher"]
+    assert not any(label.get_parse_math() for label in labels)
+    assert_texts_within_page(figure)
+
+
+def test_class_distribution_refuses_no_set() -> None:
+    with pytest.raises(ValueError, match="holds no set"):
+        class_distribution({})
+
+
+def test_class_distribution_refuses_no_category() -> None:
+    with pytest.raises(ValueError, match="hold no category"):
+        class_distribution({"training": {}})
+
+
+def test_class_distribution_refuses_a_negative_count() -> None:
+    with pytest.raises(ValueError, match="is -1, expected"):
+        class_distribution({"training": {"hat": -1}})
+
+
+def test_a_figure_becomes_an_array_and_a_file_of_the_same_size(tmp_path: Path) -> None:
+    figure = class_distribution({"training": {"hat": 1}})
+    array = figure_to_array(figure)
+    width, height = figure.get_size_inches() * 100
+    assert array.dtype == np.uint8
+    assert array.shape == pytest.approx((height, width, 3), abs=1)
+    assert (array[0, 0] == 255).all()
+    assert array.min() < 100
+    assert figure_to_array(figure, dpi=50).shape[0] == pytest.approx(height / 2, abs=1)
+    assert figure.get_dpi() == 100
+    path = save_figure(figure, tmp_path / "deep" / "figure.png", dpi=100)
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", header[16:24]) == (array.shape[1], array.shape[0])
+    assert [p.name for p in path.parent.iterdir()] == ["figure.png"], "no temporary file is left"
+
+
+def test_saving_refuses_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not end in '\.png'"):
+        save_figure(class_distribution({"training": {"hat": 1}}), tmp_path / "figure.jpg")
+
+
+def test_saving_refuses_a_dpi_of_zero(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dpi is 0"):
+        save_figure(class_distribution({"training": {"hat": 1}}), tmp_path / "a.png", dpi=0)
+
+
+def test_rendering_refuses_a_negative_dpi() -> None:
+    with pytest.raises(ValueError, match="dpi is -1"):
+        figure_to_array(class_distribution({"training": {"hat": 1}}), dpi=-1)

@@ -1,0 +1,289 @@
+"""The door for configs: the closed schema, and the only builders that a config may name.
+
+Below this file there are only plain arguments. A config chooses a builder with ``_target_``; it
+is looked up in `BUILDERS` and its arguments are checked against the builder's signature. Nothing
+else can be instantiated, whatever a file or the command line says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# One tuple a config group; the last part of the name is how people call the builder.
+BUILDERS: dict[str, tuple[str, ...]] = {
+    "model": (
+        "visual_search.models.variants.baseline",
+        "visual_search.models.variants.plus_layer",
+    ),
+    "data": (
+        "visual_search.catalog.readers.fashion_mnist.fashion_mnist",
+        "visual_search.catalog.readers.folder.folder",
+        "visual_search.catalog.readers.table.table",
+        "visual_search.catalog.synthetic.synthetic",
+    ),
+    "callbacks": (
+        "visual_search.training.callbacks.charts.CategoryChart",
+        "visual_search.training.callbacks.charts.ClassDistribution",
+        "visual_search.training.callbacks.feature_maps.FeatureMaps",
+        "visual_search.training.callbacks.projection.EmbeddingProjection",
+        "visual_search.training.callbacks.reconstructions.Reconstructions",
+        "visual_search.training.callbacks.search_results.SearchResults",
+        "lightning.pytorch.callbacks.DeviceStatsMonitor",
+        "lightning.pytorch.callbacks.EarlyStopping",
+        "lightning.pytorch.callbacks.LearningRateMonitor",
+        "lightning.pytorch.callbacks.ModelCheckpoint",
+        "lightning.pytorch.callbacks.StochasticWeightAveraging",
+        "lightning.pytorch.callbacks.Timer",
+    ),
+    "logger": (
+        "lightning.pytorch.loggers.CSVLogger",
+        "lightning.pytorch.loggers.MLFlowLogger",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+        "lightning.pytorch.loggers.WandbLogger",
+    ),
+    "profiler": (
+        "lightning.pytorch.profilers.AdvancedProfiler",
+        "lightning.pytorch.profilers.PyTorchProfiler",
+        "lightning.pytorch.profilers.SimpleProfiler",
+    ),
+    "trainer": ("visual_search.training.trainer.build_trainer",),
+}
+
+# Arguments that a command passes itself; a config cannot.
+SUPPLIED: dict[str, frozenset[str]] = {
+    "trainer": frozenset({"folder", "callbacks", "loggers", "profiler"}),
+    "logger": frozenset({"save_dir", "root_dir"}),
+}
+
+
+class ConfigError(ValueError):
+    """A config or an override is wrong; the message names the key and the way out."""
+
+
+@dataclass
+class SplitConfig:
+    """How items without a split get one; see `visual_search.catalog.splits.assign_splits`."""
+
+    method: str = "hash"
+    val_fraction: float = 0.05
+    test_fraction: float = 0.05
+    divisor: int = 10
+    seed: int = 0
+
+
+@dataclass
+class PicturesConfig:
+    """What the network sees, and where decoded pictures are kept."""
+
+    size_px: int = 128
+    fit: str = "stretch"
+    cache_dir: str = "data/cache"
+
+
+@dataclass
+class ItemLimits:
+    """At most so many items a category in each split; null keeps all."""
+
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+
+
+@dataclass
+class LoaderConfig:
+    """Batches: how large, read by how many processes, from how many items."""
+
+    batch_size: int = 128
+    num_workers: int = 0
+    shuffle: bool = True
+    max_items_per_category: ItemLimits = field(default_factory=ItemLimits)
+
+
+@dataclass
+class TrainingConfig:
+    """The optimiser, and how often the retrieval quality is measured."""
+
+    learning_rate: float = 3e-4
+    evaluate_every_n_epochs: int = 5
+    checkpoint_every_n_seconds: float = 300.0
+
+
+@dataclass
+class GalleryConfig:
+    """Which items are searched; see `visual_search.retrieval.protocol.select_gallery`."""
+
+    kind: str = "per_category"
+    max_per_category: int = 1000
+    num_items: int | None = None
+    splits: list[str] = field(default_factory=lambda: ["train"])
+    seed: int = 0
+
+
+@dataclass
+class ProtocolConfig:
+    """Who asks whom, and how deep one looks."""
+
+    k: int = 5
+    gallery: GalleryConfig = field(default_factory=GalleryConfig)
+    index_device: str = "auto"
+
+
+@dataclass
+class TrainSchema:
+    """The closed top level of ``conf/train.yaml``: any other key is an error."""
+
+    name: str | None = None
+    seed: int = 0
+    rerun: bool = False
+    outputs: str = "outputs"
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    profiler: dict[str, Any] | None = None
+
+
+def config_folder() -> Path:
+    """Gives the folder of the YAML files: inside an installed wheel, or beside the package."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no conf/train.yaml in {package} or {package.parent}; expected one of them; install the "
+        "package anew"
+    )
+
+
+def register_schema() -> None:
+    """Makes `TrainSchema` known to Hydra under the name that ``conf/train.yaml`` starts with."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="train_schema", node=TrainSchema)
+
+
+def build(group: str, node: Mapping[str, Any] | None, **supplied: Any) -> Any:
+    """Builds what a config node names, after checking every argument.
+
+    Args:
+        group: Key of `BUILDERS`.
+        node: ``_target_`` and plain arguments.
+        supplied: Arguments that the command adds.
+
+    Raises:
+        ConfigError: The target is not on the group's list, an argument is unknown, missing or of
+            a wrong type.
+    """
+    builder, arguments = bind(group, node)
+    parameters = inspect.signature(builder).parameters
+    extra = {name: value for name, value in supplied.items() if name in parameters}
+    return builder(**arguments, **extra)
+
+
+def bind(group: str, node: Mapping[str, Any] | None) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Gives the builder that a node names and its checked arguments, building nothing.
+
+    Raises:
+        ConfigError: See `build`.
+    """
+    if not node or "_target_" not in node:
+        raise ConfigError(
+            f"{group} names no builder ({dict(node or {})!r}); expected a _target_ out of "
+            f"{', '.join(BUILDERS[group])}; choose {group}=... from conf/{group}/"
+        )
+    target = str(node["_target_"])
+    if target not in BUILDERS[group]:
+        raise ConfigError(
+            f"{group}._target_={target!r} is not a builder that a config may name; expected one of "
+            f"{', '.join(BUILDERS[group])}{_nearest(target, BUILDERS[group])}"
+        )
+    module, _, name = target.rpartition(".")
+    builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    arguments = {str(key): value for key, value in node.items() if key != "_target_"}
+    _check_arguments(group, target, builder, arguments)
+    return builder, arguments
+
+
+def _check_arguments(
+    group: str, target: str, builder: Callable[..., Any], arguments: dict[str, Any]
+) -> None:
+    supplied = SUPPLIED.get(group, frozenset())
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in supplied
+    }
+    for name in arguments:
+        if name not in parameters:
+            raise ConfigError(
+                f"{group}.{name} is no argument of {target}; expected one of "
+                f"{', '.join(parameters)}{_nearest(name, list(parameters))}"
+            )
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and arguments.get(name, "???") == "???"
+    ]
+    if missing:
+        raise ConfigError(
+            f"{group}.{missing[0]} is not set, and {target} needs it; give "
+            f"{group}.{missing[0]}=VALUE on the command line or in the config"
+        )
+    hints = _type_hints(builder)
+    for name, value in arguments.items():
+        if name in hints:
+            _check_type(f"{group}.{name}", value, hints[name])
+
+
+def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
+    function = builder.__init__ if inspect.isclass(builder) else builder
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # a third-party annotation that exists only for type checkers
+        return {}
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:
+        return
+    except Exception as error:  # adapters refuse some third-party hints in ways of their own
+        if hint.__module__.startswith("visual_search"):
+            raise ConfigError(f"{key}: cannot check against {hint!r}") from error
+        return
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        wanted = str(hint).replace("typing.", "") if not isinstance(hint, type) else hint.__name__
+        raise ConfigError(
+            f"{key}={value!r} is of a wrong type ({type(value).__name__}); expected {wanted}: "
+            f"{error.errors()[0]['msg']}"
+        ) from error
+
+
+def _nearest(word: str, choices: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    if not close:
+        tails = {choice.rpartition(".")[2]: choice for choice in choices}
+        close = [
+            tails[tail]
+            for tail in difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
+        ]
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,160 @@
+"""A run's numbers: gathered into one summary, and printed as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from visual_search.runs import Run
+
+
+def summarise(retrieval: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """Gives one flat summary of plain values: the retrieval numbers and the facts of the run.
+
+    Values that are NaN or infinite become null, since JSON has neither.
+    """
+    summary = {**retrieval, **facts}
+    return {name: _plain(value) for name, value in summary.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def print_result(run: Run) -> None:
+    """Prints a finished run: its table by category, where everything lies, how to look at it."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    summary = run.summary()
+    if not summary:
+        console.print(f"{run.folder} holds no numbers: the dry run passed.", markup=False)
+        return
+    console.print(category_table(run.folder, summary))
+    k = summary["k"]
+    console.print(
+        f"mAP@{k}: {summary['definitions'][f'map_at_{k}']}\n"
+        f"{summary['num_queries_scored']} of {summary['num_queries']} queries scored"
+        f"{_left_out(summary)}; micro is the mean over queries, macro over categories.",
+        markup=False,
+    )
+    facts = {
+        "Test loss (MSE in -1..1)": _number(summary.get("test_loss")),
+        "Embedding": f"{summary['embedding_dim']} values, "
+        f"{summary['embedding_ms_per_item']:.1f} ms a picture on {summary['device']}",
+        "Index": f"{summary['index']['bytes']:,} bytes, "
+        f"{summary['index']['bytes_per_item']:,.0f} an item",
+        "Trained": f"{summary['epochs']} epochs on {summary['num_training']:,} pictures, "
+        f"{_duration(run.status().get('seconds'))}",
+    }
+    if summary["refused"]:
+        facts["Left out"] = f"{len(summary['refused'])} bad items, listed in metrics/summary.json"
+    for name, text in facts.items():
+        console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
+    console.print("")
+    for name, what in LEFT_BEHIND.items():
+        if (run.folder / name).exists():
+            console.print(f"  {run.folder / name}  {what}", markup=False, soft_wrap=True)
+    console.print("\nLook at it:", markup=False)
+    console.print(
+        f"  tensorboard --logdir {run.folder / 'tensorboard'}", markup=False, soft_wrap=True
+    )
+
+
+LEFT_BEHIND = {
+    "checkpoints/last.ckpt": "the weights",
+    "index": "the gallery's index, with its manifest",
+    "embeddings": "embeddings of gallery and queries, and their items",
+    "metrics/per_category.csv": "this table",
+    "metrics/per_query.parquet": "every query with its neighbours",
+    "metrics/summary.json": "the numbers and their definitions",
+    "figures": "reconstructions, feature maps, projection, charts, search results",
+}
+
+
+def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
+    """Gives the table of a run by category, micro and macro means last."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.retrieval.report import load_report
+
+    k = summary["k"]
+    table = Table(title=f"Retrieval by category, test queries: {folder.parent.name}")
+    table.add_column("Category")
+    for column in ("In gallery", "Queries", f"mAP@{k}", f"Precision@{k}"):
+        table.add_column(column, justify="right")
+    report = load_report(folder / "metrics")
+    for values in report.per_category.to_dict("records"):
+        table.add_row(
+            Text(str(values["category"])),
+            f"{values['num_gallery']:,}",
+            f"{values['num_queries_scored']:,}",
+            _number(values[f"map_at_{k}"]),
+            _number(values[f"precision_at_{k}"]),
+        )
+    table.add_section()
+    for name in ("micro", "macro"):
+        table.add_row(
+            f"{name} mean",
+            f"{summary['num_gallery']:,}",
+            f"{summary['num_queries_scored']:,}",
+            _number(summary[f"{name}_map_at_{k}"]),
+            _number(summary[f"{name}_precision_at_{k}"]),
+            style="bold",
+        )
+    return table
+
+
+def comparison_table(runs: Sequence[Run]) -> Table:
+    """Gives finished runs side by side, one a row."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Runs side by side, test queries")
+    table.add_column("Run")
+    for column in ("mAP@k micro", "macro", "P@k micro", "Test MSE", "Dim", "Index bytes", "Time"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        summary = run.summary()
+        if not summary:
+            continue
+        k = summary["k"]
+        table.add_row(
+            Text(f"{run.folder.parent.name}/{run.folder.name}"),
+            f"{_number(summary[f'micro_map_at_{k}'])} (k={k})",
+            _number(summary[f"macro_map_at_{k}"]),
+            _number(summary[f"micro_precision_at_{k}"]),
+            _number(summary.get("test_loss")),
+            f"{summary['embedding_dim']:,}",
+            f"{summary['index']['bytes']:,}",
+            _duration(run.status().get("seconds")),
+        )
+    return table
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    num = summary["num_left_out"]
+    return f" ({num} left out: nothing relevant in the gallery)" if num else ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,227 @@
+"""A run's folder: its name, its status, and opening it again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from visual_search.atomic import write_text
+
+if TYPE_CHECKING:
+    from visual_search.training.module import AutoencoderModule
+
+State = Literal["new", "running", "interrupted", "failed", "finished"]
+
+# Keys of the config that cannot change a result: the machine, the place, what is drawn or logged.
+NOT_PART_OF_THE_RESULT = (
+    "name",
+    "rerun",
+    "outputs",
+    "logger",
+    "profiler",
+    "pictures.cache_dir",
+    "loader.num_workers",
+    "protocol.index_device",
+    "trainer.accelerator",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "training.checkpoint_every_n_seconds",
+    # Where the data lies; its content is part of the hash as the catalogue's fingerprint.
+    "data.root",
+    "data.path",
+    "data.download",
+)
+
+
+class RunLockedError(RuntimeError):
+    """Another process is working in the run's folder."""
+
+
+@dataclass
+class Run:
+    """One run's folder, ``<outputs>/<experiment>/<hash>``.
+
+    Attributes:
+        folder: Where everything that the run leaves lies.
+    """
+
+    folder: Path
+    _lock: IO[str] | None = None
+
+    @property
+    def state(self) -> State:
+        """What ``status.json`` says; ``new`` where there is none."""
+        state: State = self.status().get("state", "new")
+        return state
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint, which may not exist yet."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def status(self) -> dict[str, Any]:
+        """Gives the content of ``status.json``, empty where there is none."""
+        return _read_json(self.folder / "status.json")
+
+    def summary(self) -> dict[str, Any]:
+        """Gives the content of ``metrics/summary.json``, empty where there is none."""
+        return _read_json(self.folder / "metrics" / "summary.json")
+
+    def set_state(self, state: State, **facts: Any) -> None:
+        """Writes the state, and facts beside it, atomically."""
+        content = {"state": state, "pid": os.getpid(), **facts}
+        write_json(self.folder / "status.json", content)
+
+    def lock(self) -> None:
+        """Keeps other processes out of the folder until this one ends, however it ends.
+
+        Raises:
+            RunLockedError: Another process is in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = open(self.folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held open
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise RunLockedError(
+                f"{self.folder} is in use by process {self.status().get('pid', '?')}; expected to "
+                "be alone there; wait for it, or change a setting to get a run of your own"
+            ) from error
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Lets other processes into the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def load_module(self) -> AutoencoderModule:
+        """Gives the trained module, rebuilt from the run's own config and checkpoint.
+
+        The config is data: it can name nothing but the builders of `visual_search.config`, and the
+        checkpoint holds tensors and plain values.
+
+        Raises:
+            FileNotFoundError: The config or the checkpoint is missing.
+            ConfigError: The config names something else than a model of this package.
+            ValueError: The checkpoint is damaged or belongs to other preprocessing.
+            RuntimeError: The weights do not fit the network.
+        """
+        import yaml
+
+        from visual_search.config import build
+        from visual_search.training.checkpointing import load_checkpoint
+        from visual_search.training.module import AutoencoderModule, Preprocessing
+
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(f"no config at {path}; expected a run's folder; check the path")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        pictures = settings["pictures"]
+        checkpoint = load_checkpoint(self.checkpoint)
+        module = AutoencoderModule(
+            build("model", settings["model"]), Preprocessing(pictures["size_px"], pictures["fit"])
+        )
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=True)
+        return module.eval()
+
+    def clear(self) -> None:
+        """Removes what an earlier run left, but for the lock."""
+        import shutil
+
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name == ".lock":
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
+    """Gives ten hexadecimal digits that change with whatever can change the result.
+
+    Args:
+        config: The resolved config as plain containers.
+        catalog_fingerprint: `Catalog.fingerprint` of the data as read.
+    """
+    kept = _without(config, NOT_PART_OF_THE_RESULT)
+    # Two processes give other rounding than one, but not how they are found or started.
+    text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
+    """Gives the run of this name and hash, whether or not its folder exists.
+
+    Raises:
+        ValueError: The experiment's name would not be a plain folder name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", experiment):
+        raise ValueError(
+            f"got the name {experiment!r}, expected letters, digits, '_', '-', '.', '+' and '/' "
+            "between them; set name=..."
+        )
+    return Run(Path(outputs) / experiment / digest)
+
+
+def environment() -> dict[str, Any]:
+    """Gives the versions and the machine that a run used, as plain values."""
+    packages = ["torch", "torchvision", "lightning", "hydra-core", "faiss-gpu", "faiss-cpu"]
+    packages += ["numpy", "pandas", "pillow", "umap-learn", "visual-search"]
+    versions: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "num_cpus": os.cpu_count(),
+        "packages": versions,
+        "command": sys.argv,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Writes readable JSON atomically; NaN is refused, since JSON has none."""
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _without(config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = "") -> Any:
+    return {
+        key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in dropped
+    }

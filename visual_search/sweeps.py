@@ -1,0 +1,67 @@
+"""Multiruns: every job is recorded, a failed one stops no other, and one table ends it all."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from visual_search.runs import Run
+
+
+@dataclass
+class Job:
+    """One job of a multirun: its overrides, and the run it gave or the error that ended it."""
+
+    overrides: list[str] = field(default_factory=list)
+    run: Run | None = None
+    error: str = ""
+
+
+_JOBS: list[Job] = []  # of this process's multirun, in order
+
+
+@contextlib.contextmanager
+def record_job() -> Iterator[Job]:
+    """Yields the job to fill in; within a multirun its failure is kept for the end."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        yield Job()
+        return
+    job = Job(overrides=list(HydraConfig.get().overrides.task))
+    _JOBS.append(job)
+    try:
+        yield job
+    except Exception as error:
+        job.error = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+
+
+class TableAtEnd(Callback):
+    """Ends a multirun with its runs side by side, and with status 1 if one failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prints the table and the failures."""
+        from rich.console import Console
+
+        from visual_search.results import comparison_table
+
+        jobs, _JOBS[:] = list(_JOBS), []
+        runs = [job.run for job in jobs if job.run is not None]
+        if runs:
+            Console(highlight=False).print(comparison_table(runs))
+        failed = [job for job in jobs if job.error]
+        for job in failed:
+            print(f"failed: {' '.join(job.overrides)}: {job.error}", file=sys.stderr)
+        if failed:
+            raise SystemExit(1)

@@ -1,0 +1,94 @@
+"""The gallery's embeddings in three dimensions, in TensorBoard's projector and as a figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from lightning import Callback, LightningModule, Trainer
+
+from visual_search.atomic import atomic_path
+from visual_search.training.pictures import draws, show, tensorboard_folder
+from visual_search.views.projection import project_embeddings, projection_figure
+from visual_search.views.projector import write_projector
+
+if TYPE_CHECKING:
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.evaluation import Evaluation
+
+
+class EmbeddingProjection(Callback):
+    """Projects gallery items by UMAP, with neighbours from the index, at the end.
+
+    Args:
+        max_items: Of a larger gallery the first so many in the order of the catalogue's rows,
+            evenly spaced.
+        num_neighbours: UMAP's n_neighbors.
+        min_dist: UMAP's min_dist.
+        seed: Of UMAP.
+    """
+
+    def __init__(
+        self,
+        max_items: int = 10_000,
+        num_neighbours: int = 15,
+        min_dist: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if max_items < 1:
+            raise ValueError(
+                f"got max_items {max_items}, expected at least 1; callbacks.projection=null leaves "
+                "the projection out"
+            )
+        self.max_items = max_items
+        self.num_neighbours = num_neighbours
+        self.min_dist = min_dist
+        self.seed = seed
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes ``figures/projection.png``, the points, and the projector's files."""
+        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
+        if not draws(trainer) or evaluation is None:
+            return
+        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        num_items = len(evaluation.gallery_rows)
+        chosen = np.unique(np.linspace(0, num_items - 1, min(num_items, self.max_items), dtype=int))
+        rows = evaluation.gallery_rows[chosen]
+        embeddings = evaluation.gallery_embeddings[chosen]
+        index = evaluation.index
+        if len(chosen) < num_items:
+            index = type(index).build(embeddings, list(index.item_ids[chosen]), device="cpu")
+        neighbours = None
+        if len(chosen) > self.num_neighbours:
+            found = index.search(
+                embeddings, self.num_neighbours - 1, exclude_ids=list(index.item_ids)
+            )
+            neighbours = (found.rows, np.sqrt(found.squared_distances))
+        projection = project_embeddings(
+            embeddings,
+            num_neighbours=self.num_neighbours,
+            min_dist=self.min_dist,
+            seed=self.seed,
+            neighbours=neighbours,
+        )
+        table = datamodule.catalog.table.iloc[rows].reset_index(drop=True)
+        title = f"Gallery embeddings, {evaluation.epoch} epochs"
+        figure = projection_figure(
+            projection.points, list(table["category"]), title, projection.description
+        )
+        show(trainer, "projection", figure)
+        points = pd.DataFrame(projection.points, columns=["x", "y", "z"])
+        points.insert(0, "item_id", table["item_id"])
+        with atomic_path(f"{trainer.default_root_dir}/embeddings/projection.parquet") as temporary:
+            points.to_parquet(temporary, index=False)
+        folder = tensorboard_folder(trainer)
+        if folder is not None:
+            metadata = table.drop(columns=["image", "split"])
+            write_projector(
+                folder,
+                f"gallery_{projection.method}",
+                projection.points,
+                metadata,
+                datamodule.pictures[rows],
+            )

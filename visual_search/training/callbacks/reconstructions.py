@@ -1,0 +1,52 @@
+"""Reconstructions beside originals, the same items every time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from visual_search.training.module import as_numpy, to_network, to_pictures
+from visual_search.training.pictures import draws, fixed_rows, show
+from visual_search.views.picture_grids import reconstruction_grid
+
+if TYPE_CHECKING:
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.module import AutoencoderModule
+
+
+class Reconstructions(Callback):
+    """Draws fixed validation items, what the network makes of them, and the error.
+
+    Args:
+        num_items: How many; from as many categories as there are.
+        every_n_epochs: Draw after every n-th epoch.
+    """
+
+    def __init__(self, num_items: int = 8, every_n_epochs: int = 1) -> None:
+        if num_items < 1 or every_n_epochs < 1:
+            raise ValueError(
+                f"got num_items {num_items} and every_n_epochs {every_n_epochs}, expected at least "
+                "1; callbacks.reconstructions=null leaves the pictures out"
+            )
+        self.num_items = num_items
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws after every n-th epoch and after the last."""
+        epoch = trainer.current_epoch + 1
+        if not draws(trainer) or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
+            return
+        module: AutoencoderModule = pl_module  # type: ignore[assignment]
+        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        rows = fixed_rows(datamodule.catalog, datamodule.rows("val"), self.num_items)
+        originals = datamodule.pictures[rows]
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            images = to_network(torch.from_numpy(originals).to(module.device))
+            restored = module.model(images).float()
+            errors = as_numpy((restored - images).square().mean(dim=(1, 2, 3)))
+        table = datamodule.catalog.table
+        labels = [f"{table['category'].iat[row]} · {table['item_id'].iat[row]}" for row in rows]
+        figure = reconstruction_grid(originals, to_pictures(restored), errors, labels, epoch)
+        show(trainer, "reconstructions", figure, file_name=f"reconstructions/epoch_{epoch:04d}")

@@ -1,0 +1,184 @@
+"""Checkpoints that are whole or absent, and a run that can be stopped at any moment."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from visual_search.atomic import atomic_path
+from visual_search.training.processes import any_process
+
+TERMINATED_EXIT_STATUS = 128 + signal.SIGTERM  # 143, what a shell reports for SIGTERM
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived; ends the process with status 143 unless somebody catches it."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED_EXIT_STATUS)
+
+
+class Interruption:
+    """Turns SIGTERM into an orderly end.
+
+    Outside a training step the process ends at once (every file is written atomically). Within
+    one the signal waits until the step is over, so that its work can be saved.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.deferred = False
+
+    def install(self) -> None:
+        """Takes over SIGTERM. Lightning's own handler would end with status 0, unsaved."""
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+        if not self.deferred:
+            raise Terminated
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Saves beside the target, flushes, renames; loads tensors and plain values only.
+
+    Lightning's own writer prepares the file in ``TMPDIR`` and moves it, which leaves a torn file
+    when that is another filesystem and the process dies.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Writes the checkpoint to a local path."""
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Reads a local checkpoint; ``weights_only`` is always on, whatever the caller says."""
+        return load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Gives the content of a checkpoint of tensors and plain values, on the CPU.
+
+    Raises:
+        FileNotFoundError: Nothing is at this local path.
+        ValueError: The file is damaged or holds objects that would run code.
+    """
+    local = Path(path)
+    if not local.is_file():
+        raise FileNotFoundError(f"no checkpoint at {local}; expected a local file; check the path")
+    try:
+        loaded: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes lead to
+        raise ValueError(
+            f"{local} cannot be loaded as tensors and plain values ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]}); expected a checkpoint of this program; remove "
+            "it, or start afresh with rerun=true"
+        ) from error
+    return loaded
+
+
+class RunCheckpoint(Callback):
+    """Keeps ``last.ckpt`` such that little is lost and a resumed run repeats the same numbers.
+
+    It saves after every epoch's validation, every ``every_n_seconds`` within an epoch, and before
+    an epoch's last step if the newest file is older than ``before_validation_seconds``. It never
+    saves right after the last step: Lightning would resume behind the validation and skip it.
+
+    Args:
+        folder: Where ``last.ckpt`` lies.
+        every_n_seconds: Longest time between two checkpoints within an epoch.
+        before_validation_seconds: See above; 0 saves before every epoch's last step.
+        interruption: Tells of a SIGTERM; None leaves signals alone.
+
+    Attributes:
+        path: The checkpoint.
+        metrics: What was logged by the end of the newest finished epoch, also after a restart.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every_n_seconds: float = 300.0,
+        before_validation_seconds: float = 15.0,
+        interruption: Interruption | None = None,
+    ) -> None:
+        self.path = Path(folder) / "last.ckpt"
+        self.every_n_seconds = every_n_seconds
+        self.before_validation_seconds = before_validation_seconds
+        self.interruption = interruption
+        self.metrics: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the metrics of the newest finished epoch; they travel in the checkpoint."""
+        return {"metrics": self.metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the metrics back."""
+        self.metrics = dict(state_dict["metrics"])
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved_at = time.monotonic()
+
+    def _take_over_signals(self) -> None:
+        if self.interruption is not None:
+            self.interruption.install()
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes SIGTERM back from Lightning, which installs its handler just before."""
+        self._take_over_signals()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes SIGTERM back from Lightning."""
+        self._take_over_signals()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes SIGTERM back from Lightning."""
+        self._take_over_signals()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """From here on a SIGTERM waits for the end of the step."""
+        if self.interruption is not None:
+            self.interruption.deferred = True
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Saves when it is time, and ends the run if a SIGTERM came."""
+        batches_left = int(trainer.num_training_batches) - 1 - batch_idx
+        age = time.monotonic() - self._saved_at
+        terminated = self.interruption is not None and any_process(self.interruption.requested)
+        due = age >= self.every_n_seconds or (
+            batches_left == 1 and age >= self.before_validation_seconds
+        )
+        if batches_left > 0 and (terminated or any_process(due)):
+            self._save(trainer)
+        if terminated:
+            raise Terminated
+        if self.interruption is not None:
+            self.interruption.deferred = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the finished epoch."""
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._save(trainer)

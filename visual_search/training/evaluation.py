@@ -1,0 +1,138 @@
+"""One embedding pass over gallery and queries, and everything that is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning import Trainer
+from numpy.typing import NDArray
+
+from visual_search.atomic import atomic_path
+from visual_search.catalog.catalog import Catalog
+from visual_search.retrieval.index import EmbeddingIndex, SearchResult
+from visual_search.retrieval.report import RetrievalReport, evaluate_retrieval
+from visual_search.training.module import as_numpy
+from visual_search.training.processes import gather
+
+if TYPE_CHECKING:
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.module import AutoencoderModule
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation found; index, metrics, projection and figures all come from here.
+
+    Attributes:
+        split: The split that asked: ``val`` or ``test``.
+        epoch: Epochs trained so far.
+        gallery_rows: Catalogue rows of the gallery, ``[N] int64``.
+        query_rows: Catalogue rows of the queries, ``[Q] int64``.
+        gallery_embeddings: ``[N, D] float32``.
+        query_embeddings: ``[Q, D] float32``.
+        index: The gallery's index; row i is ``gallery_rows[i]``.
+        neighbours: The k nearest of each query.
+        report: The numbers.
+        seconds_per_item: Time of the embedding pass over the gallery.
+    """
+
+    split: str
+    epoch: int
+    gallery_rows: NDArray[np.int64]
+    query_rows: NDArray[np.int64]
+    gallery_embeddings: NDArray[np.float32]
+    query_embeddings: NDArray[np.float32]
+    index: EmbeddingIndex
+    neighbours: SearchResult
+    report: RetrievalReport
+    seconds_per_item: float
+
+
+def embed_rows(
+    module: AutoencoderModule,
+    datamodule: CatalogDataModule,
+    trainer: Trainer,
+    rows: NDArray[np.int64],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Gives the embeddings ``[n, D] float32`` of catalogue rows ``[n] int64``, in their order.
+
+    Every process has to call it: each embeds its share, and all get all of them. The module has to
+    be in evaluation mode; the trainer's precision and device are used.
+    """
+    loader = datamodule.evaluation_loader(rows)
+    found_rows: list[NDArray[Any]] = []
+    found: list[NDArray[Any]] = []
+    done = 0
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        for batch in loader:
+            found.append(as_numpy(module(batch["images"].to(module.device, non_blocking=True))))
+            found_rows.append(batch["rows"].numpy())
+            done += len(found[-1]) * trainer.world_size
+            if on_progress is not None:
+                on_progress(min(done, len(rows)), len(rows))
+    embeddings, order = gather(np.concatenate(found)), gather(np.concatenate(found_rows))
+    unique, first = np.unique(order, return_index=True)  # filled-up batches repeat rows
+    return np.ascontiguousarray(embeddings[first[np.searchsorted(unique, rows)]])
+
+
+def evaluate_embeddings(
+    catalog: Catalog,
+    *,
+    split: str,
+    epoch: int,
+    gallery_rows: NDArray[np.int64],
+    gallery_embeddings: NDArray[np.float32],
+    query_rows: NDArray[np.int64],
+    query_embeddings: NDArray[np.float32],
+    k: int,
+    index_device: Any,
+    seconds_per_item: float,
+) -> Evaluation:
+    """Builds the index, asks it every query, and measures the answers."""
+    ids = catalog.table["item_id"].to_numpy()
+    categories = catalog.table["category"].to_numpy()
+    index = EmbeddingIndex.build(
+        gallery_embeddings,
+        list(ids[gallery_rows]),
+        device=index_device,
+        columns={"category": list(categories[gallery_rows])},
+    )
+    neighbours = index.search(query_embeddings, k, exclude_ids=list(ids[query_rows]))
+    report = evaluate_retrieval(
+        neighbours,
+        query_categories=list(categories[query_rows]),
+        gallery_categories=list(categories[gallery_rows]),
+        gallery_ids=list(ids[gallery_rows]),
+        k=k,
+    )
+    return Evaluation(
+        split=split,
+        epoch=epoch,
+        gallery_rows=gallery_rows,
+        query_rows=query_rows,
+        gallery_embeddings=gallery_embeddings,
+        query_embeddings=query_embeddings,
+        index=index,
+        neighbours=neighbours,
+        report=report,
+        seconds_per_item=seconds_per_item,
+    )
+
+
+def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> None:
+    """Writes ``gallery.npy`` and ``queries.npy`` (``[n, D] float32``) and their items (Parquet)."""
+    parts = {
+        "gallery": (evaluation.gallery_rows, evaluation.gallery_embeddings),
+        "queries": (evaluation.query_rows, evaluation.query_embeddings),
+    }
+    for name, (rows, embeddings) in parts.items():
+        with atomic_path(folder / f"{name}.npy") as temporary:
+            np.save(temporary, embeddings)
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            catalog.take(rows).table.to_parquet(temporary, index=False)

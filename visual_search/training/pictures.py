@@ -1,0 +1,85 @@
+"""Where a callback's pictures go: the run's ``figures`` folder and its loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from visual_search.catalog.catalog import Catalog
+from visual_search.catalog.splits import stable_unit
+from visual_search.views.figures import figure_to_array, save_figure
+
+
+def draws(trainer: Trainer) -> bool:
+    """Gives True where pictures are wanted: the first process, outside checks and dry runs."""
+    return (
+        trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    )
+
+
+def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None = None) -> None:
+    """Writes ``figures/<file_name or name>.png``, and shows the figure in TensorBoard."""
+    save_figure(figure, Path(trainer.default_root_dir) / "figures" / f"{file_name or name}.png")
+    pixels = figure_to_array(figure)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+
+
+def show_text(trainer: Trainer, name: str, text: str) -> None:
+    """Shows Markdown text in TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(name, text, trainer.global_step)
+
+
+def tensorboard_folder(trainer: Trainer) -> Path | None:
+    """Gives the folder of TensorBoard's event files, or None where it does not log."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return Path(logger.log_dir)
+    return None
+
+
+def fixed_rows(
+    catalog: Catalog, rows: NDArray[np.int64], num_items: int, seed: int = 0
+) -> NDArray[np.int64]:
+    """Gives the same few rows every time, from as many categories as there are.
+
+    Items are taken in the order of a hash of their id, one a category before a second of any.
+
+    Args:
+        catalog: Where the rows point to.
+        rows: To choose from, ``[n] int64``.
+        num_items: At most so many.
+        seed: Of the hash.
+    """
+    ids = catalog.table["item_id"].tolist()
+    categories = catalog.table["category"].tolist()
+    by_category: dict[str, list[int]] = {}
+    for row in sorted(rows.tolist(), key=lambda row: stable_unit(ids[row], seed)):
+        by_category.setdefault(categories[row], []).append(row)
+    ranked = sorted(
+        (rank, stable_unit(category, seed), row)
+        for category, members in by_category.items()
+        for rank, row in enumerate(members)
+    )
+    return np.array(sorted(row for _, _, row in ranked[:num_items]), dtype=np.int64)
+
+
+def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Gives nested settings as one level, ``{"trainer/max_epochs": 40}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flat_values(value, f"{prefix}{key}/"))
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float) else str(value)
+    return flat

@@ -1,0 +1,213 @@
+"""One quiet style for every figure: colours, fonts, the names of metrics.
+
+Nothing here changes matplotlib's global settings; figures are built inside `quiet_style()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib import colors, font_manager
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+INK = "#222222"
+MUTED = "#6b6b6b"
+RULE = "#e4e4e4"
+BAR = "#4a7fb0"
+MICRO = "#222222"
+MACRO = "#b8480b"
+RIGHT = "#00795c"  # bluish green and vermilion stay apart for every kind of colour blindness
+WRONG = "#c8450b"
+OTHER = "#b9b9b9"
+OTHER_NAME = "other"
+MAX_CATEGORIES = 50  # TensorBoard's projector offers no colours beyond 50 different values
+
+# Okabe and Ito's colours (jfly.uni-koeln.de/color) with their yellow and black left out, since
+# these vanish on white and in text, then four of Paul Tol's (sronpersonalpages.nl/~pault).
+_HUES = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9",
+    "#e69f00", "#882255", "#8a8a1f", "#332288", "#6f6f6f",
+)  # fmt: skip
+# Every ten categories the marker changes and the colours turn lighter or darker, so that no
+# category is told from another by its hue alone.
+_MARKERS = (("o", 0.0), ("^", 0.4), ("s", -0.35), ("D", 0.2), ("v", -0.15))
+
+# Fonts that fill the gaps of DejaVu Sans (which travels with matplotlib), where installed.
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Hiragino Sans", "PingFang SC",
+    "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+
+
+@functools.cache
+def _font_families() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed)]
+
+
+@contextlib.contextmanager
+def quiet_style() -> Iterator[None]:
+    """Sets the style for the figures that are built in the block; afterwards all is as before."""
+    settings: Any = {
+        "font.family": _font_families(),
+        "font.size": 10.0,
+        "text.color": INK,
+        "text.parse_math": False,
+        "text.usetex": False,
+        "axes.unicode_minus": True,
+        "axes.edgecolor": "#bbbbbb",
+        "axes.facecolor": "white",
+        "axes.labelcolor": MUTED,
+        "axes.grid": False,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "figure.facecolor": "white",
+        "figure.dpi": 100.0,
+        "figure.autolayout": False,
+        "figure.constrained_layout.use": False,
+        "image.cmap": "viridis",
+        "legend.frameon": False,
+        "xtick.color": MUTED,
+        "ytick.color": INK,
+        "xtick.labelsize": 9.0,
+        "ytick.labelsize": 10.0,
+        "xtick.major.size": 0.0,
+        "ytick.major.size": 0.0,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def bold(text: str) -> dict[str, Any]:
+    """Gives the settings that print ``text`` bold, or plain ones where a gap font has no bold.
+
+    Matplotlib logs a line for every font in the list that lacks a weight; DejaVu Sans has it.
+    """
+    needs_other_fonts = any(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return {} if needs_other_fonts else {"fontweight": "bold", "fontfamily": "DejaVu Sans"}
+
+
+def show_literally(figure: Figure) -> Figure:
+    """Turns off the reading of ``$...$`` as formula for every text of the figure."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure
+
+
+def category_styles(num_categories: int) -> list[tuple[str, str]]:
+    """Gives ``(colour, marker)`` for each of ``num_categories`` categories, all different up to 50.
+
+    Beyond 50 the styles repeat; group the rest with `group_rare` first.
+
+    Example:
+        >>> category_styles(2)
+        [('#0072b2', 'o'), ('#d55e00', 'o')]
+        >>> len(set(category_styles(50)))
+        50
+    """
+    styles = []
+    for number in range(num_categories):
+        marker, shift = _MARKERS[number // len(_HUES) % len(_MARKERS)]
+        styles.append((_shade(_HUES[number % len(_HUES)], shift), marker))
+    return styles
+
+
+def styles_by_category(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Gives ``(colour, marker)`` by category, in alphabetical order, "other" last and grey.
+
+    The same categories get the same styles in every view. Group the rare ones first.
+
+    Example:
+        >>> styles_by_category(["shoe", "other", "hat", "shoe"])
+        {'hat': ('#0072b2', 'o'), 'shoe': ('#d55e00', 'o'), 'other': ('#b9b9b9', 'o')}
+    """
+    names = alphabetical(list(set(categories) - {OTHER_NAME}))
+    styles = dict(zip(names, category_styles(len(names)), strict=True))
+    if OTHER_NAME in categories:
+        styles[OTHER_NAME] = (OTHER, "o")
+    return styles
+
+
+def _shade(colour: str, shift: float) -> str:
+    """Moves a colour towards white (``shift`` > 0) or black (``shift`` < 0)."""
+    target = 1.0 if shift > 0 else 0.0
+    amount = abs(shift)
+    red, green, blue = (part + (target - part) * amount for part in colors.to_rgb(colour))
+    return colors.to_hex((red, green, blue))
+
+
+def group_rare(categories: Sequence[str], max_categories: int = MAX_CATEGORIES) -> list[str]:
+    """Gives the categories with the rarest ones renamed "other", so that at most so many are left.
+
+    Among equally frequent categories the alphabetically first are kept. Nothing changes where
+    there are few enough.
+
+    Example:
+        >>> group_rare(["hat", "hat", "shoe", "ring", "sock"], max_categories=3)
+        ['hat', 'hat', 'other', 'ring', 'other']
+    """
+    counts = Counter(categories)
+    if len(counts) <= max_categories:
+        return list(categories)
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    kept = set(ranked[: max_categories - 1])
+    return [name if name in kept else OTHER_NAME for name in categories]
+
+
+def alphabetical(names: Sequence[str]) -> list[str]:
+    """Sorts names as a reader expects: without regard to case, then with it."""
+    return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+def metric_title(metric: str) -> str:
+    """Gives a metric's name as it is written in print.
+
+    Example:
+        >>> metric_title("map_at_5"), metric_title("precision_at_10"), metric_title("mrr")
+        ('mAP@5', 'precision@10', 'MRR')
+    """
+    name, at, k = metric.partition("_at_")
+    known = {"map": "mAP", "ndcg": "nDCG", "mrr": "MRR", "reciprocal_rank": "MRR", "ap": "AP"}
+    return known.get(name, name.replace("_", " ")) + (f"@{k}" if at else "")
+
+
+def one_line(text: str, max_width: int, cut: Literal["end", "middle"] = "end") -> str:
+    """Gives the text on one line, cut with an ellipsis beyond ``max_width`` columns.
+
+    East Asian characters count two columns. Control characters and line breaks become blanks.
+    Ids are cut in the middle, since they often differ only at their end.
+
+    Example:
+        >>> one_line("Coats & Jackets", 12)
+        'Coats & Jac…'
+        >>> one_line("65960fb1a4c3eac2_Shoes_15", 12, cut="middle")
+        '65960…oes_15'
+    """
+    clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in clean]
+    if sum(widths) <= max_width:
+        return clean
+    tail_width = (max_width - 1 + 1) // 2 if cut == "middle" else 0
+    head = _take(clean, widths, max_width - 1 - tail_width)
+    tail = _take(clean[::-1], widths[::-1], tail_width)[::-1]
+    return f"{head.rstrip() if not tail else head}…{tail}"
+
+
+def _take(text: str, widths: list[int], max_width: int) -> str:
+    used = 0
+    for position, width in enumerate(widths):
+        used += width
+        if used > max_width:
+            return text[:position]
+    return text
