@@ -95,7 +95,15 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
 def _explain(
     error: Exception, config_name: str, overrides: Sequence[str], compose: Callable[..., Any]
 ) -> str:
+    from hydra.errors import OverrideParseException
+
     text = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        text = text.partition(" See https")[0]
+        return (
+            f"cannot read the override {error.override!r}: {text}; a value with braces, commas or "
+            """blanks needs quotes of its own: 'key="value"'"""
+        )
     if error.__cause__ is not None:
         text += " " + " ".join(str(error.__cause__).split())
     known = _known_names(compose(config_name))

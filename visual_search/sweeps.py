@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from visual_search.config import ConfigError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -30,14 +32,24 @@ _JOBS: list[Job] = []  # of this process's multirun, in order
 
 
 @contextlib.contextmanager
-def record_job() -> Iterator[Job]:
-    """Yields the job to fill in; within a multirun its failure is kept for the end."""
+def record_job(config: DictConfig) -> Iterator[Job]:
+    """Yields the job to fill in; within a multirun its failure is kept for the end.
+
+    Raises:
+        ConfigError: A multirun asks for several processes a job: Lightning would start the whole
+            sweep again in each.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         yield Job()
         return
+    if "ddp" in str(config.trainer.get("strategy", "")):
+        raise ConfigError(
+            f"trainer.strategy={config.trainer.strategy} within a multirun would start the sweep "
+            "again in every process; run the jobs one by one, each without -m"
+        )
     job = Job(overrides=list(HydraConfig.get().overrides.task))
     _JOBS.append(job)
     try:

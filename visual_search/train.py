@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def train_command(config: DictConfig) -> None:
     """Trains what the composed config describes; in a multirun one of its jobs."""
     from visual_search.sweeps import record_job
 
-    with record_job() as job:
+    with record_job(config) as job:
         job.run = train(config)
 
 
@@ -64,6 +65,7 @@ def train(config: DictConfig) -> Run:
         if run.state == "finished":
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
+            print(f"Run {run.folder}")
             _work(run, settings, catalog, config)
     finally:
         run.unlock()
@@ -104,6 +106,7 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
         state = "finished"
     except (SystemExit, KeyboardInterrupt):
         state = "interrupted"
+        print(f"\nInterrupted; the same command goes on in {run.folder}", file=sys.stderr)
         raise
     except BaseException as caught:
         error = f"{type(caught).__name__}: {caught}"
@@ -275,7 +278,6 @@ def _save(
     from visual_search.runs import write_json
     from visual_search.training.evaluation import save_embeddings
     from visual_search.training.module import weights_fingerprint
-    from visual_search.training.pictures import flat_values
 
     evaluation = module.evaluation
     assert evaluation is not None
@@ -301,19 +303,41 @@ def _save(
         precision=str(trainer.precision),
     )
     write_json(run.folder / "metrics" / "summary.json", summary)
-    finals = {f"final/{name}": value for name, value in logged.items() if name.count("/") == 1}
+    k = summary["k"]
+    finals = {
+        f"final/{name}": logged[name]
+        for name in (f"test/map_at_{k}", f"test/macro_map_at_{k}", f"test/precision_at_{k}",
+                     "test/loss", "val/loss")
+        if name in logged
+    }  # fmt: skip
     for logger in trainer.loggers:
-        _log_settings(logger, flat_values(settings), finals)
+        _log_settings(logger, _choices(settings, summary), finals)
         logger.save()
 
 
-def _log_settings(logger: Any, settings: dict[str, Any], finals: dict[str, float]) -> None:
+def _choices(settings: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Gives what one compares runs by; the whole config lies in the run's folder."""
+    return {
+        "model": str(settings["model"]["_target_"]).rpartition(".")[2],
+        "data": str(settings["data"]["_target_"]).rpartition(".")[2],
+        "seed": settings["seed"],
+        "epochs": summary["epochs"],
+        "batch_size": settings["loader"]["batch_size"],
+        "learning_rate": settings["training"]["learning_rate"],
+        "training_pictures": summary["num_training"],
+        "embedding_dim": summary["embedding_dim"],
+        "precision": summary["precision"],
+        "fit": settings["pictures"]["fit"],
+    }
+
+
+def _log_settings(logger: Any, choices: dict[str, Any], finals: dict[str, float]) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     if isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(settings, finals)  # shows in TensorBoard's HParams tab
+        logger.log_hyperparams(choices, finals)  # shows in TensorBoard's HParams tab
     else:
-        logger.log_hyperparams(settings)
+        logger.log_hyperparams(choices)
         logger.log_metrics(finals)
 
 

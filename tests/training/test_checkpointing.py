@@ -32,9 +32,10 @@ class Harmful:
 
 @pytest.fixture
 def own_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def test_a_failing_save_leaves_the_old_file(
@@ -94,10 +95,14 @@ def test_sigterm_ends_at_once_outside_a_step_and_waits_within() -> None:
     interruption.deferred = True
     os.kill(os.getpid(), signal.SIGTERM)
     assert interruption.requested
-    interruption.deferred = False
-    with pytest.raises(Terminated) as caught:
+    with pytest.raises(Terminated) as caught:  # a second signal waits for nothing
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.code == 143
+    other = Interruption()
+    other.install()
+    with pytest.raises(Terminated) as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.code == 130
 
 
 class SignalAt(Callback):

@@ -15,35 +15,36 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from visual_search.atomic import atomic_path
 from visual_search.training.processes import any_process
 
-TERMINATED_EXIT_STATUS = 128 + signal.SIGTERM  # 143, what a shell reports for SIGTERM
-
 
 class Terminated(SystemExit):
-    """SIGTERM arrived; ends the process with status 143 unless somebody catches it."""
+    """A signal arrived; ends the process with the status that shells use, 143 for SIGTERM."""
 
-    def __init__(self) -> None:
-        super().__init__(TERMINATED_EXIT_STATUS)
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
 
 
 class Interruption:
-    """Turns SIGTERM into an orderly end.
+    """Turns SIGTERM and Ctrl-C into an orderly end.
 
     Outside a training step the process ends at once (every file is written atomically). Within
-    one the signal waits until the step is over, so that its work can be saved.
+    one the signal waits until the step is over, so that its work can be saved; a second signal
+    waits for nothing.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
+        self.signum: int = signal.SIGTERM
 
     def install(self) -> None:
-        """Takes over SIGTERM. Lightning's own handler would end with status 0, unsaved."""
+        """Takes over SIGTERM and SIGINT. Lightning's own handlers would end unsaved."""
         signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if not self.deferred:
-            raise Terminated
+        again, self.requested, self.signum = self.requested, True, signum
+        if again or not self.deferred:
+            raise Terminated(signum)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -99,7 +100,7 @@ class RunCheckpoint(Callback):
         folder: Where ``last.ckpt`` lies.
         every_n_seconds: Longest time between two checkpoints within an epoch.
         before_validation_seconds: See above; 0 saves before every epoch's last step.
-        interruption: Tells of a SIGTERM; None leaves signals alone.
+        interruption: Tells of a signal; None leaves signals alone.
 
     Attributes:
         path: The checkpoint.
@@ -138,21 +139,21 @@ class RunCheckpoint(Callback):
             self.interruption.install()
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes SIGTERM back from Lightning, which installs its handler just before."""
+        """Takes the signals back from Lightning, which installs its handler just before."""
         self._take_over_signals()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes SIGTERM back from Lightning."""
+        """Takes the signals back from Lightning."""
         self._take_over_signals()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes SIGTERM back from Lightning."""
+        """Takes the signals back from Lightning."""
         self._take_over_signals()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """From here on a SIGTERM waits for the end of the step."""
+        """From here on a signal waits for the end of the step."""
         if self.interruption is not None:
             self.interruption.deferred = True
 
@@ -164,7 +165,7 @@ class RunCheckpoint(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves when it is time, and ends the run if a SIGTERM came."""
+        """Saves when it is time, and ends the run if a signal came."""
         batches_left = int(trainer.num_training_batches) - 1 - batch_idx
         age = time.monotonic() - self._saved_at
         terminated = self.interruption is not None and any_process(self.interruption.requested)
@@ -173,8 +174,8 @@ class RunCheckpoint(Callback):
         )
         if batches_left > 0 and (terminated or any_process(due)):
             self._save(trainer)
-        if terminated:
-            raise Terminated
+        if self.interruption is not None and terminated:
+            raise Terminated(self.interruption.signum)
         if self.interruption is not None:
             self.interruption.deferred = False
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning import Trainer
@@ -31,13 +29,6 @@ def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None =
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
-
-
-def show_text(trainer: Trainer, name: str, text: str) -> None:
-    """Shows Markdown text in TensorBoard."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(name, text, trainer.global_step)
 
 
 def tensorboard_folder(trainer: Trainer) -> Path | None:
@@ -72,14 +63,3 @@ def fixed_rows(
         for rank, row in enumerate(members)
     )
     return np.array(sorted(row for _, _, row in ranked[:num_items]), dtype=np.int64)
-
-
-def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Gives nested settings as one level, ``{"trainer/max_epochs": 40}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flat_values(value, f"{prefix}{key}/"))
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, bool | int | float) else str(value)
-    return flat

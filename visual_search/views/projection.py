@@ -52,6 +52,7 @@ def project_embeddings(
     min_dist: float = 0.1,
     seed: int = 0,
     neighbours: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
+    show_progress: bool = False,
 ) -> Projection:
     """Gives the embeddings in ``num_components`` dimensions, the same for the same arguments.
 
@@ -70,6 +71,7 @@ def project_embeddings(
             search. **Euclidean distances, not squared ones.** Whether an item stands in its own
             list does not matter: it is put first. At least ``num_neighbours`` columns are needed
             with the item itself, one less without.
+        show_progress: Whether UMAP draws a progress bar while it moves the points.
 
     Raises:
         ValueError: Embeddings are no finite ``[N, D]`` with N, D >= 1; ``num_components`` is
@@ -106,7 +108,9 @@ def project_embeddings(
         return Projection(points, "pca", f"PCA to {num_components} dimensions ({why})")
     if neighbours is not None:
         precomputed = _with_itself_first(embeddings, *neighbours, num_neighbours)
-    points = _umap(embeddings, num_components, num_neighbours, min_dist, seed, precomputed)
+    points = _umap(
+        embeddings, num_components, num_neighbours, min_dist, seed, precomputed, show_progress
+    )
     description = (
         f"UMAP to {num_components} dimensions ({num_neighbours} neighbours, min_dist {min_dist:g}, "
         f"seed {seed})"
@@ -135,6 +139,7 @@ def _umap(
     min_dist: float,
     seed: int,
     precomputed: tuple[NDArray[np.integer], NDArray[np.floating]] | None,
+    show_progress: bool,
 ) -> NDArray[np.float32]:
     with warnings.catch_warnings():
         # UMAP warns that new points cannot be added later without a search index (none will be),
@@ -151,6 +156,7 @@ def _umap(
             min_dist=min_dist,
             random_state=seed,
             n_jobs=1,
+            tqdm_kwds={"disable": not show_progress, "desc": "Projecting", "leave": False},
             **settings,
         )
         points = reducer.fit_transform(embeddings)

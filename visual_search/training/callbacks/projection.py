@@ -71,6 +71,7 @@ class EmbeddingProjection(Callback):
             min_dist=self.min_dist,
             seed=self.seed,
             neighbours=neighbours,
+            show_progress=trainer.progress_bar_callback is not None,
         )
         table = datamodule.catalog.table.iloc[rows].reset_index(drop=True)
         title = f"Gallery embeddings, {evaluation.epoch} epochs"
