@@ -15,11 +15,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from visual_search.assembly import read_catalog
 from visual_search.config import ConfigError, config_folder, register_schema
 from visual_search.results import comparison_table
 from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.runs import Run, RunLockedError, open_run
-from visual_search.train import read_catalog, train
+from visual_search.train import train
 from visual_search.training.checkpointing import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -302,7 +303,7 @@ def test_a_multirun_ends_with_one_table_and_outlives_a_failure(tmp_path: Path) -
     assert "k=3" in done.stdout
     assert "4,096" in done.stdout
     assert done.stderr.count("failed: ") == 2
-    assert "k is 500" in done.stderr
+    assert "protocol.k is 500" in done.stderr
 
 
 def test_the_comparison_leaves_out_runs_without_numbers(finished: Run, tmp_path: Path) -> None:

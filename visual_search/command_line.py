@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.config import ConfigError, config_folder, register_schema
 
@@ -15,6 +17,17 @@ if TYPE_CHECKING:
 
 HYDRA_VERSION_BASE = "1.3"
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
+GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
+GLOBAL_LINE = "# @package _global_"
+# Options of Hydra's that would go round the checks here; the first unpickles a file.
+REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
+# Parts of Hydra's own config that could start code; they stay as the command's YAML has them.
+FIXED_PARTS = (
+    "callbacks",
+    "hydra_logging",
+    "job.env_set",
+    "job_logging",
+)
 
 
 def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
@@ -25,8 +38,8 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     """
     import hydra
 
-    register_schema()
     sys.argv[1:] = _multirun_first(sys.argv[1:])
+    register_schema()
     try:
         check_overrides(config_name, sys.argv[1:])
         hydra.main(
@@ -39,12 +52,6 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
         raise SystemExit(2) from None
 
 
-def _multirun_first(arguments: Sequence[str]) -> list[str]:
-    """Gives the arguments with -m in front: Hydra refuses it between overrides."""
-    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    return flags[:1] + [argument for argument in arguments if argument not in flags]
-
-
 def _readable(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Keeps Hydra from wrapping an expected error into a hint about stack traces."""
 
@@ -54,15 +61,30 @@ def _readable(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        except (ValueError, OSError, RuntimeError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            print(
+                f"error: {type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None
 
     return guarded
 
 
+def _multirun_first(arguments: Sequence[str]) -> list[str]:
+    """Gives the arguments with -m in front: Hydra refuses it between overrides."""
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return flags[:1] + [argument for argument in arguments if argument not in flags]
+
+
 def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
-    """Composes what the arguments ask for, once a job, and composes nothing for ``--help``.
+    """Composes what the arguments ask for, once a job; a bare ``--help`` asks for nothing.
 
     Raises:
-        ConfigError: Composition failed; names the key and the nearest right one.
+        ConfigError: Composition failed, or would start code that the package does not name; says
+            which key it was, and the nearest right one.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -70,6 +92,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     parsed, unknown = get_args_parser().parse_known_args(list(arguments))
     if unknown:
@@ -77,56 +100,137 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             f"unknown option {unknown[0]!r}; expected overrides such as seed=1, or one of --help, "
             "--multirun (-m), --cfg job, --info; drop the leading dashes to set a key"
         )
-    if parsed.help or parsed.hydra_help or parsed.shell_completion or parsed.info or parsed.cfg:
-        return
+    for option in REFUSED_OPTIONS:
+        if getattr(parsed, option) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is not offered here; expected a command and its "
+                "overrides; for configs of your own give hydra.searchpath=[file:///DIR]"
+            )
     overrides: list[str] = parsed.overrides
+    asks = parsed.help or parsed.hydra_help or parsed.info or parsed.cfg
+    if parsed.shell_completion or (asks and not overrides):
+        return
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         jobs = [overrides]
         try:
             if parsed.multirun:
                 swept = OverridesParser.create().parse_overrides(overrides)
                 jobs = BasicSweeper.split_arguments(swept, None)[0][:MAX_JOBS_CHECKED]
+            own = _fixed_parts(compose(config_name, return_hydra_config=True))
             for job in jobs:
-                compose(config_name, overrides=job)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explain(error, config_name, overrides, compose)) from error
+                config = compose(config_name, overrides=job, return_hydra_config=True)
+                for part, value in _fixed_parts(config).items():
+                    if value != own[part]:
+                        raise ConfigError(
+                            f"hydra.{part} is {value!r}; expected {own[part]!r}, since it could "
+                            "start code that this package does not name; leave it out"
+                        )
+                _check_closed(config)
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            known = _known_names(compose(config_name))
+            raise ConfigError(_explain(error, overrides, known)) from error
 
 
-def _explain(
-    error: Exception, config_name: str, overrides: Sequence[str], compose: Callable[..., Any]
-) -> str:
-    from hydra.errors import OverrideParseException
+def _fixed_parts(config: DictConfig) -> dict[str, object]:
+    from omegaconf import OmegaConf
 
+    values = {part: OmegaConf.select(config, f"hydra.{part}") for part in FIXED_PARTS}
+    return {
+        part: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for part, value in values.items()
+    }
+
+
+def _check_closed(config: DictConfig, prefix: str = "") -> None:
+    """Refuses keys that the schema does not name, which ``+key=value`` can add."""
+    from omegaconf import DictConfig, OmegaConf
+
+    schema = OmegaConf.get_type(config)
+    fields: list[str] = []
+    if dataclasses.is_dataclass(schema):
+        fields = [field.name for field in dataclasses.fields(schema)]
+    for key in map(str, config):
+        if not prefix and key == "hydra":
+            continue  # checks itself
+        if fields and key not in fields:
+            raise ConfigError(
+                f"{prefix}{key} is no setting; expected one of {', '.join(fields)}"
+                f"{_nearest(key, fields)}"
+            )
+        child = config._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _check_closed(child, f"{prefix}{key}.")
+
+
+def _explain(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
+    """Gives Hydra's error as what was wrong, what was expected and what to do."""
     text = " ".join(str(error).split())
-    if isinstance(error, OverrideParseException):
-        text = text.partition(" See https")[0]
-        return (
-            f"cannot read the override {error.override!r}: {text}; a value with braces, commas or "
-            """blanks needs quotes of its own: 'key="value"'"""
-        )
     if error.__cause__ is not None:
         text += " " + " ".join(str(error.__cause__).split())
-    known = _known_names(compose(config_name))
-    for wrong in _named_keys(text, overrides):
-        if wrong in known:
-            continue
-        close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-        if close:
-            return f"{text}; did you mean {close[0]!r}?"
-    return text
+    if override := getattr(error, "override", None):
+        return (
+            f"cannot read {override!r}; expected KEY=VALUE; a value with spaces or any of ~ = , "
+            "[ ] { } ( ) needs quotes of its own, as in 'data.root=\"my pictures\"'"
+        )
+    if missing := _without_global_line(text, overrides):
+        return (
+            f"{missing} does not start with {GLOBAL_LINE!r}, so its settings would land under "
+            "its group's name; expected that as its first line; add it"
+        )
+    file = re.match(r"In '([^']+/[^']+)':", text)
+    where = f"{file[1]}.yaml: " if file else ""
+    if choice := re.search(
+        r"Could not find '(.+?)/([^/']+)' Available options in '.+?': (.*)", text
+    ):
+        group, option, rest = choice.groups()
+        options = rest.partition(" Config search path")[0].split()
+        close = difflib.get_close_matches(option, options, n=1)
+        return (
+            f"{where}{group}={option}: there is no {group}/{option}.yaml; expected one of "
+            f"{', '.join(options)}" + (f"; did you mean '{group}={close[0]}'?" if close else "")
+        )
+    if value := re.search(
+        r"(Value .+? could not be conv.+?|Invalid type assign.+?) full_key: (\S+)", text
+    ):
+        return f"{where}{value[2]} is of a wrong type: {value[1]}"
+    for key in _named_keys(text, overrides):
+        if key not in known:
+            parent = key.rpartition(".")[0]
+            beside = [name for name in known if name.rpartition(".")[0] == parent]
+            expected = f"; expected one of {', '.join(beside)}" if beside else ""
+            return f"{where}{key} is no setting{expected}{_nearest(key, known)}"
+    return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
+
+
+def _without_global_line(text: str, overrides: Sequence[str]) -> str:
+    """Gives the file that lacks the line which lets it change the whole config, if that is it."""
+    groups = "|".join(GLOBAL_GROUPS)
+    found = re.search(rf"'\w+@({groups})\.", text) or re.search(rf"Key '({groups})' not in", text)
+    for override in overrides if found else ():
+        group, _, option = override.partition("=")
+        if found and group == found[1]:
+            return f"{group}/{option}.yaml"
+    return ""
 
 
 def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
     """Gives the names that an error of Hydra's complains about, the most telling first."""
-    yield from re.findall(r"full_key: ([\w./-]+)", text)
-    yield from re.findall(r"Could not (?:override|find) '([^']+)'", text)
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for key in re.findall(r"full_key: ([\w./-]+)", text):
+        # Of lodaer.batch_size Hydra names lodaer only.
+        yield from (name for name in given if name.startswith(f"{key}."))
+        yield key
+    yield from re.findall(r"Could not override '([^']+)'", text)
     yield from re.findall(r"Key '([^']+)'", text)
-    for override in overrides:
-        yield override.lstrip("+~").partition("=")[0]
+
+
+def _nearest(word: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _known_names(config: DictConfig) -> list[str]:
-    """Gives every dotted key of the config, and every ``group/option`` of the YAML files."""
+    """Gives every dotted key of the config, and every group of the YAML files."""
     from omegaconf import DictConfig
 
     names: list[str] = []
@@ -139,8 +243,5 @@ def _known_names(config: DictConfig) -> list[str]:
                 walk(child, f"{prefix}{key}.")
 
     walk(config, "")
-    root = config_folder()
-    for path in root.rglob("*.yaml"):
-        name = path.relative_to(root).with_suffix("").as_posix()
-        names += [name, name.rpartition("/")[0]]
-    return sorted({name for name in names if name})
+    names += [path.name for path in config_folder().iterdir() if path.is_dir()]
+    return sorted(set(names))

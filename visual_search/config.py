@@ -175,52 +175,61 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="train_schema", node=TrainSchema)
 
 
-def build(group: str, node: Mapping[str, Any] | None, **supplied: Any) -> Any:
+def build(
+    group: str, node: Mapping[str, Any] | None, *, key: str | None = None, **supplied: Any
+) -> Any:
     """Builds what a config node names, after checking every argument.
 
     Args:
         group: Key of `BUILDERS`.
         node: ``_target_`` and plain arguments.
+        key: Where the node stands in the config, for messages; the group by default.
         supplied: Arguments that the command adds.
 
     Raises:
         ConfigError: The target is not on the group's list, an argument is unknown, missing or of
             a wrong type.
     """
-    builder, arguments = bind(group, node)
+    builder, arguments = bind(group, node, key=key)
     parameters = inspect.signature(builder).parameters
     extra = {name: value for name, value in supplied.items() if name in parameters}
     return builder(**arguments, **extra)
 
 
-def bind(group: str, node: Mapping[str, Any] | None) -> tuple[Callable[..., Any], dict[str, Any]]:
+def bind(
+    group: str, node: Mapping[str, Any] | None, *, key: str | None = None
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Gives the builder that a node names and its checked arguments, building nothing.
 
     Raises:
         ConfigError: See `build`.
     """
+    place = key or group
     if not node or "_target_" not in node:
         raise ConfigError(
-            f"{group} names no builder ({dict(node or {})!r}); expected a _target_ out of "
+            f"{place} names no builder ({dict(node or {})!r}); expected a _target_ out of "
             f"{', '.join(BUILDERS[group])}; choose {group}=... from conf/{group}/"
         )
     target = str(node["_target_"])
     if target not in BUILDERS[group]:
         raise ConfigError(
-            f"{group}._target_={target!r} is not a builder that a config may name; expected one of "
+            f"{place}._target_={target!r} is not a builder that a config may name; expected one of "
             f"{', '.join(BUILDERS[group])}{_nearest(target, BUILDERS[group])}"
         )
     module, _, name = target.rpartition(".")
     builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    arguments = {str(key): value for key, value in node.items() if key != "_target_"}
-    _check_arguments(group, target, builder, arguments)
+    arguments = {str(name): value for name, value in node.items() if name != "_target_"}
+    _check_arguments(place, SUPPLIED.get(group, frozenset()), target, builder, arguments)
     return builder, arguments
 
 
 def _check_arguments(
-    group: str, target: str, builder: Callable[..., Any], arguments: dict[str, Any]
+    place: str,
+    supplied: frozenset[str],
+    target: str,
+    builder: Callable[..., Any],
+    arguments: dict[str, Any],
 ) -> None:
-    supplied = SUPPLIED.get(group, frozenset())
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(builder).parameters.items()
@@ -230,8 +239,8 @@ def _check_arguments(
     for name in arguments:
         if name not in parameters:
             raise ConfigError(
-                f"{group}.{name} is no argument of {target}; expected one of "
-                f"{', '.join(parameters)}{_nearest(name, list(parameters))}"
+                f"{place}.{name} is no argument of {target}; expected one of "
+                f"{', '.join(parameters) or '(it has none)'}{_nearest(name, list(parameters))}"
             )
     missing = [
         name
@@ -240,13 +249,13 @@ def _check_arguments(
     ]
     if missing:
         raise ConfigError(
-            f"{group}.{missing[0]} is not set, and {target} needs it; give "
-            f"{group}.{missing[0]}=VALUE on the command line or in the config"
+            f"{place}.{missing[0]} is not set, and {target} needs it; give "
+            f"{place}.{missing[0]}=VALUE on the command line or in the config"
         )
     hints = _type_hints(builder)
     for name, value in arguments.items():
         if name in hints:
-            _check_type(f"{group}.{name}", value, hints[name])
+            _check_type(f"{place}.{name}", value, hints[name])
 
 
 def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:

@@ -1,16 +1,97 @@
-"""A run's numbers: gathered into one summary, and printed as tables."""
+"""A run's results: written into its folder, gathered into one summary, printed as tables."""
 
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning import Trainer
     from rich.table import Table
 
     from visual_search.runs import Run
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.module import AutoencoderModule
+
+
+def save_results(
+    run: Run,
+    settings: dict[str, Any],
+    datamodule: CatalogDataModule,
+    module: AutoencoderModule,
+    trainer: Trainer,
+    logged: Mapping[str, float],
+) -> None:
+    """Writes embeddings, index and numbers, and the settings with the numbers to the loggers."""
+    from visual_search.retrieval.report import save_report
+    from visual_search.runs import write_json
+    from visual_search.training.evaluation import save_embeddings
+    from visual_search.training.module import weights_fingerprint
+
+    evaluation = module.evaluation
+    assert evaluation is not None
+    save_embeddings(evaluation, datamodule.catalog, run.folder / "embeddings")
+    manifest = evaluation.index.save(
+        run.folder / "index",
+        model_hash=weights_fingerprint(module.model),
+        preprocessing_hash=module.preprocessing.fingerprint(),
+    )
+    save_report(evaluation.report, run.folder / "metrics")
+    summary = summarise(
+        evaluation.report.summary,
+        val_loss=logged.get("val/loss"),
+        test_loss=logged.get("test/loss"),
+        index={"bytes": manifest.num_bytes, "bytes_per_item": manifest.bytes_per_item},
+        embedding_dim=module.model.embedding_dim,
+        num_parameters=sum(p.numel() for p in module.parameters()),
+        epochs=trainer.current_epoch,
+        embedding_ms_per_item=1000 * evaluation.seconds_per_item,
+        refused=[vars(item) for item in datamodule.catalog.refused],
+        num_training=len(datamodule.rows("train")),
+        device=str(module.device),
+        precision=str(trainer.precision),
+    )
+    write_json(run.folder / "metrics" / "summary.json", summary)
+    k = summary["k"]
+    finals = {
+        f"final/{name}": logged[name]
+        for name in (f"test/map_at_{k}", f"test/macro_map_at_{k}", f"test/precision_at_{k}",
+                     "test/loss", "val/loss")
+        if name in logged
+    }  # fmt: skip
+    for logger in trainer.loggers:
+        _log_settings(logger, _choices(settings, summary), finals)
+        logger.save()
+
+
+def _choices(settings: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Gives what one compares runs by; the whole config lies in the run's folder."""
+    return {
+        "model": str(settings["model"]["_target_"]).rpartition(".")[2],
+        "data": str(settings["data"]["_target_"]).rpartition(".")[2],
+        "seed": settings["seed"],
+        "epochs": summary["epochs"],
+        "batch_size": settings["loader"]["batch_size"],
+        "learning_rate": settings["training"]["learning_rate"],
+        "training_pictures": summary["num_training"],
+        "embedding_dim": summary["embedding_dim"],
+        "precision": summary["precision"],
+        "fit": settings["pictures"]["fit"],
+    }
+
+
+def _log_settings(logger: Any, choices: dict[str, Any], finals: dict[str, float]) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(choices, finals)  # shows in TensorBoard's HParams tab
+    else:
+        logger.log_hyperparams(choices)
+        logger.log_metrics(finals)
 
 
 def summarise(retrieval: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
@@ -66,10 +147,17 @@ def print_result(run: Run) -> None:
     for name, what in LEFT_BEHIND.items():
         if (run.folder / name).exists():
             console.print(f"  {run.folder / name}  {what}", markup=False, soft_wrap=True)
-    console.print("\nLook at it:", markup=False)
-    console.print(
-        f"  tensorboard --logdir {run.folder / 'tensorboard'}", markup=False, soft_wrap=True
-    )
+    if (run.folder / "tensorboard").exists():
+        line = f"{_tensorboard()} --logdir {run.folder / 'tensorboard'}"
+        console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
+
+
+def _tensorboard() -> str:
+    """Gives the command to type, also where no virtual environment is active."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    program = Path(sys.executable).parent / "tensorboard"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
 LEFT_BEHIND = {

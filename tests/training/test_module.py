@@ -16,6 +16,7 @@ from visual_search.training.module import (
     to_pictures,
     weights_fingerprint,
 )
+from visual_search.training.processes import restore_num_threads
 from visual_search.training.trainer import build_trainer, resolve_precision
 
 from .conftest import small_autoencoder
@@ -116,3 +117,10 @@ def test_auto_precision_follows_the_processor(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_precision("auto", "auto") == expected
     assert resolve_precision("32-true", "auto") == "32-true"
+
+
+def test_the_number_of_threads_survives_umap() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)  # as numba does when UMAP runs
+    restore_num_threads()
+    assert torch.get_num_threads() == before

@@ -28,13 +28,26 @@ class Interruption:
 
     Outside a training step the process ends at once (every file is written atomically). Within
     one the signal waits until the step is over, so that its work can be saved; a second signal
-    waits for nothing.
+    waits for nothing. As a context manager it gives the signals back at the end.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
         self.signum: int = signal.SIGTERM
+
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._before = {
+            signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)
+        }
+        self.install()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
     def install(self) -> None:
         """Takes over SIGTERM and SIGINT. Lightning's own handlers would end unsaved."""

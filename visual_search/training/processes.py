@@ -1,4 +1,4 @@
-"""Several processes: gathering arrays from all of them, and agreeing."""
+"""Several processes and threads: gathering arrays from all of them, agreeing, being as many."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import numpy as np
 import torch
 import torch.distributed
 from numpy.typing import NDArray
+
+_NUM_THREADS = torch.get_num_threads()  # as the environment and the cores have it
+
+
+def restore_num_threads() -> None:
+    """Gives torch as many threads as it started with.
+
+    UMAP (through numba) changes the number for the whole process, and another number of threads
+    sums in another order: a run that is gone on with would differ in the last bit.
+    """
+    torch.set_num_threads(_NUM_THREADS)
 
 
 def _alone() -> bool:

@@ -6,7 +6,9 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visual_search.retrieval.protocol import gallery_splits, select_gallery
@@ -50,6 +52,22 @@ class RetrievalEvaluation(Callback):
         self.every_n_epochs = every_n_epochs
         self.index_device = index_device
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Chooses both galleries once before training, so that a wrong choice shows at once."""
+        for split in ("val", "test"):
+            self._gallery_rows(trainer, split)
+
+    def _gallery_rows(self, trainer: Trainer, split: str) -> NDArray[np.int64]:
+        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        choice = {**self.gallery, "splits": gallery_splits(split, self.gallery["splits"])}
+        rows = select_gallery(datamodule.catalog.table, **choice)
+        if len(rows) < self.k:
+            raise ValueError(
+                f"protocol.k is {self.k}, but the gallery for the {split} queries holds "
+                f"{len(rows)} item(s); expected at least k; lower protocol.k or enlarge the gallery"
+            )
+        return rows
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates after every n-th epoch."""
         pl_module.evaluation = None  # type: ignore[assignment]
@@ -67,8 +85,7 @@ class RetrievalEvaluation(Callback):
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         catalog = datamodule.catalog
         queries = module.evaluation_outputs()
-        choice = {**self.gallery, "splits": gallery_splits(split, self.gallery["splits"])}
-        gallery_rows = select_gallery(catalog.table, **choice)
+        gallery_rows = self._gallery_rows(trainer, split)
         started = time.perf_counter()
         with tqdm(
             desc="Embedding the gallery",

@@ -1,0 +1,94 @@
+# The door. `make` or `make help` lists the verbs; a verb sets up what it needs.
+#
+# PYTHON=python3.12 make setup      another interpreter for .venv (3.11 or newer)
+# ARGS="experiment=baseline" make train
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?= experiment=plus_layer
+
+# Two processes, since every test process loads torch anew; one thread each, since they share cores.
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+RING_1 := catalog models retrieval views
+
+.PHONY: help
+help: ## list the verbs
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: $(READY) ## make .venv and install the project into it (again when its dependencies change)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no $(PYTHON) here; expected Python 3.11 or newer;" \
+	    "install it: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.11 or newer;" \
+	    "name another one: make PYTHON=python3.12 setup" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments (no ensurepip);" \
+	    "install them: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  echo "making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+.PHONY: demo
+demo: setup ## train, index and measure on real pictures: a few minutes on two cores
+	$(BIN)/python -m visual_search.train experiment=plus_layer budget=demo
+
+.PHONY: train
+train: setup ## train: make train ARGS="experiment=baseline data=folder data.root=my_pictures"
+	$(BIN)/python -m visual_search.train $(ARGS)
+
+.PHONY: board
+board: setup ## open TensorBoard over all runs
+	$(BIN)/tensorboard --logdir outputs
+
+.PHONY: test
+test: setup ## all tests and every example in a docstring
+	$(PYTEST)
+
+.PHONY: test-fast
+test-fast: setup ## catalogue, networks, retrieval and views only: seconds
+	$(PYTEST) -m "not slow" $(addprefix tests/,$(RING_1))
+
+.PHONY: check
+check: setup ## format, lint, types, and what may import what
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 0 tests/test_imports.py
+
+.PHONY: bench
+bench: setup ## measure speed, one benchmark after the other
+	@for file in benchmarks/*.py; do \
+	  [ -e "$$file" ] || { echo "no benchmarks/*.py"; exit 1; }; \
+	  echo "== $$file"; $(BIN)/python "$$file"; \
+	done
+
+.PHONY: constraints
+constraints: ## renew constraints.txt with the newest releases that pyproject.toml allows
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	$(PYTHON) -m venv "$$work/venv"; \
+	"$$work/venv/bin/python" -m pip install ".[dev]"; \
+	grep '^#' constraints.txt > "$$work/new"; \
+	"$$work/venv/bin/python" -m pip freeze --all --exclude pip --exclude visual-search >> "$$work/new"; \
+	cp "$$work/new" constraints.txt
+
+.PHONY: clean
+clean: ## remove caches and build products; runs, data and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find visual_search tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## clean, and remove .venv and data/ (downloads and the picture cache); runs stay
+	rm -rf $(VENV) data

@@ -1,0 +1,348 @@
+"""Every YAML under conf/: composed, and bound to the signature of what it names.
+
+Also what a wrong config or override is answered with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from visual_search import command_line
+from visual_search.catalog.splits import assign_splits
+from visual_search.command_line import HYDRA_VERSION_BASE, check_overrides
+from visual_search.config import (
+    BUILDERS,
+    SUPPLIED,
+    ConfigError,
+    GalleryConfig,
+    SplitConfig,
+    TrainSchema,
+    bind,
+    build,
+    config_folder,
+    register_schema,
+)
+from visual_search.retrieval.protocol import select_gallery
+
+NUM_FILES = 31  # change it with the files: a lost or unread one is noticed
+CONF = config_folder()
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+COMMANDS = sorted(path for path in FILES if "/" not in path)
+OPTIONS = sorted(path for path in FILES if "/" in path)
+GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
+SEVERAL = ("callbacks", "logger")  # groups that name builders one level down
+WHAT_THE_USER_MUST_SAY = {
+    "data/complete_the_look_crops": ["data.path=x.zip"],
+    "data/folder": ["data.root=x"],
+    "data/table": ["data.path=x.csv"],
+}
+LAUNCH = re.compile(r"python -m visual_search\.(\w+) +(\S.*)")
+
+
+@pytest.fixture(autouse=True)
+def schema() -> None:
+    register_schema()
+
+
+@pytest.fixture
+def own_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/ that a test may spoil."""
+    folder = tmp_path / "conf"
+    shutil.copytree(CONF, folder)
+    monkeypatch.setattr(command_line, "config_folder", lambda: folder)
+    return folder
+
+
+def _compose(*overrides: str, command: str = "train") -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=HYDRA_VERSION_BASE):
+        return compose(command, overrides=list(overrides))
+
+
+def _with_option(path: str) -> dict[str, Any]:
+    """Gives the whole config, as plain containers, with one option chosen."""
+    group, _, option = path.removesuffix(".yaml").partition("/")
+    said = WHAT_THE_USER_MUST_SAY.get(f"{group}/{option}", [])
+    config = OmegaConf.to_container(_compose(f"{group}={option}", *said), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Gives each node that names a builder, with its group."""
+    for group in BUILDERS:
+        node = config[group]
+        if group in SEVERAL:
+            yield from ((group, entry) for entry in node.values() if entry is not None)
+        elif node is not None:
+            yield group, node
+
+
+def _targets(node: Any) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key == "_target_":
+            yield value
+        yield from _targets(value)
+
+
+def _depth(node: Any) -> int:
+    return 1 + max(map(_depth, node.values()), default=0) if isinstance(node, dict) else 0
+
+
+def _launch_commands(path: str) -> list[tuple[str, str]]:
+    """Gives command and arguments of each line that a file shows a reader to type."""
+    return LAUNCH.findall((CONF / path).read_text(encoding="utf-8"))
+
+
+def test_every_file_is_found() -> None:
+    assert len(FILES) == NUM_FILES, FILES
+    assert len(COMMANDS) + len(OPTIONS) == NUM_FILES
+    assert not list(CONF.rglob("*.yml"))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_command_binds(path: str) -> None:
+    config = OmegaConf.to_container(_compose(command=path.removesuffix(".yaml")), resolve=True)
+    assert isinstance(config, dict)
+    bound = [bind(group, node) for group, node in _nodes({str(k): v for k, v in config.items()})]
+    assert len(bound) >= 4  # a model, data, a trainer, a logger
+
+
+@pytest.mark.parametrize("path", OPTIONS)
+def test_option_composes_and_binds(path: str) -> None:
+    config = _with_option(path)
+    assert set(config) == {field.name for field in dataclasses.fields(TrainSchema)}
+    nodes = list(_nodes(config))
+    assert len(nodes) >= 4
+    for group, node in nodes:
+        builder, arguments = bind(group, node)
+        inspect.signature(builder).bind_partial(**arguments)
+    assert _depth(config) <= 3
+    # Nothing is named that nobody binds.
+    assert sorted(_targets(config)) == sorted(node["_target_"] for _, node in nodes)
+
+
+@pytest.mark.parametrize("path", OPTIONS)
+def test_option_changes_what_its_group_is_for(path: str) -> None:
+    own = OmegaConf.load(CONF / path)
+    assert isinstance(own, DictConfig)
+    defaults = own.pop("defaults", [])
+    config = _with_option(path)
+    whole = config if path.startswith(GLOBAL_GROUPS) else config[path.partition("/")[0]]
+    _assert_holds(whole, OmegaConf.to_container(own), path)
+    for entry in defaults:
+        if isinstance(entry, DictConfig):
+            (key, option) = next(iter(entry.items()))
+            group = str(key).removeprefix("override ").strip("/")
+            chosen = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
+            _assert_holds(config[group], chosen, path)
+
+
+def _assert_holds(whole: Any, part: Any, path: str) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _assert_holds(whole[key], value, path)
+        elif value != "???":
+            assert whole[key] == value, f"{path}: {key}"
+
+
+@pytest.mark.parametrize("path", [path for path in OPTIONS if path.startswith(GLOBAL_GROUPS)])
+def test_file_opens_with_its_purpose_and_its_launch_command(path: str) -> None:
+    lines = (CONF / path).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    assert re.match(r"# \w.{20,}", lines[1])
+    assert not LAUNCH.search(lines[1])
+    ((command, arguments),) = _launch_commands(path)
+    assert command == "train"
+    assert path.removesuffix(".yaml").replace("/", "=") in shlex.split(arguments)
+
+
+def test_launch_commands_compose() -> None:
+    found = [(path, *launch) for path in FILES for launch in _launch_commands(path)]
+    assert len(found) >= 14
+    for path, command, arguments in found:
+        try:
+            check_overrides(command, shlex.split(arguments))
+        except ConfigError as error:
+            pytest.fail(f"{path}: {command} {arguments}: {error}")
+
+
+def test_every_builder_can_be_imported_and_says_its_arguments() -> None:
+    targets = [(group, target) for group, targets in BUILDERS.items() for target in targets]
+    assert len(targets) >= 20
+    for group, target in targets:
+        # What it needs is missing; that it is missed shows that it was found.
+        try:
+            builder, _ = bind(group, {"_target_": target})
+        except ConfigError as error:
+            assert "is not set" in str(error), error  # noqa: PT017 - both ways are right
+            continue
+        if target.startswith("visual_search"):
+            kinds = {parameter.kind for parameter in inspect.signature(builder).parameters.values()}
+            assert inspect.Parameter.VAR_KEYWORD not in kinds, f"{target} takes any keyword"
+
+
+def test_what_commands_supply_are_arguments() -> None:
+    assert set(SUPPLIED) <= set(BUILDERS)
+    trainer, _ = bind("trainer", {"_target_": BUILDERS["trainer"][0], "max_epochs": 1})
+    assert SUPPLIED["trainer"] < set(inspect.signature(trainer).parameters)
+
+
+@pytest.mark.parametrize(
+    ("schema_class", "function"), [(SplitConfig, assign_splits), (GalleryConfig, select_gallery)]
+)
+def test_schema_has_the_arguments_of_the_function(
+    schema_class: Any, function: Callable[..., Any]
+) -> None:
+    fields = {field.name for field in dataclasses.fields(schema_class)}
+    parameters = list(inspect.signature(function).parameters)[1:]  # the catalogue comes first
+    assert fields == set(parameters)
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_logger_of_an_extra_binds_without_the_extra(name: str) -> None:
+    _, arguments = bind("logger", _with_option(f"logger/{name}.yaml")["logger"][name])
+    assert arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_epoch=3", r"trainer\.max_epoch\b.*did you mean 'trainer\.max_epochs'"),
+        ("loader.batchsize=3", r"loader\.batchsize\b.*did you mean 'loader\.batch_size'"),
+        ("callbacks.projecton=null", r"did you mean 'callbacks\.projection'"),
+        ("experiment=plus_layr", r"experiment.plus_layr\b.*did you mean 'experiment.plus_layer'"),
+        ("data=tabel", r"data.tabel\b.*fashion_mnist.*did you mean 'data.table'"),
+        ("exprement=baseline", r"exprement\b.*did you mean 'experiment'"),
+        ("epochs=3", r"epochs\b"),
+        ("loader.batch_size=abc", r"(?s)(?=.*loader\.batch_size)(?=.*'abc')"),
+        ("seed=1.5", r"(?s)(?=.*seed)(?=.*1\.5)"),
+        ("pictures=letterbox", r"(?s)(?=.*pictures)(?=.*letterbox)"),
+        ("loader.batch_size", r"loader\.batch_size"),
+        ("lodaer.batch_size=3", r"lodaer\.batch_size\b.*did you mean 'loader\.batch_size'"),
+        ("+epochs=3", r"epochs is no setting; expected one of name, seed"),
+        ("+loader.batchsize=3", r"loader\.batchsize is no setting.*did you mean 'batch_size'"),
+        ("data.root=~/pictures", r"cannot read 'data\.root=~/pictures'.*needs quotes"),
+        ("+hydra.callbacks.x={_target_: shutil.rmtree}", r"hydra\.callbacks is.*start code"),
+        ("+hydra.job.env_set.PYTHONPATH=x", r"hydra\.job\.env_set is.*start code"),
+        ("--config-dir=x", r"--config-dir is not offered here.*hydra\.searchpath"),
+        ("--experimental-rerun=x", r"--experimental-rerun is not offered here"),
+        ("--epochs=3", r"unknown option '--epochs=3'.*drop the leading dashes"),
+    ],
+)
+def test_wrong_override_names_the_key_and_the_nearest_right_one(
+    override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_overrides("train", ["seed=1", override])
+
+
+def test_a_wrong_job_of_a_multirun_is_found_before_the_first_starts() -> None:
+    check_overrides("train", ["-m", "experiment=baseline,plus_layer"])
+    with pytest.raises(ConfigError, match=r"experiment.plus_layr"):
+        check_overrides("train", ["-m", "experiment=baseline,plus_layr"])
+
+
+def test_help_and_completion_are_not_checked() -> None:
+    for arguments in (["--help"], ["-sc", "query=bash"], ["--cfg", "job"]):
+        check_overrides("train", arguments)
+    with pytest.raises(ConfigError, match="epochs is no setting"):
+        check_overrides("train", ["--cfg", "job", "epochs=3"])
+
+
+def test_file_without_the_package_line_is_an_error(own_conf: Path) -> None:
+    text = (own_conf / "experiment/baseline.yaml").read_text(encoding="utf-8")
+    check_overrides("train", ["experiment=baseline"])
+    (own_conf / "experiment/mine.yaml").write_text(text.partition("\n")[2], encoding="utf-8")
+    message = r"experiment/mine\.yaml does not start with '# @package _global_'.*add it"
+    with pytest.raises(ConfigError, match=message):
+        check_overrides("train", ["experiment=mine"])
+    (own_conf / "experiment/mine.yaml").write_text("trainer: {max_epochs: 3}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        check_overrides("train", ["experiment=mine"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainr: {max_epochs: 3}", r"experiment.mine.*trainr.*did you mean 'trainer'"),
+        ("loader: {batch_size: abc}", r"experiment.mine.*abc"),
+        ("defaults: [{override /model: baselin}]", r"baselin\b.*did you mean 'model.baseline'"),
+        ("loader: [3", r"experiment/mine\.yaml"),
+        (
+            "hydra: {callbacks: {x: {_target_: shutil.rmtree, path: x}}}",
+            r"hydra\.callbacks is.*start code",
+        ),
+        ("defaults: [{override /modl: baseline}]", r"experiment.mine.*modl.*did you mean 'model'"),
+    ],
+)
+def test_wrong_file_is_named_with_the_nearest_right_key(
+    own_conf: Path, text: str, message: str
+) -> None:
+    (own_conf / "experiment/mine.yaml").write_text(
+        f"# @package _global_\n{text}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_overrides("train", ["experiment=mine"])
+
+
+FOLDER = "visual_search.catalog.readers.folder.folder"
+
+
+@pytest.mark.parametrize(
+    ("group", "node", "message"),
+    [
+        ("model", {"_target_": "os.system"}, r"model\._target_='os\.system' is not a builder"),
+        ("model", {"_target_": FOLDER}, r"is not a builder that a config may name"),
+        (
+            "model",
+            {"_target_": "visual_search.models.variants.plus_layr"},
+            r"did you mean 'visual_search\.models\.variants\.plus_layer'",
+        ),
+        ("model", {}, r"model names no builder.*choose model=\.\.\. from conf/model/"),
+        ("model", None, r"model names no builder"),
+        (
+            "model",
+            {"_target_": BUILDERS["model"][0], "_partial_": True},
+            r"model\._partial_ is no argument",
+        ),
+        ("data", {"_target_": FOLDER, "rot": "x"}, r"data\.rot is no argument.*mean 'root'"),
+        ("data", {"_target_": FOLDER, "root": 3}, r"data\.root=3 is of a wrong type \(int\)"),
+        ("data", {"_target_": FOLDER, "root": "???"}, r"data\.root is not set.*data\.root=VALUE"),
+        ("data", {"_target_": FOLDER}, r"data\.root is not set"),
+        (
+            "data",
+            {"_target_": FOLDER, "root": "x", "on_bad_item": "skp"},
+            r"data\.on_bad_item='skp'.*'error' or 'skip'",
+        ),
+        (
+            "trainer",
+            {"_target_": BUILDERS["trainer"][0], "max_epochs": 1, "folder": "x"},
+            r"trainer\.folder is no argument",
+        ),
+    ],
+)
+def test_wrong_node_is_refused(group: str, node: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bind(group, node)
+    with pytest.raises(ConfigError, match=message):
+        build(group, node)
+
+
+def test_a_refused_target_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        pytest.fail(f"imported {name}")
+
+    monkeypatch.setattr("importlib.import_module", load)
+    with pytest.raises(ConfigError, match="is not a builder"):
+        build("model", {"_target_": "antigravity.open"})
