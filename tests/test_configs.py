@@ -152,6 +152,8 @@ def _assert_holds(whole: Any, part: Any, path: str) -> None:
     for key, value in part.items():
         if isinstance(value, dict):
             _assert_holds(whole[key], value, path)
+        elif "${" in str(value):  # resolved by now
+            assert whole[key] != value, f"{path}: {key}"
         elif value != "???":
             assert whole[key] == value, f"{path}: {key}"
 

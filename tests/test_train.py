@@ -15,7 +15,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from visual_search.assembly import read_catalog
+from visual_search.assembly import new_logger, read_catalog
 from visual_search.config import ConfigError, config_folder, register_schema
 from visual_search.results import comparison_table
 from visual_search.retrieval.index import EmbeddingIndex
@@ -304,6 +304,26 @@ def test_a_multirun_ends_with_one_table_and_outlives_a_failure(tmp_path: Path) -
     assert "4,096" in done.stdout
     assert done.stderr.count("failed: ") == 2
     assert "protocol.k is 500" in done.stderr
+
+
+def test_several_processes_within_a_multirun_are_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*command(tmp_path, "trainer=ddp_cpu", "seed=1,2"), "-m"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "one by one" in done.stderr
+
+
+def test_a_logger_without_its_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr("visual_search.assembly.build", missing)
+    with pytest.raises(ConfigError, match=r"pip install 'visual-search\[wandb\]'"):
+        new_logger("wandb", {}, tmp_path)
 
 
 def test_the_comparison_leaves_out_runs_without_numbers(finished: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,8 @@ def read_catalog(settings: dict[str, Any]) -> Catalog:
     """Gives the catalogue that a config names, its splits assigned, limited to its budget."""
     from visual_search.catalog.splits import assign_splits, limit_items
 
-    catalog: Catalog = build("data", settings["data"])
+    with _bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", settings["data"], on_progress=advance)
     catalog = assign_splits(catalog, **settings["split"])
     limits = settings["loader"]["max_items_per_category"]
     if any(limit is not None for limit in limits.values()):
@@ -48,18 +51,25 @@ def check_builders(settings: dict[str, Any]) -> None:
                 bind(group, node, key=f"{group}.{name}")
 
 
-def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
-    """Gives the catalogue with its pictures decoded, under a progress bar."""
+@contextlib.contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what to call with (done, total); a bar appears if it takes longer than a second."""
     from tqdm import tqdm
 
-    from visual_search.catalog.cache import cache_pictures
-
-    with tqdm(desc="Preparing pictures", unit=" pictures", leave=False, delay=1.0) as bar:
+    with tqdm(desc=title, unit=unit, leave=False, delay=1.0) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
+        yield advance
+
+
+def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
+    """Gives the catalogue with its pictures decoded, under a progress bar."""
+    from visual_search.catalog.cache import cache_pictures
+
+    with _bar("Preparing pictures", " pictures") as advance:
         return cache_pictures(
             catalog,
             size_px=settings["pictures"]["size_px"],
@@ -137,7 +147,7 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
     if settings["trainer"].get("enable_progress_bar", True):
         callbacks.append(Progress())
     loggers: list[Logger] = [
-        _logger(name, node, run.folder) for name, node in settings["logger"].items() if node
+        new_logger(name, node, run.folder) for name, node in settings["logger"].items() if node
     ]
     profiler = None
     if settings["profiler"]:
@@ -153,7 +163,12 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
     return trainer
 
 
-def _logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
+def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
+    """Gives a logger that writes under ``<folder>/<name>``.
+
+    Raises:
+        ConfigError: It needs a package that is not installed.
+    """
     try:
         logger: Logger = build("logger", node, key=f"logger.{name}", save_dir=str(folder / name))
     except ModuleNotFoundError as error:

@@ -58,6 +58,7 @@ BUILDERS: dict[str, tuple[str, ...]] = {
 
 # Arguments that a command passes itself; a config cannot.
 SUPPLIED: dict[str, frozenset[str]] = {
+    "data": frozenset({"on_progress"}),
     "trainer": frozenset({"folder", "callbacks", "loggers", "profiler"}),
     "logger": frozenset({"save_dir", "root_dir"}),
 }

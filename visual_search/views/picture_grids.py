@@ -243,7 +243,7 @@ def search_grid(
                 right = bool(row.correct[rank])
                 _search_cell(
                     sheet, x, y, row.neighbour_images[rank], row.neighbour_categories[rank],
-                    row.neighbour_labels[rank], f"d² {float(row.squared_distances[rank]):.3g}",
+                    row.neighbour_labels[rank], f"d² {_short(float(row.squared_distances[rank]))}",
                 )  # fmt: skip
                 color = RIGHT if right else WRONG
                 sheet.frame(x, y, _CELL_IN, _CELL_IN, color)
@@ -265,3 +265,8 @@ def _search_cell(
     sheet.text(x, below, one_line(category, _COLUMNS_A_CELL), 9, color=INK)
     sheet.text(x, below + 0.17, number, 9, **bold(number))
     sheet.text(x, below + 0.34, one_line(label, 18, cut="middle"), 8, color=MUTED)
+
+
+def _short(value: float) -> str:
+    """Gives three digits, and never 1.2e+03."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
