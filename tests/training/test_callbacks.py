@@ -175,6 +175,37 @@ def test_named_items_are_drawn_and_unknown_ones_refused(
 
 
 @pytest.mark.parametrize(
+    ("gallery", "k", "test", "message"),
+    [
+        ({**GALLERY, "splits": ["test"]}, 5, True, "splits"),
+        ({**GALLERY, "kind": "all"}, 5, True, "kind"),
+        (GALLERY, 16, True, r"protocol\.k is 16.*15 item"),
+        (GALLERY, 5, False, r"test split.*split\.test_fraction"),
+    ],
+)
+def test_an_impossible_protocol_is_refused_before_training(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+    gallery: dict[str, Any],
+    k: int,
+    test: bool,
+    message: str,
+) -> None:
+    datamodule = new_datamodule()
+    if not test:
+        rows = np.flatnonzero(datamodule.catalog.table["split"].to_numpy() != "test")
+        datamodule.catalog = datamodule.catalog.take(rows)
+    trainer = build_trainer(
+        folder=run_folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False,
+        callbacks=[RetrievalEvaluation(k=k, gallery=gallery)],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(new_module(), datamodule)
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
     ("callback", "arguments", "message"),
     [
         (RetrievalEvaluation, {"k": 5, "gallery": GALLERY, "every_n_epochs": 0}, "every_n_epochs"),

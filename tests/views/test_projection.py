@@ -45,6 +45,7 @@ def separation(points: NDArray[np.float32]) -> float:
     return between / spread
 
 
+@pytest.mark.slow  # a first UMAP fit of a process compiles for 10 s
 def test_umap_is_deterministic_quiet_and_finds_the_clusters_with_and_without_neighbours() -> None:
     embeddings = clusters()
     rows, distances = brute_force(embeddings, 18)
@@ -65,6 +66,7 @@ def test_umap_is_deterministic_quiet_and_finds_the_clusters_with_and_without_nei
     assert separation(own.points) > 3
 
 
+@pytest.mark.slow  # a first UMAP fit of a process compiles for 10 s
 def test_neighbours_lead_to_the_same_graph_as_umaps_own_search() -> None:
     embeddings = clusters()
     with_itself = project_embeddings(embeddings, neighbours=brute_force(embeddings, 15))

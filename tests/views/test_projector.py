@@ -76,6 +76,7 @@ def test_the_sprite_size_follows_the_pictures(num_items: int, side: int, expecte
     assert sprite_sheet(pictures).shape == (columns * expected, columns * expected, 3)
 
 
+@pytest.mark.slow  # 12,225 pictures
 def test_a_sheet_stays_within_8192_pixels() -> None:
     num_items = 200 * 200
     pictures = np.broadcast_to(np.uint8(9), (num_items, 3, 41, 41))

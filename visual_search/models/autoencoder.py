@@ -60,27 +60,21 @@ class Autoencoder(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
-class Conv:
+class _Convolution:
+    in_channels: int
+    out_channels: int
+    stride: int = 1
+    padding: int = 1
+    kernel: int = 3
+    activation: Activation = "relu"
+
+
+class Conv(_Convolution):
     """A convolution and the activation after it."""
 
-    in_channels: int
-    out_channels: int
-    stride: int = 1
-    padding: int = 1
-    kernel: int = 3
-    activation: Activation = "relu"
 
-
-@dataclass(frozen=True)
-class ConvTransposed:
+class ConvTransposed(_Convolution):
     """A transposed convolution and the activation after it."""
-
-    in_channels: int
-    out_channels: int
-    stride: int = 1
-    padding: int = 1
-    kernel: int = 3
-    activation: Activation = "relu"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,17 @@ class RetrievalEvaluation(Callback):
         self.index_device = index_device
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Chooses both galleries once before training, so that a wrong choice shows at once."""
+        """Chooses both galleries once before training, so that a wrong choice shows at once.
+
+        Raises:
+            ValueError: There is no test item, or a gallery cannot be chosen or is below k.
+        """
+        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if not len(datamodule.rows("test")):
+            raise ValueError(
+                f"none of the {len(datamodule.catalog)} items is in the test split; expected at "
+                "least one query; raise split.test_fraction, or name the table's split column"
+            )
         for split in ("val", "test"):
             self._gallery_rows(trainer, split)
 
