@@ -300,7 +300,7 @@ def test_a_multirun_ends_with_one_table_and_outlives_a_failure(tmp_path: Path) -
     )
     assert done.returncode == 1, done.stderr
     assert "Runs side by side" in done.stdout
-    assert "k=3" in done.stdout
+    assert "mAP@3" in done.stdout
     assert "4,096" in done.stdout
     assert done.stderr.count("failed: ") == 2
     assert "protocol.k is 500" in done.stderr

@@ -206,28 +206,37 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
 
 
 def comparison_table(runs: Sequence[Run]) -> Table:
-    """Gives finished runs side by side, one a row."""
+    """Gives finished runs side by side, one a row, narrow enough for 80 columns."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Runs side by side, test queries")
-    table.add_column("Run")
-    for column in ("mAP@k micro", "macro", "P@k micro", "Test MSE", "Dim", "Index bytes", "Time"):
-        table.add_column(column, justify="right")
-    for run in runs:
-        summary = run.summary()
-        if not summary:
-            continue
-        k = summary["k"]
+    finished = [(run, run.summary()) for run in runs]
+    finished = [(run, summary) for run, summary in finished if summary]
+    names = [run.folder.parent.name for run, _ in finished]
+    depths = {summary["k"] for _, summary in finished}
+    k = str(depths.pop()) if len(depths) == 1 else "k"
+    title = "Runs side by side, test queries; micro means but for macro; time in min:s"
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("Run", overflow="fold")
+    for column in (f"mAP@{k}", "macro", f"P@{k}", "MSE", "Dim", "Index bytes", "Time"):
+        table.add_column(column, justify="right", overflow="fold")
+    for run, summary in finished:
+        depth = summary["k"]
+        name = run.folder.parent.name
+        if names.count(name) > 1:
+            name += f"/{run.folder.name}"
+        if k == "k":
+            name += f" k={depth}"
         table.add_row(
-            Text(f"{run.folder.parent.name}/{run.folder.name}"),
-            f"{_number(summary[f'micro_map_at_{k}'])} (k={k})",
-            _number(summary[f"macro_map_at_{k}"]),
-            _number(summary[f"micro_precision_at_{k}"]),
+            Text(name),
+            _number(summary[f"micro_map_at_{depth}"]),
+            _number(summary[f"macro_map_at_{depth}"]),
+            _number(summary[f"micro_precision_at_{depth}"]),
             _number(summary.get("test_loss")),
             f"{summary['embedding_dim']:,}",
             f"{summary['index']['bytes']:,}",
-            _duration(run.status().get("seconds")),
+            "{}:{:02d}".format(*divmod(round(run.status()["seconds"]), 60)),
         )
     return table
 
@@ -245,4 +254,4 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
