@@ -120,6 +120,7 @@ def test_auto_precision_follows_the_processor(
 
 
 def test_the_number_of_threads_survives_umap() -> None:
+    restore_num_threads()  # another test may have run UMAP in this process
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)  # as numba does when UMAP runs
     restore_num_threads()
