@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.retrieval.test_statistics import average_precisions, scores, statistic_of
+from visual_search.retrieval import resampling
+from visual_search.retrieval.statistics import (
+    align_queries,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+)
+
+# --- the paired test ----------------------------------------------------------------------------
+
+
+def slow_p_value(differences, groups, categories, statistic):
+    names = sorted(set(groups))
+    rows = range(len(groups))
+    seen = abs(statistic_of(rows, differences, categories, statistic))
+    as_far = 0
+    for signs in itertools.product([1, -1], repeat=len(names)):
+        sign_of = dict(zip(names, signs, strict=True))
+        flipped = [d * sign_of[g] for d, g in zip(differences, groups, strict=True)]
+        as_far += abs(statistic_of(rows, flipped, categories, statistic)) >= seen - 1e-12
+    return as_far / 2 ** len(names)
+
+
+@pytest.mark.parametrize("statistic", ["micro", "macro"])
+def test_exact_p_value_is_that_of_all_flips(statistic):
+    rng = np.random.default_rng(14)
+    a, b = rng.random((2, 20)).round(2)
+    groups = [f"g{i}" for i in range(8)] + [f"g{i}" for i in rng.integers(8, size=12)]
+    categories = rng.integers(3, size=20).tolist()
+    found = paired_difference(a, b, groups, categories, statistic)
+    assert found.p_value == slow_p_value(a - b, groups, categories, statistic)
+    assert "all 2^8 sign flips" in found.method
+    assert found.difference == pytest.approx(statistic_of(range(20), a - b, categories, statistic))
+
+
+def test_sampled_flips_agree_with_all_of_them(monkeypatch):
+    rng = np.random.default_rng(15)
+    b = rng.uniform(0, 0.5, 12)
+    a = b + rng.normal(0.08, 0.15, 12).clip(-0.2, 0.5).clip(-b)
+    exact = paired_difference(a, b, range(12)).p_value
+    monkeypatch.setattr(resampling, "EXACT_GROUPS", 5)
+    monkeypatch.setattr(resampling, "BLOCK_VALUES", 1000)
+    found = paired_difference(a, b, range(12), num_permutations=20_000)
+    assert 0.02 < exact < 0.5
+    assert found.p_value == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))
+    assert "20000 sign flips" in found.method
+
+
+def test_the_interval_is_that_of_the_differences():
+    (a, groups, categories), b = scores(16), scores(17)[0]
+    a, b = np.nan_to_num(a, nan=0.5), np.nan_to_num(b, nan=0.5)
+    found = paired_difference(a, b, groups, categories, "macro", seed=2)
+    alone = bootstrap_interval(a - b, groups, categories, "macro", bounds=(-1, 1), seed=2)
+    assert (found.difference, found.low, found.high) == (alone.mean, alone.low, alone.high)
+    turned = paired_difference(b, a, groups, categories, "macro", seed=2)
+    assert turned.p_value == pytest.approx(found.p_value, abs=1e-9)
+    assert turned.difference == pytest.approx(-found.difference)
+
+
+def test_equal_models_and_one_group():
+    values = np.random.default_rng(18).random(50)
+    found = paired_difference(values, values, range(50))
+    assert (found.difference, found.p_value) == (0, 1)
+    assert found.high == -found.low == pytest.approx(1 - 0.025 ** (1 / 50))
+    one = paired_difference([1.0, 1.0], [0.0, 0.5], ["a", "a"])
+    assert (one.difference, one.p_value, one.num_groups) == (0.75, 1, 1)
+    assert math.isnan(one.low)
+
+
+def test_queries_left_out_in_both_are_counted():
+    found = paired_difference([0.5, np.nan, 1.0], [0.25, np.nan, 0.5], ["a", "b", "c"])
+    assert (found.num_queries, found.num_groups, found.num_left_out) == (2, 2, 1)
+
+
+def test_exact_limit_is_small_enough_to_enumerate():
+    assert 2**resampling.EXACT_GROUPS * resampling.EXACT_GROUPS * 8 < 100e6  # bytes
+
+
+# --- simulations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_groups", [10, 40])  # all flips, and a sample of them
+def test_a_model_against_itself_on_two_query_samples_cries_wolf_rarely(num_groups):
+    rng, num_draws, wolf = np.random.default_rng(12), 300, 0
+    for seed in range(num_draws):
+        a, b = (average_precisions(rng, num_groups) for _ in range(2))
+        found = paired_difference(
+            a, b, range(num_groups), num_resamples=100, num_permutations=500, seed=seed
+        )
+        wolf += found.p_value <= 0.05
+    assert wolf <= scipy.stats.binom.ppf(0.999, num_draws, 0.05)
+
+
+def test_a_better_model_is_found():
+    rng = np.random.default_rng(13)
+    b = rng.uniform(0, 0.8, 100)
+    found = paired_difference(b + rng.uniform(0, 0.2, 100), b, range(100))
+    assert found.p_value == 1 / 10_001
+    assert 0.08 < found.low < found.difference < found.high < 0.12
+
+
+# --- Holm ---------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    """Sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, without a step down .06 last."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]).shape == (0,)
+    assert holm([0.7, 0.9]).tolist() == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.001, 0.999))
+def test_holm_rejects_what_the_stepwise_procedure_rejects(p_values, alpha):
+    """Holm's own words: go up the sorted p-values, stop at the first that is too large."""
+    left = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    rejected = set()
+    while left and p_values[left[0]] * len(left) <= alpha:
+        rejected.add(left.pop(0))
+    adjusted = holm(p_values)
+    assert {i for i, p in enumerate(adjusted) if p <= alpha} == rejected
+    assert all(new >= old for new, old in zip(adjusted, p_values, strict=True))
+
+
+# --- aligning -----------------------------------------------------------------------------------
+
+
+def per_query(ids, **columns):
+    return pd.DataFrame({"query_id": ids, **columns})
+
+
+def test_aligned_tables_have_the_same_query_in_every_row():
+    a = per_query(["x", "y", "z"], category=["h", "s", "s"], value=[1, 2, 3])
+    b = per_query(["z", "x", "y"], category=["s", "h", "s"], value=[30, 10, 20])
+    left, right = align_queries(a, b)
+    assert left["query_id"].tolist() == right["query_id"].tolist() == ["x", "y", "z"]
+    assert right["value"].tolist() == [10, 20, 30]
+    assert right.index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (pd.DataFrame({"id": ["x"]}), per_query(["x"]), "table a has the columns .'id'.; expected"),
+        (per_query(["x"]), per_query(["x", "x"]), "query 'x' stands more than once in table b"),
+        (per_query(["x", "y"]), per_query(["x", "z"]), r"1 .* only in a \['y'\] and 1 .*\['z'\]"),
+        (
+            per_query(["x"], category=["hat"]),
+            per_query(["x"], category=["shoe"]),
+            "'x' has category hat in a and shoe in b .*expected the same: evaluate both",
+        ),
+        (
+            per_query(["x", "y"], num_relevant=[3, 4]),
+            per_query(["y", "x"], num_relevant=[4, 5]),
+            "'x' has num_relevant 3 in a and 5 in b",
+        ),
+    ],
+)
+def test_tables_that_do_not_match_are_refused(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        align_queries(a, b)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_pairs_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"a holds 2 and b 1 queries; .*align_queries"):
+        paired_difference([0.5, 1.0], [0.5], ["a", "b"])
+    with pytest.raises(ValueError, match=r"row 1 is NaN in b only .1 such row.*on one gallery"):
+        paired_difference([0.5, 1.0], [0.5, np.nan], ["a", "b"])
+    with pytest.raises(ValueError, match="num_permutations is 10; expected at least 100"):
+        paired_difference([0.5], [0.5], ["a"], num_permutations=10)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "message"),
+    [
+        ([[0.5]], "shape .1, 1.; expected .m."),
+        ([0.5, math.nan], "p-value 1 is nan; expected within .0, 1.: leave out"),
+        ([1.5], "p-value 0 is 1.5"),
+        ([-0.1], "p-value 0 is -0.1"),
+    ],
+)
+def test_wrong_p_values_are_refused(p_values, message):
+    with pytest.raises(ValueError, match=message):
+        holm(p_values)
