@@ -44,7 +44,7 @@ RING_3 = _names("__init__ __main__ assembly atomic command_line config results r
 )
 ROOMS = {
     "catalog": Room(9, _names("numpy pandas PIL"), _names("pyarrow torchvision torch"), _names("")),
-    "models": Room(3, _names("torch"), _names(""), _names("")),
+    "models": Room(4, _names("torch numpy"), _names("skimage sklearn"), _names("")),
     "retrieval": Room(8, _names("numpy pandas scipy faiss"), _names("pyarrow"), _names("")),
     "views": Room(
         8,
