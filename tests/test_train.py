@@ -177,6 +177,7 @@ def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path:
     for change in (
         "seed=0", "seed=1", "training.learning_rate=1e-4", "trainer.max_epochs=3", "split.seed=1",
         "model=baseline", "pictures.fit=letterbox", "protocol.k=3", "data.seed=1",
+        "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}",
     ):  # fmt: skip
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             from omegaconf import OmegaConf
@@ -186,6 +187,18 @@ def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path:
             )
         hashes[change] = run_hash(settings, read_catalog(settings).fingerprint())
     assert len(set(hashes.values())) == len(hashes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["callbacks=none", "callbacks.projection.max_items=7", "logger=csv", "loader.num_workers=1"],
+)
+def test_what_is_drawn_or_logged_leaves_the_folder(
+    finished: Run, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    again = run_here(finished.folder.parents[2], "experiment=plus_layer", change)
+    assert again.folder == finished.folder
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_rerun_starts_afresh(tmp_path: Path) -> None:
@@ -213,7 +226,11 @@ def test_a_failed_run_says_so(tmp_path: Path) -> None:
         run_here(tmp_path, "callbacks=none", "training.learning_rate=1e30", "trainer.max_epochs=9")
     status = only_run(tmp_path).status()
     assert status["state"] == "failed"
-    assert "Dresses" in status["error"] or "item" in status["error"]
+    items = pd.read_parquet(
+        run_here(tmp_path / "sane", "callbacks=none").folder / "embeddings/gallery.parquet"
+    )
+    named = [item_id for item_id in items["item_id"] if item_id in status["error"]]
+    assert len(named) == 4  # the batch's
 
 
 @pytest.mark.parametrize("name", ["../escape", "/abs", "", "a b"])

@@ -268,16 +268,9 @@ def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _check_type(key: str, value: Any, hint: Any) -> None:
-    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError:
-        return
-    except Exception as error:  # adapters refuse some third-party hints in ways of their own
-        if hint.__module__.startswith("visual_search"):
-            raise ConfigError(f"{key}: cannot check against {hint!r}") from error
-        return
+    adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:

@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ def save_results(
 ) -> None:
     """Writes embeddings, index and numbers, and the settings with the numbers to the loggers."""
     from visual_search.retrieval.report import save_report
-    from visual_search.runs import write_json
     from visual_search.training.evaluation import save_embeddings
     from visual_search.training.module import weights_fingerprint
 
@@ -40,8 +40,7 @@ def save_results(
         model_hash=weights_fingerprint(module.model),
         preprocessing_hash=module.preprocessing.fingerprint(),
     )
-    save_report(evaluation.report, run.folder / "metrics")
-    summary = summarise(
+    summary = dict(
         evaluation.report.summary,
         val_loss=logged.get("val/loss"),
         test_loss=logged.get("test/loss"),
@@ -55,7 +54,7 @@ def save_results(
         device=str(module.device),
         precision=str(trainer.precision),
     )
-    write_json(run.folder / "metrics" / "summary.json", summary)
+    save_report(replace(evaluation.report, summary=summary), run.folder / "metrics")
     k = summary["k"]
     finals = {
         f"final/{name}": logged[name]
@@ -92,25 +91,6 @@ def _log_settings(logger: Any, choices: dict[str, Any], finals: dict[str, float]
     else:
         logger.log_hyperparams(choices)
         logger.log_metrics(finals)
-
-
-def summarise(retrieval: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Gives one flat summary of plain values: the retrieval numbers and the facts of the run.
-
-    Values that are NaN or infinite become null, since JSON has neither.
-    """
-    summary = {**retrieval, **facts}
-    return {name: _plain(value) for name, value in summary.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
-    return value
 
 
 def print_result(run: Run) -> None:

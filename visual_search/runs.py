@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 
-# Keys of the config that cannot change a result: the machine, the place, what is drawn or logged.
+# Keys of the config that cannot change a result: the machine, the place, where it is logged.
 NOT_PART_OF_THE_RESULT = (
     "name",
     "rerun",
@@ -41,6 +41,9 @@ NOT_PART_OF_THE_RESULT = (
     "data.path",
     "data.download",
 )
+
+# Our own configurable callbacks only draw; others, such as EarlyStopping, decide the result.
+DRAWING_CALLBACKS = "visual_search.training.callbacks."
 
 
 class RunLockedError(RuntimeError):
@@ -158,7 +161,11 @@ def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
         catalog_fingerprint: `Catalog.fingerprint` of the data as read.
     """
     kept = _without(config, NOT_PART_OF_THE_RESULT)
-    # Two processes give other rounding than one, but not how they are found or started.
+    kept["callbacks"] = {
+        name: node
+        for name, node in config["callbacks"].items()
+        if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
+    }
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -219,7 +226,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _without(config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = "") -> Any:
+def _without(
+    config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = ""
+) -> dict[str, Any]:
     return {
         key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()

@@ -151,9 +151,23 @@ def test_a_dry_run_leaves_nothing(fit: Fit, run_folder: Path) -> None:
     assert not [path for path in run_folder.rglob("*") if path.is_file()]
 
 
-def test_evaluations_come_every_n_epochs(fit: Fit, run_folder: Path) -> None:
-    fit(test=False, max_epochs=1)
-    assert (run_folder / "figures" / "map_at_5_by_category" / "val.png").exists()
+def test_evaluations_come_every_n_epochs(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Look(Callback):
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            seen.append((trainer.current_epoch, pl_module.evaluation is not None))
+
+    trainer = build_trainer(
+        folder=run_folder, max_epochs=5, accelerator="cpu", enable_progress_bar=False,
+        callbacks=[RetrievalEvaluation(k=5, gallery=GALLERY, every_n_epochs=2), Look()],
+    )  # fmt: skip
+    trainer.fit(new_module(), new_datamodule())
+    assert seen == [(0, False), (1, True), (2, False), (3, True), (4, False)]
 
 
 def test_named_items_are_drawn_and_unknown_ones_refused(

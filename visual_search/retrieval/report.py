@@ -232,7 +232,9 @@ def _summary(
 
 
 def save_report(report: RetrievalReport, folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Writes ``per_query.parquet``, ``per_category.csv`` and ``summary.json`` (NaN as null).
+    """Writes ``per_query.parquet``, ``per_category.csv`` and ``summary.json``.
+
+    NaN and infinity become null, since JSON has neither.
 
     The CSV keeps every category as it is. One that begins with ``=``, ``+``, ``-`` or ``@`` is
     still text to a program that reads data, but a spreadsheet may take it for a formula: import
@@ -302,6 +304,6 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 def _plain(summary: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in summary.items()
     }

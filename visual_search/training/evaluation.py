@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
+from visual_search.retrieval.device import Device
 from visual_search.retrieval.index import EmbeddingIndex, SearchResult
 from visual_search.retrieval.report import RetrievalReport, evaluate_retrieval
 from visual_search.training.module import as_numpy
@@ -91,7 +92,7 @@ def evaluate_embeddings(
     query_rows: NDArray[np.int64],
     query_embeddings: NDArray[np.float32],
     k: int,
-    index_device: Any,
+    index_device: Device,
     seconds_per_item: float,
 ) -> Evaluation:
     """Builds the index, asks it every query, and measures the answers."""

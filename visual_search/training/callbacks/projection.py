@@ -9,6 +9,7 @@ import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.atomic import atomic_path
+from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.training.pictures import draws, show, tensorboard_folder
 from visual_search.views.projection import project_embeddings, projection_figure
 from visual_search.views.projector import write_projector
@@ -22,8 +23,7 @@ class EmbeddingProjection(Callback):
     """Projects gallery items by UMAP, with neighbours from the index, at the end.
 
     Args:
-        max_items: Of a larger gallery the first so many in the order of the catalogue's rows,
-            evenly spaced.
+        max_items: Of a larger gallery so many are taken, evenly spaced over its rows.
         num_neighbours: UMAP's n_neighbors.
         min_dist: UMAP's min_dist.
         seed: Of UMAP.
@@ -58,7 +58,7 @@ class EmbeddingProjection(Callback):
         embeddings = evaluation.gallery_embeddings[chosen]
         index = evaluation.index
         if len(chosen) < num_items:
-            index = type(index).build(embeddings, list(index.item_ids[chosen]), device="cpu")
+            index = EmbeddingIndex.build(embeddings, list(index.item_ids[chosen]), device="cpu")
         neighbours = None
         if len(chosen) > self.num_neighbours:
             found = index.search(

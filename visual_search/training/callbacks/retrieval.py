@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from visual_search.retrieval.device import Device
 from visual_search.retrieval.protocol import gallery_splits, select_gallery
 from visual_search.retrieval.report import RetrievalReport
 from visual_search.training.evaluation import embed_rows, evaluate_embeddings
@@ -40,7 +41,7 @@ class RetrievalEvaluation(Callback):
         k: int,
         gallery: dict[str, Any],
         every_n_epochs: int = 5,
-        index_device: str = "auto",
+        index_device: Device = "auto",
     ) -> None:
         if every_n_epochs < 1:
             raise ValueError(
