@@ -13,6 +13,7 @@ import pytest
 import visual_search
 from visual_search import __main__ as console
 
+KNOWN = "train, evaluate, compare, leaderboard"
 PROBE = """
 import sys
 
@@ -82,7 +83,7 @@ def test_every_command_is_a_module_and_says_what_it_does(
     text = capsys.readouterr().out
     for name, purpose in console.COMMANDS.items():
         assert (Path(visual_search.__file__).parent / f"{name}.py").is_file()
-        assert f"  {name}  {purpose}\n" in text
+        assert f"\n  {name:<{max(map(len, console.COMMANDS))}}  {purpose}\n" in text
         assert len(purpose) < 80
 
 
@@ -94,10 +95,16 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "'trian' is no command; expected one of train; did you mean 'train'?"),
-        (["dance"], "'dance' is no command; expected one of train; see visual-search --help"),
+        (
+            ["trian"],
+            f"'trian' is no command; expected one of {KNOWN}; did you mean 'train'?",
+        ),
+        (
+            ["dance"],
+            f"'dance' is no command; expected one of {KNOWN}; see visual-search --help",
+        ),
         (["seed=1"], "as in: visual-search train seed=1"),
-        (["--seed=1"], "unknown option '--seed=1'; expected a command first (train)"),
+        (["--seed=1"], "unknown option '--seed=1'; expected a command first (train, evaluate"),
         ([], "Usage:"),
     ],
 )
@@ -117,10 +124,11 @@ def test_wrong_command_ends_with_status_2_and_names_the_nearest(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("visual-search ", ["train"]),
+        ("visual-search ", ["train", "evaluate", "compare", "leaderboard"]),
         ("visual-search tr", ["train"]),
         ("visual-search dance", []),
         ("visual-search dance ", []),
+        ("visual-search evaluate protocol=leave", ["protocol=leave_one_out"]),
         ("visual-search train mod", ["model.", "model="]),
         ("/opt/python/bin/visual-search train model=", ["model=baseline", "model=plus_layer"]),
         ("visual-search  train  experiment=p", ["experiment=plus_layer"]),

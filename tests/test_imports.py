@@ -39,17 +39,20 @@ def _names(text: str) -> frozenset[str]:
 
 
 RING_1 = _names("catalog models retrieval views")
-RING_3 = _names("__init__ __main__ assembly atomic command_line config results runs sweeps") | set(
-    COMMANDS
-)
+RING_3 = _names(
+    "__init__ __main__ assembly atomic command_line comparisons config external measurements "
+    "overviews pages rankings results runs shown_items sweeps tables"
+) | set(COMMANDS)
 ROOMS = {
-    "catalog": Room(9, _names("numpy pandas PIL"), _names("pyarrow torchvision torch"), _names("")),
-    "models": Room(4, _names("torch numpy"), _names("skimage sklearn"), _names("")),
-    "retrieval": Room(8, _names("numpy pandas scipy faiss"), _names("pyarrow"), _names("")),
+    "catalog": Room(
+        10, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
+    ),
+    "models": Room(7, _names("torch numpy"), _names("skimage sklearn"), _names("")),
+    "retrieval": Room(18, _names("numpy pandas scipy faiss"), _names("pyarrow"), _names("")),
     "views": Room(
-        8,
-        _names("numpy matplotlib pandas"),
-        _names("umap tensorboard google"),
+        18,
+        _names("numpy matplotlib pandas markupsafe PIL"),
+        _names("umap tensorboard google jinja2"),
         _names("retrieval"),  # its result types
     ),
     "training": Room(
@@ -59,7 +62,7 @@ ROOMS = {
     "ring 3": Room(
         10,
         _names("hydra omegaconf"),
-        _names("torch lightning pydantic rich tqdm yaml"),
+        _names("torch lightning numpy pandas matplotlib pydantic rich tqdm yaml"),
         RING_3,
         RING_1 | {"training"},
     ),

@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 
 from visual_search.assembly import new_logger, read_catalog
 from visual_search.config import ConfigError, config_folder, register_schema
-from visual_search.results import comparison_table
 from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.runs import Run, RunLockedError, open_run
+from visual_search.tables import runs_table
 from visual_search.train import train
 from visual_search.training.checkpointing import load_checkpoint
 
@@ -35,6 +35,8 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
     "loader.batch_size=4",
+    "floors=false",  # measured where they are the subject
+    "near_duplicates=false",
 ]
 
 
@@ -84,7 +86,8 @@ def assert_same_weights(first: Run, second: Run) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_here(tmp_path_factory.mktemp("finished"), "experiment=plus_layer")
+    beside = ["floors=true", "near_duplicates=true"]
+    return run_here(tmp_path_factory.mktemp("finished"), "experiment=plus_layer", *beside)
 
 
 def test_a_run_leaves_everything(finished: Run) -> None:
@@ -106,6 +109,13 @@ def test_a_run_leaves_everything(finished: Run) -> None:
         "metrics/per_query.parquet",
         "metrics/per_category.csv",
         "metrics/summary.json",
+        "metrics/history.csv",
+        "metrics/floors.parquet",
+        "metrics/floors_per_category.csv",
+        "metrics/near_duplicates.csv",
+        "metrics/trained_items.parquet",
+        "report.html",
+        "figures/floors.png",
         "figures/class_distribution.png",
         "figures/projection.png",
         "figures/search_results/fixed.png",
@@ -120,6 +130,23 @@ def test_a_run_leaves_everything(finished: Run) -> None:
     assert 0 <= summary["micro_map_at_5"] <= 1
     assert summary["refused"] == []
     assert summary["definitions"]["map_at_5"]
+    assert len(summary["floors"]) == 9
+    assert summary["floors"][-1]["name"] == "untrained"
+    assert summary["standing"].startswith("mAP@5 ")
+    assert summary["intervals"]["micro"]["low"] <= summary["micro_map_at_5"]
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    assert summary["floors"][0]["title"] in page
+    assert 100_000 < len(page.encode()) < 5_000_000
+
+
+def test_the_floors_stand_in_tensorboard(finished: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    logged = set(events.Tags()["scalars"])
+    assert {"floor/map_at_5/hog_pca_256_unit", "floor/map_at_5/untrained"} <= logged
+    assert "floors" in events.Tags()["images"]
 
 
 def test_the_reloaded_run_finds_the_same_neighbours(finished: Run) -> None:
@@ -344,7 +371,7 @@ def test_a_logger_without_its_package_names_the_extra(
 
 
 def test_the_comparison_leaves_out_runs_without_numbers(finished: Run, tmp_path: Path) -> None:
-    assert comparison_table([finished, Run(tmp_path)]).row_count == 1
+    assert runs_table([finished, Run(tmp_path)]).row_count == 1
 
 
 def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:

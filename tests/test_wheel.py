@@ -62,8 +62,15 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path) -
         f"visual_search/{path.relative_to(ROOT).as_posix()}"
         for path in (ROOT / "conf").rglob("*.yaml")
     }
+    pages = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("templates", "vendor")
+        for path in (PACKAGE / "views" / folder).rglob("*")
+        if path.is_file()
+    }
     assert len(configs) > 20
-    assert names == modules | configs
+    assert len(pages) >= 10
+    assert names == modules | configs | pages
 
 
 def test_installed_command_finds_the_configs_that_came_with_it(

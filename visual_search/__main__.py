@@ -16,6 +16,9 @@ from collections.abc import Sequence
 # A command is the module visual_search.<command>, whose main() reads sys.argv.
 COMMANDS = {
     "train": "Trains an encoder on a catalogue, builds its index, measures retrieval.",
+    "evaluate": "Measures a finished run, or any embeddings, by any protocol on any catalogue.",
+    "compare": "Compares finished runs on the same queries: differences, intervals, tests.",
+    "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
 }
 
 # Which command answers Hydra's "print the completion script"; every command's script is the same.

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
     from visual_search.models.autoencoder import Autoencoder
+    from visual_search.retrieval.protocol import Protocol
     from visual_search.runs import Run
     from visual_search.training.checkpointing import RunCheckpoint
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.floors import Floors
+    from visual_search.training.module import AutoencoderModule, Preprocessing
 
 
 def read_catalog(settings: dict[str, Any]) -> Catalog:
     """Gives the catalogue that a config names, its splits assigned, limited to its budget."""
     from visual_search.catalog.splits import assign_splits, limit_items
 
-    with _bar("Reading the catalogue", " files") as advance:
+    with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", settings["data"], on_progress=advance)
     catalog = assign_splits(catalog, **settings["split"])
     limits = settings["loader"]["max_items_per_category"]
@@ -42,6 +44,7 @@ def check_builders(settings: dict[str, Any]) -> None:
         ConfigError: Names the key and what is expected.
     """
     bind("model", settings["model"])
+    new_protocol(settings)
     bind("trainer", settings["trainer"])
     if settings["profiler"]:
         bind("profiler", settings["profiler"])
@@ -52,7 +55,7 @@ def check_builders(settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yields what to call with (done, total); a bar appears if it takes longer than a second."""
     from tqdm import tqdm
 
@@ -69,7 +72,7 @@ def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
     """Gives the catalogue with its pictures decoded, under a progress bar."""
     from visual_search.catalog.cache import cache_pictures
 
-    with _bar("Preparing pictures", " pictures") as advance:
+    with progress_bar("Preparing pictures", " pictures") as advance:
         return cache_pictures(
             catalog,
             size_px=settings["pictures"]["size_px"],
@@ -98,12 +101,65 @@ def new_model(settings: dict[str, Any]) -> Autoencoder:
     return model
 
 
+def new_protocol(settings: dict[str, Any]) -> Protocol:
+    """Gives the protocol that a config names.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of a wrong type or value.
+    """
+    try:
+        protocol: Protocol = build("protocol", settings["protocol"])
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return protocol
+
+
+def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
+    """Gives a protocol's config with the arguments that were left to their defaults.
+
+    The same rules are then the same config, however much of it was written. A node of an older
+    run, which names no builder, is given back as it is.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of a wrong type.
+    """
+    import inspect
+
+    if "_target_" not in node:
+        return node
+    builder, given = bind("protocol", node)
+    parameters = inspect.signature(builder).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    held = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return {"_target_": node["_target_"], **held, **given}
+
+
+def new_floors(settings: dict[str, Any]) -> Floors:
+    """Gives what measures the floors of a run: the controls, and its own network untrained."""
+    from visual_search.training.floors import Floors
+    from visual_search.training.module import AutoencoderModule
+
+    def first_weights() -> AutoencoderModule:
+        return AutoencoderModule(new_model(settings), preprocessing(settings)).eval()
+
+    return Floors(settings["pictures"]["cache_dir"], first_weights=first_weights)
+
+
+def preprocessing(settings: dict[str, Any]) -> Preprocessing:
+    """Gives what a config does to a picture before the network sees it."""
+    from visual_search.training.module import Preprocessing
+
+    return Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"])
+
+
 def new_modules(
     settings: dict[str, Any], cached: CachedCatalog, model: Autoencoder
 ) -> tuple[CatalogDataModule, AutoencoderModule]:
     """Gives Lightning's two modules: the one with the data and the one with the network."""
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule, Preprocessing
+    from visual_search.training.module import AutoencoderModule
 
     loader = settings["loader"]
     datamodule = CatalogDataModule(
@@ -116,7 +172,7 @@ def new_modules(
     )
     module = AutoencoderModule(
         model,
-        Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"]),
+        preprocessing(settings),
         learning_rate=settings["training"]["learning_rate"],
         seed=settings["seed"],
         item_ids=list(cached.catalog.table["item_id"]),
@@ -126,17 +182,18 @@ def new_modules(
 
 def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
     """Gives the Trainer with what always belongs to a run and what the config adds."""
+    from visual_search.training.callbacks.history import History
     from visual_search.training.callbacks.progress import Progress
     from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 
-    protocol = settings["protocol"]
     callbacks: list[Callback] = [
+        History(),  # before the keeper, whose checkpoint is to hold the newest batch's loss
         keeper,
         RetrievalEvaluation(
-            k=protocol["k"],
-            gallery=protocol["gallery"],
+            new_protocol(settings),
             every_n_epochs=settings["training"]["evaluate_every_n_epochs"],
-            index_device=protocol["index_device"],
+            index_device=settings["index"]["device"],
+            floors=new_floors(settings) if settings["floors"] else None,
         ),
     ]
     callbacks += [
@@ -177,3 +234,21 @@ def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
             f"that name; run: pip install 'visual-search[{name}]'"
         ) from error
     return logger
+
+
+def quieten() -> None:
+    """Silences what Lightning says that a user can neither use nor change."""
+    import logging
+    import warnings
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*LeafSpec.*",  # Lightning calls what torch has deprecated
+        ".*does not have many workers.*",  # reading the cache takes 3 ms a batch
+        ".*smaller than the logging interval.*",
+        ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
+        ".*sync_dist=True.*",  # every process logs the same number, gathered from all
+        ".*Checkpoint directory.*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)

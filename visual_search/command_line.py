@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HYDRA_VERSION_BASE = "1.3"
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
 GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
+BARE = {"leaderboard": "outputs"}  # command -> the key of an argument without one
 GLOBAL_LINE = "# @package _global_"
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
@@ -38,7 +39,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     """
     import hydra
 
-    sys.argv[1:] = _multirun_first(sys.argv[1:])
+    sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
     register_schema()
     try:
         check_overrides(config_name, sys.argv[1:])
@@ -71,6 +72,22 @@ def _readable(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
             raise SystemExit(1) from None
 
     return guarded
+
+
+def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
+    """Gives the arguments with a key in front of a bare path, where the command takes one.
+
+    >>> with_keys("leaderboard", ["outputs/", "out=docs"])
+    ['outputs="outputs/"', 'out=docs']
+    """
+    key = BARE.get(command)
+    if key is None:
+        return list(arguments)
+    quoted = [argument.replace("\\", "\\\\").replace('"', '\\"') for argument in arguments]
+    return [
+        argument if not argument or "=" in argument or argument[0] == "-" else f'{key}="{text}"'
+        for argument, text in zip(arguments, quoted, strict=True)
+    ]
 
 
 def _multirun_first(arguments: Sequence[str]) -> list[str]:
@@ -111,6 +128,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
     if parsed.shell_completion or (asks and not overrides):
         return
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        _check_groups_chosen(config_name, overrides)
         jobs = [overrides]
         try:
             if parsed.multirun:
@@ -126,9 +144,36 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
                             "start code that this package does not name; leave it out"
                         )
                 _check_closed(config)
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        except ConfigError:
+            raise
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            YAMLError,
+            ValueError,
+            AssertionError,
+        ) as error:
             known = _known_names(compose(config_name))
             raise ConfigError(_explain(error, overrides, known)) from error
+
+
+def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
+    """Refuses a key of a group that is left open, of which Hydra says nothing understandable.
+
+    Raises:
+        ConfigError: Names the override, and both ways to set it.
+    """
+    if config_name != "evaluate":
+        return
+    chosen = {override.partition("=")[0] for override in overrides}
+    for override in overrides:
+        group, dot, rest = override.partition("=")[0].partition(".")
+        if dot and group in ("data", "split", "protocol") and group not in chosen:
+            raise ConfigError(
+                f"{override} sets a key of {group}, and no {group} is chosen; expected "
+                f"{group}=OPTION beside it, or +{override} to change that key of the run's own "
+                f"{group} ({rest} as it was there otherwise)"
+            )
 
 
 def _fixed_parts(config: DictConfig) -> dict[str, object]:
@@ -165,6 +210,13 @@ def _check_closed(config: DictConfig, prefix: str = "") -> None:
 def _explain(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
     """Gives Hydra's error as what was wrong, what was expected and what to do."""
     text = " ".join(str(error).split())
+    for given in overrides:
+        group, _, option = given.partition("=")
+        if option == "null" and "Config group override must be" in text and group in known:
+            return (
+                f"{given!r} leaves the group out, and this one must be chosen; expected one of "
+                f"its files: choose {group}=OPTION (--help lists them)"
+            )
     if error.__cause__ is not None:
         text += " " + " ".join(str(error.__cause__).split())
     if override := getattr(error, "override", None):

@@ -31,6 +31,7 @@ BUILDERS: dict[str, tuple[str, ...]] = {
     "callbacks": (
         "visual_search.training.callbacks.charts.CategoryChart",
         "visual_search.training.callbacks.charts.ClassDistribution",
+        "visual_search.training.callbacks.charts.FloorChart",
         "visual_search.training.callbacks.feature_maps.FeatureMaps",
         "visual_search.training.callbacks.projection.EmbeddingProjection",
         "visual_search.training.callbacks.reconstructions.Reconstructions",
@@ -47,6 +48,18 @@ BUILDERS: dict[str, tuple[str, ...]] = {
         "lightning.pytorch.loggers.MLFlowLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "lightning.pytorch.loggers.WandbLogger",
+    ),
+    "protocol": tuple(
+        f"visual_search.retrieval.protocols.{name}"
+        for name in (
+            "gallery_query",
+            "leave_one_out",
+            "cold_start",
+            "category_restricted",
+            "cross_domain",
+            "published",
+            "reference_2023",
+        )
     ),
     "profiler": (
         "lightning.pytorch.profilers.AdvancedProfiler",
@@ -76,6 +89,8 @@ class SplitConfig:
     val_fraction: float = 0.05
     test_fraction: float = 0.05
     divisor: int = 10
+    test_categories: list[str] | None = None
+    order_by: str | None = None
     seed: int = 0
 
 
@@ -117,23 +132,10 @@ class TrainingConfig:
 
 
 @dataclass
-class GalleryConfig:
-    """Which items are searched; see `visual_search.retrieval.protocol.select_gallery`."""
+class IndexConfig:
+    """Who answers a search: ``auto``, ``cpu`` or ``gpu``."""
 
-    kind: str = "per_category"
-    max_per_category: int = 1000
-    num_items: int | None = None
-    splits: list[str] = field(default_factory=lambda: ["train"])
-    seed: int = 0
-
-
-@dataclass
-class ProtocolConfig:
-    """Who asks whom, and how deep one looks."""
-
-    k: int = 5
-    gallery: GalleryConfig = field(default_factory=GalleryConfig)
-    index_device: str = "auto"
+    device: str = "auto"
 
 
 @dataclass
@@ -150,11 +152,83 @@ class TrainSchema:
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    floors: bool = True
+    near_duplicates: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     profiler: dict[str, Any] | None = None
+
+
+@dataclass
+class EvaluationLoader:
+    """How pictures that have no embedding yet are read."""
+
+    batch_size: int = 128
+    num_workers: int = 0
+
+
+@dataclass
+class EvaluationTrainer:
+    """Where and how exactly a run's network embeds."""
+
+    accelerator: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass
+class EvaluateSchema:
+    """The closed top level of ``conf/evaluate.yaml``: any other key is an error."""
+
+    run: str | None = None
+    embeddings: str | None = None
+    ids: str | None = None
+    name: str | None = None
+    query_split: str = "test"
+    rerun: bool = False
+    outputs: str = "outputs"
+    floors: bool = True
+    near_duplicates: bool = True
+    data: dict[str, Any] = field(default_factory=dict)
+    split: SplitConfig | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
+    trainer: EvaluationTrainer = field(default_factory=EvaluationTrainer)
+    index: IndexConfig = field(default_factory=IndexConfig)
+
+
+@dataclass
+class CompareSchema:
+    """The closed top level of ``conf/compare.yaml``: any other key is an error."""
+
+    runs: list[str] = field(default_factory=list)
+    names: list[str] | None = None
+    out: str | None = None
+    outputs: str = "outputs"
+    cache_dir: str = "data/cache"
+    num_queries_shown: int = 12
+    seed: int = 0
+
+
+@dataclass
+class LeaderboardSchema:
+    """The closed top level of ``conf/leaderboard.yaml``: any other key is an error."""
+
+    outputs: str = "outputs"
+    out: str | None = None
+    seed: int = 0
+
+
+SCHEMAS: dict[str, type] = {
+    "train": TrainSchema,
+    "evaluate": EvaluateSchema,
+    "compare": CompareSchema,
+    "leaderboard": LeaderboardSchema,
+}
+"""Command -> the schema of its ``conf/<command>.yaml``."""
 
 
 def config_folder() -> Path:
@@ -170,10 +244,11 @@ def config_folder() -> Path:
 
 
 def register_schema() -> None:
-    """Makes `TrainSchema` known to Hydra under the name that ``conf/train.yaml`` starts with."""
+    """Makes the schemas known to Hydra under the names that the commands' YAML starts with."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="train_schema", node=TrainSchema)
+    for command, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
 
 
 def build(

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -31,7 +32,9 @@ NOT_PART_OF_THE_RESULT = (
     "profiler",
     "pictures.cache_dir",
     "loader.num_workers",
-    "protocol.index_device",
+    "index",
+    "floors",
+    "near_duplicates",
     "trainer.accelerator",
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
@@ -82,7 +85,8 @@ class Run:
 
     def set_state(self, state: State, **facts: Any) -> None:
         """Writes the state, and facts beside it, atomically."""
-        content = {"state": state, "pid": os.getpid(), **facts}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"state": state, "since": now, "pid": os.getpid(), **facts}
         write_json(self.folder / "status.json", content)
 
     def lock(self) -> None:
@@ -109,6 +113,20 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    def config(self) -> dict[str, Any]:
+        """Gives the content of ``config.yaml``, as plain containers.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        import yaml
+
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(f"no config at {path}; expected a run's folder; check the path")
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return config
+
     def load_module(self) -> AutoencoderModule:
         """Gives the trained module, rebuilt from the run's own config and checkpoint.
 
@@ -121,16 +139,11 @@ class Run:
             ValueError: The checkpoint is damaged or belongs to other preprocessing.
             RuntimeError: The weights do not fit the network.
         """
-        import yaml
-
         from visual_search.config import build
         from visual_search.training.checkpointing import load_checkpoint
         from visual_search.training.module import AutoencoderModule, Preprocessing
 
-        path = self.folder / "config.yaml"
-        if not path.is_file():
-            raise FileNotFoundError(f"no config at {path}; expected a run's folder; check the path")
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = self.config()
         pictures = settings["pictures"]
         checkpoint = load_checkpoint(self.checkpoint)
         module = AutoencoderModule(

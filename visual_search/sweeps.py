@@ -16,15 +16,17 @@ from visual_search.config import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from visual_search.measurements import Measured
     from visual_search.runs import Run
 
 
 @dataclass
 class Job:
-    """One job of a multirun: its overrides, and the run it gave or the error that ended it."""
+    """One job of a multirun: its overrides, and what it gave or the error that ended it."""
 
     overrides: list[str] = field(default_factory=list)
     run: Run | None = None
+    measured: Measured | None = None
     error: str = ""
 
 
@@ -41,11 +43,12 @@ def record_job(config: DictConfig) -> Iterator[Job]:
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         yield Job()
         return
-    if "ddp" in str(config.trainer.get("strategy", "")):
+    if "ddp" in str(OmegaConf.select(config, "trainer.strategy", default="")):
         raise ConfigError(
             f"trainer.strategy={config.trainer.strategy} within a multirun would start the sweep "
             "again in every process; run the jobs one by one, each without -m"
@@ -60,18 +63,23 @@ def record_job(config: DictConfig) -> Iterator[Job]:
 
 
 class TableAtEnd(Callback):
-    """Ends a multirun with its runs side by side, and with status 1 if one failed."""
+    """Ends a multirun with its jobs side by side, and with status 1 if one failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the table and the failures."""
         from rich.console import Console
 
-        from visual_search.results import comparison_table
+        from visual_search.tables import runs_table
 
         jobs, _JOBS[:] = list(_JOBS), []
         runs = [job.run for job in jobs if job.run is not None]
         if runs:
-            Console(highlight=False).print(comparison_table(runs))
+            Console(highlight=False).print(runs_table(runs))
+        measured = [job.measured for job in jobs if job.measured is not None]
+        if measured:
+            from visual_search.overviews import conclude
+
+            conclude(measured)
         failed = [job for job in jobs if job.error]
         for job in failed:
             print(f"failed: {' '.join(job.overrides)}: {job.error}", file=sys.stderr)

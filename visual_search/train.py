@@ -37,8 +37,8 @@ def train(config: DictConfig) -> Run:
     from omegaconf import OmegaConf
 
     from visual_search.assembly import check_builders, read_catalog
-    from visual_search.results import print_result
     from visual_search.runs import open_run, run_hash
+    from visual_search.tables import print_result
 
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False
@@ -107,13 +107,14 @@ def _overrides() -> str:
 
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
-    from visual_search.assembly import cache, new_model, new_modules, new_trainer
+    from visual_search.assembly import cache, new_model, new_modules, new_trainer, quieten
+    from visual_search.pages import write_run_report
     from visual_search.results import save_results
     from visual_search.training.checkpointing import Interruption, RunCheckpoint
     from visual_search.training.processes import restore_num_threads
 
     restore_num_threads()
-    _quieten()
+    quieten()
     with Interruption() as interruption:
         model = new_model(settings)
         cached = cache(settings, catalog)
@@ -131,24 +132,7 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
         tested = trainer.test(module, datamodule, verbose=False)[0]
         if trainer.is_global_zero and module.evaluation is not None:
             save_results(run, settings, datamodule, module, trainer, {**keeper.metrics, **tested})
-
-
-def _quieten() -> None:
-    """Silences what Lightning says that a user can neither use nor change."""
-    import logging
-    import warnings
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for pattern in (
-        ".*LeafSpec.*",  # Lightning calls what torch has deprecated
-        ".*does not have many workers.*",  # reading the cache takes 3 ms a batch
-        ".*smaller than the logging interval.*",
-        ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
-        ".*sync_dist=True.*",  # every process logs the same number, gathered from all
-        ".*Checkpoint directory.*exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message=pattern)
+            write_run_report(run.folder, datamodule.catalog, datamodule.pictures)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from visual_search.models import controls
-from visual_search.models.controls import (
-    CONTROLS,
-    Control,
-    ControlItems,
-    resized_pixels,
-    untrained,
-)
+from visual_search.models import control_items
+from visual_search.models.controls import CONTROLS, UNTRAINED, Control, ControlItems, untrained
 
 SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
 CROPS = SHARED / "datasets" / "complete-the-look-crops.zip"
@@ -50,7 +44,7 @@ def make_untrained() -> Control:
     return untrained(network, mean_pixels, dim=7)
 
 
-ALL = {**CONTROLS, controls.UNTRAINED: make_untrained()}
+ALL = {**CONTROLS, UNTRAINED: make_untrained()}
 
 
 @pytest.fixture
@@ -70,23 +64,24 @@ def control(request: pytest.FixtureRequest) -> Control:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controls, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
+    monkeypatch.setattr(control_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
 
 
 # One contract for all.
 
 
 def test_the_table_names_the_floors_that_are_asked_for() -> None:
-    assert {name: control.dim for name, control in CONTROLS.items()} == {
-        "random": 64,
-        "colour_histogram": 48,
-        "pixels_8": 192,
-        "pixels_32": 3072,
-        "pixels_32_pca_64": 64,
-        "hog": 2352,
-        "hog_pca_256": 256,
-        "hog_pca_256_unit": 256,
-    }
+    assert [(name, control.title, control.dim) for name, control in ALL.items()] == [
+        ("random", "random", 64),
+        ("colour_histogram", "colour histogram", 48),
+        ("pixels_8", "pixels 8 x 8", 192),
+        ("pixels_32", "pixels 32 x 32", 3072),
+        ("pixels_32_pca_64", "PCA-64 of pixels", 64),
+        ("hog", "HOG", 2352),
+        ("hog_pca_256", "HOG + PCA-256", 256),
+        ("hog_pca_256_unit", "HOG + PCA-256 + unit length", 256),
+        ("untrained", "own network, untrained", 7),
+    ]
     for name, control in ALL.items():
         assert control.name == name
         assert control.definition.endswith(".")
@@ -196,83 +191,6 @@ def test_pictures_of_any_size(control: Control, size_px: int) -> None:
     assert np.isfinite(found.queries).all()
 
 
-# PCA.
-
-
-def test_pca_against_a_singular_value_decomposition(
-    gallery: ControlItems, queries: ControlItems
-) -> None:
-    found = CONTROLS["pixels_32_pca_64"].embed(gallery, queries, 0, None)
-    pixels = resized_pixels(gallery.pictures[np.arange(NUM_GALLERY)], 32).astype(np.float64)
-    asked = resized_pixels(queries.pictures[np.arange(NUM_QUERIES)], 32).astype(np.float64)
-    mean = pixels.mean(axis=0)
-    _, _, directions = np.linalg.svd(pixels - mean, full_matrices=False)
-    directions = directions[: NUM_GALLERY - 1]
-    largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
-    directions *= np.sign(largest)[:, None]
-    np.testing.assert_allclose(found.gallery, (pixels - mean) @ directions.T, atol=1e-4)
-    np.testing.assert_allclose(found.queries, (asked - mean) @ directions.T, atol=1e-4)
-
-
-def test_all_components_of_a_large_enough_gallery(queries: ControlItems) -> None:
-    large = items(random_pictures(80, 32), "gallery")
-    found = CONTROLS["pixels_32_pca_64"].embed(large, queries, 0, None)
-    assert found.dim == 64
-    np.testing.assert_allclose(found.gallery.mean(axis=0), 0, atol=1e-4)
-    assert (np.diff(found.gallery.var(axis=0)) <= 0).all()
-
-
-def test_both_solvers_agree() -> None:
-    numbers = np.random.default_rng(0).normal(size=(40, 6)) * [9, 7, 5, 3, 2, 1]
-    tall = controls._principal_components(numbers, 3)
-    wide = controls._principal_components(np.pad(numbers, ((0, 0), (0, 60))), 3)
-    np.testing.assert_allclose(wide[:, :6], tall, atol=1e-9)
-
-
-def test_copies_in_the_gallery_lower_the_number_of_components(queries: ControlItems) -> None:
-    copies = items(np.repeat(random_pictures(3), 4, axis=0), "gallery")
-    for name in REDUCED:
-        assert CONTROLS[name].embed(copies, queries, 0, None).dim == 2
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_a_gallery_of_one_picture_gives_zeros(num: int, queries: ControlItems) -> None:
-    same = items(np.repeat(random_pictures(1), num, axis=0), "gallery")
-    for name in REDUCED:
-        found = CONTROLS[name].embed(same, queries, 0, None)
-        assert found.dim == 1
-        assert not found.gallery.any()
-        assert not found.queries.any()
-
-
-def test_unit_length(gallery: ControlItems, queries: ControlItems) -> None:
-    plain = CONTROLS["hog_pca_256"].embed(gallery, queries, 0, None)
-    found = CONTROLS["hog_pca_256_unit"].embed(gallery, queries, 0, None)
-    for embeddings, before in ((found.gallery, plain.gallery), (found.queries, plain.queries)):
-        lengths = np.linalg.norm(before, axis=1, keepdims=True)
-        np.testing.assert_allclose(embeddings * lengths, before, atol=1e-5)
-        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_a_large_gallery_is_fitted_in_part(
-    gallery: ControlItems, queries: ControlItems, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(controls, "MAX_FIT_ITEMS", 7)
-    control = CONTROLS["pixels_32_pca_64"]
-    calls: list[tuple[int, int]] = []
-    found = control.embed(gallery, queries, 0, lambda done, total: calls.append((done, total)))
-    assert [done for done, _ in calls] == [2, 4, 6, 7, 9, 11, 12, 14, 16, 17]
-    assert found.dim == 6
-    chosen, others = controls._fit_rows(gallery.item_ids, 0)
-    assert sorted([*chosen, *others]) == list(range(NUM_GALLERY))
-    part = ControlItems([gallery.item_ids[row] for row in chosen], gallery.pictures[chosen])
-    alone = control.embed(part, gallery, 0, None)
-    np.testing.assert_allclose(found.gallery, alone.queries, atol=1e-5)
-    assert not np.array_equal(controls._fit_rows(gallery.item_ids, 1)[0], chosen)
-    assert (control.embed(gallery, queries, 1, None).gallery != found.gallery).any()
-
-
 # Untrained.
 
 
@@ -317,17 +235,6 @@ def test_an_untrained_embedding_of_another_kind_is_refused(
         untrained(torch.nn.Linear(3, 7), embed, dim=dim).embed(gallery, queries, 0, None)
 
 
-@pytest.mark.parametrize("num_ids", [0, 2])
-def test_items_need_an_id_each(num_ids: int) -> None:
-    with pytest.raises(ValueError, match=f"got {num_ids} item ids and 3 pictures; expected one id"):
-        ControlItems(["a"] * num_ids, random_pictures(3))
-
-
-def test_no_items_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"got 0 item ids and 0 pictures; .* at least one"):
-        ControlItems([], random_pictures(0))
-
-
 @pytest.mark.parametrize("name", [name for name in ALL if name != "random"])
 def test_a_control_refuses_other_pictures(name: str, queries: ControlItems) -> None:
     with pytest.raises(TypeError, match="expected uint8"):
@@ -346,7 +253,7 @@ def test_the_floor_of_complete_the_look(tmp_path: Path) -> None:
     from visual_search.catalog.readers.table import table
     from visual_search.catalog.splits import assign_splits
     from visual_search.retrieval.index import EmbeddingIndex
-    from visual_search.retrieval.report import evaluate_retrieval
+    from visual_search.retrieval.measure import evaluate_retrieval
 
     cached = cache_pictures(
         table(CROPS, item_id="product_id", group="board"),

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visual_search.retrieval import metrics
@@ -17,6 +17,8 @@ from visual_search.retrieval.metrics import (
     precision_at_k,
     recall_at_k,
     reciprocal_rank_at_k,
+    reference_2023,
+    reference_definition,
 )
 
 ALL = [average_precision_at_k, precision_at_k, recall_at_k, hit_at_k, reciprocal_rank_at_k]
@@ -124,12 +126,14 @@ class TestRefusals:
         with pytest.raises(TypeError, match=r"k is 2\.5 \(float\)"):
             metric(ranks(1), np.array([1]), 2.5)
 
-    @pytest.mark.parametrize(
-        ("relevance", "found"), [(np.zeros(5, dtype=bool), [1]), (ranks(1), [1, 1])]
-    )
-    def test_shapes(self, metric, relevance, found):
-        with pytest.raises(ValueError, match=r"expected \[Q, K\] and \[Q\]"):
-            metric(relevance, np.array(found), 5)
+    def test_relevance_of_another_shape(self, metric):
+        with pytest.raises(ValueError, match=r"relevance has shape \(5,\); expected \[Q, K\]"):
+            metric(np.zeros(5, dtype=bool), np.array([1]), 5)
+
+    @pytest.mark.parametrize("found", [[1, 1], [[1]], 1])
+    def test_counts_of_another_shape(self, metric, found):
+        with pytest.raises(ValueError, match=r"1 row\(s\) and num_relevant shape .*\[Q, K\] and"):
+            metric(ranks(1), np.array(found), 5)
 
     def test_k_beyond_the_list(self, metric):
         with pytest.raises(ValueError, match=r"k is 6, but relevance holds 5 rank"):
@@ -157,7 +161,75 @@ def test_definitions_name_every_mean_and_its_k():
         "hit_at_1",
     }
     assert "min(R, 10)" in definitions(10)["map_at_10"]
-    assert len(definitions(1)) == 5  # hit_at_1 is hit_at_k there
+    assert len(definitions(1)) == len(DEFINITIONS) == 6  # hit_at_1 is hit_at_k there
     for text in definitions(7).values():
         assert "{" not in text
         assert metrics.LEFT_OUT in text
+    assert "log2(rank + 1) over the first 7" in definitions(7)["ndcg_at_7"]
+
+
+def test_the_rule_of_2023_is_not_among_the_definitions_and_is_no_map():
+    text = reference_definition(5)
+    assert "hits / 5" in text
+    assert "{" not in text
+    assert "map" not in text.lower()
+    assert "average precision" not in text.lower()
+    assert text not in definitions(5).values()
+    with pytest.raises(ValueError, match=r"k is 0; expected at least 1"):
+        reference_definition(0)
+
+
+class TestReference2023:
+    """The query stays in the gallery and is relevant to itself."""
+
+    @pytest.mark.parametrize(
+        ("hits", "expected"),
+        [
+            ((1,), 0.2),  # the study's one necktie: a category of one
+            ((1, 2, 3), 0.6),  # a category of three, found perfectly
+            ((1, 2, 3, 4, 5), 1.0),
+            ((1, 5), 0.4),
+            ((2,), 0.2),  # a copy of another category came first: the rank does not matter
+            ((), 0.0),
+        ],
+    )
+    def test_by_hand(self, hits, expected):
+        assert reference_2023(ranks(*hits), 5).tolist() == pytest.approx([expected])
+
+    def test_only_the_first_k_ranks_count(self):
+        assert reference_2023(ranks(1, 4, 5), 3).tolist() == pytest.approx([1 / 3])
+
+    @settings(deadline=None)  # no timing is a test here
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 1000))
+    def test_noise_against_a_slow_loop_over_a_gallery_with_the_queries_in_it(self, sizes, seed):
+        """Also what noise scores: the query is found for certain, the others by chance."""
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        k = min(5, len(labels))
+        rows, slow = [], []
+        for query in range(len(labels)):
+            others = rng.permutation(np.delete(np.arange(len(labels)), query))
+            ranked = [query, *others][:k]
+            rows.append(labels[ranked] == labels[query])
+            slow.append(len([item for item in ranked if labels[item] == labels[query]]) / k)
+        values = reference_2023(np.array(rows), k)
+        assert values.tolist() == pytest.approx(slow)
+        assert values.min() >= 1 / k
+        best = np.minimum(np.array(sizes)[labels], k) / k  # what a perfect model could have
+        assert (values <= best + 1e-12).all()
+
+    def test_no_queries_give_no_numbers(self):
+        values = reference_2023(np.zeros((0, 5), dtype=bool), 5)
+        assert (values.shape, values.dtype) == ((0,), np.float64)
+
+    def test_refusals(self):
+        with pytest.raises(TypeError, match=r"dtype float64; expected bool"):
+            reference_2023(np.zeros((1, 5)), 5)
+        with pytest.raises(TypeError, match=r"k is 2\.5 \(float\)"):
+            reference_2023(ranks(1), 2.5)
+        with pytest.raises(ValueError, match=r"relevance has shape \(5,\); expected \[Q, K\]"):
+            reference_2023(np.zeros(5, dtype=bool), 5)
+        with pytest.raises(ValueError, match=r"k is 6, but relevance holds 5 rank"):
+            reference_2023(ranks(1), 6)
+        with pytest.raises(ValueError, match=r"k is 0; expected at least 1"):
+            reference_2023(ranks(1), 0)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from visual_search.retrieval.protocol import (
-    Leaks,
-    count_relevant,
-    find_leaks,
+    EXCLUSION_RULE,
+    TIE_RULE,
+    Protocol,
+    Selection,
+    fingerprint,
     gallery_splits,
-    relevant,
+    labels,
     select_gallery,
     select_queries,
     stable_order,
@@ -129,66 +134,156 @@ class TestSplits:
             select_queries(table().drop(columns="split"), "val")
 
 
-class TestRelevance:
-    def test_by_category(self):
-        neighbours = np.array([["hat", "shoe"], ["shoe", "shoe"]], dtype=object)
-        assert relevant(["hat", "shoe"], neighbours).tolist() == [[True, False], [True, True]]
-        assert relevant([], neighbours[:0]).shape == (0, 2)
+def sides(gallery, queries) -> Selection:
+    return Selection(np.array(gallery, dtype=np.int64), np.array(queries, dtype=np.int64))
 
-    def test_the_count_leaves_the_query_out_by_id(self):
-        gallery_ids, categories = ["a", "b", "c", "d"], ["hat", "hat", "hat", "shoe"]
-        queries = {"a": "hat", "x": "hat", "d": "shoe", "b": "shoe", "y": "tie"}
-        # b is asked as a shoe, but held as a hat: it takes nothing from the shoes.
-        counts = count_relevant(list(queries), list(queries.values()), gallery_ids, categories)
-        assert counts.tolist() == [2, 3, 0, 1, 0]
 
-    def test_against_a_slow_count(self):
-        items = table()
-        rows = np.arange(0, 300, 3)
-        ids, categories = items["item_id"].tolist(), items["category"].tolist()
-        expected = [
-            sum(categories[m] == categories[n] and ids[m] != ids[n] for m in range(200))
-            for n in rows
+def protocol(**settings) -> Protocol:
+    known = {
+        "name": "mine",
+        "question": "Who?",
+        "k": 5,
+        "select": lambda table, split: sides([0], [1]),
+    }
+    return Protocol(**{**known, **settings})
+
+
+class TestProtocol:
+    def test_what_is_broken_down_by_what(self):
+        assert protocol().report_by == ("category",)
+        assert protocol(relevance=("colour", "kind")).report_by == ("colour", "kind")
+        assert protocol(relevance=("colour",), report_by=("kind",)).report_by == ("kind",)
+        # not a line for each of thousands of groups
+        assert protocol(relevance=("group",)).report_by == ("category",)
+
+    def test_the_columns_that_it_looks_at_each_once(self):
+        rules = protocol(
+            relevance=("colour", "kind"), hierarchy=("category", "kind"), restrict_to=("category",)
+        )
+        assert rules.columns == ("colour", "kind", "category")
+
+    def test_who_counts_the_query(self):
+        assert [
+            protocol(exclude=rule).counts_the_query for rule in ("item", "group", "nothing")
+        ] == [
+            False,
+            False,
+            True,
         ]
-        counts = count_relevant(
-            [ids[n] for n in rows], [categories[n] for n in rows], ids[:200], categories[:200]
-        )
-        assert counts.tolist() == expected
+
+    def test_the_rules_are_plain_and_leave_out_what_only_chooses_sides(self):
+        rules = protocol(relevance=("colour",), hierarchy=("category",), on_leak="drop").rules()
+        assert rules == {
+            "name": "mine",
+            "k": 5,
+            "relevance": ["colour"],
+            "hierarchy": ["category"],
+            "report_by": ["colour"],
+            "restrict_to": [],
+            "exclude": "item",
+        }
+
+    def test_the_sentences(self):
+        sentences = protocol().sentences()
+        assert sentences == {
+            "question": "Who?",
+            "relevance": "A gallery item is relevant to a query when both have the same category.",
+            "self_exclusion": EXCLUSION_RULE,
+            "ties": TIE_RULE,
+        }
+        more = protocol(
+            relevance=("colour", "kind"),
+            hierarchy=("category", "colour"),
+            restrict_to=("category", "group"),
+            exclude="group",
+        ).sentences()
+        assert more["relevance"].endswith("the same colour and kind.")
+        assert more["restriction"].endswith("the query's category and group are searched.")
+        assert more["grades"].endswith("that agree: category, colour.")
+        assert "whole group is excluded" in more["self_exclusion"]
+        assert "its own hit" in protocol(exclude="nothing").sentences()["self_exclusion"]
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"k": 0}, "k is 0; expected at least 1"),
+            ({"exclude": "query"}, "protocol.exclude is 'query'; expected one of item, group, not"),
+            ({"on_leak": "ignore"}, "protocol.on_leak is 'ignore'; expected one of error, drop, a"),
+            ({"relevance": ()}, "protocol.relevance is empty; expected at least one column"),
+            (
+                {"relevance": ("group",), "exclude": "group"},
+                r"relevance is \['group'\] and protocol.exclude 'group'.*protocol.exclude=item",
+            ),
+        ],
+    )
+    def test_refusals(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            protocol(**settings)
+
+    def test_k_that_is_no_number(self):
+        with pytest.raises(TypeError, match=r"k is '5' \(str\); expected a whole number"):
+            protocol(k="5")
+
+    def test_it_chooses_after_a_look_at_the_columns(self):
+        items = table()
+        asked = []
+        rules = protocol(select=lambda *given: asked.append(given) or sides([3, 4], [5]))
+        chosen = rules.choose(items, "val")
+        assert (chosen.gallery_rows.tolist(), chosen.query_rows.tolist()) == ([3, 4], [5])
+        assert (chosen.apart_from.tolist(), chosen.apart_from.dtype) == ([], np.int64)
+        assert len(asked) == 1
+        assert asked[0][0] is items
+        assert asked[0][1] == "val"
+        with pytest.raises(ValueError, match=r"lacks the column\(s\) \['categroy'\].*'category'\?"):
+            replace(rules, relevance=("categroy",)).choose(items, "val")
+        assert len(asked) == 1
+
+    @pytest.mark.parametrize(
+        ("side", "chosen"), [("gallery", sides([], [1])), ("queries", sides([1], []))]
+    )
+    def test_an_empty_side(self, side, chosen):
+        rules = protocol(select=lambda table, split: chosen)
+        with pytest.raises(
+            ValueError, match=rf"'mine' finds no item for the {side} \(asking split 't"
+        ):
+            rules.choose(table(), "test")
 
 
-class TestLeaks:
-    def frame(self, *rows):
-        return pd.DataFrame(rows, columns=["item_id", "group", "split"])
+class TestLabels:
+    def test_one_column_is_given_as_it_is(self):
+        items = pd.DataFrame({"colour": ["a / b", "", "/", "a"]})
+        found = labels(items, np.array([3, 0, 1, 2]), ["colour"])
+        assert found.dtype == object
+        assert found.tolist() == ["a", "a / b", "", "/"]
+        assert labels(items, np.array([], dtype=np.int64), ["colour"]).shape == (0,)
 
-    def test_a_clean_protocol(self):
-        gallery = self.frame(("a", "g1", "train"), ("b", "g2", "train"))
-        queries = self.frame(("c", "g3", "test"))
-        assert find_leaks(gallery, queries) == Leaks(0, 0, ())
-        assert not find_leaks(gallery, queries)
+    def test_no_two_combinations_have_one_label(self):
+        values = ["a", "/", "//", "a /", "/ a", "a / a", "a // a", "a/a", " / ", " ", "/ / /"]
+        for width in (2, 3):
+            pairs = list(itertools.product(values, repeat=width))
+            names = [f"c{n}" for n in range(width)]
+            items = pd.DataFrame(pairs, columns=names)
+            found = labels(items, np.arange(len(pairs)), names)
+            assert len(set(found.tolist())) == len(pairs)
 
-    def test_leave_one_out_is_allowed_but_counted(self):
-        items = self.frame(("a", "g1", "test"), ("b", "g1", "test"))
-        assert find_leaks(items, items) == Leaks(2, 0, ())
+    def test_ordinary_names_are_only_joined(self):
+        items = pd.DataFrame({"kind": ["T-shirt/top", ""], "colour": ["red", "red"]})
+        assert labels(items, np.array([0, 1]), ["kind", "colour"]).tolist() == [
+            "T-shirt/top / red",
+            "",
+        ]
 
-    def test_a_group_on_both_sides_of_a_split(self):
-        gallery = self.frame(("b", "g1", "train"), ("a", "g1", "train"), ("c", "g2", "test"))
-        queries = self.frame(("y", "g1", "test"), ("x", "g1", "test"), ("z", "g2", "test"))
-        leaks = find_leaks(gallery, queries)
-        assert leaks
-        assert leaks.num_pairs == 4
-        assert leaks.pairs == (
-            ("x", "a", "g1"),
-            ("x", "b", "g1"),
-            ("y", "a", "g1"),
-            ("y", "b", "g1"),
-        )
-        assert find_leaks(gallery, queries, max_listed=1) == Leaks(0, 4, (("x", "a", "g1"),))
 
-    def test_one_item_under_two_splits(self):
-        leaks = find_leaks(self.frame(("a", "a", "train")), self.frame(("a", "a", "test")))
-        assert leaks == Leaks(1, 1, (("a", "a", "a"),))
-
-    def test_a_missing_column(self):
-        items = self.frame(("a", "g1", "train"))
-        with pytest.raises(ValueError, match=r"lacks the column\(s\) \['group'\]"):
-            find_leaks(items, items.drop(columns="group"))
+def test_a_fingerprint_tells_lists_apart():
+    lists = [
+        (["a", "b"],),
+        (["b", "a"],),
+        (["ab"],),
+        (["a"], ["b"]),
+        (["a", "b"], []),
+        (['a", "b'],),
+    ]
+    found = [fingerprint(*parts) for parts in lists]
+    assert len(set(found)) == len(lists)
+    assert fingerprint(("a", "b")) == found[0]
+    assert all(len(text) == 64 for text in found)

@@ -2,25 +2,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from visual_search.retrieval.index import EmbeddingIndex, SearchResult
+from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.metrics import definitions
-from visual_search.retrieval.report import (
-    PER_CATEGORY_FILE,
-    PER_QUERY_FILE,
-    SUMMARY_FILE,
-    RetrievalReport,
-    evaluate_retrieval,
-    load_report,
-    save_report,
-)
+from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.retrieval.statistics import MIN_QUERIES, Interval
 
 GALLERY_IDS = ["h1", "h2", "h3", "s1", "s2", "t1"]
+LOG3 = 1 / math.log2(3)  # the discount of rank 2
 GALLERY_CATEGORIES = ["hat", "hat", "hat", "shoe", "shoe", "NA"]
 
 
@@ -58,12 +53,21 @@ def test_per_query_by_hand():
         "hit_at_1": [1, 0, 0, math.nan],
         "hit_at_k": [1, 1, 0, math.nan],
         "reciprocal_rank": [1, 1 / 2, 0, math.nan],
+        # x could have 1 + 1 / log2(3) + 1 / 2; the hits of h1 stand at ranks 1 and 3, of two
+        "ndcg": [1.5 / (1 + LOG3), LOG3 / (1.5 + LOG3), 0, math.nan],
     }
     for column, values in expected.items():
         np.testing.assert_allclose(table[column], values, err_msg=column)
     assert table.loc["x", "neighbour_ids"] == ["s1", "h1", "s2"]
     assert table.loc["x", "neighbour_categories"] == ["shoe", "hat", "shoe"]
     assert table.loc["x", "neighbour_squared_distances"] == [1.0, 2.0, 3.0]
+    assert table["neighbour_relevant"].tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [False] * 3,
+        [False] * 3,
+    ]
+    assert table["group"].tolist() == ["h1", "x", "y", "z"]  # every query is its own
 
 
 def test_per_category_by_hand():
@@ -95,6 +99,8 @@ def test_summary_by_hand():
     assert summary["micro_hit_at_1"] == pytest.approx(1 / 3)
     assert summary["micro_mrr_at_3"] == pytest.approx(1 / 2)
     assert summary["k"] == 3
+    headline = {"column": "average_precision", "mean": "map_at_3", "title": "mAP@3"}
+    assert summary["headline"] == headline
 
 
 def test_every_number_carries_its_definition_and_the_rules():
@@ -103,7 +109,14 @@ def test_every_number_carries_its_definition_and_the_rules():
     named = {name[6:] for name in summary if name.startswith(("micro_", "macro_"))}
     assert named == set(summary["definitions"]) == set(definitions(3))
     assert named < set(report.per_category.columns)
-    assert set(summary["rules"]) == {"relevance", "self_exclusion", "ties", "micro", "macro"}
+    assert set(summary["rules"]) == {
+        "question",
+        "relevance",
+        "self_exclusion",
+        "ties",
+        "micro",
+        "macro",
+    }
 
 
 def test_k_of_one_has_one_hit_column():
@@ -166,46 +179,95 @@ def test_against_a_slow_evaluation_of_brute_force():
         assert row.average_precision == pytest.approx(total / min(sum(same), 5))
 
 
-class TestFiles:
-    def test_round_trip(self, tmp_path):
-        report = hand_worked()
-        paths = save_report(report, tmp_path / "metrics")
-        assert set(paths) == {PER_QUERY_FILE, PER_CATEGORY_FILE, SUMMARY_FILE}
-        assert sorted(p.name for p in (tmp_path / "metrics").iterdir()) == sorted(paths)
-        loaded = load_report(tmp_path / "metrics")
-        pd.testing.assert_frame_equal(loaded.per_query, report.per_query, check_exact=True)
-        pd.testing.assert_frame_equal(loaded.per_category, report.per_category, check_exact=True)
-        assert loaded.summary == report.summary
+@pytest.fixture
+def intervals() -> RetrievalReport:
+    return with_intervals(hand_worked(), num_resamples=200)
 
-    def test_nan_becomes_null_and_comes_back(self, tmp_path):
-        found = result(x=["h1"])
-        report = evaluate_retrieval(found, ["tie"], GALLERY_CATEGORIES, GALLERY_IDS, k=1)
-        text = save_report(report, tmp_path)[SUMMARY_FILE].read_text()
-        assert json.loads(text, parse_constant=pytest.fail)["micro_map_at_1"] is None
-        assert math.isnan(load_report(tmp_path).summary["micro_map_at_1"])
+
+class TestIntervals:
+    def test_every_field_is_there_and_plain(self, intervals):
+        summary = intervals.summary
+        assert list(summary["intervals"]) == ["micro", "macro"]
+        for statistic, ends in summary["intervals"].items():
+            assert set(ends) == {field.name for field in fields(Interval)}
+            assert ends["mean"] == pytest.approx(summary[f"{statistic}_map_at_3"])
+            assert 0 <= ends["low"] < ends["mean"] < ends["high"] <= 1
+            assert (ends["num_queries"], ends["num_groups"], ends["num_left_out"]) == (3, 3, 1)
+            assert json.loads(json.dumps(ends)) == ends
+        assert "intervals" not in hand_worked().summary
+        assert {**summary, "intervals": None} == {**hand_worked().summary, "intervals": None}
+
+    def test_every_category_has_its_own(self, intervals):
+        table = intervals.per_category
+        known = hand_worked().per_category
+        pd.testing.assert_frame_equal(table[list(known)], known)
+        added = ["headline_low", "headline_high", "num_groups", "few_queries"]
+        assert list(table.columns[-4:]) == added
+        assert table["num_groups"].tolist() == [0, 0, 2, 1]
+        assert table["num_groups"].dtype == np.int64
+        known = table["headline_low"].notna().tolist()
+        assert known == [False, False, True, False]  # one group says nothing of the next
+        assert table["headline_high"].notna().tolist() == known
+        hat = table.iloc[2]
+        assert hat["headline_low"] < hat["map_at_3"] < hat["headline_high"]
+        assert table["few_queries"].tolist() == [True] * 4
+
+    def test_few_queries_are_fewer_than_the_limit(self):
+        num = MIN_QUERIES - 1
+        asking = [f"{kind}{n}" for n in range(num) for kind in "xy"]
+        found = result(**{name: ["h1", "s1"] for name in [*asking, "x"]})
+        asked = ["hat", "shoe"] * num + ["hat"]
+        report = evaluate_retrieval(found, asked, GALLERY_CATEGORIES, GALLERY_IDS, k=2)
+        table = with_intervals(report, num_resamples=100).per_category.set_index("category")
+        assert table["num_queries_scored"].to_dict() == {"NA": 0, "hat": num + 1, "shoe": num}
+        assert table["few_queries"].to_dict() == {"NA": True, "hat": False, "shoe": True}
+
+    def test_groups_are_what_is_resampled(self):
+        report = hand_worked()
+        joined = replace(report, per_query=report.per_query.assign(group="one"))
+        ends = with_intervals(joined, num_resamples=100).summary["intervals"]
+        assert [ends[name]["num_groups"] for name in ("micro", "macro")] == [1, 1]
+        assert all(math.isnan(ends[name]["low"]) for name in ("micro", "macro"))
+
+    def test_nothing_scored(self):
+        found = result(x=["h1", "h2"], y=["h1", "h2"])
+        report = evaluate_retrieval(found, ["tie", "bow"], GALLERY_CATEGORIES, GALLERY_IDS, k=2)
+        report = with_intervals(report, confidence=0.9)
+        for ends in report.summary["intervals"].values():
+            assert all(math.isnan(ends[name]) for name in ("mean", "low", "high"))
+            assert (ends["num_queries"], ends["num_groups"], ends["num_left_out"]) == (0, 0, 2)
+            assert (ends["confidence"], ends["method"]) == (0.9, "none: no scored query")
+        assert len(report.summary["intervals"]) == 2
+        assert report.per_category["headline_low"].isna().all()
+        assert report.per_category["num_groups"].tolist() == [0] * 5
+
+    def test_the_same_again_in_any_order_and_others_with_another_seed(self):
+        embeddings, ids, categories = a_search(80)
+        index = EmbeddingIndex.build(embeddings, ids, device="cpu")
+        report = evaluate_retrieval(index.search(embeddings, 5, ids), categories, categories, ids)
+        turned = replace(report, per_query=report.per_query.iloc[::-1].reset_index(drop=True))
+        first, again, other = (
+            with_intervals(one, num_resamples=200, seed=seed)
+            for one, seed in ((report, 0), (turned, 0), (report, 1))
+        )
+        assert again.summary == first.summary
+        pd.testing.assert_frame_equal(again.per_category, first.per_category, check_exact=True)
+        for statistic in ("micro", "macro"):
+            ends = [one.summary["intervals"][statistic] for one in (first, other)]
+            assert ends[0]["low"] != ends[1]["low"]
+        assert not other.per_category["headline_low"].equals(first.per_category["headline_low"])
 
     @pytest.mark.parametrize(
-        "category",
-        ["=1+1", "NA", "007", 'a "b", c', "a\nb", "a\r\nb", " x ", "é", "<script>", "nan"],
+        ("settings", "message"),
+        [
+            ({"num_resamples": 10}, "num_resamples is 10"),
+            ({"confidence": 1.0}, "confidence is 1.0"),
+            ({"seed": -1}, "seed is -1"),
+        ],
     )
-    def test_a_category_survives_the_csv_as_it_is(self, tmp_path, category):
-        found = result(x=["h1"])
-        held = [category, *GALLERY_CATEGORIES[1:]]
-        report = evaluate_retrieval(found, [category], held, GALLERY_IDS, k=1)
-        save_report(report, tmp_path)
-        loaded = load_report(tmp_path)
-        assert loaded.per_category["category"].tolist() == report.per_category["category"].tolist()
-        pd.testing.assert_frame_equal(loaded.per_query, report.per_query)
-
-    @pytest.mark.parametrize("name", [PER_QUERY_FILE, PER_CATEGORY_FILE, SUMMARY_FILE])
-    def test_missing_and_damaged_files_are_named(self, tmp_path, name):
-        path = save_report(hand_worked(), tmp_path)[name]
-        path.write_bytes(b"\xff\xfe{")
-        with pytest.raises(ValueError, match=rf"{name} cannot be read"):
-            load_report(tmp_path)
-        path.unlink()
-        with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
-            load_report(tmp_path)
+    def test_refusals(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            with_intervals(hand_worked(), **settings)
 
 
 class TestRefusals:

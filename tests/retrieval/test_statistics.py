@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visual_search.retrieval import resampling
-from visual_search.retrieval.report import evaluate_retrieval
+from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.statistics import (
     BCA,
     MIN_QUERIES,

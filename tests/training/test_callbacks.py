@@ -11,7 +11,21 @@ from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from visual_search.training.callbacks.charts import CategoryChart, ClassDistribution
+from visual_search.catalog.cache import Pictures
+from visual_search.catalog.catalog import Catalog
+from visual_search.retrieval.protocol import Protocol
+from visual_search.retrieval.protocols import (
+    cross_domain,
+    gallery_query,
+    leave_one_out,
+    reference_2023,
+)
+from visual_search.training.callbacks.charts import (
+    CategoryChart,
+    ClassDistribution,
+    FloorChart,
+    floor_bar,
+)
 from visual_search.training.callbacks.feature_maps import FeatureMaps
 from visual_search.training.callbacks.progress import Progress
 from visual_search.training.callbacks.projection import EmbeddingProjection
@@ -20,14 +34,13 @@ from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 from visual_search.training.callbacks.search_results import SearchResults
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.floors import Floors
 from visual_search.training.module import AutoencoderModule
 from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 
-GALLERY: dict[str, Any] = {
-    "kind": "per_category", "max_per_category": 5, "num_items": None, "splits": ["train"], "seed": 0
-}  # fmt: skip
+PROTOCOL = gallery_query(max_per_category=5)
 
 Fit = Callable[..., AutoencoderModule]
 
@@ -35,9 +48,14 @@ Fit = Callable[..., AutoencoderModule]
 def all_callbacks(folder: Path) -> list[Callback]:
     return [
         RunCheckpoint(folder / "checkpoints"),
-        RetrievalEvaluation(k=5, gallery=GALLERY, every_n_epochs=1),
+        RetrievalEvaluation(
+            PROTOCOL,
+            every_n_epochs=1,
+            floors=Floors(folder / "cache", names=["random", "pixels_8"]),
+        ),
         ClassDistribution(),
         CategoryChart(),
+        FloorChart(),
         Reconstructions(num_items=4),
         FeatureMaps(num_items=2),
         EmbeddingProjection(),
@@ -79,6 +97,7 @@ def test_a_run_leaves_every_picture_and_number(fit: Fit, run_folder: Path) -> No
         "class_distribution.png",
         "feature_maps/item_1.png",
         "feature_maps/item_2.png",
+        "floors.png",
         "map_at_5_by_category/test.png",
         "map_at_5_by_category/val.png",
         "projection.png",
@@ -90,6 +109,8 @@ def test_a_run_leaves_every_picture_and_number(fit: Fit, run_folder: Path) -> No
     events = EventAccumulator(str(run_folder / "tensorboard")).Reload()
     scalars = events.Tags()["scalars"]
     wanted = {"train/loss", "val/loss", "test/loss", "val/map_at_5", "test/map_at_5"}
+    wanted |= {"val/macro_map_at_5", "test/ndcg_at_5"}
+    wanted |= {"floor/map_at_5/random", "floor/map_at_5/pixels_8"}
     wanted |= {f"val/map_at_5/{category}" for category in ("Hats", "Shoes", "T-shirt/top")}
     assert wanted <= set(scalars)
     assert len(events.Scalars("val/map_at_5")) == 2
@@ -101,11 +122,30 @@ def test_a_run_leaves_every_picture_and_number(fit: Fit, run_folder: Path) -> No
     assert evaluation.split == "test"
     assert len(evaluation.gallery_rows) == 15
     assert len(evaluation.query_rows) == 9
+    assert [floor.name for floor in evaluation.floors] == ["random", "pixels_8"]
+    assert set(evaluation.report.summary["intervals"]) == {"micro", "macro"}
     # Three plain colours: even a network of two epochs tells them apart better than chance.
     assert evaluation.report.summary["micro_map_at_5"] > 0.5
     assert events.Scalars("test/map_at_5")[-1].value == pytest.approx(
         evaluation.report.summary["micro_map_at_5"]
     )
+
+
+@pytest.mark.parametrize(("protocol", "mean"), [(PROTOCOL, "micro"), (reference_2023(), "macro")])
+def test_a_floor_is_drawn_at_the_mean_that_the_verdict_is_about(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+    protocol: Protocol,
+    mean: str,
+) -> None:
+    module = evaluated(new_module(), new_datamodule(), run_folder, protocol)
+    assert module.evaluation is not None
+    report, headline = module.evaluation.report, module.evaluation.report.summary["headline"]
+    bar = floor_bar("this run", report, is_run=True)
+    ends = report.summary["intervals"][mean]
+    assert bar["value"] == report.summary[f"{mean}_{headline['mean']}"]
+    assert (bar["low"], bar["high"]) == (ends["low"], ends["high"])
 
 
 def test_the_projector_shows_every_gallery_item(fit: Fit, run_folder: Path) -> None:
@@ -136,6 +176,7 @@ def test_the_gallery_does_not_depend_on_the_weights(fit: Fit) -> None:
         pytest.param({"fast_dev_run": True}, id="fast_dev_run"),
         pytest.param({"overfit_batches": 2}, id="overfit_batches"),
         pytest.param({"limit_train_batches": 1, "limit_val_batches": 1}, id="limits"),
+        pytest.param({"limit_test_batches": 1}, id="limited test"),
         pytest.param({"num_sanity_val_steps": 2}, id="sanity check"),
         pytest.param({"logger": False}, id="no logger"),
         pytest.param({"enable_progress_bar": True, "max_epochs": 1}, id="progress bar"),
@@ -164,7 +205,7 @@ def test_evaluations_come_every_n_epochs(
 
     trainer = build_trainer(
         folder=run_folder, max_epochs=5, accelerator="cpu", enable_progress_bar=False,
-        callbacks=[RetrievalEvaluation(k=5, gallery=GALLERY, every_n_epochs=2), Look()],
+        callbacks=[RetrievalEvaluation(PROTOCOL, every_n_epochs=2), Look()],
     )  # fmt: skip
     trainer.fit(new_module(), new_datamodule())
     assert seen == [(0, False), (1, True), (2, False), (3, True), (4, False)]
@@ -188,31 +229,113 @@ def test_named_items_are_drawn_and_unknown_ones_refused(
         draw(["nobody"])
 
 
+def evaluated(
+    module: AutoencoderModule, datamodule: CatalogDataModule, folder: Path, protocol: Protocol,
+    **settings: Any,
+) -> AutoencoderModule:  # fmt: skip
+    """A module that was trained for an epoch and tested by a protocol."""
+    trainer = build_trainer(
+        folder=folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False,
+        callbacks=[RetrievalEvaluation(protocol, every_n_epochs=1), CategoryChart(),
+                   SearchResults(), ClassDistribution()],
+        **settings,
+    )  # fmt: skip
+    trainer.fit(module, datamodule)
+    trainer.test(module, datamodule, verbose=False)
+    return module
+
+
+def without(datamodule: CatalogDataModule, split: str) -> CatalogDataModule:
+    rows = np.flatnonzero(datamodule.catalog.table["split"].to_numpy() != split)
+    stored = datamodule.pictures
+    pictures = Pictures(stored.path, stored.store_rows[rows], stored.size_px)
+    return CatalogDataModule(datamodule.catalog.take(rows), pictures, batch_size=10)
+
+
+def test_without_validation_items_only_the_test_is_evaluated(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    datamodule = without(new_datamodule(), "val")
+    module = evaluated(new_module(), datamodule, run_folder, PROTOCOL)
+    assert module.evaluation is not None
+    assert module.evaluation.split == "test"
+
+
+def test_items_that_are_on_both_sides_are_embedded_once(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    module = evaluated(new_module(), new_datamodule(), run_folder, leave_one_out(k=2))
+    assert module.evaluation is not None
+    np.testing.assert_array_equal(module.evaluation.gallery_rows, module.evaluation.query_rows)
+    assert np.isnan(module.evaluation.seconds_per_item)  # the steps had embedded them all
+
+
+def test_queries_that_are_a_part_of_the_split_are_found_among_its_steps(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    protocol = cross_domain("colour", "blue", "red", k=3, relevance=["category"])
+    datamodule = new_datamodule()
+    module = evaluated(new_module(), datamodule, run_folder, protocol)
+    evaluation = module.evaluation
+    assert evaluation is not None
+    colours = datamodule.catalog.table["colour"].to_numpy()
+    assert set(colours[evaluation.query_rows]) == {"blue"}
+    assert set(colours[evaluation.gallery_rows]) == {"red"}
+    assert len(evaluation.query_rows) == 3
+    # Nothing red is of a blue item's category, so that nothing can be scored.
+    assert evaluation.report.summary["num_left_out"] == 3
+
+
+def test_a_limit_that_shows_no_query_leaves_no_evaluation(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+) -> None:
+    datamodule = new_datamodule()
+    datamodule.batch_size = 1
+    asking = datamodule.rows("test")[-1]
+    table = datamodule.catalog.table.copy()
+    table["asks"] = np.where(table.index == asking, "yes", "no")
+    datamodule.catalog = Catalog("one", table, datamodule.catalog.source)
+    protocol = cross_domain("asks", "yes", "no", k=3, relevance=["category"])
+    # No validation item asks, which cross_domain refuses.
+    datamodule = without(datamodule, "val")
+    datamodule.batch_size = 1
+    whole = evaluated(new_module(), datamodule, run_folder, protocol)
+    assert whole.evaluation is not None
+    limited = evaluated(new_module(), datamodule, run_folder, protocol, limit_test_batches=2)
+    assert limited.evaluation is None
+
+
 @pytest.mark.parametrize(
-    ("gallery", "k", "test", "message"),
+    ("protocol", "test", "message"),
     [
-        ({**GALLERY, "splits": ["test"]}, 5, True, "splits"),
-        ({**GALLERY, "kind": "all"}, 5, True, "kind"),
-        (GALLERY, 16, True, r"protocol\.k is 16.*15 item"),
-        (GALLERY, 5, False, r"test split.*split\.test_fraction"),
+        (gallery_query(gallery_splits=["test"]), True, "splits"),
+        (gallery_query(gallery="all"), True, "kind"),  # type: ignore[arg-type]
+        (gallery_query(k=16, max_per_category=5), True, r"protocol\.k is 16.*15 item"),
+        (leave_one_out(k=9), True, r"no val query can find more than 8 of the gallery's 9 item"),
+        (gallery_query(relevance=["color"]), True, "did you mean 'colour'"),
+        (PROTOCOL, False, r"test split.*split\.test_fraction"),
     ],
 )
 def test_an_impossible_protocol_is_refused_before_training(
     new_module: Callable[[], AutoencoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
-    gallery: dict[str, Any],
-    k: int,
+    protocol: Protocol,
     test: bool,
     message: str,
 ) -> None:
-    datamodule = new_datamodule()
-    if not test:
-        rows = np.flatnonzero(datamodule.catalog.table["split"].to_numpy() != "test")
-        datamodule.catalog = datamodule.catalog.take(rows)
+    datamodule = new_datamodule() if test else without(new_datamodule(), "test")
     trainer = build_trainer(
         folder=run_folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False,
-        callbacks=[RetrievalEvaluation(k=k, gallery=gallery)],
+        callbacks=[RetrievalEvaluation(protocol)],
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
         trainer.fit(new_module(), datamodule)
@@ -222,7 +345,7 @@ def test_an_impossible_protocol_is_refused_before_training(
 @pytest.mark.parametrize(
     ("callback", "arguments", "message"),
     [
-        (RetrievalEvaluation, {"k": 5, "gallery": GALLERY, "every_n_epochs": 0}, "every_n_epochs"),
+        (RetrievalEvaluation, {"protocol": PROTOCOL, "every_n_epochs": 0}, "every_n_epochs"),
         (Reconstructions, {"num_items": 0}, "num_items 0"),
         (FeatureMaps, {"num_items": 0}, "num_items 0"),
         (EmbeddingProjection, {"max_items": 0}, "max_items 0"),

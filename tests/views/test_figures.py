@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -15,6 +16,7 @@ from visual_search.views.figures import (
     figure_to_array,
     save_figure,
 )
+from visual_search.views.style import BAR, BAR_PALE
 
 
 def texts(figure: Figure) -> list[str]:
@@ -69,8 +71,17 @@ def assert_texts_within_page(figure: Figure) -> None:
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
+    beyond = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+        # matplotlib keeps ticks outside the axes, and draws none of them
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        for label in (tick.label1, tick.label2)
+    }
     for text in figure.findobj(Text):
-        if text.get_text() and text.get_visible():
+        if text.get_text() and text.get_visible() and text not in beyond:
             box = text.get_window_extent(renderer)
             inside = (
                 box.x0 >= -1 and box.x1 <= page.x1 + 1 and box.y0 >= -1 and box.y1 <= page.y1 + 1
@@ -92,6 +103,111 @@ def test_bars_refuse_an_empty_table() -> None:
 def test_bars_refuse_values_outside_zero_to_one(value: float, micro: float) -> None:
     with pytest.raises(ValueError, match=r"expected values in \[0, 1\]"):
         category_bars(table({"hat": value}), "map_at_5", micro=micro, macro=0.5)
+
+
+def headline(values: dict[str, float], half: float = 0.125) -> pd.DataFrame:
+    data = table(values)
+    return data.assign(
+        headline_low=(data["map_at_5"] - half).clip(0, 1),
+        headline_high=(data["map_at_5"] + half).clip(0, 1),
+    )
+
+
+def drawn(figure: Figure, label: str) -> list[tuple[list[float], float]]:
+    """Gives x data and height of the lines so labelled."""
+    return [
+        (np.asarray(line.get_xdata()).tolist(), float(np.asarray(line.get_ydata())[0]))
+        for line in figure.axes[0].lines
+        if line.get_label() == label
+    ]
+
+
+def test_bars_carry_their_intervals_as_whiskers() -> None:
+    values = {"hat": 0.25, "shoe": 0.75, "coat": float("nan")}
+    figure = category_bars(headline(values), "map_at_5", micro=0.6, macro=0.5)
+    assert drawn(figure, "_whisker") == [([0.625, 0.875], 0), ([0.125, 0.375], 1)]
+    shown = texts(figure)
+    assert "mean" in shown, "values stand in a column, where no whisker crosses them"
+    assert any("95 % intervals" in text for text in shown)
+
+
+def test_whiskers_can_be_left_out() -> None:
+    figure = category_bars(
+        headline({"hat": 0.25}), "map_at_5", micro=0.6, macro=0.5, whiskers=False
+    )
+    assert drawn(figure, "_whisker") == []
+    assert not any("interval" in text for text in texts(figure))
+
+
+def test_the_marked_floor_stands_on_its_row() -> None:
+    floors = pd.DataFrame(
+        {"category": ["shoe", "hat", "sock"], "hog": [1.0, 0.0, 0.5], "pixels": [0.1, 0.2, 0.3]}
+    )
+    figure = category_bars(
+        table({"hat": 0.25, "shoe": 0.75, "coat": 0.5}), "map_at_5", micro=0.6, macro=0.5,
+        floors=floors, floor="hog", floor_title="HOG + PCA",
+    )  # fmt: skip
+    assert drawn(figure, "_floor") == [([1.0], 0), ([0.0], 2)], "coat has no floor"
+    shown = texts(figure)
+    assert "HOG + PCA, which learns nothing (floor)" in shown
+    assert "1.000" in shown
+    assert "0.000" in shown
+
+
+def test_few_queries_make_a_pale_bar() -> None:
+    data = table({"hat": 0.25, "shoe": 0.75}).assign(few_queries=[True, False])
+    figure = category_bars(data, "map_at_5", micro=0.6, macro=0.5)
+    colors = [patch.get_facecolor() for patch in figure.axes[0].patches]
+    assert [to_hex(color) for color in colors] == [BAR, BAR_PALE]
+    (few,) = [text for text in figure.axes[0].texts if text.get_text() == "few"]
+    assert few.get_position()[1] == 1
+    assert any("fewer than 20 scored queries" in text for text in texts(figure))
+
+
+NASTY = ["$x$ $\\frac{1}{2}$", "<script>alert(1)</script>", "W" * 90, "Über", "a\nb", "", "$"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, float("nan")])
+def test_bars_with_any_name_fit_the_page(value: float) -> None:
+    data = headline(dict.fromkeys(NASTY, value)).assign(few_queries=True)
+    figure = category_bars(
+        data, "map_at_5", micro=value, macro=1.0, title="$t$ " * 90,
+        floors=pd.DataFrame({"category": NASTY, "hog": value}), floor="hog", floor_title="W" * 90,
+    )  # fmt: skip
+    assert_texts_within_page(figure)
+    assert not any(text.get_parse_math() for text in figure.findobj(Text))
+
+
+def test_bars_refuse_floors_without_the_one_to_mark() -> None:
+    with pytest.raises(ValueError, match="floor is None although floors is given"):
+        category_bars(
+            table({"hat": 0.5}), "map_at_5", micro=0.5, macro=0.5,
+            floors=pd.DataFrame({"category": ["hat"], "hog": [0.5]}),
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="floors is None although floor is given"):
+        category_bars(table({"hat": 0.5}), "map_at_5", micro=0.5, macro=0.5, floor="hog")
+
+
+@pytest.mark.parametrize(
+    ("floors", "message"),
+    [
+        ({"category": ["hat"], "pixels": [0.5]}, "floors has no column 'hog'"),
+        ({"category": ["hat", "hat"], "hog": [0.5, 0.5]}, "category 'hat' more than once"),
+        ({"category": ["hat"], "hog": [1.5]}, r"hog has the value 1\.5"),
+    ],
+)
+def test_bars_refuse_wrong_floors(floors: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        category_bars(
+            table({"hat": 0.5}), "map_at_5", micro=0.5, macro=0.5,
+            floors=pd.DataFrame(floors), floor="hog",
+        )  # fmt: skip
+
+
+def test_bars_refuse_crossed_ends() -> None:
+    data = table({"hat": 0.5}).assign(headline_low=0.6, headline_high=0.4)
+    with pytest.raises(ValueError, match=r"interval of 'hat' runs from 0\.6 to 0\.4"):
+        category_bars(data, "map_at_5", micro=0.5, macro=0.5)
 
 
 def test_class_distribution_is_alphabetical_and_shares_its_rows() -> None:

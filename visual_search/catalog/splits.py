@@ -1,14 +1,20 @@
 """Which item trains, which validates, which tests: by group, and stable when items are added.
 
-Every choice is a hash of a seed and a name (the group, the item id), never of a position or of a
-random stream: an item that is added or removed moves no other item.
+Every random choice is a hash of a seed and a name (the group, the item id), never of a position or
+of a random stream: under ``hash`` and ``crc32``, an item that is added or removed moves no other.
+
+``categories`` and ``newest`` are for a cold start: they test on what training never saw, whole
+categories or the newest products. A product of a new category, or a new season, may move others,
+since both take a share of what there is.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -18,7 +24,7 @@ from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import SPLITS, Catalog
 
-SplitMethod = Literal["hash", "crc32"]
+SplitMethod = Literal["hash", "crc32", "categories", "newest"]
 
 
 def stable_unit(text: str, seed: int) -> float:
@@ -43,6 +49,8 @@ def assign_splits(
     test_fraction: float,
     seed: int,
     divisor: int = 10,
+    test_categories: Sequence[str] | None = None,
+    order_by: str | None = None,
 ) -> Catalog:
     """Gives the catalogue with every item's split filled; a group always stays together.
 
@@ -50,7 +58,9 @@ def assign_splits(
 
     1. A group that the data puts into ``val`` or ``test`` stays there, all its items with it.
     2. The other groups, given as ``train`` or not given at all, are the pool.
-    3. If the data names no ``test`` item, ``method`` takes the test groups out of the pool.
+    3. If the data names no ``test`` item, ``method`` takes the test groups out of the pool. If it
+       names one, ``method`` chooses nothing, ``categories`` and ``newest`` included: read the data
+       without its split column for a cold start of one's own choice.
     4. If the data names no ``val`` item, the share ``val_fraction`` of what is then left in the
        pool becomes ``val``, by the group's hash.
     5. The rest of the pool is ``train``.
@@ -60,20 +70,36 @@ def assign_splits(
     an official ``val`` or ``test``, unless their group is there. Fractions are of groups, and hold
     on average: a small catalogue may end without a ``val`` or ``test`` item.
 
+    For a cold start, a held-out category is not trained on at all: a group with one item of it is
+    tested as a whole, with its items of other categories. Only a group that the data puts into
+    ``val`` stays there, and it is no training either.
+
     Args:
         catalog: Items with or without a split.
         method: ``hash`` tests the groups whose hash falls below ``test_fraction``; ``crc32`` those
-            whose CRC-32 (of the name as UTF-8) is divisible by ``divisor``, whatever the seed.
+            whose CRC-32 (of the name as UTF-8) is divisible by ``divisor``, whatever the seed;
+            ``categories`` those with an item of a held-out category; ``newest`` the newest.
         val_fraction: Share of the pool's groups without the test groups, in [0, 1).
-        test_fraction: Share of the pool's groups, in [0, 1); ``crc32`` does not use it.
-        seed: Another seed draws other groups.
+        test_fraction: Share of the pool's groups, in [0, 1), rounded to the nearest number for
+            ``newest``; for ``categories`` the share of the categories, rounded, yet at least one is
+            held out and one left, and not used with ``test_categories``; ``crc32`` does not use it.
+        seed: Another seed draws other groups, or other categories.
         divisor: For ``crc32``: one group in ``divisor`` is tested, at least 2.
+        test_categories: For ``categories``: those to hold out; None draws them by the hash of
+            their names.
+        order_by: For ``newest``: the attribute that says how new an item is, larger is newer. If
+            all its values that are not empty are numbers, they compare as numbers, otherwise as
+            text in code point order (``2024-03-01`` is right, ``1.3.2024`` is not); an empty value
+            is the oldest. A group is as new as its newest item; equally new groups at the border
+            are chosen by their hash.
 
     Raises:
-        ValueError: An argument is out of range, the data puts items of one group into different
-            splits, or no item is left to train on.
+        ValueError: An argument is out of range or not for this method, a category or attribute is
+            not in the catalogue, there are fewer than two categories to hold out one, the data
+            puts items of one group into different splits, or no item is left to train on.
     """
     _check_arguments(method, val_fraction, test_fraction, divisor)
+    _check_cold_start(catalog, method, test_categories, order_by)
     group_of_row, groups = pd.factorize(catalog.table["group"])
     names: list[str] = list(groups)
     split = _given_splits(catalog, group_of_row, names)  # [num_groups] object(str)
@@ -82,6 +108,16 @@ def assign_splits(
         if method == "crc32":
             checksums = np.array([zlib.crc32(name.encode()) for name in names], dtype=np.uint32)
             chosen = checksums % divisor == 0
+        elif method == "categories":
+            held_out = test_categories
+            if held_out is None:
+                held_out = _draw_categories(catalog, seed, test_fraction)
+            chosen = np.zeros(len(names), dtype=np.bool_)
+            chosen[group_of_row[catalog.table["category"].isin(list(held_out)).to_numpy()]] = True
+        elif method == "newest" and order_by is not None:
+            pool = np.flatnonzero(np.isin(split, ("", "train")))
+            newness = _newness(catalog.table[order_by], group_of_row, len(names))
+            chosen = _newest(names, newness, pool, seed, test_fraction)
         else:
             chosen = _below(names, "test", seed, test_fraction)
         split[chosen & np.isin(split, ("", "train"))] = "test"
@@ -156,6 +192,98 @@ def _check_arguments(method: str, val_fraction: float, test_fraction: float, div
             f"divisor is {divisor}; expected at least 2: one group in {divisor} would leave "
             "nothing to train on"
         )
+
+
+def _check_cold_start(
+    catalog: Catalog, method: str, test_categories: Sequence[str] | None, order_by: str | None
+) -> None:
+    for name, value, owner in (
+        ("test_categories", test_categories, "categories"),
+        ("order_by", order_by, "newest"),
+    ):
+        if value is not None and method != owner:
+            raise ValueError(
+                f"{name} is {value!r}, but method is {method!r}; expected method={owner!r}: set "
+                f"that, or leave {name} out"
+            )
+    if method == "newest" and order_by not in catalog.attributes:
+        raise ValueError(
+            f"order_by is {order_by!r}; expected an attribute of catalogue {catalog.name!r}, one "
+            f"of {catalog.attributes}{_nearest(order_by, catalog.attributes)}: name the column "
+            "that says how new an item is"
+        )
+    if method != "categories":
+        return
+    categories = catalog.categories
+    if isinstance(test_categories, str) or (test_categories is not None and not test_categories):
+        raise ValueError(
+            f"test_categories is {test_categories!r}; expected a list of at least one category, as "
+            f"{categories[:1]}, or None to draw them"
+        )
+    unknown = [name for name in test_categories or () if name not in categories]
+    if unknown:
+        raise ValueError(
+            f"test_categories names {unknown[0]!r}, which is no category of catalogue "
+            f"{catalog.name!r}{_nearest(unknown[0], categories)}; expected one of {categories}"
+        )
+    if len(categories) < 2:
+        raise ValueError(
+            f"catalogue {catalog.name!r} has the categories {categories}; expected at least two, "
+            "to hold one out and train on the other: take another method"
+        )
+
+
+def _nearest(word: str | None, choices: Sequence[str]) -> str:
+    lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches((word or "").lower(), lower, n=1, cutoff=0.6)
+    return f" (the nearest is {lower[close[0]]!r})" if close else ""
+
+
+def _draw_categories(catalog: Catalog, seed: int, fraction: float) -> list[str]:
+    """Gives the share of the categories with the smallest hashes, at least one and not all."""
+    categories = catalog.categories
+    ranked = sorted(categories, key=lambda name: (stable_unit(f"category:{name}", seed), name))
+    return ranked[: min(max(1, _rounded(len(categories) * fraction)), len(categories) - 1)]
+
+
+def _newness(
+    values: pd.Series, group_of_row: NDArray[np.intp], num_groups: int
+) -> NDArray[np.int64]:
+    """Gives each group the rank of its newest item's value, 0 for empty: ``[num_groups] int64``."""
+    texts = [str(value).strip() for value in values]
+    numbers = {text: _number(text) for text in texts if text}
+    numeric = all(math.isfinite(number) for number in numbers.values())
+    key = {text: (number, "") if numeric else (0.0, text) for text, number in numbers.items()}
+    rank = {value: place for place, value in enumerate(sorted(set(key.values())), start=1)}
+    newness = np.zeros(num_groups, dtype=np.int64)
+    rank_of_row = np.array([rank[key[text]] if text else 0 for text in texts], dtype=np.int64)
+    np.maximum.at(newness, group_of_row, rank_of_row)
+    return newness
+
+
+def _number(text: str) -> float:
+    """Gives the number that the text is, NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _newest(
+    names: list[str], newness: NDArray[np.int64], pool: NDArray[np.intp], seed: int, fraction: float
+) -> NDArray[np.bool_]:
+    """Marks the newest share of the groups in the pool: ``[num_groups] bool``."""
+    ranked = sorted(
+        pool.tolist(), key=lambda g: (-newness[g], stable_unit(f"test:{names[g]}", seed), names[g])
+    )
+    chosen = np.zeros(len(names), dtype=np.bool_)
+    chosen[ranked[: _rounded(len(ranked) * fraction)]] = True
+    return chosen
+
+
+def _rounded(number: float) -> int:
+    """Gives the nearest whole number, the larger of two equally near."""
+    return math.floor(number + 0.5)
 
 
 def _below(names: list[str], purpose: str, seed: int, fraction: float) -> NDArray[np.bool_]:

@@ -9,83 +9,61 @@ side of a picture in pixels.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-Floats = NDArray[np.float32]
-OnProgress = Callable[[int, int], None]
-Describe = Callable[[NDArray[np.uint8]], Floats]
-"""Describes each picture by itself: ``[n, 3, S, S] uint8 -> [n, D] float32``."""
-EmbedPictures = Callable[[nn.Module, NDArray[np.uint8]], Floats]
+from visual_search.models.control_items import (
+    ControlEmbeddings,
+    ControlItems,
+    Describe,
+    Described,
+    InPassing,
+    OnDisk,
+    OnProgress,
+    PictureRows,
+    Progress,
+)
+from visual_search.models.descriptors import (
+    HISTOGRAM_DIM,
+    HOG_DIM,
+    RANDOM_DIM,
+    Floats,
+    colour_histogram,
+    hog,
+    random_embeddings,
+    resized_pixels,
+)
+from visual_search.models.principal_components import project, unit_length
 
-BLOCK_BYTES = 8 * 2**20  # of uint8 pixels at a time: 170 pictures of 128 px
-MAX_FIT_ITEMS = 16_384  # that PCA is fitted on: 400 MB at 3,072 float64 values
-NO_VARIANCE = 1e-10  # of the largest variance: what is smaller is rounding, its direction arbitrary
+__all__ = [
+    "CONTROLS",
+    "HISTOGRAM_DIM",
+    "HOG_DIM",
+    "RANDOM_DIM",
+    "UNTRAINED",
+    "Control",
+    "ControlEmbeddings",
+    "ControlItems",
+    "PictureRows",
+    "colour_histogram",
+    "embed_controls",
+    "hog",
+    "random_embeddings",
+    "resized_pixels",
+    "untrained",
+]
+
+EmbedPictures = Callable[[nn.Module, NDArray[np.uint8]], Floats]
+Embed = Callable[[ControlItems, ControlItems, int, OnProgress | None], ControlEmbeddings]
 
 UNTRAINED = "untrained"  # the control that is not in CONTROLS, since it needs a network
-RANDOM_DIM = 64
-HISTOGRAM_BINS = 16  # a channel
-HISTOGRAM_DIM = 3 * HISTOGRAM_BINS
-HOG_SIZE_PX = 64
-HOG_DIM = 7 * 7 * 2 * 2 * 12  # blocks (they step by one cell), cells of each, orientations
-
-
-class PictureRows(Protocol):
-    """Pictures by row number: an array ``[n, 3, S, S] uint8``, or the catalogue's cache of them."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ControlItems:
-    """One side of a search, the gallery or the queries: ids and pictures in the same order.
-
-    Raises:
-        ValueError: There is no item, or the lengths differ.
-    """
-
-    item_ids: Sequence[str]
-    pictures: PictureRows
-
-    def __post_init__(self) -> None:
-        if not len(self.pictures) or len(self.item_ids) != len(self.pictures):
-            raise ValueError(
-                f"got {len(self.item_ids)} item ids and {len(self.pictures)} pictures; expected "
-                "one id for each of at least one picture: take both from the same rows"
-            )
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-
-@dataclass(frozen=True, eq=False)
-class ControlEmbeddings:
-    """What a control gave.
-
-    Attributes:
-        gallery: ``[N, D] float32``, contiguous, finite.
-        queries: ``[Q, D] float32``, contiguous, finite.
-    """
-
-    gallery: Floats
-    queries: Floats
-
-    @property
-    def dim(self) -> int:
-        """D as it came out: below `Control.dim` where PCA found fewer components."""
-        return int(self.gallery.shape[1])
-
-
-Embed = Callable[[ControlItems, ControlItems, int, OnProgress | None], ControlEmbeddings]
 
 
 @dataclass(frozen=True)
@@ -93,7 +71,8 @@ class Control:
     """An embedding to read a result against.
 
     Attributes:
-        name: As in tables and charts.
+        name: As in files and settings.
+        title: As in tables and charts.
         dim: Embedding width D; for PCA the most that it can be.
         definition: What a number of it means, in one sentence.
         embed: ``(gallery, queries, seed, on_progress) -> ControlEmbeddings``. A pure function: the
@@ -103,99 +82,10 @@ class Control:
     """
 
     name: str
+    title: str
     dim: int
     definition: str
     embed: Embed
-
-
-def random_embeddings(item_ids: Sequence[str], seed: int) -> Floats:
-    """Gives a random embedding an item, ``[n, 64] float32``, uniform in -1..1.
-
-    An item's numbers are the SHAKE-256 of seed and id: wherever and beside whatever it stands, on
-    every machine and with every version of NumPy, they are the same.
-
-    Example:
-        >>> both = random_embeddings(["hat-1", "shoe-1"], seed=0)
-        >>> both.shape, bool((both[1] == random_embeddings(["shoe-1"], seed=0)[0]).all())
-        ((2, 64), True)
-    """
-    keys = [f"{seed}\x1f{item_id}".encode() for item_id in item_ids]
-    digests = [hashlib.shake_256(key).digest(4 * RANDOM_DIM) for key in keys]
-    whole = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, RANDOM_DIM)  # [n, 64]
-    return (whole / 2**31 - 1).astype(np.float32)
-
-
-def colour_histogram(pictures: NDArray[np.uint8]) -> Floats:
-    """Gives each channel's share of pixels in 16 equal bins: ``[n, 48] float32``, red first.
-
-    Bin b of a channel holds the values 16 b to 16 b + 15; each channel's shares add up to 1.
-
-    Raises:
-        TypeError: The dtype is not uint8.
-        ValueError: The shape is not ``[n, 3, S, S]``.
-
-    Example:
-        >>> picture = np.zeros((1, 3, 2, 2), np.uint8)
-        >>> picture[0, 0] = [[0, 15], [16, 255]]
-        >>> colour_histogram(picture)[0, :16].tolist()
-        [0.5, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.25]
-    """
-    _check_pictures(pictures)
-    channels = pictures.reshape(3 * len(pictures), -1)  # [n * 3, S * S]
-    first_bins = np.arange(len(channels))[:, None] * HISTOGRAM_BINS
-    bins = channels // (256 // HISTOGRAM_BINS) + first_bins
-    counts = np.bincount(bins.ravel(), minlength=HISTOGRAM_BINS * len(channels))
-    return (counts / channels.shape[1]).reshape(-1, HISTOGRAM_DIM).astype(np.float32)
-
-
-def resized_pixels(pictures: NDArray[np.uint8], size_px: int) -> Floats:
-    """Gives the pixels at s x s, s being ``size_px``: ``[n, 3 * s * s] float32`` in 0..1.
-
-    The red plane comes first, row by row. A pixel of the result is the mean of what it covers, by
-    the share that it covers.
-
-    Raises:
-        TypeError: The dtype is not uint8.
-        ValueError: The shape is not ``[n, 3, S, S]``, or ``size_px`` is below 1.
-
-    Example:
-        >>> picture = np.zeros((1, 3, 2, 2), np.uint8)
-        >>> picture[0, 1] = [[0, 255], [0, 255]]
-        >>> resized_pixels(picture, size_px=1).tolist()
-        [[0.0, 0.5, 0.0]]
-    """
-    return _averaged(pictures, size_px).reshape(len(pictures), -1) / np.float32(255)
-
-
-def hog(pictures: NDArray[np.uint8]) -> Floats:
-    """Gives histograms of oriented gradients of the pictures at 64 x 64 px.
-
-    8 x 8 px cells, 12 unsigned orientations, of each pixel the channel with the largest gradient,
-    overlapping blocks of 2 x 2 cells, L2-Hys: scaled to unit length, clipped at 0.2, scaled again.
-    Source: N. Dalal and B. Triggs, "Histograms of Oriented Gradients for Human Detection", CVPR
-    2005 (they: 64 x 128 px and 9 orientations), as scikit-image computes it.
-
-    Returns:
-        ``[n, 2352] float32`` in 0..1: 7 x 7 blocks, 2 x 2 cells each, 12 orientations each.
-
-    Raises:
-        TypeError: The dtype is not uint8.
-        ValueError: The shape is not ``[n, 3, S, S]``.
-    """
-    from skimage.feature import hog as describe
-
-    # Whole 8-bit values: the block norm blows rounding errors in flat regions up to full gradients.
-    whole = np.rint(_averaged(pictures, HOG_SIZE_PX))  # [n, 3, 64, 64]
-    found = np.empty((len(pictures), HOG_DIM), np.float32)
-    for row, picture in enumerate(whole.transpose(0, 2, 3, 1)):
-        found[row] = describe(
-            picture,
-            orientations=12,
-            pixels_per_cell=(8, 8),
-            cells_per_block=(2, 2),
-            channel_axis=-1,
-        )
-    return found
 
 
 def untrained(network: nn.Module, embed_pictures: EmbedPictures, dim: int) -> Control:
@@ -228,25 +118,161 @@ def untrained(network: nn.Module, embed_pictures: EmbedPictures, dim: int) -> Co
         return found
 
     definition = "The run's own network with its first random weights, before any training."
-    return Control(UNTRAINED, dim, definition, _each(describe, dim))
+    return Control(UNTRAINED, "own network, untrained", dim, definition, _Recipe(describe, dim))
 
 
-def _each(describe: Describe, dim: int) -> Embed:
-    """Embeds every item by itself."""
+def embed_controls(
+    names: Sequence[str],
+    gallery: ControlItems,
+    queries: ControlItems,
+    *,
+    seed: int = 0,
+    scratch_dir: Path,
+    on_progress: OnProgress | None = None,
+) -> Generator[tuple[str, ControlEmbeddings], None, None]:
+    """Gives one control after the other, computing what several of them need once.
 
-    def embed(
-        gallery: ControlItems, queries: ControlItems, seed: int, on_progress: OnProgress | None
+    The embeddings are to the bit those of `Control.embed`. Pictures are described once for all
+    controls that start from the same description, and PCA is fitted once for a control and its
+    variant of unit length. Descriptions lie in a scratch file that is mapped into memory, so that
+    memory has to hold no more than the sample that PCA is fitted on and a projection.
+
+    The file has no name: its space is free again as soon as nobody holds the iterator or an
+    embedding that came from it, also after an error or when the process is killed.
+
+    Args:
+        names: Of `CONTROLS`, in the order in which they are wanted.
+        gallery: N items.
+        queries: Q items.
+        seed: As in `Control.embed`.
+        scratch_dir: A folder with room for ``4 * D * (N + Q)`` bytes of each description that is
+            in use at a time: 115 MB of ``hog`` for 12,225 pictures.
+        on_progress: Called with (done, total) items; an item counts once a description and once a
+            projection.
+
+    Yields:
+        Name and embeddings; the arrays are read-only.
+
+    Raises:
+        ValueError: A name is not in `CONTROLS` (at the call), or as `Control.embed`.
+        TypeError: As `Control.embed`.
+        FileNotFoundError: ``scratch_dir`` is no folder (at the call).
+        OSError: The disk lacks the space.
+
+    Example:
+        >>> import tempfile
+        >>> pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+        >>> items = ControlItems(["a", "b", "c"], pictures)
+        >>> names = ["pixels_32", "pixels_32_pca_64"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, found in embed_controls(names, items, items, scratch_dir=Path(folder)):
+        ...         print(name, found.gallery.shape)
+        pixels_32 (3, 3072)
+        pixels_32_pca_64 (3, 2)
+    """
+    unknown = [name for name in names if name not in CONTROLS]
+    if unknown:
+        raise ValueError(
+            f"names holds {unknown[0]!r}; expected names among {list(CONTROLS)}: correct it, or "
+            f"make {UNTRAINED!r} with untrained() and call its embed"
+        )
+    if not scratch_dir.is_dir():
+        raise FileNotFoundError(
+            f"scratch_dir is {scratch_dir}, which is no folder; expected one for a temporary file: "
+            "make it, or pass another"
+        )
+    controls = [CONTROLS[name] for name in names]
+    return _in_turn(controls, gallery, queries, seed, scratch_dir, on_progress)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Embeds by what describes each picture by itself, kept or projected.
+
+    Attributes:
+        describe: Describes pictures.
+        described_dim: Width of a description.
+        num_components: The most that PCA keeps; None keeps the description instead.
+        unit: Whether the projection is scaled to unit length.
+    """
+
+    describe: Describe
+    described_dim: int
+    num_components: int | None = None
+    unit: bool = False
+
+    def __call__(
+        self,
+        gallery: ControlItems,
+        queries: ControlItems,
+        seed: int,
+        on_progress: OnProgress | None,
     ) -> ControlEmbeddings:
-        found = [np.empty((len(side), dim), np.float32) for side in (gallery, queries)]
-        total = len(gallery) + len(queries)
-        for side, embeddings, done in zip(
-            (gallery, queries), found, (0, len(gallery)), strict=True
-        ):
-            for rows, pictures in _blocks(side, np.arange(len(side)), done, total, on_progress):
-                embeddings[rows] = describe(pictures)
-        return ControlEmbeddings(*found)
+        progress = Progress(len(gallery) + len(queries), on_progress)
+        found = self.before_scaling(
+            self.described(gallery, progress), self.described(queries, progress), seed
+        )
+        return unit_length(found) if self.unit else found
 
-    return embed
+    def described(self, side: ControlItems, progress: Progress) -> InPassing:
+        return InPassing(side, self.describe, self.described_dim, progress)
+
+    def before_scaling(
+        self, gallery: Described, queries: Described, seed: int
+    ) -> ControlEmbeddings:
+        if self.num_components is None:
+            return ControlEmbeddings(gallery.all_rows(), queries.all_rows())
+        return project(gallery, queries, self.num_components, seed)
+
+
+def _in_turn(
+    controls: Sequence[Control],
+    gallery: ControlItems,
+    queries: ControlItems,
+    seed: int,
+    scratch_dir: Path,
+    on_progress: OnProgress | None,
+) -> Generator[tuple[str, ControlEmbeddings], None, None]:
+    num_items = len(gallery) + len(queries)
+    progress = Progress(_num_passes(controls) * num_items, on_progress)
+    described: dict[Describe, tuple[OnDisk, OnDisk]] = {}  # the gallery's, the queries'
+    unscaled: dict[_Recipe, ControlEmbeddings] = {}
+    for number, control in enumerate(controls):
+        recipe = control.embed
+        if isinstance(recipe, _Recipe):
+            if recipe.describe not in described:
+                described[recipe.describe] = (
+                    OnDisk(recipe.described(gallery, progress), scratch_dir, progress),
+                    OnDisk(recipe.described(queries, progress), scratch_dir, progress),
+                )
+            plain = replace(recipe, unit=False)
+            if plain not in unscaled:
+                unscaled[plain] = plain.before_scaling(*described[recipe.describe], seed)
+            found = unit_length(unscaled[plain]) if recipe.unit else unscaled[plain]
+        else:
+            found = recipe(gallery, queries, seed, None)
+            progress.add(num_items)
+        for embeddings in (found.gallery, found.queries):
+            embeddings.flags.writeable = False  # they may be what the next control is made from
+        yield control.name, found
+        del found
+        later = _recipes(controls[number + 1 :])
+        for describe in described.keys() - {recipe.describe for recipe in later}:
+            del described[describe]
+        for plain in unscaled.keys() - {replace(recipe, unit=False) for recipe in later}:
+            del unscaled[plain]
+
+
+def _num_passes(controls: Sequence[Control]) -> int:
+    """Gives how often all items are gone through: to be described, to be projected."""
+    recipes = _recipes(controls)
+    projections = {replace(recipe, unit=False) for recipe in recipes if recipe.num_components}
+    others = len(controls) - len(recipes)
+    return len({recipe.describe for recipe in recipes}) + len(projections) + others
+
+
+def _recipes(controls: Sequence[Control]) -> list[_Recipe]:
+    return [control.embed for control in controls if isinstance(control.embed, _Recipe)]
 
 
 def _random(
@@ -254,142 +280,45 @@ def _random(
 ) -> ControlEmbeddings:
     """Embeds by item id; the pictures are not looked at."""
     found = [random_embeddings(side.item_ids, seed) for side in (gallery, queries)]
-    if on_progress is not None:
-        on_progress(len(gallery) + len(queries), len(gallery) + len(queries))
+    Progress(len(gallery) + len(queries), on_progress).add(len(gallery) + len(queries))
     return ControlEmbeddings(*found)
-
-
-def _reduced(describe: Describe, dim: int, num_components: int, *, unit: bool = False) -> Embed:
-    """Describes every item by itself, then projects it on the gallery's principal components."""
-
-    def embed(
-        gallery: ControlItems, queries: ControlItems, seed: int, on_progress: OnProgress | None
-    ) -> ControlEmbeddings:
-        num, total = len(gallery), len(gallery) + len(queries)
-        fit_rows, other_rows = _fit_rows(gallery.item_ids, seed)
-        described = np.empty((len(fit_rows), dim), np.float64)
-        for rows, pictures in _blocks(gallery, fit_rows, 0, total, on_progress):
-            described[np.searchsorted(fit_rows, rows)] = describe(pictures)
-        components = _principal_components(described, num_components)  # [C, D]
-        offset = described.mean(axis=0) @ components.T  # [C]
-
-        def project(features: NDArray[Any]) -> Floats:
-            projected: NDArray[np.float64] = features @ components.T - offset  # [n, C]
-            if unit:
-                lengths = np.linalg.norm(projected, axis=1, keepdims=True)  # [n, 1]
-                projected /= np.where(lengths > 0, lengths, 1)  # what is 0 stays 0
-            return projected.astype(np.float32)
-
-        found = [np.empty((len(side), len(components)), np.float32) for side in (gallery, queries)]
-        found[0][fit_rows] = project(described)
-        del described
-        for rows, pictures in _blocks(gallery, other_rows, len(fit_rows), total, on_progress):
-            found[0][rows] = project(describe(pictures))
-        for rows, pictures in _blocks(queries, np.arange(len(queries)), num, total, on_progress):
-            found[1][rows] = project(describe(pictures))
-        return ControlEmbeddings(*found)
-
-    return embed
-
-
-def _fit_rows(item_ids: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives the rows that PCA is fitted on and the others: the ids decide, where there are many."""
-    keys = [hashlib.sha256(f"{seed}\x1f{item_id}".encode()).digest() for item_id in item_ids]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-    return np.sort(order[:MAX_FIT_ITEMS]), np.sort(order[MAX_FIT_ITEMS:])
-
-
-def _principal_components(described: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Gives the first principal components, ``[C, D]``, of ``[n, D]``: C is at most ``most``.
-
-    Directions in which nothing varies are left out; where all rows are the same, one component of
-    zeros stands for them. The solver is exact, and a component has the sign that makes its largest
-    loading positive (scikit-learn's rule since 1.5), so that the rows' order does not matter.
-    """
-    from sklearn.decomposition import PCA
-
-    num, dim = described.shape
-    if not np.ptp(described, axis=0).any():
-        return np.zeros((1, dim))
-    pca = PCA(
-        min(most, num - 1, dim),  # n points differ in at most n - 1 directions
-        svd_solver="covariance_eigh" if num >= dim else "full",
-        random_state=0,
-    ).fit(described)
-    varies = pca.explained_variance_ > NO_VARIANCE * pca.explained_variance_[0]
-    components: NDArray[np.float64] = pca.components_[varies]
-    return components
-
-
-def _blocks(
-    side: ControlItems,
-    rows: NDArray[np.int64],
-    done: int,
-    total: int,
-    on_progress: OnProgress | None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Gives these rows with their pictures, as many at a time as fit the memory meant for them."""
-    if not len(rows):
-        return
-    first = side.pictures[rows[:1]]
-    _check_pictures(first)
-    step = max(1, BLOCK_BYTES // first.nbytes)
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step]
-        yield block, side.pictures[block]
-        if on_progress is not None:
-            on_progress(done + start + len(block), total)
-
-
-def _check_pictures(pictures: NDArray[np.uint8]) -> None:
-    if pictures.dtype != np.uint8:
-        raise TypeError(
-            f"the pictures are {pictures.dtype}; expected uint8, not yet scaled: pass them as the "
-            "cache holds them"
-        )
-    shape = pictures.shape
-    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not shape[2]:
-        raise ValueError(
-            f"the pictures have shape {shape}; expected [n, 3, S, S]: pass one picture as "
-            "pictures[None]"
-        )
-
-
-def _averaged(pictures: NDArray[np.uint8], size_px: int) -> Floats:
-    """Averages areas: ``[n, 3, S, S] uint8 -> [n, 3, s, s] float32`` in 0..255."""
-    _check_pictures(pictures)
-    if size_px < 1:
-        raise ValueError(f"size_px is {size_px}; expected at least 1 pixel: try 32")
-    side = pictures.shape[-1]
-    edges, pixels = np.arange(size_px + 1) * side / size_px, np.arange(side)  # in source pixels
-    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = (np.clip(covered, 0, None) * size_px / side).astype(np.float32)  # [s, S]
-    averaged: Floats = weights @ pictures.astype(np.float32) @ weights.T
-    return averaged
 
 
 _pixels_8 = partial(resized_pixels, size_px=8)
 _pixels_32 = partial(resized_pixels, size_px=32)
+_HISTOGRAM = "Share of pixels in each of 16 bins of red, green and blue."
 _HOG = "Histograms of oriented gradients (64 px, 8 x 8 px cells, 12 bins, 2 x 2 blocks)"
 _ON_64 = "on the first 64 principal components of the gallery"
 _ON_256 = "on the first 256 principal components of the gallery"
-_HISTOGRAM = "Share of pixels in each of 16 bins of red, green and blue."
 
 _TABLE = (
-    Control("random", RANDOM_DIM, "Random numbers that the item's id decides.", _random),
-    Control("colour_histogram", HISTOGRAM_DIM, _HISTOGRAM, _each(colour_histogram, HISTOGRAM_DIM)),
-    Control("pixels_8", 192, "The pixels at 8 x 8.", _each(_pixels_8, 192)),
-    Control("pixels_32", 3072, "The pixels at 32 x 32.", _each(_pixels_32, 3072)),
+    Control("random", "random", RANDOM_DIM, "Random numbers that the item's id decides.", _random),
     Control(
-        "pixels_32_pca_64", 64, f"The pixels at 32 x 32, {_ON_64}.", _reduced(_pixels_32, 3072, 64)
+        "colour_histogram",
+        "colour histogram",
+        HISTOGRAM_DIM,
+        _HISTOGRAM,
+        _Recipe(colour_histogram, HISTOGRAM_DIM),
     ),
-    Control("hog", HOG_DIM, f"{_HOG}.", _each(hog, HOG_DIM)),
-    Control("hog_pca_256", 256, f"{_HOG}, {_ON_256}.", _reduced(hog, HOG_DIM, 256)),
+    Control("pixels_8", "pixels 8 x 8", 192, "The pixels at 8 x 8.", _Recipe(_pixels_8, 192)),
+    Control(
+        "pixels_32", "pixels 32 x 32", 3072, "The pixels at 32 x 32.", _Recipe(_pixels_32, 3072)
+    ),
+    Control(
+        "pixels_32_pca_64",
+        "PCA-64 of pixels",
+        64,
+        f"The pixels at 32 x 32, {_ON_64}.",
+        _Recipe(_pixels_32, 3072, 64),
+    ),
+    Control("hog", "HOG", HOG_DIM, f"{_HOG}.", _Recipe(hog, HOG_DIM)),
+    Control("hog_pca_256", "HOG + PCA-256", 256, f"{_HOG}, {_ON_256}.", _Recipe(hog, HOG_DIM, 256)),
     Control(
         "hog_pca_256_unit",
+        "HOG + PCA-256 + unit length",
         256,
         f"{_HOG}, {_ON_256}, scaled to unit length.",
-        _reduced(hog, HOG_DIM, 256, unit=True),
+        _Recipe(hog, HOG_DIM, 256, unit=True),
     ),
 )
 CONTROLS: dict[str, Control] = {control.name: control for control in _TABLE}

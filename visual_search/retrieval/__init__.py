@@ -1,14 +1,32 @@
 """Who is similar to whom, and how good is that: numpy, pandas and FAISS, never torch.
 
-===============  ==================================================================================
-``index.py``     `EmbeddingIndex`: build, search, save, load -> `SearchResult`
-``nearest.py``   exact neighbours, ties by id, out of FAISS's rounded candidates
-``device.py``    when a GPU may answer in the CPU's place
-``manifest.py``  what a saved index says about itself, and what makes it refuse to load
-``protocol.py``  who is query, who is gallery, what counts as relevant, what leaks
-``metrics.py``   the numbers, each with its formula, denominator and empty case
-``report.py``    search result + categories -> `RetrievalReport` (per query, per category, overall)
-===============  ==================================================================================
+======================  ===========================================================================
+To search
+``index.py``            `EmbeddingIndex`: build, search, save, load -> `SearchResult`
+``embeddings.py``       what embeddings and their ids must be
+``nearest.py``          exact neighbours, ties by id, out of FAISS's rounded candidates
+``device.py``           when a GPU may answer in the CPU's place
+``manifest.py``         what a saved index says about itself, and what makes it refuse to load
+To measure
+``protocol.py``         who is query, who is gallery, what counts as relevant: `Protocol`
+``protocols.py``        the protocols by name: ``gallery_query``, ``leave_one_out``, ...
+``leaks.py``            what stands on both sides: items, pixels, groups
+``near_duplicates.py``  what only looks the same, on both sides
+``measure.py``          embeddings + protocol -> neighbours -> report; what may be compared with it
+``equality.py``         which rows are equal in some columns, and how many
+``metrics.py``          the numbers, each with its formula, denominator and empty case
+``graded.py``           nDCG, where some answers are better than others
+``report.py``           `RetrievalReport` (per query, per category, overall), with intervals
+``report_files.py``     the same on disk
+To judge
+``statistics.py``       how sure a mean or a difference is
+``resampling.py``       what that draws and flips
+``standing.py``         a run against embeddings that learn nothing
+``comparability.py``    which runs may be compared
+``comparison.py``       runs side by side
+``ranking.py``          all runs, ranked
+``leaderboard.py``      that as Markdown and CSV
+======================  ===========================================================================
 
 Importing a module of this room loads neither torch nor FAISS; FAISS comes with the first index.
 """

@@ -1,6 +1,6 @@
 """Retrieval metrics: pure functions from ranked relevance to one number a query.
 
-All take the same three arguments and give ``[Q] float64``:
+All but `reference_2023` take the same three arguments and give ``[Q] float64``:
 
 * ``relevance`` ``[Q, K] bool``: is the neighbour at rank 1, 2, ..., K relevant to the query? The
   query itself is not among its neighbours.
@@ -9,6 +9,9 @@ All take the same three arguments and give ``[Q] float64``:
 
 A query with R = 0 has nothing to find. Every metric gives NaN for it, which means *left out of the
 mean and counted as left out*, so that all means of one report are over the same queries.
+
+Grades instead of bool (nDCG) are in `visual_search.retrieval.graded`; ``docs/metrics.md`` works
+examples and compares with other libraries.
 """
 
 from __future__ import annotations
@@ -44,16 +47,31 @@ DEFINITIONS: dict[str, str] = {
         "Mean of 1 / rank of the first hit, and 0 where there is no hit within the first {k}. "
         f"{LEFT_OUT}"
     ),
+    "ndcg_at_k": (
+        "Mean of DCG@{k} / ideal DCG@{k}, where DCG@{k} sums gain / log2(rank + 1) over the first "
+        "{k} and the ideal takes the {k} largest gains of the gallery. The gain is the number of "
+        "leading levels that agree with the query's; with one level it is 1 or 0. "
+        f"{LEFT_OUT} So is one whose ideal is 0."
+    ),
 }
 """One sentence a mean, with ``{k}`` to fill in: stored beside the numbers (see `definitions`)."""
+
+REFERENCE_DEFINITION = (
+    "Mean of hits / {k} within the first {k}, where the query stays in the gallery and counts as a "
+    "hit: precision@{k} with the query found by itself. No query is left out. The study of 2023 "
+    "printed the macro mean. Not comparable with any other number here."
+)
+"""The sentence of the one mean that other reports do not have (see `reference_definition`)."""
 
 
 def definitions(k: int) -> dict[str, str]:
     """Gives what each reported mean says at this ``k``: ``{"map_at_5": "Mean of AP@5 = ..."}``.
 
     Example:
-        >>> sorted(definitions(5))
-        ['hit_at_1', 'hit_at_5', 'map_at_5', 'mrr_at_5', 'precision_at_5', 'recall_at_5']
+        >>> list(definitions(5))[:4]
+        ['map_at_5', 'precision_at_5', 'recall_at_5', 'hit_at_5']
+        >>> list(definitions(5))[4:]
+        ['mrr_at_5', 'ndcg_at_5', 'hit_at_1']
         >>> definitions(5)["hit_at_1"][:56]
         'Share of the queries with at least one hit within the fi'
     """
@@ -63,6 +81,16 @@ def definitions(k: int) -> dict[str, str]:
     }
     texts.setdefault("hit_at_1", DEFINITIONS["hit_at_k"].format(k=1))
     return texts
+
+
+def reference_definition(k: int) -> str:
+    """Gives what `reference_2023` says at this ``k``.
+
+    Example:
+        >>> reference_definition(5)[:56]
+        'Mean of hits / 5 within the first 5, where the query sta'
+    """
+    return REFERENCE_DEFINITION.format(k=check_k(k))
 
 
 def average_precision_at_k(
@@ -109,7 +137,7 @@ def precision_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArra
 
     Denominator: ``k``, even where R < k, so the best possible value is then R / k. Empty case: 0
     without a hit, NaN where R = 0. Source: Manning et al. (2008), section 8.4. The study of 2023
-    printed this number, with the query counted as its own first hit, as "mAP@5".
+    printed this number, with the query counted as its own hit, as "mAP@5": `reference_2023`.
 
     Args:
         relevance: ``[Q, K] bool``, ranked.
@@ -217,6 +245,39 @@ def reciprocal_rank_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> 
     return _nan_where_empty(np.where(hits.any(axis=1), 1 / rank, 0.0), found)
 
 
+def reference_2023(relevance: Relevance, k: int) -> NDArray[np.float64]:
+    """Gives the number of the study of 2023: ``hits / k``, where the query is one of the hits.
+
+    Denominator: ``k``. The query is in the gallery and finds itself, so an item that is alone in
+    its category has 1 / k, and one of a category of m items at best min(m, k) / k: the value grows
+    with the category. Empty case: none, since a query is relevant to itself; 0 only where k items
+    of other categories, at distance 0 as well, came before it. Source: "Powering Visual Search
+    with Image Embedding" (2023), whose notebooks print the macro mean of this as "mAP@5". It holds
+    no precision at a rank, so it is no average precision: see `average_precision_at_k`.
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked, the query among its own neighbours and relevant.
+        k: Ranks that count.
+
+    Returns:
+        ``[Q] float64`` in [0, 1].
+
+    Raises:
+        TypeError: ``relevance`` is not bool, or ``k`` no integer.
+        ValueError: A shape is wrong, or ``k`` is outside 1..K.
+
+    Example:
+        The only necktie of a gallery finds itself and nothing else; an item of a category of three
+        finds all of them.
+
+        >>> relevance = np.array([[1, 0, 0, 0, 0], [1, 1, 1, 0, 0]], dtype=bool)
+        >>> reference_2023(relevance, k=5)
+        array([0.2, 0.6])
+    """
+    hits = _first(relevance, k)  # [Q, k]
+    return np.asarray(hits.sum(axis=1) / hits.shape[1], dtype=np.float64)
+
+
 def check_k(k: int) -> int:
     """Gives ``k`` as a plain int.
 
@@ -239,30 +300,41 @@ def check_k(k: int) -> int:
     return number
 
 
-def _checked(
-    relevance: Relevance, num_relevant: Counts, k: int
-) -> tuple[Relevance, NDArray[np.float64]]:
-    """Gives the first k ranks (``[Q, k] bool``) and R (``[Q] float64``) after the door's checks."""
-    k = check_k(k)
-    relevance, num_relevant = np.asarray(relevance), np.asarray(num_relevant)
+def _first(relevance: Relevance, k: int) -> Relevance:
+    """Gives the first k ranks (``[Q, k] bool``) after the door's checks."""
+    k, relevance = check_k(k), np.asarray(relevance)
     if relevance.dtype != np.bool_:
         raise TypeError(
             f"relevance has dtype {relevance.dtype}; expected bool: compare categories, "
             "do not pass distances or scores"
         )
-    if not np.issubdtype(num_relevant.dtype, np.integer):
-        raise TypeError(
-            f"num_relevant has dtype {num_relevant.dtype}; expected an integer count a query"
-        )
-    if relevance.ndim != 2 or num_relevant.shape != relevance.shape[:1]:
+    if relevance.ndim != 2:
         raise ValueError(
-            f"relevance has shape {relevance.shape} and num_relevant {num_relevant.shape}; "
-            "expected [Q, K] and [Q]: one row and one count a query"
+            f"relevance has shape {relevance.shape}; expected [Q, K]: one row a query, one column "
+            "a rank"
         )
     if k > relevance.shape[1]:
         raise ValueError(
             f"k is {k}, but relevance holds {relevance.shape[1]} rank(s); search with k={k} first"
         )
+    return relevance[:, :k]
+
+
+def _checked(
+    relevance: Relevance, num_relevant: Counts, k: int
+) -> tuple[Relevance, NDArray[np.float64]]:
+    """Gives the first k ranks (``[Q, k] bool``) and R (``[Q] float64``) after the door's checks."""
+    hits, num_relevant = _first(relevance, k), np.asarray(num_relevant)
+    if not np.issubdtype(num_relevant.dtype, np.integer):
+        raise TypeError(
+            f"num_relevant has dtype {num_relevant.dtype}; expected an integer count a query"
+        )
+    if num_relevant.shape != hits.shape[:1]:
+        raise ValueError(
+            f"relevance has {len(hits)} row(s) and num_relevant shape {num_relevant.shape}; "
+            "expected [Q, K] and [Q]: one row and one count a query"
+        )
+    relevance = np.asarray(relevance)
     impossible = np.flatnonzero(num_relevant < relevance.sum(axis=1))
     if len(impossible):  # also catches R < 0
         row = int(impossible[0])
@@ -271,7 +343,7 @@ def _checked(
             f"{int(relevance[row].sum())} hit(s); expected at least as many as hits: count R over "
             "the whole gallery, and exclude the query from both"
         )
-    return relevance[:, :k], num_relevant.astype(np.float64)
+    return hits, num_relevant.astype(np.float64)
 
 
 def _nan_where_empty(

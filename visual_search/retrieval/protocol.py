@@ -1,4 +1,4 @@
-"""Who is query, who is gallery, what counts as relevant, and what leaks from one to the other.
+"""Who is query, who is gallery, and what counts as relevant.
 
 A table is a catalogue's: one row an item, with the text columns ``item_id``, ``category``,
 ``group`` and ``split``. Rows are its row numbers, 0..n-1.
@@ -6,16 +6,24 @@ A table is a catalogue's: one row an item, with the text columns ``item_id``, ``
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-RELEVANCE_RULE = "A gallery item is relevant to a query when both have the same category."
+from visual_search.retrieval.metrics import check_k
+
+Rows: TypeAlias = NDArray[np.int64]
+Exclude = Literal["item", "group", "nothing"]
+OnLeak = Literal["error", "drop", "allow"]
+
 EXCLUSION_RULE = (
     "The query is excluded from its own neighbours, and from R, by its item id: never by rank or "
     "by zero distance."
@@ -77,7 +85,7 @@ def select_gallery(
     *,
     splits: Sequence[str] = ("train",),
     kind: Literal["per_category", "random"] = "per_category",
-    max_per_category: int = MAX_PER_CATEGORY,
+    max_per_category: int | None = MAX_PER_CATEGORY,
     num_items: int | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
@@ -88,7 +96,7 @@ def select_gallery(
         splits: Where the items come from; see `gallery_splits`.
         kind: ``per_category`` takes at most ``max_per_category`` items of each category,
             ``random`` takes ``num_items`` whatever their category.
-        max_per_category: For ``per_category``.
+        max_per_category: For ``per_category``; None takes all.
         num_items: For ``random``.
         seed: Another seed chooses other items. Items that are added to the catalogue displace only
             those that they come before in the `stable_order`.
@@ -109,7 +117,7 @@ def select_gallery(
         >>> select_gallery(table, max_per_category=1)
         array([1, 2])
     """
-    _check_columns(table, ("item_id", "category", "split"))
+    check_columns(table, ("item_id", "category", "split"))
     splits = [splits] if isinstance(splits, str) else list(splits)
     rows = np.flatnonzero(table["split"].isin(splits).to_numpy())  # [n]
     if not len(rows):
@@ -117,10 +125,11 @@ def select_gallery(
     ids = table["item_id"].to_numpy(dtype=object)[rows]
     shuffled = rows[stable_order(ids.tolist(), seed)]  # [n]
     if kind == "per_category":
-        if max_per_category < 1:
+        most = len(rows) if max_per_category is None else max_per_category
+        if most < 1:
             raise ValueError(f"max_per_category is {max_per_category}; expected at least 1")
         categories = table["category"].iloc[shuffled]
-        chosen = shuffled[(categories.groupby(categories).cumcount() < max_per_category).to_numpy()]
+        chosen = shuffled[(categories.groupby(categories).cumcount() < most).to_numpy()]
     elif kind == "random":
         if num_items is None or not 1 <= num_items <= len(rows):
             raise ValueError(
@@ -143,115 +152,209 @@ def select_queries(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
         >>> select_queries(pd.DataFrame({"split": ["train", "val", "val"]}), "val")
         array([1, 2])
     """
-    _check_columns(table, ("split",))
+    check_columns(table, ("split",))
     rows = np.flatnonzero((table["split"] == split).to_numpy()).astype(np.int64)
     if not len(rows):
         raise ValueError(_no_items(table, f"the query split {split!r}"))
     return rows
 
 
-def relevant(
-    query_categories: Sequence[str] | NDArray[np.object_],
-    neighbour_categories: NDArray[np.object_],
-) -> NDArray[np.bool_]:
-    """Says which neighbours have their query's category (``[Q] and [Q, K] -> [Q, K] bool``).
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Who asks whom: rows of the catalogue's table.
 
-    Example:
-        >>> relevant(["hat"], np.array([["hat", "shoe"]], dtype=object))
-        array([[ True, False]])
+    Attributes:
+        gallery_rows: ``[N] int64``, ascending.
+        query_rows: ``[Q] int64``, ascending.
+        apart_from: ``[n] int64``: rows that neither side may share anything with, such as the
+            training items under cold start; empty where a protocol asks for nothing of the kind.
     """
-    queries = np.array([*query_categories, None], dtype=object)[:-1]  # [Q]
-    return np.asarray(neighbour_categories == queries[:, None], dtype=np.bool_)
+
+    gallery_rows: Rows
+    query_rows: Rows
+    apart_from: Rows = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
-def count_relevant(
-    query_ids: Sequence[str],
-    query_categories: Sequence[str],
-    gallery_ids: Sequence[str],
-    gallery_categories: Sequence[str],
-) -> NDArray[np.int64]:
-    """Counts R: the gallery items of the query's category, the query itself excluded by id.
-
-    Returns:
-        ``[Q] int64``.
-
-    Example:
-        >>> count_relevant(["a", "x"], ["hat", "hat"], ["a", "b"], ["hat", "hat"]).tolist()
-        [1, 2]
-    """
-    totals = pd.Series(list(gallery_categories), dtype=object).value_counts().to_dict()
-    category_of = dict(zip(gallery_ids, gallery_categories, strict=True))
-    return np.array(
-        [
-            totals.get(category, 0) - (category_of.get(query_id) == category)
-            for query_id, category in zip(query_ids, query_categories, strict=True)
-        ],
-        dtype=np.int64,
-    )
+Select: TypeAlias = Callable[[pd.DataFrame, str], Selection]
 
 
 @dataclass(frozen=True)
-class Leaks:
-    """What queries and gallery share.
+class Protocol:
+    """The rules of one measurement; `visual_search.retrieval.protocols` builds them by name.
 
     Attributes:
-        num_same_items: Queries whose item is in the gallery. Within one split that is leave-one-out
-            and fine, since a query is excluded by id; they are listed in ``num_pairs`` only
-            where the splits differ.
-        num_pairs: Pairs of a query and a gallery item from different splits with one group (a
-            board, a product): what the split should have kept together.
-        pairs: The first of them, as (query id, gallery id, group), sorted.
-    """
-
-    num_same_items: int
-    num_pairs: int
-    pairs: tuple[tuple[str, str, str], ...]
-
-    def __bool__(self) -> bool:
-        return self.num_pairs > 0
-
-
-def find_leaks(gallery: pd.DataFrame, queries: pd.DataFrame, *, max_listed: int = 100) -> Leaks:
-    """Looks for groups that stand on both sides although the splits should keep them apart.
-
-    Args:
-        gallery: Rows of a table with ``item_id``, ``group`` and ``split``.
-        queries: The same for the queries.
-        max_listed: Pairs to list; all are counted.
+        name: Such as ``gallery_query``.
+        question: Who asks whom, in one sentence.
+        k: How deep one looks.
+        select: ``(table, split) -> Selection``: the sides, where ``split`` asks.
+        relevance: Columns: a gallery item is relevant to a query when both have the same value in
+            every one of them. An empty value equals nothing.
+        hierarchy: Columns from coarse to fine that grade relevance for nDCG: the number of leading
+            ones that agree. None of them: nDCG is binary, by ``relevance``.
+        report_by: Columns that the table is broken down by, and that macro means average over. None
+            of them: ``relevance``, or the category where that is by group.
+        restrict_to: Columns: only gallery items with the query's values are searched.
+        exclude: What is left out of a query's neighbours and of R: its own ``item`` (by id), its
+            whole ``group``, or ``nothing`` (the rule of 2023, which counts the query).
+        on_leak: What a leak between the sides does: ``error``, ``drop`` the queries, or ``allow``.
 
     Raises:
-        ValueError: A column is missing.
+        TypeError: ``k`` is no integer.
+        ValueError: A setting has another value than those above, or relevance is by group and the
+            query's group is excluded.
+    """
+
+    name: str
+    question: str
+    k: int
+    select: Select
+    relevance: tuple[str, ...] = ("category",)
+    hierarchy: tuple[str, ...] = ()
+    report_by: tuple[str, ...] = ()
+    restrict_to: tuple[str, ...] = ()
+    exclude: Exclude = "item"
+    on_leak: OnLeak = "error"
+
+    def __post_init__(self) -> None:
+        check_k(self.k)
+        for name, value, choices in (
+            ("exclude", self.exclude, get_args(Exclude)),
+            ("on_leak", self.on_leak, get_args(OnLeak)),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"protocol.{name} is {value!r}; expected one of {', '.join(choices)}: "
+                    "choose one"
+                )
+        if not self.relevance:
+            raise ValueError(
+                "protocol.relevance is empty; expected at least one column: [category] is usual"
+            )
+        if "group" in self.relevance and self.exclude == "group":
+            raise ValueError(
+                f"protocol.relevance is {list(self.relevance)} and protocol.exclude 'group': all "
+                "that is relevant is left out; expected protocol.exclude=item with relevance by "
+                "group"
+            )
+        if not self.report_by:
+            by_group = "group" in self.relevance  # thousands of them, of a few items each
+            object.__setattr__(self, "report_by", ("category",) if by_group else self.relevance)
+
+    @property
+    def counts_the_query(self) -> bool:
+        """Whether a query is among its own neighbours, as in the study of 2023."""
+        return self.exclude == "nothing"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the rules look at."""
+        named = (*self.relevance, *self.hierarchy, *self.report_by, *self.restrict_to)
+        return tuple(dict.fromkeys(named))
+
+    def rules(self) -> dict[str, Any]:
+        """Gives what decides a number once the sides are chosen, as plain values."""
+        return {
+            "name": self.name,
+            "k": self.k,
+            "relevance": list(self.relevance),
+            "hierarchy": list(self.hierarchy),
+            "report_by": list(self.report_by),
+            "restrict_to": list(self.restrict_to),
+            "exclude": self.exclude,
+        }
+
+    def sentences(self) -> dict[str, str]:
+        """Gives the rules in words, to stand beside the numbers."""
+        equal = " and ".join(self.relevance)
+        excluded = {
+            "item": EXCLUSION_RULE,
+            "group": "The query's whole group is excluded from its neighbours, and from R.",
+            "nothing": "The query stays in the gallery and counts as its own hit.",
+        }
+        sentences = {
+            "question": self.question,
+            "relevance": f"A gallery item is relevant to a query when both have the same {equal}.",
+            "self_exclusion": excluded[self.exclude],
+            "ties": TIE_RULE,
+        }
+        if self.restrict_to:
+            same = " and ".join(self.restrict_to)
+            sentences["restriction"] = f"Only gallery items of the query's {same} are searched."
+        if self.hierarchy:
+            levels = ", ".join(self.hierarchy)
+            sentences["grades"] = f"An item's grade counts the leading levels that agree: {levels}."
+        return sentences
+
+    def choose(self, table: pd.DataFrame, split: str) -> Selection:
+        """Chooses the sides, and checks that the table has what the rules look at.
+
+        Args:
+            table: The catalogue's table, splits assigned.
+            split: The split that asks.
+
+        Raises:
+            ValueError: A column is missing, or a side is empty.
+        """
+        check_columns(table, self.columns)
+        selection = self.select(table, split)
+        for side, rows in (("gallery", selection.gallery_rows), ("queries", selection.query_rows)):
+            if not len(rows):
+                raise ValueError(
+                    f"protocol {self.name!r} finds no item for the {side} (asking split {split!r}, "
+                    f"{len(table)} items); expected at least one: look at the protocol's settings "
+                    "and at the catalogue's splits and columns"
+                )
+        return selection
+
+
+def labels(table: pd.DataFrame, rows: Rows, columns: Sequence[str]) -> NDArray[np.object_]:
+    """Gives one label a row, the columns' values joined by " / "; empty where any of them is.
+
+    Rows with the same label are equal in every column: of several columns, a slash that stands
+    alone within a value is doubled.
+
+    Returns:
+        ``[n] object`` of str.
 
     Example:
-        >>> columns = ["item_id", "group", "split"]
-        >>> gallery = pd.DataFrame([["a", "board-1", "train"]], columns=columns)
-        >>> queries = pd.DataFrame([["b", "board-1", "test"]], columns=columns)
-        >>> find_leaks(gallery, queries)
-        Leaks(num_same_items=0, num_pairs=1, pairs=(('b', 'a', 'board-1'),))
+        >>> table = pd.DataFrame({"category": ["hat", "shoe"], "colour": ["red", ""]})
+        >>> labels(table, np.array([0, 1]), ["category", "colour"]).tolist()
+        ['hat / red', '']
+        >>> slashes = pd.DataFrame({"a": ["x / y", "x"], "b": ["z", "y / z"]})
+        >>> labels(slashes, np.array([0, 1]), ["a", "b"]).tolist()
+        ['x // y / z', 'x / y // z']
     """
-    needed = ("item_id", "group", "split")
-    for table in (gallery, queries):
-        _check_columns(table, needed)
-    members: dict[str, list[tuple[str, str]]] = {}  # group -> (gallery id, split)
-    for item_id, group, split in gallery[list(needed)].itertuples(index=False, name=None):
-        members.setdefault(group, []).append((item_id, split))
-    num_pairs = 0
-    pairs: list[tuple[str, str, str]] = []
-    rows = sorted(queries[list(needed)].itertuples(index=False, name=None))
-    for item_id, group, split in rows:
-        found = sorted(other for other, where in members.get(group, ()) if where != split)
-        num_pairs += len(found)
-        pairs += [(item_id, other, group) for other in found[: max_listed - len(pairs)]]
-    same_items = set(gallery["item_id"]) & set(queries["item_id"])
-    return Leaks(len(same_items), num_pairs, tuple(pairs))
+    values = [table[column].to_numpy(dtype=object)[rows].tolist() for column in columns]
+    if len(columns) > 1:
+        alone = re.compile(r"(?<![^ ])(/+)(?![^ ])")  # between spaces or at an end
+        values = [[alone.sub(r"\1\1", value) for value in column] for column in values]
+    joined = [" / ".join(parts) if all(parts) else "" for parts in zip(*values, strict=True)]
+    return np.array([*joined, None], dtype=object)[:-1]
 
 
-def _check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
+def fingerprint(*parts: Sequence[str]) -> str:
+    """Gives a SHA-256 (hex) of lists of texts, order and lengths included.
+
+    Example:
+        >>> fingerprint(["a", "b"]) == fingerprint(["ab"])
+        False
+    """
+    return hashlib.sha256(json.dumps([list(part) for part in parts]).encode()).hexdigest()
+
+
+def check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuses a table without one of these columns.
+
+    Raises:
+        ValueError: Names the missing ones, what the table has, and the nearest name.
+    """
     missing = [column for column in needed if column not in table.columns]
     if missing:
+        close = difflib.get_close_matches(missing[0], list(table.columns), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"the table lacks the column(s) {missing}; expected {list(needed)}: pass a catalogue's "
-            "table"
+            f"the table lacks the column(s) {missing}; it has {list(table.columns)}: name columns "
+            f"of the catalogue{hint}"
         )
 
 

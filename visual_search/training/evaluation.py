@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
 from visual_search.retrieval.device import Device
-from visual_search.retrieval.index import EmbeddingIndex, SearchResult
-from visual_search.retrieval.report import RetrievalReport, evaluate_retrieval
+from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.retrieval.measure import Neighbours, find_neighbours, score
+from visual_search.retrieval.protocol import Protocol
+from visual_search.retrieval.report import RetrievalReport
+from visual_search.training.floors import Floor
 from visual_search.training.module import as_numpy
 from visual_search.training.processes import gather
+from visual_search.training.sides import Sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -32,26 +36,43 @@ class Evaluation:
     Attributes:
         split: The split that asked: ``val`` or ``test``.
         epoch: Epochs trained so far.
-        gallery_rows: Catalogue rows of the gallery, ``[N] int64``.
-        query_rows: Catalogue rows of the queries, ``[Q] int64``.
+        protocol: The rules.
+        sides: Who asked whom, and what leaked.
         gallery_embeddings: ``[N, D] float32``.
         query_embeddings: ``[Q, D] float32``.
         index: The gallery's index; row i is ``gallery_rows[i]``.
-        neighbours: The k nearest of each query.
+        neighbours: The first k of each query.
         report: The numbers.
         seconds_per_item: Time of the embedding pass over the gallery.
+        floors: What embeddings that learn nothing reach on the same sides; empty during training.
     """
 
     split: str
     epoch: int
-    gallery_rows: NDArray[np.int64]
-    query_rows: NDArray[np.int64]
+    protocol: Protocol
+    sides: Sides
     gallery_embeddings: NDArray[np.float32]
     query_embeddings: NDArray[np.float32]
     index: EmbeddingIndex
-    neighbours: SearchResult
+    neighbours: Neighbours
     report: RetrievalReport
     seconds_per_item: float
+    floors: tuple[Floor, ...] = ()
+
+    @property
+    def gallery_rows(self) -> NDArray[np.int64]:
+        """Catalogue rows of the gallery, ``[N] int64``."""
+        return self.sides.selection.gallery_rows
+
+    @property
+    def query_rows(self) -> NDArray[np.int64]:
+        """Catalogue rows of the queries, ``[Q] int64``."""
+        return self.sides.selection.query_rows
+
+    def found_rows(self, query: int) -> NDArray[np.int64]:
+        """Catalogue rows of what one query found, the nearest first, ``[<= k] int64``."""
+        count = int(self.neighbours.num_found[query])
+        return self.gallery_rows[self.neighbours.positions[query, :count]]
 
 
 def embed_rows(
@@ -84,50 +105,46 @@ def embed_rows(
 
 def evaluate_embeddings(
     catalog: Catalog,
+    protocol: Protocol,
+    sides: Sides,
     *,
     split: str,
     epoch: int,
-    gallery_rows: NDArray[np.int64],
     gallery_embeddings: NDArray[np.float32],
-    query_rows: NDArray[np.int64],
     query_embeddings: NDArray[np.float32],
-    k: int,
     index_device: Device,
     seconds_per_item: float,
 ) -> Evaluation:
     """Builds the index, asks it every query, and measures the answers."""
-    ids = catalog.table["item_id"].to_numpy()
-    categories = catalog.table["category"].to_numpy()
+    selection = sides.selection
+    ids = catalog.table["item_id"].to_numpy()[selection.gallery_rows]
+    categories = catalog.table["category"].to_numpy()[selection.gallery_rows]
     index = EmbeddingIndex.build(
         gallery_embeddings,
-        list(ids[gallery_rows]),
+        list(ids),
         device=index_device,
-        columns={"category": list(categories[gallery_rows])},
+        columns={"category": list(categories)},
     )
-    neighbours = index.search(query_embeddings, k, exclude_ids=list(ids[query_rows]))
-    report = evaluate_retrieval(
-        neighbours,
-        query_categories=list(categories[query_rows]),
-        gallery_categories=list(categories[gallery_rows]),
-        gallery_ids=list(ids[gallery_rows]),
-        k=k,
-    )
+    neighbours = find_neighbours(index, catalog.table, protocol, selection, query_embeddings)
     return Evaluation(
         split=split,
         epoch=epoch,
-        gallery_rows=gallery_rows,
-        query_rows=query_rows,
+        protocol=protocol,
+        sides=sides,
         gallery_embeddings=gallery_embeddings,
         query_embeddings=query_embeddings,
         index=index,
         neighbours=neighbours,
-        report=report,
+        report=score(catalog.table, protocol, selection, neighbours),
         seconds_per_item=seconds_per_item,
     )
 
 
 def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> None:
-    """Writes ``gallery.npy`` and ``queries.npy`` (``[n, D] float32``) and their items (Parquet)."""
+    """Writes ``gallery.npy`` and ``queries.npy`` (``[n, D] float32``) and their items (Parquet).
+
+    ``content_key`` tells which picture was embedded, whatever its name.
+    """
     parts = {
         "gallery": (evaluation.gallery_rows, evaluation.gallery_embeddings),
         "queries": (evaluation.query_rows, evaluation.query_embeddings),
@@ -135,5 +152,7 @@ def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> N
     for name, (rows, embeddings) in parts.items():
         with atomic_path(folder / f"{name}.npy") as temporary:
             np.save(temporary, embeddings)
+        table = catalog.take(rows).table
+        keys = catalog.source.content_keys(table["image"].tolist())
         with atomic_path(folder / f"{name}.parquet") as temporary:
-            catalog.take(rows).table.to_parquet(temporary, index=False)
+            table.assign(content_key=keys).to_parquet(temporary, index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning import Trainer
@@ -13,6 +14,11 @@ from numpy.typing import NDArray
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.splits import stable_unit
 from visual_search.views.figures import figure_to_array, save_figure
+from visual_search.views.picture_grids import SearchRow
+
+if TYPE_CHECKING:
+    from visual_search.catalog.cache import Pictures
+    from visual_search.training.evaluation import Evaluation
 
 
 def draws(trainer: Trainer) -> bool:
@@ -63,3 +69,24 @@ def fixed_rows(
         for rank, row in enumerate(members)
     )
     return np.array(sorted(row for _, _, row in ranked[:num_items]), dtype=np.int64)
+
+
+def search_row(
+    catalog: Catalog, pictures: Pictures, evaluation: Evaluation, query: int
+) -> SearchRow:
+    """Gives one query of an evaluation and what was found for it, with pictures."""
+    table = catalog.table
+    row = int(evaluation.query_rows[query])
+    found = evaluation.found_rows(query)
+    answered = evaluation.report.per_query.iloc[query]
+    return SearchRow(
+        query_image=pictures[[row]][0],
+        query_label=str(table["item_id"].iat[row]),
+        query_category=str(answered["category"]),
+        neighbour_images=pictures[found],
+        neighbour_labels=table["item_id"].to_numpy()[found].tolist(),
+        neighbour_categories=list(answered["neighbour_categories"]),
+        squared_distances=evaluation.neighbours.squared_distances[query, : len(found)],
+        correct=np.asarray(answered["neighbour_relevant"], dtype=np.bool_),
+        score=float(answered[evaluation.report.summary["headline"]["column"]]),
+    )

@@ -15,14 +15,30 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
+from visual_search.views.chart_rows import (
+    NAME_COLUMNS,
+    best_first,
+    chart_page,
+    check_columns,
+    check_fractions,
+    check_intervals,
+    fraction_axis,
+    horizontal_axes,
+    names_width_in,
+    number_cell,
+    plural,
+    whisker,
+)
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, axes_in_inches, new_figure
 from visual_search.views.style import (
     BAR,
+    BAR_PALE,
+    FLOOR_MARK,
     INK,
     MACRO,
     MICRO,
     MUTED,
-    RULE,
+    PAPER,
     alphabetical,
     bold,
     metric_title,
@@ -34,9 +50,6 @@ from visual_search.views.style import (
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAME_COLUMNS = 28  # longer category names are cut
-_CHARACTER_IN = 0.079  # the width of a character at 10 points
-
 
 def category_bars(
     per_category: pd.DataFrame,
@@ -45,6 +58,10 @@ def category_bars(
     micro: float,
     macro: float,
     title: str | None = None,
+    whiskers: bool = True,
+    floors: pd.DataFrame | None = None,
+    floor: str | None = None,
+    floor_title: str | None = None,
 ) -> Figure:
     """Gives a bar chart of one metric by category, best at the top, with both overall means.
 
@@ -53,89 +70,146 @@ def category_bars(
 
     Args:
         per_category: Columns ``category``, ``num_gallery``, ``num_queries`` and ``metric``; where
-            there is ``num_queries_scored`` it is shown instead of ``num_queries``.
+            there is ``num_queries_scored`` it is shown instead of ``num_queries``. Columns
+            ``headline_low`` and ``headline_high`` (in [0, 1], NaN where there is none) become
+            whiskers; bars whose ``few_queries`` is true are pale.
         metric: The column to draw, such as "map_at_5"; values in [0, 1] or NaN.
         micro: The mean over queries, in [0, 1] or NaN.
         macro: The mean over categories, in [0, 1] or NaN.
         title: Replaces "mAP@5 by category".
+        whiskers: False where ``metric`` is not the headline, whose intervals the table holds.
+        floors: ``category`` and one column a floor with its mean of the same metric; a category
+            that it lacks gets no mark.
+        floor: The column of ``floors`` that is marked on each row, usually the best.
+        floor_title: The floor's name in print; without it the column's.
 
     Raises:
-        ValueError: A column is missing, there is no category, or a value lies outside [0, 1].
+        ValueError: A column is missing, there is no category, a value lies outside [0, 1], an
+            interval ends below its start, only one of ``floors`` and ``floor`` is given, or
+            ``floors`` holds a category twice.
     """
     queries_column = "num_queries_scored" if "num_queries_scored" in per_category else "num_queries"
-    for column in ("category", "num_gallery", queries_column, metric):
-        if column not in per_category:
-            raise ValueError(
-                f"per_category has no column {column!r}, only {list(per_category.columns)}; "
-                "give the table of a retrieval report, or another metric."
-            )
-    if len(per_category) == 0:
-        raise ValueError(
-            "per_category has 0 rows, expected one a category; check that there are queries."
-        )
-    values = per_category[metric].to_numpy(dtype=np.float64)
-    checked = np.append(values, [micro, macro])
-    outside = checked[(checked < 0) | (checked > 1) | np.isinf(checked)]
-    if len(outside):
-        raise ValueError(
-            f"{metric} has the value {outside[0]}, expected values in [0, 1] (or NaN where no "
-            "query was scored); draw metrics that are fractions."
-        )
+    needed = ("category", "num_gallery", queries_column, metric)
+    remedy = "give the table of a retrieval report, or another metric"
+    check_columns(per_category, needed, "per_category", remedy)
     names = [str(name) for name in per_category["category"]]
-    order = sorted(
-        range(len(names)),
-        key=lambda i: (math.isnan(values[i]), -np.nan_to_num(values[i]), names[i].casefold()),
-    )
-    rows = [
-        (
-            names[i],
-            float(values[i]),
-            int(per_category[queries_column].iloc[i]),
-            int(per_category["num_gallery"].iloc[i]),
-        )
-        for i in order
-    ]
+    values = check_fractions(per_category[metric], metric)
+    check_fractions([micro, macro], metric)
+    low, high = _headline_intervals(per_category, names, whiskers)
+    marks = _floor_values(floors, floor)
+    few = [bool(each) for each in per_category.get("few_queries", [False] * len(names))]
+    queries = [int(number) for number in per_category[queries_column]]
+    gallery = [int(number) for number in per_category["num_gallery"]]
+    order = best_first(names, values)
+
     written = metric_title(metric)
-    num_queries = sum(row[2] for row in rows)
     scored = "scored queries" if queries_column == "num_queries_scored" else "queries"
+    has_whiskers = not np.isnan(low).all()
+    notes = [
+        f"{len(names)} {plural(len(names), 'category', 'categories')}, {sum(queries):,} {scored}; "
+        "micro: mean over queries, macro: mean over categories"
+        + ("; whiskers: 95\u00a0% intervals" if has_whiskers else "")
+    ]
+    legend = []
+    if marks is not None:
+        called = one_line(floor_title or str(floor), 60)
+        legend.append(("d", FLOOR_MARK, f"{called}, which learns nothing (floor)"))
+    if any(few):
+        legend.append(("s", BAR_PALE, "few: fewer than 20 scored queries, the mean says little"))
     with quiet_style():
-        shown = [one_line(row[0], _NAME_COLUMNS) for row in rows]
-        left = MARGIN_IN + _names_width_in(shown)
-        bar_in, plot_in, header_in = 0.27, 5.2, HEADER_IN + 0.42
-        height = header_in + bar_in * len(rows) + 0.65
-        figure = new_figure(
-            max(left + plot_in + 1.9 + MARGIN_IN, 8.0),
-            height,
+        shown = [one_line(names[i], NAME_COLUMNS) for i in order]
+        left = MARGIN_IN + names_width_in(shown)
+        bar_in, plot_in = 0.27, 5.2
+        columns = _columns_in(has_whiskers or marks is not None, marks is not None, any(few))
+        figure, header_in = chart_page(
+            max(left + plot_in + columns["gallery"] + 0.1 + MARGIN_IN, 8.0),
+            0.42 + bar_in * len(names) + 0.65,
             title or f"{written} by category",
-            f"{len(rows)} {_plural(len(rows), 'category', 'categories')}, "
-            f"{num_queries:,} {scored}; "
-            "micro: mean over queries, macro: mean over categories",
+            notes,
+            legend,
         )
-        axes = axes_in_inches(figure, left, header_in, plot_in, bar_in * len(rows))
-        _horizontal_axes(axes, shown, limit=1.0)
-        axes.set_xticks(np.linspace(0, 1, 6))
-        axes.set_xlabel(f"{written} (0 to 1, higher is better)", fontsize=9.5)
-        # the numbers stand in columns right of the plot; a bar of 1.0 leaves room for its value
-        beyond = 1 + 0.45 / plot_in
-        queries_x, gallery_x = beyond + 0.6 / plot_in, beyond + 1.35 / plot_in
-        for y, (_, value, queries, gallery) in enumerate(rows):
+        axes = axes_in_inches(figure, left, header_in + 0.42, plot_in, bar_in * len(names))
+        horizontal_axes(axes, shown, limit=1.0)
+        fraction_axis(axes, written)
+        # the numbers stand in columns right of the plot
+        at = {column: 1 + inches / plot_in for column, inches in columns.items()}
+        for y, i in enumerate(order):
+            value = float(values[i])
             if math.isnan(value):
                 axes.text(0.008, y, "no scored query", va="center", fontsize=9, color=MUTED)
             else:
-                axes.barh(y, value, height=0.7, color=BAR)
-                axes.text(
-                    value + 0.008, y, f"{value:.3f}", va="center", fontsize=9.5, zorder=4,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+                axes.barh(y, value, height=0.7, color=BAR_PALE if few[i] else BAR)
+                whisker(axes, y, float(low[i]), float(high[i]))
+                if "mean" in at:
+                    number_cell(axes, at["mean"], y, f"{value:.3f}", color=INK, fontsize=9.5)
+                else:
+                    axes.text(
+                        value + 0.008, y, f"{value:.3f}", va="center", fontsize=9.5, zorder=4,
+                        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
+                    )  # fmt: skip
+            mark = math.nan if marks is None else marks.get(names[i], math.nan)
+            if not math.isnan(mark):
+                axes.plot(
+                    [mark], [y], linestyle="none", marker="d", markersize=7, color=FLOOR_MARK,
+                    markeredgecolor=INK, markeredgewidth=0.8, clip_on=False, zorder=5,
+                    label="_floor",
                 )  # fmt: skip
-            small: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": 9, "color": MUTED}
-            axes.text(queries_x, y, f"{queries:,}", **small)
-            axes.text(gallery_x, y, f"{gallery:,}", **small)
-        top = -0.62
-        small = {"va": "bottom", "ha": "right", "fontsize": 9, "color": MUTED}
-        axes.text(queries_x, top, "n queries", **small)
-        axes.text(gallery_x, top, "n gallery", **small)
-        _mean_lines(axes, micro, macro, len(rows))
+                number_cell(axes, at["floor"], y, f"{mark:.3f}")
+            number_cell(axes, at["queries"], y, f"{queries[i]:,}")
+            if few[i]:
+                number_cell(axes, at["queries"] + 0.06 / plot_in, y, "few", ha="left")
+            number_cell(axes, at["gallery"], y, f"{gallery[i]:,}")
+        for column, x in at.items():
+            head = column if column in ("mean", "floor") else f"n {column}"
+            number_cell(axes, x, -0.62, head, va="bottom")
+        _mean_lines(axes, micro, macro, len(names))
     return show_literally(figure)
+
+
+def _headline_intervals(
+    per_category: pd.DataFrame, names: list[str], wanted: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gives low and high ends ``[N] float64``; all NaN where the table has none."""
+    if not wanted or not {"headline_low", "headline_high"} <= set(per_category.columns):
+        none = np.full(len(names), np.nan)
+        return none, none
+    low = check_fractions(per_category["headline_low"], "headline_low")
+    high = check_fractions(per_category["headline_high"], "headline_high")
+    check_intervals(low, high, names)
+    return low, high
+
+
+def _floor_values(floors: pd.DataFrame | None, floor: str | None) -> dict[str, float] | None:
+    """Gives the marked floor's mean by category."""
+    if floors is None and floor is None:
+        return None
+    if floors is None or floor is None:
+        missing, given = ("floors", "floor") if floors is None else ("floor", "floors")
+        raise ValueError(
+            f"{missing} is None although {given} is given, expected both; give the table of floors "
+            "and the name of its column to mark."
+        )
+    check_columns(floors, ("category", floor), "floors", "mark one of its columns")
+    values = check_fractions(floors[floor], floor)
+    names = [str(name) for name in floors["category"]]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"floors holds the category {twice!r} more than once, expected one row each; give the "
+            "means by category."
+        )
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _columns_in(with_mean: bool, with_floor: bool, with_few: bool) -> dict[str, float]:
+    """Gives where the columns beside the bars end, in inches from the plot's right edge."""
+    # without a column of means, a bar of 1.0 leaves room for the value that stands at its end
+    columns = {"mean": 0.55} if with_mean else {}
+    if with_floor:
+        columns["floor"] = 1.1
+    columns["queries"] = max(columns.values(), default=0.3) + 0.75
+    columns["gallery"] = columns["queries"] + (1.0 if with_few else 0.75)
+    return columns
 
 
 def _mean_lines(axes: Axes, micro: float, macro: float, num_rows: int) -> None:
@@ -193,8 +267,8 @@ def class_distribution(
             f"the sets {list(counts)} hold no category, expected at least one; check the catalogue."
         )
     with quiet_style():
-        shown = [one_line(name, _NAME_COLUMNS) for name in categories]
-        left = MARGIN_IN + _names_width_in(shown)
+        shown = [one_line(name, NAME_COLUMNS) for name in categories]
+        left = MARGIN_IN + names_width_in(shown)
         bar_in, panel_in, gap_in = 0.27, 2.7 if len(counts) > 1 else 5.0, 0.75
         header_in = HEADER_IN + 0.3
         figure = new_figure(
@@ -215,7 +289,7 @@ def class_distribution(
                 bar_in * len(categories),
             )
             limit = max(max(numbers), 1)
-            _horizontal_axes(axes, shown if panel == 0 else [""] * len(shown), limit=limit)
+            horizontal_axes(axes, shown if panel == 0 else [""] * len(shown), limit=limit)
             axes.locator_params(axis="x", nbins=3, integer=True)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.set_xlabel("items", fontsize=9.5)
@@ -234,31 +308,12 @@ def class_distribution(
                 0,
                 -0.75,
                 f"{one_line(name, 16)}: {sum(numbers):,} items, {present} "
-                f"{_plural(present, 'category', 'categories')}",
+                f"{plural(present, 'category', 'categories')}",
                 fontsize=9.5,
                 va="bottom",
                 **bold(name),
             )
     return show_literally(figure)
-
-
-def _names_width_in(names: list[str]) -> float:
-    wide = max(sum(2 if ord(c) > 0x2E80 else 1 for c in name) for name in names)
-    return max(wide * _CHARACTER_IN, 0.4) + 0.15
-
-
-def _horizontal_axes(axes: Axes, names: list[str], limit: float) -> None:
-    """Prepares axes for horizontal bars: names from top to bottom, values from 0 to ``limit``."""
-    axes.set_xlim(0, limit)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), labels=names)
-    axes.tick_params(axis="y", pad=6)
-    axes.grid(axis="x", color=RULE, linewidth=0.8)
-    axes.spines["bottom"].set_visible(False)
-
-
-def _plural(number: int, one: str, many: str) -> str:
-    return one if number == 1 else many
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:

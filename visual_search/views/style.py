@@ -211,3 +211,25 @@ def _take(text: str, widths: list[int], max_width: int) -> str:
         if used > max_width:
             return text[:position]
     return text
+
+
+PAPER = "#ffffff"  # what lies behind everything; also the rim of marks that cover others
+BAR_PALE = "#a9c3dc"  # a bar with few queries behind it
+FLOOR = "#9aa0a6"  # what needs no training, beside a run
+FLOOR_MARK = "#f0b429"  # a floor on the run's own bar; with a rim of INK
+
+# Runs beside each other and curves differ by colour and by marker.
+RUN_STYLES = (
+    ("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"),
+    ("#cc79a7", "D"), ("#56b4e9", "v"), ("#882255", "P"),
+)  # fmt: skip
+
+# ColorBrewer's Blues (colorbrewer2.org): each step is darker than the one before, so they are also
+# told apart in black and white. HEAT_INK and HEAT_PAPER are the writing on light and dark steps:
+# like the steps they stay what they are on a dark page, hence they are neither INK nor PAPER.
+HEAT = (
+    "#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c",
+    "#08306b",
+)  # fmt: skip
+HEAT_INK = "#0b1a2b"
+HEAT_PAPER = "#fdfeff"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.retrieval.standing import headline_statistic
+from visual_search.training.floors import best_floor, floors_per_category
 from visual_search.training.pictures import draws, show
+from visual_search.views.evaluation_charts import floor_bars
 from visual_search.views.figures import category_bars, class_distribution
 
 if TYPE_CHECKING:
@@ -49,12 +54,54 @@ class CategoryChart(Callback):
         evaluation: Evaluation | None = module.evaluation  # type: ignore[assignment]
         if not draws(trainer) or evaluation is None:
             return
-        metric = f"map_at_{evaluation.neighbours.k}"
         summary = evaluation.report.summary
+        metric = summary["headline"]["mean"]
+        best = best_floor(evaluation.floors)
+        marked: dict[str, Any] = {}
+        if best is not None:
+            marked = {
+                "floors": floors_per_category(evaluation.floors),
+                "floor": best.name,
+                "floor_title": best.title,
+            }
         figure = category_bars(
             evaluation.report.per_category,
             metric,
             micro=summary[f"micro_{metric}"],
             macro=summary[f"macro_{metric}"],
+            **marked,
         )
         show(trainer, f"{metric}_by_category/{evaluation.split}", figure)
+
+
+class FloorChart(Callback):
+    """Draws the run beside embeddings that learn nothing, at the end."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws once the floors are measured."""
+        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
+        if not draws(trainer) or evaluation is None or not evaluation.floors:
+            return
+        summary = evaluation.report.summary
+        bars = [
+            floor_bar("this run", evaluation.report, is_run=True),
+            *(floor_bar(floor.title, with_intervals(floor.report)) for floor in evaluation.floors),
+        ]
+        title = summary["headline"]["title"]
+        over = "queries" if headline_statistic(title) == "micro" else "categories"
+        figure = floor_bars(bars, "The run and its floors", f"{title}, mean over {over}")
+        show(trainer, "floors", figure)
+
+
+def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> dict[str, Any]:
+    """Gives a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
+    summary = report.summary
+    statistic = headline_statistic(summary["headline"]["title"])
+    interval = summary["intervals"].get(statistic, {})
+    return {
+        "title": title,
+        "value": summary[f"{statistic}_{summary['headline']['mean']}"],
+        "low": interval.get("low", math.nan),
+        "high": interval.get("high", math.nan),
+        "is_run": is_run,
+    }

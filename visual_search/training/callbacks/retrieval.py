@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visual_search.retrieval.device import Device
-from visual_search.retrieval.protocol import gallery_splits, select_gallery
-from visual_search.retrieval.report import RetrievalReport
+from visual_search.retrieval.protocol import Protocol, Selection
+from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.evaluation import embed_rows, evaluate_embeddings
+from visual_search.training.floors import Floor, Floors
+from visual_search.training.sides import Sides, choose_sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -22,42 +26,45 @@ if TYPE_CHECKING:
 
 
 class RetrievalEvaluation(Callback):
-    """Embeds the gallery, searches the queries in it, logs ``<split>/map_at_5`` and its kin.
+    """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, at the end the floors.
 
-    The queries' embeddings come from the validation or test steps, the gallery's from one pass
-    here. The result is left on the module as ``evaluation`` for the callbacks that draw.
+    The embeddings of validation or test items come from their steps, the others from one pass
+    here. The result is left on the module as ``evaluation`` for the callbacks that draw; None where
+    a limit on the batches kept every query from being seen.
 
     Args:
-        k: How deep one looks.
-        gallery: Arguments of `visual_search.retrieval.protocol.select_gallery`; the split that
-            asks is left out of its splits.
+        protocol: Who asks whom, and what counts.
         every_n_epochs: Evaluate after every n-th epoch of training.
         index_device: ``auto``, ``cpu`` or ``gpu``.
+        floors: Measures what embeddings that learn nothing reach on the test queries; None leaves
+            them out.
     """
 
     def __init__(
         self,
+        protocol: Protocol,
         *,
-        k: int,
-        gallery: dict[str, Any],
         every_n_epochs: int = 5,
         index_device: Device = "auto",
+        floors: Floors | None = None,
     ) -> None:
         if every_n_epochs < 1:
             raise ValueError(
                 f"got every_n_epochs {every_n_epochs}, expected at least 1; set "
                 "training.evaluate_every_n_epochs"
             )
-        self.k = k
-        self.gallery = gallery
+        self.protocol = protocol
         self.every_n_epochs = every_n_epochs
         self.index_device = index_device
+        self.floors = floors
+        self._sides: dict[str, Sides] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Chooses both galleries once before training, so that a wrong choice shows at once.
+        """Chooses the sides and looks for leaks before training, so that both show at once.
 
         Raises:
-            ValueError: There is no test item, or a gallery cannot be chosen or is below k.
+            ValueError: There is no test item, a side cannot be chosen, no query can find k, or the
+                sides leak (`visual_search.training.sides.LeakError`).
         """
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not len(datamodule.rows("test")):
@@ -66,18 +73,32 @@ class RetrievalEvaluation(Callback):
                 "least one query; raise split.test_fraction, or name the table's split column"
             )
         for split in ("val", "test"):
-            self._gallery_rows(trainer, split)
+            if split not in self._sides and len(datamodule.rows(split)):
+                self._sides[split] = self._choose(trainer, datamodule, split)
 
-    def _gallery_rows(self, trainer: Trainer, split: str) -> NDArray[np.int64]:
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        choice = {**self.gallery, "splits": gallery_splits(split, self.gallery["splits"])}
-        rows = select_gallery(datamodule.catalog.table, **choice)
-        if len(rows) < self.k:
-            raise ValueError(
-                f"protocol.k is {self.k}, but the gallery for the {split} queries holds "
-                f"{len(rows)} item(s); expected at least k; lower protocol.k or enlarge the gallery"
+    def _choose(self, trainer: Trainer, datamodule: CatalogDataModule, split: str) -> Sides:
+        with _bar(trainer, "Looking for leaks", 0) as bar:
+            sides = choose_sides(
+                self.protocol,
+                datamodule.catalog,
+                datamodule.pictures,
+                split,
+                lambda done, total: _advance(bar, done, total),
             )
-        return rows
+        selection = sides.selection
+        num_gallery = most = len(selection.gallery_rows)
+        excluded_by = {"item": "item_id", "group": "group"}.get(self.protocol.exclude)
+        if excluded_by:
+            values = datamodule.catalog.table[excluded_by].to_numpy()
+            held = Counter(values[selection.gallery_rows].tolist())
+            most -= min(held[value] for value in values[selection.query_rows].tolist())
+        if most < self.protocol.k:
+            raise ValueError(
+                f"protocol.k is {self.protocol.k}, but no {split} query can find more than {most} "
+                f"of the gallery's {num_gallery} item(s); expected at least k; lower protocol.k or "
+                "enlarge the gallery"
+            )
+        return sides
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates after every n-th epoch."""
@@ -87,7 +108,7 @@ class RetrievalEvaluation(Callback):
             self._evaluate(trainer, pl_module, "val")  # type: ignore[arg-type]
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates the test queries."""
+        """Evaluates the test queries, and the floors beside them."""
         pl_module.evaluation = None  # type: ignore[assignment]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._evaluate(trainer, pl_module, "test")  # type: ignore[arg-type]
@@ -95,52 +116,124 @@ class RetrievalEvaluation(Callback):
     def _evaluate(self, trainer: Trainer, module: AutoencoderModule, split: str) -> None:
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         catalog = datamodule.catalog
-        queries = module.evaluation_outputs()
-        gallery_rows = self._gallery_rows(trainer, split)
+        steps = module.evaluation_outputs()
+        sides = _of_steps(self._sides[split], steps.rows, datamodule.rows(split))
+        selection = sides.selection
+        if not len(selection.query_rows):
+            return
+        wanted = np.union1d(selection.gallery_rows, selection.query_rows)
+        missing = np.setdiff1d(wanted, steps.rows)
+        embeddings = steps.embeddings
         started = time.perf_counter()
-        with tqdm(
-            desc="Embedding the gallery",
-            total=len(gallery_rows),
-            unit=" pictures",
-            leave=False,
-            disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
-        ) as bar:
-            gallery_embeddings = embed_rows(
-                module, datamodule, trainer, gallery_rows, lambda n, _: _advance(bar, n)
-            )
+        if len(missing):
+            with _bar(trainer, "Embedding the gallery", len(missing)) as bar:
+                embedded = embed_rows(
+                    module, datamodule, trainer, missing, lambda n, _: _advance(bar, n)
+                )
+            embeddings = np.concatenate([embeddings, embedded])
         seconds = time.perf_counter() - started
+        place_of = np.zeros(len(catalog), dtype=np.int64)
+        place_of[np.concatenate([steps.rows, missing])] = np.arange(len(embeddings))
         metrics: dict[str, float] = {}
         if trainer.is_global_zero:
-            module.evaluation = evaluate_embeddings(
+            evaluation = evaluate_embeddings(
                 catalog,
+                self.protocol,
+                sides,
                 split=split,
                 epoch=trainer.current_epoch + (split == "val"),
-                gallery_rows=gallery_rows,
-                gallery_embeddings=gallery_embeddings,
-                query_rows=queries.rows,
-                query_embeddings=queries.embeddings,
-                k=self.k,
+                gallery_embeddings=np.ascontiguousarray(
+                    embeddings[place_of[selection.gallery_rows]]
+                ),
+                query_embeddings=np.ascontiguousarray(embeddings[place_of[selection.query_rows]]),
                 index_device=self.index_device,
-                seconds_per_item=seconds / len(gallery_rows),
+                seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
-            metrics = _logged(split, module.evaluation.report, self.k)
+            metrics = _logged(split, evaluation.report)
+            if split == "test":
+                report = with_intervals(evaluation.report)
+                floors = self._measure_floors(trainer, module, selection)
+                evaluation = replace(evaluation, report=report, floors=floors)
+                metrics |= _logged_floors(floors)
+            module.evaluation = evaluation
         metrics = trainer.strategy.broadcast(metrics)
+        headline = f"{split}/{headline_of(self.protocol)}"
         for name, value in metrics.items():
-            headline = name == f"{split}/map_at_{self.k}"
-            module.log(name, value, prog_bar=headline, rank_zero_only=False)
+            module.log(name, value, prog_bar=name == headline, rank_zero_only=False)
+
+    def _measure_floors(
+        self, trainer: Trainer, module: AutoencoderModule, selection: Selection
+    ) -> tuple[Floor, ...]:
+        if self.floors is None:
+            return ()
+        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        with _bar(trainer, "Embedding the floors", 0) as bar:
+            return self.floors.measure(
+                datamodule.catalog,
+                datamodule.pictures,
+                self.protocol,
+                selection,
+                device=module.device,
+                precision=trainer.precision_plugin,
+                on_progress=lambda done, total: _restart(bar, done, total),
+            )
 
 
-def _advance(bar: tqdm[NoReturn], done: int) -> None:
+def _of_steps(sides: Sides, seen: NDArray[np.int64], split: NDArray[np.int64]) -> Sides:
+    """Leaves out the queries that a limit on the batches kept from being seen."""
+    unseen = np.setdiff1d(split, seen)
+    if not len(unseen):
+        return sides
+    rows = np.setdiff1d(sides.selection.query_rows, unseen)
+    return replace(sides, selection=replace(sides.selection, query_rows=rows))
+
+
+def _bar(trainer: Trainer, title: str, total: int) -> tqdm[NoReturn]:
+    return tqdm(
+        desc=title,
+        total=total or None,
+        unit=" pictures",
+        leave=False,
+        delay=1.0,
+        disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
+    )
+
+
+def _advance(bar: tqdm[NoReturn], done: int, total: int | None = None) -> None:
+    if total is not None:
+        bar.total = total
     bar.update(done - bar.n)
 
 
-def _logged(split: str, report: RetrievalReport, k: int) -> dict[str, float]:
-    """Gives what is logged: the means over queries, over categories, and mAP@k by category."""
-    names = (f"map_at_{k}", f"precision_at_{k}", "hit_at_1", f"mrr_at_{k}")
-    logged = {f"{split}/{name}": report.summary[f"micro_{name}"] for name in names}
-    logged |= {f"{split}/macro_{name}": report.summary[f"macro_{name}"] for name in names}
-    by_category = zip(
-        report.per_category["category"], report.per_category[f"map_at_{k}"], strict=True
-    )
-    logged |= {f"{split}/map_at_{k}/{category}": float(value) for category, value in by_category}
+def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
+    """Shows a bar that starts again with every control."""
+    if done < bar.n:
+        bar.reset(total)
+    _advance(bar, done, total)
+
+
+def headline_of(protocol: Protocol) -> str:
+    """Gives the name of the mean that a run is known by: ``map_at_5``."""
+    return "reference_2023" if protocol.counts_the_query else f"map_at_{protocol.k}"
+
+
+def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
+    """Gives what is logged: means over queries, over categories, and the headline by category."""
+    summary = report.summary
+    k, headline = summary["k"], summary["headline"]["mean"]
+    others = [f"precision_at_{k}", "hit_at_1", f"mrr_at_{k}", f"ndcg_at_{k}"]
+    names = [headline, *(name for name in others if f"micro_{name}" in summary)]
+    logged = {f"{split}/{name}": summary[f"micro_{name}"] for name in names}
+    logged |= {f"{split}/macro_{name}": summary[f"macro_{name}"] for name in names}
+    by_category = zip(report.per_category["category"], report.per_category[headline], strict=True)
+    logged |= {f"{split}/{headline}/{category}": float(value) for category, value in by_category}
+    return {name: value for name, value in logged.items() if math.isfinite(value)}
+
+
+def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
+    """Gives the floors' headline under names of their own: ``floor/map_at_5/hog``."""
+    logged = {}
+    for floor in floors:
+        headline = floor.report.summary["headline"]["mean"]
+        logged[f"floor/{headline}/{floor.name}"] = floor.report.summary[f"micro_{headline}"]
     return {name: value for name, value in logged.items() if math.isfinite(value)}

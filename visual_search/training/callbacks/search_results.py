@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
-from numpy.typing import NDArray
 
-from visual_search.training.pictures import draws, fixed_rows, show
-from visual_search.views.picture_grids import SearchRow, search_grid
+from visual_search.training.pictures import draws, fixed_rows, search_row, show
+from visual_search.views.picture_grids import search_grid
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -41,31 +40,19 @@ class SearchResults(Callback):
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         rows = fixed_rows(datamodule.catalog, evaluation.query_rows, self.num_fixed)
         fixed = np.searchsorted(evaluation.query_rows, rows)
+        headline = evaluation.report.summary["headline"]
         scored = evaluation.report.per_query.reset_index(drop=True)
-        scored = scored[scored["num_relevant"] > 0]
-        worst = scored.sort_values(["average_precision", "query_id"]).index[: self.num_worst]
-        k = evaluation.neighbours.k
+        scored = scored[scored[headline["column"]].notna()]
+        worst = scored.sort_values([headline["column"], "query_id"]).index[: self.num_worst]
+        k = evaluation.protocol.k
+        title_of_score = headline["title"].removeprefix("m")
         for name, queries, title in (
             ("fixed", fixed, f"The {k} nearest items of fixed queries"),
             ("worst", worst.to_numpy(), f"The {k} nearest items of the worst queries"),
         ):
             if len(queries):
-                shown = [self._row(evaluation, datamodule, int(query)) for query in queries]
-                show(trainer, f"search_results/{name}", search_grid(shown, title, f"AP@{k}"))
-
-    def _row(self, evaluation: Evaluation, datamodule: CatalogDataModule, query: int) -> SearchRow:
-        table = datamodule.catalog.table
-        categories = table["category"].to_numpy()
-        row = int(evaluation.query_rows[query])
-        found: NDArray[np.int64] = evaluation.gallery_rows[evaluation.neighbours.rows[query]]
-        return SearchRow(
-            query_image=datamodule.pictures[[row]][0],
-            query_label=str(table["item_id"].iat[row]),
-            query_category=categories[row],
-            neighbour_images=datamodule.pictures[found],
-            neighbour_labels=table["item_id"].to_numpy()[found].tolist(),
-            neighbour_categories=categories[found].tolist(),
-            squared_distances=evaluation.neighbours.squared_distances[query],
-            correct=np.asarray(categories[found] == categories[row]),
-            score=float(evaluation.report.per_query["average_precision"].iloc[query]),
-        )
+                shown = [
+                    search_row(datamodule.catalog, datamodule.pictures, evaluation, int(query))
+                    for query in queries
+                ]
+                show(trainer, f"search_results/{name}", search_grid(shown, title, title_of_score))

@@ -1,12 +1,14 @@
-"""What the controls are made of: histograms, pixels and gradients, by hand and by invariance."""
+"""Descriptions: histograms, pixels and gradients, by hand, by invariance and against others'."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from visual_search.models.controls import (
+from visual_search.models.descriptors import (
     HOG_DIM,
     colour_histogram,
     hog,
@@ -85,6 +87,15 @@ def test_pixels_are_means_of_areas() -> None:
     np.testing.assert_allclose(resized_pixels(pictures, 8), slow.reshape(2, 192), rtol=1e-5)
 
 
+@pytest.mark.parametrize("step", [2, 3, 16])
+def test_means_of_whole_squares_are_exact(step: int) -> None:
+    pictures = random_pictures(2, 5 * step)
+    squares = pictures.reshape(2, 3, 5, step, 5, step).transpose(0, 1, 2, 4, 3, 5)
+    sums = squares.reshape(2, -1, step**2).sum(axis=-1, dtype=np.int64)  # [n, 3 * 5 * 5]
+    means = (sums / step**2).astype(np.float32)
+    np.testing.assert_array_equal(resized_pixels(pictures, 5), means / np.float32(255))
+
+
 def test_a_pixel_on_an_edge_counts_by_its_share() -> None:
     picture = np.zeros((1, 3, 3, 3), np.uint8)
     picture[0, 0] = [[30, 60, 90]] * 3
@@ -100,6 +111,16 @@ def test_pixels_of_the_same_size_are_the_pixels() -> None:
 
 
 # HOG.
+
+
+def test_hog_of_a_picture_does_not_depend_on_the_others() -> None:
+    pictures = random_pictures(70)
+    alone = [hog(pictures[row : row + 1])[0] for row in range(70)]
+    np.testing.assert_array_equal(hog(pictures), alone)
+
+
+def test_hog_of_no_picture() -> None:
+    assert hog(random_pictures(0)).shape == (0, HOG_DIM)
 
 
 def test_hog_ignores_constant_brightness() -> None:
@@ -169,3 +190,12 @@ def test_a_descriptor_refuses_other_pictures(name: str) -> None:
 def test_a_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="size_px is 0; expected at least 1 pixel: try 32"):
         resized_pixels(random_pictures(1), 0)
+
+
+# Imports.
+
+
+def test_descriptors_load_without_torch() -> None:
+    code = "import sys, visual_search.models.descriptors; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

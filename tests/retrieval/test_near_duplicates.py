@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from visual_search.retrieval.near_duplicates import (
+    EmbeddedPictures,
+    NearDuplicates,
+    near_duplicates,
+)
+
+NUM_GALLERY, NUM_QUERIES, DIM, K = 60, 20, 8, 3
+
+
+class Case:
+    """Random hashes and embeddings with copies planted, and exact neighbours by brute force."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.gallery_ids = [f"g{i:03d}" for i in range(NUM_GALLERY)]
+        self.query_ids = [f"q{i:03d}" for i in range(NUM_QUERIES)]
+        self.gallery_hashes = rng.integers(1, 2**63, NUM_GALLERY, dtype=np.uint64)
+        self.query_hashes = rng.integers(1, 2**63, NUM_QUERIES, dtype=np.uint64)
+        self.gallery = rng.standard_normal((NUM_GALLERY, DIM)).astype(np.float32)
+        self.queries = rng.standard_normal((NUM_QUERIES, DIM)).astype(np.float32)
+        self.query_hashes[0] = self.gallery_hashes[5] ^ np.uint64(0b1)  # by hash alone
+        self.queries[1] = self.gallery[6]  # by embedding alone
+        self.query_hashes[2] = self.gallery_hashes[7] ^ np.uint64(0b11)  # by both
+        self.queries[2] = self.gallery[7] + np.float32(0.01)
+        self.gallery_hashes[[8, 9]] = self.query_hashes[[3, 4]] = 0  # plain pictures
+
+    def distances(self) -> NDArray[np.float64]:
+        difference = self.queries[:, None].astype(np.float64) - self.gallery[None]
+        return (difference**2).sum(axis=2)  # [Q, N]
+
+    def embedded(self) -> EmbeddedPictures:
+        distances = self.distances()
+        nearest = np.argsort(distances, axis=1)[:, :K]
+        ids = np.array(self.gallery_ids, dtype=object)[nearest]
+        found = np.take_along_axis(distances, nearest, axis=1)
+        return EmbeddedPictures(self.gallery, self.queries, ids, found)
+
+    def search(self, **changed: object) -> NearDuplicates:
+        settings: dict[str, object] = {"max_bits": 2, "max_relative_distance": 0.01, **changed}
+        sides = (self.gallery_ids, self.gallery_hashes, self.query_ids, self.query_hashes)
+        return near_duplicates(*sides, **settings)
+
+
+def test_planted_pairs_are_found_by_what_they_share() -> None:
+    case = Case()
+    found = case.search(embedded=case.embedded())
+    scale = found.median_squared_distance
+    assert scale == pytest.approx(np.median(case.distances()), rel=0.05)
+    assert found.num_pairs == {"both": 1, "hash": 1, "embedding": 1}
+    assert found.query_ids == ("q000", "q001", "q002")
+    table = found.table
+    assert table.columns.tolist() == [
+        "query_id", "gallery_id", "hash_bits", "relative_distance", "by",
+    ]  # fmt: skip
+    # 0 of 0.01; DIM * 0.01^2 of the median; 1 of 3 bits
+    assert table[["query_id", "gallery_id", "hash_bits", "by"]].to_numpy().tolist() == [
+        ["q001", "g006", -1, "embedding"],
+        ["q002", "g007", 2, "both"],
+        ["q000", "g005", 1, "hash"],
+    ]
+    assert table["relative_distance"].tolist() == pytest.approx(
+        [0, DIM * 1e-4 / scale, case.distances()[0, 5] / scale], rel=1e-3
+    )
+    assert "at most 2 bits" in found.definition
+    assert "at most 0.01 times the median" in found.definition
+    assert (found.max_bits, found.max_relative_distance) == (2, 0.01)
+
+
+def test_hashes_alone() -> None:
+    found = Case().search()
+    assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
+    assert found.table["by"].tolist() == ["hash", "hash"]
+    assert found.table["relative_distance"].isna().all()
+    assert np.isnan(found.median_squared_distance)
+    assert "times the median" not in found.definition
+
+
+@pytest.mark.parametrize("max_bits", [0, 1, 20, 28, 64])
+def test_hash_pairs_as_by_hand(max_bits: int) -> None:
+    case = Case()
+    expected = sorted(
+        (int(asked ^ hashed).bit_count(), query, item)
+        for query, asked in zip(case.query_ids, case.query_hashes, strict=True)
+        for item, hashed in zip(case.gallery_ids, case.gallery_hashes, strict=True)
+        if asked and hashed and int(asked ^ hashed).bit_count() <= max_bits
+    )
+    found = case.search(max_bits=max_bits, max_listed=10_000)
+    columns = found.table[["hash_bits", "query_id", "gallery_id"]]
+    assert [tuple(row) for row in columns.to_numpy().tolist()] == expected
+    assert found.num_pairs["hash"] == len(expected)
+    assert found.query_ids == tuple(sorted({pair[1] for pair in expected}))
+    if max_bits == 64:  # all but those with a picture without hash
+        assert len(expected) == (NUM_GALLERY - 2) * (NUM_QUERIES - 2)
+    fewer = case.search(max_bits=max_bits, max_listed=7)
+    pd.testing.assert_frame_equal(fewer.table, found.table.head(7))
+    assert fewer.num_pairs == found.num_pairs
+    assert fewer.query_ids == found.query_ids
+
+
+def test_counts_stay_whatever_is_listed() -> None:
+    case = Case()
+    every = case.search(embedded=case.embedded(), max_bits=30, max_listed=10_000)
+    for number in (0, 2):
+        some = case.search(embedded=case.embedded(), max_bits=30, max_listed=number)
+        assert len(some.table) == number
+        assert some.num_pairs == every.num_pairs
+        assert some.query_ids == every.query_ids
+    assert every.table["by"].value_counts().to_dict() == {
+        by: number for by, number in every.num_pairs.items() if number
+    }
+
+
+def test_the_order_of_both_sides_changes_nothing() -> None:
+    case = Case()
+    expected = case.search(embedded=case.embedded(), max_bits=24)
+    rng = np.random.default_rng(1)
+    first, second = rng.permutation(NUM_GALLERY), rng.permutation(NUM_QUERIES)
+    case.gallery_ids = [case.gallery_ids[i] for i in first]
+    case.query_ids = [case.query_ids[i] for i in second]
+    case.gallery_hashes, case.gallery = case.gallery_hashes[first], case.gallery[first]
+    case.query_hashes, case.queries = case.query_hashes[second], case.queries[second]
+    found = case.search(embedded=case.embedded(), max_bits=24)
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.num_pairs == expected.num_pairs
+    assert found.median_squared_distance == expected.median_squared_distance
+
+
+def test_an_item_is_no_duplicate_of_itself() -> None:
+    case = Case()
+    case.query_ids[0], case.query_ids[1] = "g005", "g006"
+    found = case.search(embedded=case.embedded())
+    assert found.num_pairs == {"both": 1, "hash": 0, "embedding": 0}
+
+
+def test_collapsed_embeddings_find_nothing() -> None:
+    case = Case()
+    case.gallery[:] = case.queries[:] = 1
+    found = case.search(embedded=case.embedded())
+    assert found.median_squared_distance == 0
+    assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
+    assert found.table["relative_distance"].isna().all()
+
+
+@pytest.mark.parametrize(("num_gallery", "num_queries"), [(0, 4), (4, 0), (0, 0)])
+def test_an_empty_side(num_gallery: int, num_queries: int) -> None:
+    calls: list[tuple[int, int]] = []
+    found = near_duplicates(
+        ["a", "b", "c", "d"][:num_gallery],
+        np.ones(num_gallery, dtype=np.uint64),
+        ["e", "f", "g", "h"][:num_queries],
+        np.ones(num_queries, dtype=np.uint64),
+        embedded=EmbeddedPictures(
+            np.ones((num_gallery, 3), np.float32),
+            np.ones((num_queries, 3), np.float32),
+            [[]] * num_queries,
+            [[]] * num_queries,
+        ),
+        on_progress=lambda *call: calls.append(call),
+    )
+    assert len(found.table) == 0
+    assert found.num_pairs == {"both": 0, "hash": 0, "embedding": 0}
+    assert found.query_ids == ()
+    assert calls == ([(4, 4)] if num_queries else [])
+
+
+def test_progress() -> None:
+    calls: list[tuple[int, int]] = []
+    hashes = np.arange(1, 601, dtype=np.uint64)
+    ids = [str(i) for i in range(600)]
+    near_duplicates(["a"], hashes[:1], ids, hashes, on_progress=lambda *c: calls.append(c))
+    assert calls == [(256, 600), (512, 600), (600, 600)]
+
+
+def test_what_is_refused() -> None:
+    case = Case()
+    with pytest.raises(ValueError, match="max_bits is 65 and max_relative"):
+        case.search(max_bits=65)
+    with pytest.raises(ValueError, match="max_relative_distance nan; expected 0 to 64 and 0 <="):
+        case.search(max_relative_distance=float("nan"))
+    with pytest.raises(ValueError, match="max_listed is -1"):
+        case.search(max_listed=-1)
+    embedded = case.embedded()
+    case.gallery_ids[6] = "other"
+    with pytest.raises(ValueError, match=r"neighbour 'g006' of query 'q0.* among the 60 gallery"):
+        case.search(embedded=embedded)
+    case = Case()
+    case.query_ids[1] = "q000"
+    with pytest.raises(ValueError, match=r"1 query id\(s\) stand twice, first 'q000'"):
+        case.search()
+    case = Case()
+    with pytest.raises(ValueError, match=r"59 gallery ids have hashes of shape \[60\]"):
+        near_duplicates(case.gallery_ids[1:], case.gallery_hashes, [], case.query_hashes[:0])
+    with pytest.raises(TypeError, match="query hashes are int64; expected a NumPy array of uint64"):
+        near_duplicates([], case.gallery_hashes[:0], ["a"], np.array([1]))
+
+
+def test_embeddings_that_are_refused() -> None:
+    embedded = Case().embedded()
+    with pytest.raises(ValueError, match=r"shapes \(60, 8\) and \(20, 7\); expected \[N, D\]"):
+        replace(embedded, queries=embedded.queries[:, 1:])
+    with pytest.raises(ValueError, match="20 query embeddings have 19 lists of 57 neighbours"):
+        replace(embedded, neighbour_ids=embedded.neighbour_ids[1:])
+    distances = np.asarray(embedded.neighbour_squared_distances)[:, 1:]
+    with pytest.raises(ValueError, match="20 lists of 40 distances; expected one list"):
+        replace(embedded, neighbour_squared_distances=distances)

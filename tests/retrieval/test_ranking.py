@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.retrieval.test_comparison import IDENTITY, STUDY, queries, report_of
+from visual_search.retrieval.comparability import NotComparableError
+from visual_search.retrieval.ranking import (
+    COLUMNS,
+    INTERVAL_RULE,
+    TESTED_RULE,
+    Entry,
+    rank,
+)
+from visual_search.retrieval.statistics import holm, paired_difference
+
+FAST = {"num_resamples": 200, "num_permutations": 300}
+NA = "NA"
+
+
+def floor(name, micro, title=None, **more):
+    ends = {f"micro_{end}": micro + step for end, step in (("low", -0.01), ("high", 0.01))}
+    ends |= {f"macro_{end}": math.nan for end in ("low", "high")}
+    means = {"micro_map_at_5": micro, "macro_map_at_5": micro - 0.1, "micro_hit_at_1": 0.5}
+    return {"name": name, "title": title or name, "dim": 8, **means, **ends, **more}
+
+
+def entry(name, micro, path=None, finished="2024-05-01T10:00:00+00:00", half=0.05, **summary):
+    given = {
+        "k": 5,
+        "num_gallery": 100,
+        "num_queries": 60,
+        "num_queries_scored": 54,
+        "num_left_out": 6,
+        "micro_map_at_5": micro,
+        "macro_map_at_5": micro,
+        "micro_precision_at_5": 0.25,
+        "micro_hit_at_1": 0.125,
+        "definitions": {"map_at_5": "Mean of AP@5."},
+        "rules": {"micro": "micro: over queries.", "macro": "macro: over categories."},
+        "headline": {"column": "average_precision", "mean": "map_at_5", "title": "mAP@5"},
+        "intervals": {
+            mean: {"mean": micro, "low": micro - half, "high": micro + half, "num_groups": 30}
+            for mean in ("micro", "macro")
+        },
+        "identity": IDENTITY,
+    }
+    return Entry(path or f"outputs/{name}", name, given | summary, finished)
+
+
+def shown(group, *columns):
+    table = group.table[list(columns)].astype(object)
+    return table.where(table.notna(), NA).to_numpy().tolist()
+
+
+def test_runs_are_ranked_and_what_they_say_is_kept():
+    runs = [
+        entry("low", 0.2),
+        entry(
+            "high",
+            0.8,
+            index={"bytes": 4096, "bytes_per_item": 40},
+            embedding_dim=128,
+            embedding_ms_per_item=1.5,
+            epochs=7,
+        ),
+        entry("middle", 0.5),
+    ]
+    (group,) = rank(runs)
+    assert group.table.columns.tolist() == list(COLUMNS)
+    assert shown(group, "rank", "name") == [[1, "high"], [2, "middle"], [3, "low"]]
+    assert shown(group, "micro", "micro_low", "micro_high", "macro")[0] == pytest.approx(
+        [0.8, 0.75, 0.85, 0.8]
+    )
+    more = ["precision", "hit_at_1", "dim", "index_bytes", "embedding_ms_per_item", "epochs"]
+    assert shown(group, *more)[0] == [0.25, 0.125, 128, 4096, 1.5, 7]
+    assert shown(group, *more)[1] == [0.25, 0.125, NA, NA, NA, NA]
+    last = ["finished", "path", "kind", "is_floor"]
+    assert shown(group, *last)[0] == ["2024-05-01T10:00:00+00:00", "outputs/high", "run", False]
+    sizes = (group.num_queries, group.num_left_out, group.num_groups, group.num_gallery)
+    assert sizes == (54, 6, 30, 100)
+    assert group.identity["k"] == 5
+    assert group.rules == (
+        "mAP@5: Mean of AP@5.",
+        "micro: over queries.",
+        "macro: over categories.",
+        INTERVAL_RULE,
+    )
+
+
+def test_what_was_measured_otherwise_stands_in_another_table():
+    parts = {
+        "data": {"identity": {**IDENTITY, "data": "attic"}},
+        "gallery": {"identity": {**IDENTITY, "gallery": "z"}},
+        "queries": {"identity": {**IDENTITY, "queries": "z"}},
+        "protocol": {"identity": {**IDENTITY, "protocol": "z", "protocol_name": "leave_one_out"}},
+        "k": {"k": 10},
+    }
+    runs = [entry(f"{part}{i}", 0.5, **changes) for part, changes in parts.items() for i in (1, 2)]
+    groups = rank([*runs, entry("plain", 0.1)])
+    assert [len(group.table) for group in groups] == [2, 1, 2, 2, 2, 2]
+    assert groups[0].identity["data"] == "attic"
+    for group in groups:
+        assert len({name[:-1] for name in group.table["name"]}) == 1
+    assert rank([]) == []
+
+
+def test_order_of_the_entries_changes_nothing():
+    runs = [
+        entry("b", 0.5, floors=[floor("hog", 0.6), floor("untrained", 0.1)]),
+        entry("a", 0.5, finished="2024-06-01T10:00:00"),
+        entry("c", 0.7, floors=[floor("hog", 0.6), floor("untrained", 0.2)]),
+        entry("d", 0.9, k=10),
+    ]
+    expected = [group.table for group in rank(runs)]
+    for order in itertools.permutations(runs):
+        found = [group.table for group in rank(order)]
+        assert len(found) == len(expected) == 2
+        for one, other in zip(found, expected, strict=True):
+            pd.testing.assert_frame_equal(one, other)
+
+
+def test_runs_of_one_value_share_a_rank_and_nothing_scored_has_none():
+    runs = [
+        entry("c", 0.5),
+        entry("a", 0.5),
+        entry("b", 0.4),
+        entry("z", math.nan, micro_map_at_5=None),
+        entry("y", 0.9),
+    ]
+    (group,) = rank(runs)
+    assert shown(group, "rank", "name") == [[1, "y"], [2, "a"], [2, "c"], [4, "b"], [NA, "z"]]
+    assert not group.table["tied_with_above"].iloc[-1]
+
+
+def test_the_studys_rule_is_ranked_by_its_macro_mean():
+    def study(name, micro, macro):
+        means = {"micro_reference_2023": micro, "macro_reference_2023": macro}
+        floors = [{"name": "hog", **means, "macro_reference_2023": 0.55}]
+        return entry(name, 0.5, headline=STUDY, floors=floors, **means)
+
+    (group,) = rank([study("a", 0.9, 0.5), study("b", 0.1, 0.6)])
+    assert shown(group, "rank", "name", "micro") == [[1, "b", 0.1], [NA, "hog", 0.1], [2, "a", 0.9]]
+    assert group.headline["statistic"] == "macro"
+
+
+# --- floors -------------------------------------------------------------------------------------
+
+
+def test_floors_stand_among_the_runs_and_come_from_the_newest_run_that_has_them():
+    old, new = "2024-05-01T10:00:00+02:00", "2024-05-01T09:00:00+00:00"  # an hour later
+    runs = [
+        entry("a", 0.5, finished=old, floors=[floor("hog", 0.7), floor("random", 0.1)]),
+        entry("b", 0.3, finished=new, floors=[floor("hog", 0.4, "HOG")]),
+        entry("c", 0.4, finished="2023-01-01"),
+    ]
+    (group,) = rank(runs)
+    assert shown(group, "rank", "name", "is_floor", "path") == [
+        [1, "a", False, "outputs/a"],
+        [NA, "HOG", True, "outputs/b"],  # a run of the same value stands below its floor
+        [2, "c", False, "outputs/c"],
+        [3, "b", False, "outputs/b"],
+        [NA, "random", True, "outputs/a"],
+    ]
+    columns = ["kind", "micro", "micro_low", "macro", "macro_low", "hit_at_1", "precision", "dim"]
+    assert shown(group, *columns)[1] == ["floor", 0.4, 0.39, pytest.approx(0.3), NA, 0.5, NA, 8]
+
+
+def test_the_untrained_network_stands_once_a_name_at_its_best():
+    def run(name, path, micro, day):
+        floors = [floor("untrained", micro)]
+        return entry(name, 0.9, path, f"2024-05-0{day}", floors=floors)
+
+    runs = [run("plus", "p1", 0.3, 1), run("plus", "p2", 0.2, 2), run("base", "b1", 0.1, 3)]
+    for order in itertools.permutations(runs):
+        (group,) = rank(order)
+        floors = group.table[group.table["is_floor"]]
+        assert floors[["name", "micro", "path"]].to_numpy().tolist() == [
+            ["untrained plus", 0.3, "p1"],
+            ["untrained base", 0.1, "b1"],
+        ]
+
+
+# --- ties ---------------------------------------------------------------------------------------
+
+
+def test_without_values_a_query_overlapping_intervals_are_not_told_apart():
+    runs = [entry("a", 0.9), entry("b", 0.82), entry("c", 0.5), entry("d", 0.39, half=math.nan)]
+    (group,) = rank([*runs, entry("e", 0.1, floors=[floor("hog", 0.85)])])
+    marks = dict(shown(group, "name", "tied_with_above"))
+    assert marks == {"a": False, "hog": False, "b": True, "c": False, "d": True, "e": True}
+    assert TESTED_RULE not in group.rules
+
+
+def test_values_a_query_are_tested_in_pairs_with_holm():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.2, 0.5, 60)
+    values = {
+        "a": base + 0.5,
+        "b": base + 0.3 * (np.arange(60) < 12),  # 6 groups: 2 of 2^6 flips, so p = 1 / 32
+        "c": base,
+        "d": base,
+    }
+    table = queries()
+    reports = {name: report_of(table, held) for name, held in values.items()}
+    per_query = {
+        f"outputs/{name}": report.per_query.sample(frac=1, random_state=i)
+        for i, (name, report) in enumerate(reports.items())
+    }
+    runs = [entry(name, float(held.mean())) for name, held in values.items()]
+    (group,) = rank(runs, per_query, **FAST)
+    names = group.table["name"].tolist()
+    assert names == ["a", "b", "c", "d"]
+    p_values = [
+        paired_difference(values[x], values[y], table["group"], **FAST).p_value
+        for x, y in itertools.pairwise(names)
+    ]
+    assert p_values == [1 / 301, 1 / 32, 1]
+    assert holm(p_values).tolist() == [3 / 301, 2 / 32, 1]
+    assert group.table["tied_with_above"].tolist() == [False, False, True, True]
+    assert TESTED_RULE in group.rules
+    assert INTERVAL_RULE not in group.rules
+
+    del per_query["outputs/d"]
+    (group,) = rank(runs, per_query, **FAST)
+    assert {TESTED_RULE, INTERVAL_RULE} < set(group.rules)
+    assert group.table["tied_with_above"].tolist() == [False, False, False, True]  # 2 / 32 no more
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finished", ["yesterday", "", None, "2024-13-01"])
+def test_a_time_that_is_none_is_refused(finished):
+    with pytest.raises(ValueError, match=r"outputs/a finished at .*expected ISO 8601, such as 20"):
+        entry("a", 0.5, finished=finished)
+
+
+def test_entries_that_cannot_be_ranked_are_refused():
+    with pytest.raises(ValueError, match="path 'x' stands twice among the entries"):
+        rank([entry("a", 0.5, "x"), entry("b", 0.5, "x")])
+    with pytest.raises(NotComparableError, match=r"(?s)run.s. 'a' do not say.* run=outputs/a"):
+        rank([entry("a", 0.5, identity=None)])
+    with pytest.raises(ValueError, match=r"headline is .*; expected column, mean and title"):
+        rank([entry("a", 0.5, headline=None)])
+    with pytest.raises(
+        ValueError, match=r"has the headline reference_2023, and .* mAP@5; expected"
+    ):
+        rank([entry("a", 0.5, headline=STUDY), entry("b", 0.5)])
+    runs = [entry("a", 0.6), entry("b", 0.5)]
+    tables = {f"outputs/{name}": report_of(queries(), np.zeros(60)).per_query for name in "ab"}
+    shorter = {**tables, "outputs/b": tables["outputs/b"].iloc[1:]}
+    with pytest.raises(ValueError, match=r"runs outputs/a .a. and outputs/b .b.: 1 query"):
+        rank(runs, shorter)
+    with pytest.raises(ValueError, match=r"runs outputs/a .*not \['group'\]"):
+        rank(runs, {name: table.drop(columns="group") for name, table in tables.items()})
+    with pytest.raises(ValueError, match="num_permutations is 3; expected at least 100"):
+        rank(runs, tables, num_permutations=3)

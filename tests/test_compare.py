@@ -1,0 +1,201 @@
+"""Comparing and ranking what was measured: the tables, the pages, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from visual_search.catalog.synthetic import synthetic
+from visual_search.command_line import HYDRA_VERSION_BASE
+from visual_search.comparisons import compare_runs, print_comparison
+from visual_search.config import ConfigError, config_folder, register_schema
+from visual_search.measurements import Measured, measure_embeddings
+from visual_search.overviews import conclude, overview
+from visual_search.rankings import print_leaderboard, rank_runs
+from visual_search.retrieval.comparability import NotComparableError
+
+pytestmark = pytest.mark.slow
+
+DATA = ["data=synthetic", "data.items_per_category=40", "data.image_size_px=32"]
+DATA += ["data.categories=[Dresses,Shoes,Hats]"]
+
+
+def settings(command: str, *overrides: str) -> dict[str, Any]:
+    register_schema()
+    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        config = OmegaConf.to_container(compose(command, overrides=list(overrides)), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+class Workshop:
+    """Measures embeddings of drawn products: `noise` of them hides the category."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        catalog = synthetic(40, ["Dresses", "Shoes", "Hats"], image_size_px=32)
+        self.ids = catalog.table["item_id"].tolist()
+        categories = pd.factorize(catalog.table["category"])[0]
+        self.signal = np.eye(3, dtype=np.float32)[categories]
+
+    def measure(self, name: str, noise: float, *more: str) -> Measured:
+        numbers = np.random.default_rng(len(name))
+        drawn = numbers.normal(size=(len(self.ids), 16)).astype(np.float32) * np.float32(noise)
+        drawn[:, :3] += self.signal
+        np.save(self.folder / f"{name}.npy", drawn)
+        (self.folder / f"{name}.txt").write_text("\n".join(self.ids))
+        return measure_embeddings(
+            settings(
+                "evaluate",
+                *DATA,
+                f"embeddings={self.folder / name}.npy",
+                f"outputs={self.folder / 'outputs'}",
+                f"pictures.cache_dir={self.folder / 'cache'}",
+                "pictures.size_px=32",
+                "split=hash",
+                "split.test_fraction=0.4",
+                *more,
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def good(workshop: Workshop) -> Measured:
+    return workshop.measure("good", 0.1)
+
+
+@pytest.fixture(scope="module")
+def poor(workshop: Workshop) -> Measured:
+    return workshop.measure("poor", 2.0)
+
+
+def compared(workshop: Workshop, *measured: Measured, **more: Any) -> dict[str, Any]:
+    config = settings("compare", f"cache_dir={workshop.folder / 'cache'}")
+    config["runs"] = [str(one.run.folder) for one in measured]
+    config["out"] = str(workshop.folder / "comparison")
+    return config | more
+
+
+def test_the_better_embedding_is_found_better(
+    workshop: Workshop, good: Measured, poor: Measured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compare_runs(compared(workshop, good, poor))
+    micro = found.comparison.pairs.set_index("statistic").loc["micro"]
+    assert (micro["a"], micro["b"]) == ("good", "poor")
+    assert micro["difference"] > 0.2
+    assert micro["low"] < micro["difference"] < micro["high"]
+    assert micro["p_holm"] < 0.01
+    assert micro["verdict"] == "a is better"
+    print_comparison(found)
+    printed = capsys.readouterr().out
+    assert found.comparison.sentence.split(".")[0][:40] in " ".join(printed.split())
+    assert str(found.folder / "report.html") in printed.replace("\n", "")
+    assert max(map(len, printed.splitlines()[:20])) <= 80
+    assert not found.without_pictures
+
+
+def test_a_comparison_leaves_tables_and_a_page(
+    workshop: Workshop, good: Measured, poor: Measured
+) -> None:
+    folder = compare_runs(compared(workshop, good, poor)).folder
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.html", "runs.csv", "pairs.csv", "per_category.csv", "queries.csv"} <= names
+    queries = pd.read_csv(folder / "queries.csv")
+    assert queries["spread"].is_monotonic_decreasing  # where they differ most first
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "good" in page
+    assert "data:image/" in page  # the search results side by side
+    assert not re.search(r'(?:src|href)="https?:', page)
+    assert len(page.encode()) < 5_000_000
+
+
+def test_names_can_be_given(workshop: Workshop, good: Measured, poor: Measured) -> None:
+    found = compare_runs(compared(workshop, good, poor, names=["after", "<script>"]))
+    assert found.comparison.runs["run"].tolist() == ["after", "<script>"]
+    page = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert "<script>," not in page
+    with pytest.raises(ConfigError, match="name each run once"):
+        compare_runs(compared(workshop, good, poor, names=["one", "one"]))
+    with pytest.raises(ConfigError, match="two or more"):
+        compare_runs(compared(workshop, good))
+
+
+def test_other_protocols_are_refused_with_the_way_out(
+    workshop: Workshop, good: Measured, poor: Measured
+) -> None:
+    other = workshop.measure("other", 0.1, "protocol=leave_one_out", "floors=false")
+    with pytest.raises(NotComparableError, match=r"visual_search\.evaluate run=.*protocol="):
+        compare_runs(compared(workshop, good, poor, other))
+
+
+def test_pictures_that_are_gone_are_left_out_and_said(
+    workshop: Workshop, good: Measured, poor: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(settings: dict[str, Any]) -> None:
+        raise FileNotFoundError("no file at products.csv")
+
+    monkeypatch.setattr("visual_search.assembly.read_catalog", gone)
+    found = compare_runs(compared(workshop, good, poor))
+    assert "no file at products.csv" in found.without_pictures
+    assert (found.folder / "report.html").is_file()
+
+
+def test_the_leaderboard_ranks_runs_and_floors(
+    workshop: Workshop, good: Measured, poor: Measured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = workshop.folder / "outputs"
+    unfinished = outputs / "unfinished" / "0000000000"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    (unfinished / "status.json").write_text('{"state": "interrupted"}')
+    board = rank_runs(settings("leaderboard", f"outputs={outputs}"))
+    table = board.groups[0].table
+    runs = table[~table["is_floor"]]
+    assert runs["name"].tolist()[0] == "good"
+    assert runs["rank"].tolist()[0] == 1
+    assert table["is_floor"].sum() == 8  # all controls; nothing here has a network of its own
+    assert table["micro"].is_monotonic_decreasing
+    assert (str(unfinished), "it is interrupted") in board.left_out
+    print_leaderboard(board)
+    printed = capsys.readouterr().out
+    assert "floor" in printed
+    assert "left out" in printed
+    markdown = (outputs / "leaderboard.md").read_text(encoding="utf-8")
+    assert "| good |" in markdown
+    assert "HOG" in markdown
+    csv = pd.read_csv(outputs / "leaderboard.csv")
+    assert {"good", "poor"} <= set(csv["name"])
+    page = (outputs / "leaderboard.html").read_text(encoding="utf-8")
+    assert "report.html" in page
+    assert not re.search(r'(?:src|href)="https?:', page)
+
+
+def test_an_empty_folder_has_no_leaderboard(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no finished run"):
+        rank_runs(settings("leaderboard", f"outputs={tmp_path}"))
+    with pytest.raises(ConfigError, match="no folder at"):
+        rank_runs(settings("leaderboard", f"outputs={tmp_path / 'gone'}"))
+
+
+def test_evaluations_side_by_side(
+    workshop: Workshop, good: Measured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colours = workshop.measure("good", 0.1, "protocol=gallery_query", "protocol.relevance=[colour]")
+    table = overview([good, colours])
+    assert table["relevance"].drop_duplicates().tolist() == ["category", "colour"]
+    best = table[table["relevance"] == "colour"].sort_values("value").iloc[-1]
+    assert best["embedding"] == "colour histogram"  # a category's embedding knows no colour
+    conclude([good, colours])
+    assert "by what counts as relevant" in capsys.readouterr().out
+    assert (colours.run.folder.parent / "overview.png").is_file()

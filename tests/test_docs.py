@@ -1,0 +1,191 @@
+"""What docs/ says is so: examples run, tables are computed again, links and commands exist.
+
+The tables that compare metric libraries: tests/retrieval/test_library_differences.py.
+"""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from visual_search.command_line import check_overrides
+from visual_search.config import register_schema
+from visual_search.retrieval import metrics, protocols
+from visual_search.retrieval.protocol import MAX_PER_CATEGORY, OnLeak
+from visual_search.retrieval.statistics import MIN_QUERIES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md"))}
+METRICS = PAGES["metrics.md"]
+# Page -> its ```python blocks and the >>> examples in them, so that none is lost unseen.
+EXAMPLES = {"metrics.md": (21, 70)}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def table_after(heading: str) -> list[dict[str, str]]:
+    section = re.split(r"^#+ ", METRICS.split(f"\n### {heading}\n")[1], flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    names, _, *rows = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines)
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_python_block_runs(name):
+    found = blocks(PAGES[name], "python")
+    assert all(">>> " in block for block in found), "a ```python block that nothing runs"
+    text = "".join(found)
+    examples = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+    complaints: list[str] = []
+    result = doctest.DocTestRunner().run(examples, out=complaints.append)
+    assert result.failed == 0, "".join(complaints)
+    counted = (len(found), result.attempted)
+    assert result.attempted == len(re.findall(r"^>>> ", text, re.MULTILINE))
+    assert counted == EXAMPLES.get(name, counted)
+
+
+def test_the_pages_with_counted_examples_exist():
+    assert set(EXAMPLES) <= set(PAGES)
+    assert len(EXAMPLES) >= 1
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def anchors(text: str) -> list[str]:
+    return [anchor(heading) for heading in re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name):
+    lost = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(PAGES[name])):
+        path, _, fragment = link.partition("#")
+        if "://" in link:
+            continue
+        target = ROOT / "docs" / (path or name)
+        exists = target.exists()
+        if exists and fragment:
+            exists = fragment in anchors(target.read_text(encoding="utf-8"))
+        if not exists:
+            lost.append(link)
+    assert lost == []
+
+
+def test_the_contents_name_every_section():
+    contents = METRICS.split("\n## Contents\n")[1].split("\n## ")[0]
+    named = re.findall(r"\]\(#([^)]+)\)", contents)
+    _title, first, second, *sections = anchors(METRICS)
+    assert (first, second) == ("which-number-should-i-quote", "contents")
+    assert named == sections
+    assert len(sections) >= 29
+
+
+def test_what_a_perfect_model_has_under_the_rule_of_2023():
+    rows = table_after("reference_2023")
+    assert len(rows) == 6
+    for row in rows:
+        items = int(row["items in the category"])
+        others = items - 1
+        with_query = np.arange(1, 6)[None] <= items
+        without, found = np.arange(1, 6)[None] <= others, np.array([others])
+        values = [
+            metrics.reference_2023(with_query, 5)[0],
+            metrics.precision_at_k(without, found, 5)[0],
+            metrics.average_precision_at_k(without, found, 5)[0],
+        ]
+        shown = ["left out" if np.isnan(value) else f"{value:.3f}" for value in values]
+        assert list(row.values())[1:] == shown
+
+
+PROTOCOLS = {row["protocol"].split("`")[1]: row for row in table_after("Who asks whom")}
+BUILDERS = {name: getattr(protocols, name) for name in PROTOCOLS}
+
+
+def test_the_page_describes_every_protocol():
+    configs = {path.stem for path in ROOT.glob("conf/protocol/*.yaml")}
+    assert len(PROTOCOLS) == 7
+    assert set(PROTOCOLS) == configs - {"development_benchmark"}  # gallery_query with a larger side
+    assert f"{MAX_PER_CATEGORY:,} items a category" in PROTOCOLS["gallery_query"]["gallery"]
+    assert f"fewer than {MIN_QUERIES} scored queries" in METRICS
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_what_a_protocol_leaves_out(name):
+    said = PROTOCOLS[name]["left out of a query's answers"]
+    words = {"item": "itself", "group": "its whole group", "nothing": "nothing"}
+    parameter = inspect.signature(BUILDERS[name]).parameters.get("exclude")
+    excluded = parameter.default if parameter else "nothing"
+    assert re.split(r" \(|:", said)[0] == words[excluded]
+
+
+def test_what_a_leak_can_do():
+    rows = table_after("Leaks")
+    assert [row["on_leak"].split("`")[1] for row in rows] == list(get_args(OnLeak))
+    default = inspect.signature(protocols.gallery_query).parameters["on_leak"].default
+    assert [row["on_leak"] for row in rows if "(default)" in row["on_leak"]] == [
+        f"`{default}` (default)"
+    ]
+
+
+COMMANDS = [
+    shlex.split(line)
+    for page in PAGES.values()
+    for language in ("bash", "sh")
+    for block in blocks(page, language)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("python -m visual_search.")
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_names_what_exists(words):
+    command, overrides = words[2].removeprefix("visual_search."), words[3:]
+    chosen = dict(word.split("=", 1) for word in overrides)
+    for group in ("protocol", "split"):
+        if group in chosen:
+            assert (ROOT / "conf" / group / f"{chosen[group]}.yaml").is_file()
+    settings = {key for key in chosen if key.startswith("protocol.")}
+    if "protocol" in chosen:
+        known = inspect.signature(getattr(protocols, chosen["protocol"])).parameters
+        assert {key.removeprefix("protocol.") for key in settings} <= set(known)
+    register_schema()
+    check_overrides(command, overrides)
+
+
+def test_the_pages_hold_commands():
+    assert len(COMMANDS) >= 6
+
+
+def test_the_settings_of_relevance_are_settings():
+    settings = [row["setting"] for row in table_after("What is relevant")]
+    assert len(settings) == 5
+    known = inspect.signature(protocols.gallery_query).parameters
+    for setting in settings:
+        assert re.fullmatch(r"`protocol\.(\w+)=\[[\w,]+\]`", setting)[1] in known
+
+
+def test_the_versions_are_those_that_the_project_is_tested_with():
+    """Another version in constraints.txt: look whether the tables still hold, then say so there."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))
+    versions = {row["library"]: row["version"] for row in table_after("Versions")}
+    assert len(versions) == 6
+    both = set(versions) & set(pinned)
+    assert {"torchmetrics", "scikit-learn", "faiss-gpu"} <= both
+    assert {name: versions[name] for name in both} == {name: pinned[name] for name in both}

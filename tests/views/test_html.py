@@ -1,0 +1,354 @@
+"""The three pages: what stands in them and in which order, and that they load nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from visual_search.views import html
+from visual_search.views.picture_grids import SearchRow
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page: its elements with their attributes, texts, scripts, ids and headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"elements that are not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), f"an attribute stands twice: {attrs}"
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif not self.open or self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.texts))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def pictures(number: int, seed: int = 0, side: int = 16) -> Any:
+    shape = (number, 3, side, side)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def search_row(category: str = "hat", query: str = "q1", neighbours: int = 2) -> SearchRow:
+    return SearchRow(
+        pictures(1)[0], query, category, pictures(neighbours, 1),
+        [f"n{i}" for i in range(neighbours)], [category] * neighbours,
+        np.arange(neighbours, dtype=np.float64), np.arange(neighbours) % 2 == 0, 0.5,
+    )  # fmt: skip
+
+
+def chart(label: str = "hat") -> Figure:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().bar([label, "shoe"], [0.2, 0.6])
+    return figure
+
+
+def summary() -> dict[str, Any]:
+    floors = [
+        {
+            "name": name, "title": title, "dim": 64, "definition": f"About {title}.",
+            "micro_map_at_5": value, "macro_map_at_5": value, "micro_precision_at_5": value,
+            "micro_hit_at_1": value, "micro_low": value - 0.02, "micro_high": value + 0.02,
+            "macro_low": value - 0.02, "macro_high": value + 0.02, "difference": 0.5 - value,
+            "difference_low": 0.48 - value, "difference_high": 0.52 - value, "p_value": 0.0001,
+        }
+        for name, title, value in (
+            ("random", "Random", 0.1), ("hog", "HOG", 0.6), ("untrained", "Untrained", 0.49)
+        )
+    ]  # fmt: skip
+    ends = {"low": 0.48, "high": 0.52, "num_groups": 90, "confidence": 0.95}
+    return {
+        "k": 5, "num_gallery": 11029, "num_queries": 1196, "num_queries_scored": 1190,
+        "num_left_out": 6, "num_categories": 2, "micro_map_at_5": 0.5, "macro_map_at_5": 0.4,
+        "micro_precision_at_5": 0.55, "micro_hit_at_1": 0.61, "embedding_dim": 4096,
+        "definitions": {"map_at_5": "Mean of AP@5."}, "rules": {"ties": "By item id."},
+        "headline": {"mean": "map_at_5", "title": "mAP@5"},
+        "intervals": {"micro": ends, "macro": ends | {"low": 0.38, "high": 0.42}},
+        "identity": {"data": "shop", "protocol_name": "gallery_query", "gallery": "ab12",
+                     "protocol_settings": {"relevance": ["category"]}},
+        "floors": floors, "standing": "mAP@5 0.500 lies above chance and below HOG.",
+        "index": {"bytes": 180_775_246}, "epochs": 3,
+    }  # fmt: skip
+
+
+def per_category(names: tuple[str, str] = ("hat", "shoe")) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "category": names, "num_gallery": [900, 73], "num_queries": [100, 6],
+            "num_queries_scored": [100, 5], "num_left_out": [0, 1], "map_at_5": [0.3, 0.9],
+            "precision_at_5": [0.4, 0.8], "headline_low": [0.25, np.nan],
+            "headline_high": [0.35, np.nan], "num_groups": [90, 5], "few_queries": [False, True],
+        }
+    )  # fmt: skip
+
+
+def projection(number: int = 30, label: str = "hat") -> html.ProjectionView:
+    points = np.random.default_rng(0).normal(size=(number, 3)).astype(np.float32)
+    categories = [label if i % 2 else "shoe" for i in range(number)]
+    return html.ProjectionView(
+        points, [f"{label}-{i}" for i in range(number)], categories, "UMAP to 3 dimensions",
+        pictures(number), None, [None if i % 3 == 0 else i % 3 == 1 for i in range(number)],
+    )  # fmt: skip
+
+
+def whole_run() -> html.RunPage:
+    pair = html.PicturePair((pictures(1)[0], pictures(1, 2)[0]), ("a1", "b2"), "2 of 64 bits")
+    return html.RunPage(
+        "baseline", "179231a1fb", summary(), "23 November 2026", per_category(),
+        pd.DataFrame({"category": ["hat", "shoe"], "hog": [0.4, 0.2], "random": [0.1, 0.1]}),
+        floors_chart=chart(), category_chart=chart(), attribute_chart=chart(), curves=chart(),
+        reconstructions=chart(), feature_maps=[chart(), chart()], projection=projection(),
+        examples=[html.ExampleGroup("hat", [search_row()], [search_row(query="q2")], "n 100")],
+        fixed_examples=[search_row(query="q3")], confusion=chart(), class_distribution=chart(),
+        findings=[html.Finding("Near-duplicates", "Two of them.", pd.DataFrame({"a": [1]}),
+                               [pair], False, chart())],
+        config="name: baseline\n", environment={"packages": {"torch": "2.15"}},
+        command="train experiment=baseline", facts={"parameters": "2,898,915"},
+    )  # fmt: skip
+
+
+def comparison() -> html.ComparisonPage:
+    better = summary() | {"micro_map_at_5": 0.7}
+    runs = [
+        html.ComparedRun("baseline 1a", summary(), "baseline/1a/report.html"),
+        html.ComparedRun("plus_layer 2b", better),
+    ]
+    tests = pd.DataFrame(
+        [{"first": "plus_layer 2b", "second": "baseline 1a", "difference": 0.2, "low": 0.1,
+          "high": 0.3, "p_value": 0.0004, "holm_p_value": 0.0312, "verdict": "clearly better"}]
+    )  # fmt: skip
+    by_category = pd.DataFrame(
+        {"category": ["hat"], "num_queries": [100], "baseline 1a": [0.5], "difference": [-0.125],
+         "low": [-0.2], "high": [-0.05]}
+    )  # fmt: skip
+    query = html.ComparedQuery(
+        [("baseline 1a", search_row()), ("plus_layer 2b", search_row())], "AP@5 differs by 0.8"
+    )
+    return html.ComparisonPage(
+        "Two runs", "plus_layer is better.", runs, "23 November 2026", tests, [chart()],
+        by_category, [query], {"trainer.max_epochs": {"baseline 1a": 3, "plus_layer 2b": 12}},
+        ["A note."],
+    )  # fmt: skip
+
+
+def leaderboard() -> html.LeaderboardPage:
+    entry = html.LeaderboardEntry
+    entries = [
+        entry("HOG", 0.6, floor=True),
+        entry("baseline", 0.5, 0.48, 0.52, 0.4, dim=4096, index_bytes=181_000_000, epochs=3,
+              date="2026-11-23", href="base line/1a#2/report.html"),
+        entry("plus_layer", 0.7),
+        entry("plus_layer again", 0.7),
+        entry("unfinished", None),
+    ]  # fmt: skip
+    groups = [
+        html.LeaderboardGroup("shop", "gallery_query", entries, note="1,196 queries."),
+        html.LeaderboardGroup("empty", "gallery_query", []),
+    ]
+    return html.LeaderboardPage(groups, [("outputs/x/1", "it failed")], date="today")
+
+
+PAGES = {
+    "run": lambda: html.run_report(whole_run()),
+    "comparison": lambda: html.comparison_page(comparison()),
+    "leaderboard": lambda: html.leaderboard_page(leaderboard()),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def text(request: pytest.FixtureRequest) -> str:
+    return PAGES[request.param]()
+
+
+def test_page_loads_nothing(text: str) -> None:
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in {"iframe", "object", "embed", "base", "form", "audio", "video"}
+        assert "src" not in attributes or (attributes["src"] or "").startswith("data:image/")
+        link = attributes.get("href") or "#"
+        if tag == "a":
+            assert link.startswith(("#", "./")), link
+        else:
+            assert link.startswith(("#", "data:")), link
+        assert not [name for name in attributes if name.startswith("on")]
+    css = re.sub(r"url\(#[^)]+\)", "", "".join(re.findall(r"<style>(.*?)</style>", text, re.S)))
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+def test_policy_allows_only_the_scripts_of_the_page(text: str) -> None:
+    page = Page(text)
+    (policy,) = (m["content"] for m in page.all("meta") if m.get("http-equiv"))
+    rules = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    code = [script for attributes, script in page.scripts if not attributes.get("type")]
+    sums = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in code]
+    assert rules["script-src"].split() == [f"'sha256-{each}'" for each in sums]
+    assert len(sums) >= 1
+
+
+def test_headings_and_landmarks_are_in_order(text: str) -> None:
+    page = Page(text)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert [len(page.all(tag)) for tag in ("header", "nav", "main")] == [1, 1, 1]
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [(a["href"] or "")[1:] for a in page.all("a") if (a["href"] or "").startswith("#")]
+    assert len(links) > 1
+    assert set(links) <= set(ids)
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
+
+
+def test_page_is_the_same_for_the_same_content(text: str) -> None:
+    assert text in [make() for make in PAGES.values()]
+
+
+def test_run_report_shows_everything_in_its_order() -> None:
+    page = Page(html.run_report(whole_run()))
+    ids = [section["id"] for section in page.all("section")]
+    assert ids == [
+        "floors", "categories", "attributes", "curves", "reconstructions", "feature-maps",
+        "projection", "examples", "fixed", "confusion", "distribution", "findings", "definitions",
+        "provenance",
+    ]  # fmt: skip
+    shown = page.text
+    for part in (
+        "mAP@5 0.500 lies above chance and below HOG.", "95 % interval 0.480 to 0.520", "11,029",
+        "6 more left out", "few", "+0.400", "< 0.001", "2 of 64 bits", "Mean of AP@5.",
+        "By item id.", "name: baseline", "train experiment=baseline", "packages.torch", "ab12",
+        "2,898,915", "About HOG.",
+    ):  # fmt: skip
+        assert part in shown, part
+    assert shown.index("this run") < shown.index("HOG 0.600") < shown.index("Untrained 0.490")
+    assert shown.index("Untrained 0.490") < shown.index("Random 0.100")
+
+
+def test_run_report_leaves_out_what_is_missing() -> None:
+    text = html.run_report(html.RunPage("baseline", "1a", {}))
+    page = Page(text)
+    assert not page.all("section")
+    assert not page.all("nav")
+    assert not page.all("h2")
+    assert "baseline" in page.text
+    assert len(text) < 60_000  # without points there is no plotly
+
+
+def test_run_report_refuses_a_table_of_another_metric() -> None:
+    wrong = whole_run().summary | {"headline": {"mean": "ndcg_at_5", "title": "nDCG@5"}}  # type: ignore[operator]
+    with pytest.raises(ValueError, match="no column 'ndcg_at_5', only"):
+        html.run_report(replace(whole_run(), summary=wrong))
+
+
+def test_run_report_refuses_a_picture_of_a_wrong_shape() -> None:
+    pair = html.PicturePair((pictures(1)[0, 0], pictures(1)[0]), ("a", "b"))
+    with pytest.raises(ValueError, match=r"picture\[None\] is \[1, 16, 16\] uint8"):
+        html.run_report(html.RunPage("a", "b", {}, findings=[html.Finding("x", "y", pairs=[pair])]))
+
+
+def test_reference_rule_has_its_own_headline() -> None:
+    own = {
+        "k": 5, "headline": {"mean": "reference_2023", "title": "reference_2023"},
+        "micro_reference_2023": 0.75, "macro_reference_2023": 0.5,
+    }  # fmt: skip
+    table = pd.DataFrame({"category": ["hat"], "num_queries": [3], "reference_2023": [0.75]})
+    page = Page(html.run_report(html.RunPage("a", "b", own, per_category=table)))
+    assert "reference_2023, micro" in page.text
+    assert "0.750" in page.text
+
+
+def test_comparison_shows_the_runs_among_the_floors() -> None:
+    shown = Page(html.comparison_page(comparison())).text
+    places = [shown.index(name) for name in ("plus_layer 2b 0.700", "HOG floor", "baseline 1a 0.5")]
+    assert places == sorted(places)
+    assert shown.count("HOG floor") == 1  # the same for both runs
+    for part in (
+        "plus_layer is better.", "▲ +0.200", "+0.100 to +0.300", "< 0.001", "0.031",
+        "clearly better", "▼ −0.125", "AP@5 differs by 0.8", "trainer.max_epochs", "181 MB",  # noqa: RUF001
+        "A note.", "Mean of AP@5.",
+    ):  # fmt: skip
+        assert part in shown, part
+
+
+def test_floor_that_each_run_has_of_its_own_names_the_run() -> None:
+    page = comparison()
+    other = summary()
+    other["floors"][2] |= {"micro_map_at_5": 0.45}
+    runs = [page.runs[0], html.ComparedRun("other", other)]
+    shown = Page(html.comparison_page(replace(page, runs=runs))).text
+    assert "Untrained of baseline 1a" in shown
+    assert "Untrained of other" in shown
+
+
+def test_comparison_refuses_no_runs_and_absolute_links() -> None:
+    with pytest.raises(ValueError, match="runs is empty"):
+        html.comparison_page(html.ComparisonPage("a", "b", []))
+    run = html.ComparedRun("a", summary(), "/etc/report.html")
+    with pytest.raises(ValueError, match=r"href is '/etc/report\.html'"):
+        html.comparison_page(html.ComparisonPage("a", "b", [run]))
+
+
+def test_leaderboard_ranks_runs_and_puts_floors_between() -> None:
+    text = html.leaderboard_page(leaderboard())
+    page = Page(text)
+    rows = re.findall(r'<td class="number rank" data-value="(\w+)"', text)
+    assert rows == ["1", "1", "nan", "3", "4"]  # equal values share a rank, the floor has none
+    shown = page.text
+    order = ["plus_layer", "HOG floor", "baseline", "unfinished"]
+    assert [shown.index(name) for name in order] == sorted(shown.index(name) for name in order)
+    assert "./base%20line/1a%232/report.html" in [link["href"] for link in page.all("a")]
+    assert "it failed" in shown
+    assert "empty" not in shown
+
+
+def test_leaderboard_refuses_absolute_links() -> None:
+    entry = html.LeaderboardEntry("a", 0.5, href="//elsewhere/report.html")
+    with pytest.raises(ValueError, match="relative to the page's folder"):
+        html.leaderboard_page(html.LeaderboardPage([html.LeaderboardGroup("a", "b", [entry])]))
+
+
+def test_leaderboard_without_runs_says_so() -> None:
+    assert "There is no run to rank." in html.leaderboard_page(html.LeaderboardPage([]))

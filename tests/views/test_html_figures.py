@@ -1,0 +1,132 @@
+"""Figures within a page: one drawing for light and dark, ids that do not clash, nothing foreign."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from visual_search.views.html_figures import (
+    DARK_PAGE,
+    MAX_SVG_BYTES,
+    contrast,
+    dark_variant,
+    figure_picture,
+    inline_svg,
+    picture_uri,
+    readable,
+)
+from visual_search.views.html_page import asset
+from visual_search.views.style import BAR, INK, MUTED, category_styles, quiet_style
+
+
+def _figure(colour: str = BAR, points: int = 5) -> Figure:
+    with quiet_style():
+        figure = Figure(figsize=(4, 3), facecolor="white")
+        axes = figure.subplots()
+        axes.plot(range(points), np.arange(points) % 7, marker="o", color=colour)
+        axes.set_title("a title", color=INK)
+        axes.set_xlabel("epoch", color=MUTED)
+        axes.fill_between([0, 1], [0, 1], color="#332288", hatch="/")
+    return figure
+
+
+def test_same_figure_gives_the_same_drawing() -> None:
+    assert inline_svg(_figure(), "A line") == inline_svg(_figure(), "A line")
+
+
+def test_ids_of_two_drawings_do_not_clash_and_lead_somewhere() -> None:
+    texts = [str(inline_svg(_figure(), "A line")), str(inline_svg(_figure(points=6), "A line"))]
+    ids = [set(re.findall(r' id="([^"]+)"', text)) for text in texts]
+    assert all(ids)
+    assert not ids[0] & ids[1]
+    for text, own in zip(texts, ids, strict=True):
+        assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+        used = re.findall(r'href="#([^"]+)"', text) + re.findall(r"url\(#([^)]+)\)", text)
+        assert set(used) <= own
+
+
+def test_colours_follow_the_page() -> None:
+    text = str(inline_svg(_figure(), "A line"))
+    for variable in ("--ink", "--muted", "--page", "--bar"):
+        assert f"var({variable})" in text
+    assert "var(--c-332288, #332288)" in text
+    assert f"--c-332288: {dark_variant('#332288')};" in text
+    css = asset("page.css")
+    for variable in set(re.findall(r"var\((--(?!c-|sans)[a-z]+)\)", text)):
+        assert css.count(f"{variable}:") >= 2, variable  # for light and for dark
+    assert f"--page: {DARK_PAGE}" in css
+
+
+def test_plain_drawing_keeps_its_colours() -> None:
+    text = str(inline_svg(_figure(), "A line", themed=False))
+    assert "var(--ink)" not in text
+    assert INK in text
+    assert 'class="chart plain"' in text
+
+
+def test_drawing_says_what_it_shows_and_brings_nothing_else() -> None:
+    text = str(inline_svg(_figure(), 'A "line" & <more>'))
+    assert 'role="img"' in text
+    assert 'aria-label="A &quot;line&quot; &amp; &lt;more&gt;"' in text
+    assert "a title</text>" in text  # a text, not its outlines
+    for foreign in ("<metadata", "<!--", "http", "<?xml", "<script", "stroke-linejoin: round}"):
+        assert foreign not in text
+
+
+def test_large_drawing_becomes_a_picture() -> None:
+    figure = Figure(figsize=(3, 2))
+    spots = np.random.default_rng(0).random((2, 9000))
+    figure.subplots().scatter(*spots, c=spots[0], s=spots[1] * 20)
+    text = str(inline_svg(figure, "Spots"))
+    assert text.startswith('<img class="chart plain" src="data:image/webp;base64,')
+    assert 'alt="Spots"' in text
+    assert len(text) < MAX_SVG_BYTES
+
+
+def test_colours_stand_out_on_both_pages() -> None:
+    hues = [colour for colour, _ in category_styles(50)]
+    assert all(contrast(readable(colour, "#ffffff", 3.0), "#ffffff") >= 3 for colour in hues)
+    assert all(contrast(dark_variant(colour), DARK_PAGE) >= 3 for colour in hues)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_texts_of_the_pages_have_enough_contrast(scheme: int) -> None:
+    found = re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", asset("page.css"))
+    names = [name for name, _ in found]
+    second = names.index("page", 1)
+    colours = dict(found[second:] if scheme else found[:second])
+    for name in ("ink", "muted", "link", "macro", "right", "wrong"):
+        for background in ("page", "soft"):
+            assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
+
+
+def test_picture_is_made_smaller_but_never_larger() -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    uri, width, height = picture_uri(pixels, 20, 70)
+    assert (width, height) == (20, 10)
+    assert picture_uri(pixels, 500, 70)[1:] == (80, 40)
+    image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    assert (image.format, image.size) == ("WEBP", (20, 10))
+
+
+def test_figure_picture_is_limited_in_width() -> None:
+    text = str(figure_picture(_figure(), "A line", max_width_px=100))
+    assert 'width="100" height="75"' in text
+
+
+@pytest.mark.parametrize("make", [inline_svg, figure_picture])
+def test_an_empty_description_is_refused(make: object) -> None:
+    with pytest.raises(ValueError, match="alt is empty"):
+        make(_figure(), " ")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (3, 8, 8)])
+def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \[H, W, 3\] uint8"):
+        picture_uri(np.zeros(shape, np.uint8), 8, 70)

@@ -1,0 +1,165 @@
+"""Labels are data: whatever they hold, they make no element, no attribute and no script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.views.test_html import (
+    Page,
+    chart,
+    leaderboard,
+    per_category,
+    projection,
+    search_row,
+    summary,
+)
+from visual_search.views import html
+from visual_search.views.html_figures import inline_svg
+from visual_search.views.picture_grids import SearchRow
+from visual_search.views.style import show_literally
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "=cmd()",
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "]]>-->",
+    "{{ 7 * 7 }}{% raw %}",
+    "line\u2028and\u2029paragraph",
+    "\u202eright to left",
+    "nul \x00 bell \x07 \x9b",
+    "&lt;b&gt; &amp; &#60;",
+    "javascript:alert(1)",
+    "long " * 60,
+    "漢字" * 150,
+    " ",
+)
+
+
+def _row(label: str) -> SearchRow:
+    row = search_row()
+    return replace(
+        row, query_label=label, query_category=label, neighbour_labels=[label] * 2,
+        neighbour_categories=[label] * 2,
+    )  # fmt: skip
+
+
+def _run(label: str) -> html.RunPage:
+    told = summary()
+    told |= {"standing": label, "definitions": {label: label}, "rules": {label: label}}
+    told["identity"] |= {"data": label, "protocol_name": label, label: label,
+                         "protocol_settings": {label: [label]}}  # fmt: skip
+    told["floors"][0] |= {"title": label, "definition": label}
+    table = pd.DataFrame({label: [label], "b": [1.5]})
+    pictures = (np.zeros((3, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8))
+    pair = html.PicturePair(pictures, (label, label), label)
+    return html.RunPage(
+        label, label, told, label, per_category((label, "shoe")),
+        pd.DataFrame({"category": [label], label: [0.4]}),
+        examples=[html.ExampleGroup(label, [_row(label)], [_row(label)], label)],
+        fixed_examples=[_row(label)], findings=[html.Finding(label, label, table, [pair])],
+        config=label, environment={label: {label: label}}, command=label, facts={label: label},
+    )  # fmt: skip
+
+
+def _pages(label: str) -> list[str]:
+    told = summary()
+    told["floors"][0] |= {"title": label}
+    table = pd.DataFrame(
+        {"first": [label], label: [label], "difference": [0.1], "low": [0.0], "high": [0.2]}
+    )
+    compared = html.ComparisonPage(
+        label, label, [html.ComparedRun(label, told, f"x{label}")], label, table, (), table,
+        [html.ComparedQuery([(label, _row(label))], label)], {label: {label: label}}, [label],
+    )  # fmt: skip
+    group = leaderboard().groups[0]
+    entries = [html.LeaderboardEntry(label, 0.5, date=label, href=f"x{label}")]
+    board = html.LeaderboardPage(
+        [replace(group, data=label, protocol=label, headline=label, note=label, entries=entries)],
+        [(label, label)], label, label,
+    )  # fmt: skip
+    return [
+        html.run_report(_run(label)),
+        html.comparison_page(compared),
+        html.leaderboard_page(board),
+    ]
+
+
+def _shape(text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Gives elements and the names of their attributes; tips stand on long labels only."""
+    return [
+        (tag, tuple(sorted(set(attributes) - {"title"}))) for tag, attributes in Page(text).elements
+    ]
+
+
+PLAIN = [_shape(text) for text in _pages("plain")]
+
+
+def _check(label: str) -> None:
+    for text, plain in zip(_pages(label), PLAIN, strict=True):
+        assert _shape(text) == plain
+        assert not set("\x00\x07\x9b") & set(text)
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_make_no_element(label: str) -> None:
+    _check(label)
+
+
+@settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(
+    st.text(
+        alphabet=st.one_of(
+            st.sampled_from("<>\"'&=/`{}%-! \n"), st.characters(exclude_categories=["Cs"])
+        ),
+        min_size=1,
+    )
+)
+def test_any_label_makes_no_element(label: str) -> None:
+    _check(label)
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_in_the_projection_stay_data(label: str) -> None:
+    text = html.run_report(html.RunPage("a", "b", {}, projection=projection(30, label)))
+    page = Page(text)
+    (source,) = (script for attributes, script in page.scripts if attributes.get("type"))
+    assert not set("<>&\u2028\u2029\x00") & set(source)
+    data = json.loads(source)
+    assert len(data["ids"]) == 30
+    assert len(page.scripts) == 4  # plotly, both of ours, the data
+    plain = html.run_report(html.RunPage("a", "b", {}, projection=projection(30, "plain")))
+    assert _shape(text) == _shape(plain)
+
+
+def test_half_characters_are_replaced() -> None:
+    view = projection(30, "half \ud800")
+    text = html.run_report(html.RunPage("half \udcff", "\ud800", {}, projection=view))
+    assert "half \ufffd" in Page(text).text
+    text.encode("utf-8")
+
+
+def test_empty_labels_leave_a_page() -> None:
+    for text in _pages(""):
+        assert "<h1>" in text
+        Page(text)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # fonts of other scripts may not be there
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_in_a_drawing_stay_text(label: str) -> None:
+    page = Page(str(inline_svg(show_literally(chart(label)), f"About {label}")))
+    allowed = {"svg", "g", "defs", "path", "use", "text", "clippath", "rect", "style"}
+    assert {tag for tag, _ in page.elements} <= allowed
+    assert not [name for _, each in page.elements for name in each if name.startswith("on")]

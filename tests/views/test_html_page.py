@@ -1,0 +1,182 @@
+"""What the pages share: how values are written, links, and the size that no page exceeds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from tests.views.test_html import Page, pictures, search_row, summary
+from visual_search.views import html
+from visual_search.views.html_page import (
+    DETAILS,
+    MAX_BYTES,
+    cell,
+    count,
+    distance,
+    file_size,
+    mark,
+    number,
+    p_value,
+    relative_link,
+    render,
+    scale_limit,
+    script_json,
+    signed,
+)
+from visual_search.views.html_tables import measured_table, plain_table
+
+
+@pytest.mark.parametrize("write", [number, count, signed, p_value, file_size, cell])
+@pytest.mark.parametrize("value", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+def test_missing_values_are_a_dash(write: Any, value: Any) -> None:
+    assert write(value) == "\u2013"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (count(11029), "11,029"), (count(np.int64(3)), "3"), (p_value(0.001), "0.001"),
+        (p_value(0.00099), "< 0.001"), (p_value(1.0), "1.000"), (file_size(999), "999 bytes"),
+        (file_size(45_000_000), "45 MB"), (file_size(999_600), "1,000 kB"),
+        (file_size(2_500_000_000), "2.5 GB"), (distance(8689.2), "8,689"),
+        (distance(0.01234), "0.0123"), (cell(True), "yes"), (cell([1, "a"]), "1, a"),
+        (cell(0.123456), "0.1235"), (cell([]), "\u2013"), (signed(-0.0), "±0.000"),
+    ],
+)  # fmt: skip
+def test_values_are_written_as_one_reads_them(written: str, expected: str) -> None:
+    assert written == expected
+
+
+@pytest.mark.parametrize("path", ["", "/etc", "//host/x"])
+def test_links_that_lead_elsewhere_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="relative to the page's folder"):
+        relative_link(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "link"),
+    [
+        ("../runs/a b/report.html", "../runs/a%20b/report.html"),
+        ("https://host/x", "./https%3A//host/x"),
+        ("\\\\host\\x", "./%5C%5Chost%5Cx"),
+        ('a"onclick="b', "./a%22onclick%3D%22b"),
+        ("a?b#c", "./a%3Fb%23c"),
+    ],
+)
+def test_links_stay_beside_the_page(path: str, link: str) -> None:
+    assert relative_link(path) == link
+
+
+def test_json_in_a_script_reads_back() -> None:
+    value = {"a": ["</script>", "<!--", "&", "\u2028", "漢", "\ud800", None, 1.5]}
+    assert json.loads(str(script_json(value))) == value
+
+
+def test_a_mark_shows_bar_and_interval_on_the_scale() -> None:
+    place = mark(0.3, 0.2, 0.45, 0.6)
+    assert place == {
+        "mean": 50.0, "bar": 0.0, "bar_width": 50.0, "low": 33.33, "width": 41.67, "zero": 0.0,
+    }  # fmt: skip
+    assert mark(float("nan"), 0.1, 0.2, 0.6) is None
+    without = mark(0.3, None, None, 0.6)
+    assert without is not None
+    assert without["width"] == 0
+    assert scale_limit([]) == 0.1
+    assert scale_limit([0.6]) == 0.6
+
+
+def test_a_plain_table_knows_its_numbers() -> None:
+    table = plain_table(pd.DataFrame({"a": ["x", "y"], "b": [1.5, np.nan], "c": [1, 2]}), 1)
+    assert table["numeric"] == [False, True, True]
+    assert (len(table["rows"]), table["given"]) == (1, 2)
+
+
+def test_a_measured_table_puts_intervals_into_their_cells() -> None:
+    frame = pd.DataFrame(
+        {"category": ["a"], "n": [3], "map": [0.5], "map_low": [0.4], "map_high": [0.6],
+         "difference": [0.1], "low": [-0.1], "high": [0.3], "p_value": [0.5], "few": [True],
+         "mean:run": [0.7], "low:run": [0.6], "high:run": [0.8],
+         "p_holm": [0.2]}
+    )  # fmt: skip
+    table = measured_table(frame, 10)
+    assert table is not None
+    assert [(column["name"], column["kind"]) for column in table["columns"]] == [
+        ("category", "text"), ("n", "count"), ("map", "fraction"), ("difference", "difference"),
+        ("p_value", "p"), ("few", "text"), ("mean:run", "fraction"), ("p_holm", "p"),
+    ]  # fmt: skip
+    (row,) = table["rows"]
+    assert (row[2]["low"], row[2]["high"]) == (0.4, 0.6)
+    assert (row[3]["low"], row[3]["high"], row[3]["verdict"]) == (-0.1, 0.3, "unclear")
+    assert row[1]["low"] is None
+    assert (row[6]["low"], row[6]["high"]) == (0.6, 0.8)
+    assert [column["title"] for column in table["columns"][-2:]] == ["run", "p (Holm)"]
+    assert measured_table(frame[:0], 10) is None
+
+
+def test_a_page_takes_the_most_detail_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def context(detail: Any) -> dict[str, Any]:
+        tried.append(detail)
+        text = "x" * (3_000_000 if len(tried) > 2 else 6_000_000)
+        page = html.LeaderboardPage([], title="t")
+        return {"page": page, "groups": {}, "left_out": [("a", "b")], "left_out_given": 1,
+                "sections": [("left-out", text)]}  # fmt: skip
+
+    assert len(render("leaderboard.html", context).encode()) <= MAX_BYTES
+    assert tried == list(DETAILS[:3])
+
+
+@pytest.fixture(scope="module")
+def large() -> html.RunPage:
+    """More of everything than a run leaves, and none of it compresses."""
+    noise = Figure(figsize=(12, 9))
+    noise.figimage(np.random.default_rng(0).random((900, 1200, 3)), resize=True)
+    num_points, names = 20_000, [f"category number {i} " + "x" * 200 for i in range(3_000)]
+    pool = pictures(64, side=128)
+
+    class Pool:
+        def __getitem__(self, rows: Any) -> Any:
+            return pool[rows % 64]
+
+    view = html.ProjectionView(
+        np.random.default_rng(0).normal(size=(num_points, 3)).astype(np.float32),
+        [f"{i}-" + "i" * 100 for i in range(num_points)],
+        [names[i % 3_000] for i in range(num_points)], "UMAP to 3 dimensions", Pool(),
+    )  # fmt: skip
+    table = pd.DataFrame(
+        {"category": names, "num_gallery": 10, "num_queries_scored": 30, "map_at_5": 0.5,
+         "headline_low": 0.4, "headline_high": 0.6}
+    )  # fmt: skip
+    row = search_row(neighbours=5)
+    noisy = type(row)(
+        pool[0], "q", "hat", pool[:5], row.neighbour_labels, row.neighbour_categories,
+        row.squared_distances, row.correct, 0.5,
+    )  # fmt: skip
+    pair = html.PicturePair((pool[0], pool[1]), ("a", "b"))
+    return html.RunPage(
+        "large", "1", summary(), per_category=table, reconstructions=[noise] * 3,
+        feature_maps=[noise] * 3, projection=view, config="x: y\n" * 200_000,
+        examples=[html.ExampleGroup(name, [noisy] * 2, [noisy] * 2) for name in names[:25]],
+        fixed_examples=[noisy] * 20,
+        findings=[html.Finding("Duplicates", "Many.", table, [pair] * 60)],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_large_report_is_shrunk_and_says_so(large: html.RunPage) -> None:
+    text = html.run_report(large)
+    assert len(text.encode()) <= MAX_BYTES
+    page = Page(text)
+    shown = page.text
+    assert "of 20,000 items are shown, evenly chosen" in shown
+    assert "of 3,000 categories" in shown
+    assert "of 100 queries are shown" in shown
+    assert "of 60 pairs" in shown
+    assert "config.yaml holds all" in shown
+    assert len(page.all("img")) > 20

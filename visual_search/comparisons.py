@@ -1,0 +1,308 @@
+"""Comparing finished runs: gathered from their folders, tested, printed, written as a page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+
+if TYPE_CHECKING:
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.retrieval.comparison import Comparison
+    from visual_search.retrieval.report import RetrievalReport
+    from visual_search.runs import Run
+    from visual_search.views.html import ComparedQuery
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and where it lies.
+
+    Attributes:
+        folder: With ``report.html`` and the tables.
+        runs: Name -> run.
+        comparison: The tests.
+        without_pictures: Why the page has no search results; empty where it has.
+    """
+
+    folder: Path
+    runs: Mapping[str, Run]
+    comparison: Comparison
+    without_pictures: str
+
+
+def compare_runs(settings: dict[str, Any]) -> Compared:
+    """Compares runs and writes the comparison's folder.
+
+    Args:
+        settings: The composed ``conf/compare.yaml``.
+
+    Raises:
+        ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
+        NotComparableError: The runs were measured differently.
+    """
+    from visual_search.assembly import progress_bar
+    from visual_search.retrieval.comparison import compare_reports
+    from visual_search.retrieval.report_files import load_report
+
+    runs = _named_runs(settings["runs"], settings["names"])
+    reports = {name: load_report(run.folder / "metrics") for name, run in runs.items()}
+    paths = {name: str(run.folder) for name, run in runs.items()}
+    with progress_bar("Comparing", " tests") as advance:
+        comparison = compare_reports(
+            reports, paths=paths, seed=settings["seed"], on_progress=advance
+        )
+    digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings["seed"])]).encode())
+    folder = Path(
+        settings["out"] or Path(settings["outputs"]) / "comparisons" / digest.hexdigest()[:10]
+    )
+    _write_tables(folder, comparison)
+    cached, problem = _pictures(runs, settings["cache_dir"])
+    queries = _queries(reports, comparison, cached, settings["num_queries_shown"])
+    notes = [f"Search results are not shown: {problem}."] if problem else []
+    _write_page(folder, runs, reports, comparison, queries, notes)
+    return Compared(folder, runs, comparison, problem)
+
+
+def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
+    from visual_search.tables import run_name
+
+    if len(paths) < 2:
+        raise ConfigError(
+            f"runs={list(paths)} names {len(paths)} run(s); expected two or more: "
+            "runs=[outputs/baseline/0123456789,outputs/plus_layer/0123456789]"
+        )
+    runs = [_measured(path) for path in paths]
+    if names is None:
+        names = [run_name(run.folder) for run in runs]
+        names = [
+            f"{name}/{run.folder.name}" if names.count(name) > 1 else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    if len(set(names)) < len(runs) or len(names) != len(runs):
+        raise ConfigError(
+            f"names={list(names)} for {len(runs)} run(s); expected as many different names; "
+            "name each run once"
+        )
+    return dict(zip(names, runs, strict=True))
+
+
+def _measured(path: str) -> Run:
+    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside."""
+    from visual_search.runs import Run
+
+    run = Run(Path(path))
+    if run.state != "finished" or not run.summary():
+        state = "no run's folder (no status.json)" if run.state == "new" else run.state
+        raise ConfigError(
+            f"{path} is {state}; expected the folder of a finished run or evaluation with numbers: "
+            "start its command again, it goes on where it was"
+        )
+    return run
+
+
+def _write_tables(folder: Path, comparison: Comparison) -> None:
+    from visual_search.retrieval.report_files import save_table
+
+    for name in ("runs", "pairs", "per_category", "queries"):
+        save_table(getattr(comparison, name), folder / f"{name}.csv")
+
+
+def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
+    """Gives the first run's catalogue with its pictures, or why it cannot be read."""
+    from visual_search.assembly import cache, read_catalog
+
+    run = next(iter(runs.values()))
+    settings = run.config()
+    settings["pictures"]["cache_dir"] = cache_dir
+    try:
+        catalog = read_catalog(settings)
+        if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
+            return None, "the catalogue has changed since the runs were measured"
+        return cache(settings, catalog), ""
+    except (OSError, ValueError) as error:
+        return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
+
+
+def _write_page(
+    folder: Path,
+    runs: Mapping[str, Run],
+    reports: Mapping[str, RetrievalReport],
+    comparison: Comparison,
+    queries: Sequence[ComparedQuery],
+    notes: Sequence[str],
+) -> None:
+    from visual_search.atomic import write_text
+    from visual_search.pages import relative_to
+    from visual_search.views.evaluation_charts import comparison_bars
+    from visual_search.views.figures import save_figure
+    from visual_search.views.html import ComparedRun, ComparisonPage, comparison_page
+
+    chart = comparison_bars(comparison.per_category, list(runs), comparison.headline["title"])
+    save_figure(chart, folder / "figures" / "by_category.png")
+    page = ComparisonPage(
+        title=" and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs compared",
+        verdict=comparison.sentence,
+        runs=[
+            ComparedRun(name, reports[name].summary, relative_to(folder, run.folder))
+            for name, run in runs.items()
+        ],
+        date=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        tests=comparison.pairs.drop(columns=["num_groups"]),
+        charts=[chart],
+        category_differences=comparison.per_category.drop(columns=["num_groups", "few_queries"]),
+        queries=queries,
+        settings=_differing({name: _flat(run.config()) for name, run in runs.items()}),
+        notes=notes,
+    )
+    write_text(folder / "report.html", comparison_page(page))
+
+
+def _queries(
+    reports: Mapping[str, RetrievalReport],
+    comparison: Comparison,
+    cached: CachedCatalog | None,
+    num_shown: int,
+) -> list[ComparedQuery]:
+    """Gives what each run found for the queries where they differ most."""
+    from visual_search.shown_items import search_rows
+    from visual_search.views.html import ComparedQuery
+
+    if cached is None:
+        return []
+    column, title = comparison.headline["column"], comparison.headline["title"]
+    chosen = comparison.queries[comparison.queries["spread"] > 0].head(num_shown)
+    found = {}
+    for name, report in reports.items():
+        lines = report.per_query.set_index("query_id", drop=False).loc[chosen["query_id"]]
+        found[name] = search_rows(lines, column, cached.catalog, cached.pictures)
+    return [
+        ComparedQuery(
+            rows=[(name, rows[place]) for name, rows in found.items()],
+            note=f"{title.removeprefix('m')} differs by {spread:.3f}",
+        )
+        for place, spread in enumerate(chosen["spread"])
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Gives a config as dotted keys and texts."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def _differing(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Gives the settings that are not the same for all runs: setting -> run -> value."""
+    keys = sorted({key for of_run in settings.values() for key in of_run})
+    found = {key: {name: held.get(key, "-") for name, held in settings.items()} for key in keys}
+    return {key: values for key, values in found.items() if len(set(values.values())) > 1}
+
+
+def print_comparison(compared: Compared) -> None:
+    """Prints runs, paired tests, categories and the verdict, and where the page lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    comparison = compared.comparison
+    console.print(_runs_table(compared))
+    console.print(_pairs_table(comparison))
+    if len(compared.runs) == 2:
+        console.print(_categories_table(comparison, list(compared.runs)))
+    headline = comparison.headline
+    console.print(f"{headline['title']}: {headline['definition']}", markup=False)
+    console.print(
+        "p is two-sided, from a paired permutation test that flips whole groups, corrected by Holm "
+        "(over the pairs of one mean, or over the categories); [ ] is the 95 % interval.",
+        markup=False,
+    )
+    if compared.without_pictures:
+        console.print(f"No search results on the page: {compared.without_pictures}.", markup=False)
+    console.print(f"\n{comparison.sentence}\n", style="bold", markup=False)
+    console.print(f"  {compared.folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _runs_table(compared: Compared) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.tables import interval, is_number, number, table_style
+
+    headline = compared.comparison.headline
+    table = Table(title=f"Runs, {headline['title']}", **table_style())
+    table.add_column("Run", overflow="fold")
+    for column in ("micro", "95 % interval", "macro", "dim", "Index bytes", "ms/picture"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for line in compared.comparison.runs.to_dict("records"):
+        summary = compared.runs[line["run"]].summary()
+        time = summary.get("embedding_ms_per_item")
+        table.add_row(
+            Text(line["run"]),
+            number(line["micro"], 3),
+            interval(line["micro_low"], line["micro_high"]),
+            number(line["macro"], 3),
+            f"{summary['embedding_dim']:,}",
+            f"{summary['index']['bytes']:,}",
+            f"{time:.1f}" if is_number(time) else "-",
+        )
+    return table
+
+
+def _pairs_table(comparison: Comparison) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.tables import interval, p_value, table_style
+
+    table = Table(title="Paired differences, a minus b", **table_style())
+    for column in ("a", "b"):
+        table.add_column(column, overflow="fold")
+    for column in ("mean", "a - b", "95 % interval", "p", "verdict"):
+        table.add_column(column, justify="left" if column == "verdict" else "right")
+    for line in comparison.pairs.to_dict("records"):
+        table.add_row(
+            Text(line["a"]),
+            Text(line["b"]),
+            line["statistic"],
+            f"{line['difference']:+.3f}",
+            interval(line["low"], line["high"], signed=True),
+            p_value(line["p_holm"]),
+            line["verdict"],
+        )
+    return table
+
+
+def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.tables import interval, is_number, number, p_value, table_style
+
+    table = Table(title="By category, the largest gain of the first first", **table_style())
+    table.add_column("Category", overflow="fold")
+    for column in ("Queries", *names, "a - b", "95 % interval", "p"):
+        table.add_column(escape(column), justify="right")
+    ordered = comparison.per_category.sort_values(
+        ["difference", "category"], ascending=[False, True], na_position="last"
+    )
+    for line in ordered.to_dict("records"):
+        few = "*" if line["few_queries"] else ""
+        table.add_row(
+            Text(line["category"]),
+            f"{line['num_queries']:,}{few}",
+            *(number(line[f"mean:{name}"], 3) for name in names),
+            f"{line['difference']:+.3f}" if is_number(line["difference"]) else "-",
+            interval(line["difference_low"], line["difference_high"], signed=True),
+            p_value(line["p_holm"]),
+        )
+    return table

@@ -1,0 +1,32 @@
+"""Ranks every finished run of the same data and protocol, floors among them.
+
+``python -m visual_search.leaderboard outputs/``; ``--help`` lists what can be set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from visual_search.command_line import run_command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Runs the command with ``sys.argv``; a bare path is the folder with the runs."""
+    run_command("leaderboard", leaderboard_command)
+
+
+def leaderboard_command(config: DictConfig) -> None:
+    """Ranks what lies in the folder, prints it, and writes Markdown, CSV and HTML."""
+    from omegaconf import OmegaConf
+
+    from visual_search.rankings import print_leaderboard, rank_runs
+
+    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    print_leaderboard(rank_runs(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,397 @@
+"""Measurements after training: a run by another protocol or data, embeddings from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+from visual_search.runs import Run, State, environment, open_run, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.retrieval.protocol import Protocol
+    from visual_search.training.evaluation import Evaluation
+    from visual_search.training.floors import Floors
+    from visual_search.training.sides import Sides
+
+EVALUATIONS = "evaluations"  # folder of a run's further measurements
+# What an evaluation takes over from the run that it measures.
+OF_THE_RUN = ("epochs", "embedding_dim", "num_parameters", "num_training", "weights")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement and where it lies.
+
+    Attributes:
+        run: Folder with ``metrics``, ``report.html`` and ``status.json``.
+        is_new: False where it had been measured before.
+    """
+
+    run: Run
+    is_new: bool
+
+
+def measure_run(settings: dict[str, Any]) -> Measured:
+    """Measures a finished run; without another protocol or data that is its own measurement.
+
+    Args:
+        settings: The composed ``conf/evaluate.yaml``.
+
+    Raises:
+        ConfigError: No run is named, or it is not finished, or a setting is wrong.
+    """
+    from visual_search.assembly import cache, new_floors, new_protocol, read_catalog
+    from visual_search.results import num_trained_on
+
+    run = finished_run(settings["run"])
+    own, summary = run.config(), run.summary()
+    merged = _merged(own, settings)
+    if "_target_" not in merged["protocol"]:
+        raise ConfigError(
+            f"run {run.folder} is older than named protocols ({merged['protocol']}); expected one: "
+            "give protocol=gallery_query, or another of conf/protocol/"
+        )
+    protocol = new_protocol(merged)
+    catalog = read_catalog(merged)
+    asked = [merged["protocol"], settings["query_split"], catalog.fingerprint()]
+    rules = _merged(own, settings | {"protocol": None})["protocol"]
+    trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
+    precision = settings["trainer"]["precision"]
+    if precision in ("auto", summary.get("precision")):
+        precision = summary.get("precision")
+    else:
+        asked.append(precision)
+    if asked == trained_with and not settings["rerun"]:
+        return Measured(run, is_new=False)
+    name = re.sub(r"[^\w.+-]+", "_", "+".join(protocol.relevance))
+    place = Run(run.folder / EVALUATIONS / f"{protocol.name}-{name}-{_digest(asked)[:8]}")
+    if place.state == "finished" and not settings["rerun"]:
+        return Measured(place, is_new=False)
+    with _working(place, merged, catalog, settings, run=str(run.folder)):
+        cached = cache(merged, catalog)
+        sides = _sides(protocol, cached, settings["query_split"])
+        embedding = _Embedding(run, own, settings, precision)
+        embeddings, seconds = embedding.of_sides(cached, sides)
+        facts = {fact: summary.get(fact) for fact in OF_THE_RUN} | {"precision": precision}
+        facts["num_queries_trained_on"] = num_trained_on(run.folder, cached.pictures, sides)
+        _measure(
+            place,
+            merged,
+            cached,
+            protocol,
+            sides,
+            embeddings,
+            floors=new_floors(own | {"pictures": merged["pictures"]}),
+            seconds_per_item=seconds,
+            epoch=int(summary.get("epochs") or 0),
+            facts=facts,
+            trainer=embedding.trainer,
+        )
+    return Measured(place, is_new=True)
+
+
+def measure_embeddings(settings: dict[str, Any]) -> Measured:
+    """Measures embeddings that another program made.
+
+    Args:
+        settings: The composed ``conf/evaluate.yaml``.
+
+    Raises:
+        ConfigError: No data is named, a run is named as well, or a setting is wrong.
+        ValueError: The file cannot be read, or an item that the protocol needs has no embedding.
+    """
+    import numpy as np
+
+    from visual_search.assembly import cache, new_protocol, read_catalog
+    from visual_search.external import read_embeddings
+    from visual_search.training.floors import Floors
+
+    if settings["run"]:
+        raise ConfigError(
+            f"run={settings['run']} and embeddings={settings['embeddings']} are both given; "
+            "expected one of them: measure them one after the other, then compare"
+        )
+    if not settings["data"]:
+        raise ConfigError(
+            "embeddings from outside need a catalogue to be measured on; expected data=...: "
+            "choose one, such as data=table data.path=products.csv"
+        )
+    given = read_embeddings(settings["embeddings"], settings["ids"])
+    merged = _merged(None, settings)
+    protocol = new_protocol(merged)
+    catalog = read_catalog(merged)
+    name = settings["name"] or Path(settings["embeddings"]).stem
+    asked = [merged["protocol"], settings["query_split"], catalog.fingerprint(), given.digest()]
+    asked += [merged["pictures"]["size_px"], merged["pictures"]["fit"]]  # what the floors see
+    place = open_run(settings["outputs"], name, _digest(asked)[:10])
+    if place.state == "finished" and not settings["rerun"]:
+        return Measured(place, is_new=False)
+    with _working(place, merged, catalog, settings, embeddings=str(settings["embeddings"])):
+        cached = cache(merged, catalog)
+        sides = _sides(protocol, cached, settings["query_split"])
+        selection = sides.selection
+        rows = np.union1d(selection.gallery_rows, selection.query_rows)
+        table = np.zeros((len(cached.catalog), given.dim), dtype=np.float32)
+        table[rows] = given.of_items(cached.catalog.table["item_id"].iloc[rows].tolist())
+        _measure(
+            place,
+            merged,
+            cached,
+            protocol,
+            sides,
+            table,
+            floors=Floors(merged["pictures"]["cache_dir"]),
+            seconds_per_item=math.nan,
+            epoch=0,
+            facts={"embedding_dim": given.dim, "kind": "embeddings from outside"},
+        )
+    return Measured(place, is_new=True)
+
+
+def finished_run(path: str | None) -> Run:
+    """Gives the finished run of a folder.
+
+    Raises:
+        ConfigError: None is named, the folder is none of a run, or the run is not finished.
+    """
+    if not path:
+        raise ConfigError(
+            "no run is named; expected run=PATH, the folder of a finished run such as "
+            "outputs/plus_layer/0123456789, or embeddings=FILE"
+        )
+    run = Run(Path(path))
+    if run.state == "new":
+        inside = sorted(str(found.parent) for found in Path(path).glob("*/status.json"))[:3]
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise ConfigError(f"{path} is no run's folder (no status.json); expected one{hint}")
+    if run.folder.resolve().parent.name == EVALUATIONS:
+        raise ConfigError(
+            f"{path} is a further measurement; expected its run: run={run.folder.parent.parent}"
+        )
+    if run.state != "finished":
+        raise ConfigError(
+            f"run {path} is {run.state}; expected a finished one: start its command again"
+        )
+    if not run.summary() or not run.checkpoint.is_file():
+        what = "numbers (a dry run?)" if not run.summary() else "network"
+        raise ConfigError(f"run {path} has no {what}; expected one that was trained: name another")
+    return run
+
+
+def _merged(own: Mapping[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Gives a run's config with what the evaluation replaces."""
+    import copy
+
+    from visual_search.assembly import protocol_in_full
+
+    base: dict[str, Any] = copy.deepcopy(dict(own)) if own else {}
+    defaults = {
+        "split": {"method": "hash", "val_fraction": 0.05, "test_fraction": 0.05, "seed": 0},
+        "protocol": {"_target_": "visual_search.retrieval.protocols.gallery_query"},
+    }
+    for part in ("data", "split", "protocol"):
+        given = settings[part] or {}
+        held: Any = {} if "_target_" in given else base.get(part) or defaults.get(part, {})
+        base[part] = {**held, **given}  # +data.path=... alone changes what the run had
+    loader = dict(settings["loader"])
+    if not own or "_target_" in (settings["data"] or {}):
+        loader["max_items_per_category"] = {"train": None, "val": None, "test": None}
+    base["loader"] = {**base.get("loader", {}), **loader}
+    base.setdefault("pictures", dict(settings["pictures"]))
+    base["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
+    base["protocol"] = protocol_in_full(base["protocol"])
+    return base | {part: settings[part] for part in ("floors", "near_duplicates", "index")}
+
+
+@contextlib.contextmanager
+def _working(
+    place: Run,
+    merged: Mapping[str, Any],
+    catalog: Catalog,
+    settings: Mapping[str, Any],
+    **facts: Any,
+) -> Iterator[None]:
+    """Holds a measurement's folder, and leaves a status that tells how it ended."""
+    import yaml
+
+    from visual_search.atomic import write_text
+
+    facts |= {
+        "catalog": catalog.name,
+        "catalog_fingerprint": catalog.fingerprint(),
+        "query_split": settings["query_split"],
+    }
+    started = time.time()
+    state: State = "failed"
+    error = ""
+    place.lock()
+    try:
+        place.clear()
+        text = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
+        write_text(place.folder / "config.yaml", text)
+        write_json(place.folder / "environment.json", environment())
+        place.set_state("running", **facts)
+        yield
+        state = "finished"
+    except (KeyboardInterrupt, SystemExit):
+        state = "interrupted"
+        raise
+    except BaseException as caught:
+        error = f"{type(caught).__name__}: {caught}"
+        raise
+    finally:
+        place.set_state(state, seconds=time.time() - started, error=error, **facts)
+        place.unlock()
+
+
+def _sides(protocol: Protocol, cached: CachedCatalog, split: str) -> Sides:
+    from visual_search.assembly import progress_bar
+    from visual_search.training.sides import choose_sides
+
+    with progress_bar("Looking for leaks", " pictures") as advance:
+        return choose_sides(protocol, cached.catalog, cached.pictures, split, advance)
+
+
+def _measure(
+    place: Run,
+    merged: dict[str, Any],
+    cached: CachedCatalog,
+    protocol: Protocol,
+    sides: Sides,
+    embeddings: NDArray[np.float32],
+    *,
+    floors: Floors,
+    seconds_per_item: float,
+    epoch: int,
+    facts: dict[str, Any],
+    trainer: Trainer | None = None,
+) -> None:
+    """Searches, scores, and writes everything into the folder.
+
+    ``trainer`` tells where and how exactly the floor of a run's untrained network is embedded.
+    """
+    import numpy as np
+
+    from visual_search.assembly import progress_bar
+    from visual_search.pages import write_run_report
+    from visual_search.results import save_evaluation
+    from visual_search.retrieval.report import with_intervals
+    from visual_search.training.evaluation import evaluate_embeddings
+
+    selection = sides.selection
+    evaluation: Evaluation = evaluate_embeddings(
+        cached.catalog,
+        protocol,
+        sides,
+        split=place.status()["query_split"],
+        epoch=epoch,
+        gallery_embeddings=np.ascontiguousarray(embeddings[selection.gallery_rows]),
+        query_embeddings=np.ascontiguousarray(embeddings[selection.query_rows]),
+        index_device=merged["index"]["device"],
+        seconds_per_item=seconds_per_item,
+    )
+    evaluation = replace(evaluation, report=with_intervals(evaluation.report))
+    if merged["floors"]:
+        with progress_bar("Embedding the floors", " pictures") as advance:
+            found = floors.measure(
+                cached.catalog,
+                cached.pictures,
+                protocol,
+                selection,
+                device=trainer.strategy.root_device if trainer else "cpu",
+                precision=trainer.precision_plugin if trainer else None,
+                on_progress=advance,
+            )
+        evaluation = replace(evaluation, floors=found)
+    index = evaluation.index
+    facts["index"] = {"bytes": index.num_bytes, "bytes_per_item": index.bytes_per_item}
+    save_evaluation(place.folder, merged, cached.catalog, cached.pictures, evaluation, facts)
+    write_run_report(place.folder, cached.catalog, cached.pictures)
+
+
+class _Embedding:
+    """Gives a run's embeddings: those that were saved, and of the rest what its network says.
+
+    Args:
+        run: Finished.
+        own: Its config.
+        settings: Of the evaluation.
+        precision: The run's own, or another one: then nothing of the run's is taken over.
+    """
+
+    def __init__(
+        self, run: Run, own: Mapping[str, Any], settings: Mapping[str, Any], precision: str | None
+    ) -> None:
+        import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
+
+        from visual_search.config import build
+
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        node = {**own["trainer"], **settings["trainer"], "precision": precision or "auto"}
+        node |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
+        self.run, self.loader, self.precision = run, settings["loader"], precision
+        self.trainer: Trainer = build("trainer", node, folder=run.folder)
+
+    def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
+        """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
+
+        Saved ones are found by the content of the pictures. Seconds are NaN where all were saved.
+        """
+        import numpy as np
+
+        from visual_search.external import saved_embeddings
+
+        catalog, selection = cached.catalog, sides.selection
+        rows = np.union1d(selection.gallery_rows, selection.query_rows)
+        keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
+        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*")))]
+        done = [(place.folder, place.summary()) for place in places if place.state == "finished"]
+        alike = [folder for folder, said in done if said.get("precision") == self.precision]
+        known = saved_embeddings([folder / "embeddings" for folder in alike])
+        table = np.zeros((len(catalog), int(self.run.summary()["embedding_dim"])), np.float32)
+        missing = []
+        for row, key in zip(rows.tolist(), keys, strict=True):
+            if key in known:
+                table[row] = known[key]
+            else:
+                missing.append(row)
+        if not missing:
+            print(f"All {len(rows):,} embeddings were saved before; none is computed.")
+            return table, math.nan
+        print(f"{len(rows) - len(missing):,} of {len(rows):,} embeddings were saved before.")
+        table[missing], seconds = self._of_network(cached, np.array(missing))
+        return table, seconds / len(missing)
+
+    def _of_network(
+        self, cached: CachedCatalog, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], float]:
+        from visual_search.assembly import progress_bar
+        from visual_search.training.datamodule import CatalogDataModule
+        from visual_search.training.evaluation import embed_rows
+
+        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
+        module = self.run.load_module().to(self.trainer.strategy.root_device)
+        started = time.perf_counter()
+        with progress_bar("Embedding", " pictures") as advance:
+            found = embed_rows(module, datamodule, self.trainer, rows, advance)
+        return found, time.perf_counter() - started
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

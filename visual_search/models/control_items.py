@@ -1,0 +1,214 @@
+"""One side of a search as the controls see it: its items, and what describes their pictures.
+
+Descriptions are made while they are read (`InPassing`), or once into a file (`OnDisk`); either way
+they come some rows at a time, and the same rows at a time.
+
+Shapes: ``N`` gallery items, ``Q`` queries, ``n`` items of a block, ``D`` width of a description or
+an embedding, ``S`` side of a picture in pixels.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_search.models.descriptors import Floats, check_pictures
+
+OnProgress = Callable[[int, int], None]
+Describe = Callable[[NDArray[np.uint8]], Floats]
+"""Describes each picture by itself: ``[n, 3, S, S] uint8 -> [n, D] float32``."""
+Blocks = Iterator[tuple[NDArray[np.int64], Floats]]
+
+BLOCK_BYTES = 8 * 2**20  # of uint8 pixels at a time: 170 pictures of 128 px
+
+
+class PictureRows(Protocol):
+    """Pictures by row number: an array ``[n, 3, S, S] uint8``, or the catalogue's cache of them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ControlItems:
+    """One side of a search, the gallery or the queries: ids and pictures in the same order.
+
+    Raises:
+        ValueError: There is no item, or the lengths differ.
+    """
+
+    item_ids: Sequence[str]
+    pictures: PictureRows
+
+    def __post_init__(self) -> None:
+        if not len(self.pictures) or len(self.item_ids) != len(self.pictures):
+            raise ValueError(
+                f"got {len(self.item_ids)} item ids and {len(self.pictures)} pictures; expected "
+                "one id for each of at least one picture: take both from the same rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class ControlEmbeddings:
+    """What a control gave.
+
+    Attributes:
+        gallery: ``[N, D] float32``, contiguous, finite.
+        queries: ``[Q, D] float32``, contiguous, finite.
+    """
+
+    gallery: Floats
+    queries: Floats
+
+    @property
+    def dim(self) -> int:
+        """D as it came out: below `Control.dim` where PCA found fewer components."""
+        return int(self.gallery.shape[1])
+
+
+class Progress:
+    """Counts items, and says how many of all are done."""
+
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self._done = 0
+        self._total = total
+        self._on_progress = on_progress
+
+    def add(self, num_items: int) -> None:
+        """Counts further items."""
+        self._done += num_items
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+
+class Described(Protocol):
+    """The descriptions of one side, ``[len(item_ids), dim] float32``."""
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """Ids of the items, in the order of their rows."""
+
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
+        """Gives these rows in their order, some at a time: rows ``[n]`` and ``[n, D] float32``."""
+
+    def all_rows(self) -> Floats:
+        """Gives all, ``[N, D] float32``, contiguous."""
+
+
+@dataclass(frozen=True, eq=False)
+class InPassing:
+    """Descriptions that are made anew whenever they are read.
+
+    Attributes:
+        side: Whose pictures are described.
+        describe: Describes them.
+        dim: D.
+        progress: Told of each block that was read.
+    """
+
+    side: ControlItems
+    describe: Describe
+    dim: int
+    progress: Progress
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """Ids of the items, in the order of their rows."""
+        return self.side.item_ids
+
+    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
+        """Gives these rows' descriptions, as many at a time as fit the memory meant for them.
+
+        Raises:
+            TypeError: The pictures are not uint8.
+            ValueError: Their shape is not ``[n, 3, S, S]``.
+        """
+        step = _num_at_a_time(self.side)
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            yield block, self.describe(self.side.pictures[block])
+            self.progress.add(len(block))
+
+    def all_rows(self) -> Floats:
+        """Gives all descriptions, in memory. Raises as `blocks`."""
+        found = np.empty((len(self.side), self.dim), np.float32)
+        for rows, descriptions in self.blocks(np.arange(len(self.side))):
+            found[rows] = descriptions
+        return found
+
+
+class OnDisk:
+    """Descriptions that are made once, into a file that is mapped into memory.
+
+    The file has no name (where the system allows it, as POSIX does): its space is free again when
+    nothing refers to the mapped descriptions any more, also when the process is killed.
+
+    Args:
+        made: What is to be kept.
+        scratch_dir: Folder of the file.
+        progress: Told of each block that is read later.
+
+    Raises:
+        OSError: The disk lacks the space.
+        TypeError: As `InPassing.blocks`.
+        ValueError: As there.
+    """
+
+    def __init__(self, made: InPassing, scratch_dir: Path, progress: Progress) -> None:
+        self.item_ids: Sequence[str] = made.item_ids
+        self.dim = made.dim
+        self._progress = progress
+        self._step = _num_at_a_time(made.side)  # as before: a product's last bit depends on it
+        _check_space(scratch_dir, len(made.side), made.dim)
+        with tempfile.TemporaryFile(dir=scratch_dir) as file:
+            # Written, not assigned to the map: a disk that is full is an error then, no crash.
+            for _, descriptions in made.blocks(np.arange(len(made.side))):
+                file.write(np.ascontiguousarray(descriptions).data)
+            file.flush()
+            shape = (len(made.side), made.dim)
+            # asarray: indexing the memmap class itself costs several times as much.
+            self._mapped: Floats = np.asarray(np.memmap(file, np.float32, mode="r", shape=shape))
+
+    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
+        """Gives these rows' descriptions, in the blocks in which `InPassing` gives them."""
+        for start in range(0, len(rows), self._step):
+            block = rows[start : start + self._step]
+            yield block, self._mapped[block]
+            self._progress.add(len(block))
+
+    def all_rows(self) -> Floats:
+        """Gives all descriptions as they are mapped, read-only."""
+        return self._mapped
+
+
+def _num_at_a_time(side: ControlItems) -> int:
+    first = side.pictures[np.arange(1)]
+    check_pictures(first)
+    return max(1, BLOCK_BYTES // first.nbytes)
+
+
+def _check_space(scratch_dir: Path, num_items: int, dim: int) -> None:
+    needed = num_items * dim * np.dtype(np.float32).itemsize
+    free = shutil.disk_usage(scratch_dir).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the descriptions of {num_items:,} pictures take {needed / 2**30:.2f} GiB, and "
+            f"{free / 2**30:.2f} GiB are free; make room, or choose another scratch_dir",
+            str(scratch_dir),
+        )

@@ -1,0 +1,195 @@
+"""The leaderboard: finished runs gathered from a folder, ranked, printed and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+
+if TYPE_CHECKING:
+    from visual_search.retrieval.ranking import Group
+    from visual_search.runs import Run
+    from visual_search.views.html import LeaderboardGroup
+
+MARKDOWN_FILE, CSV_FILE, HTML_FILE = "leaderboard.md", "leaderboard.csv", "leaderboard.html"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Ranked runs and where the tables were written.
+
+    Attributes:
+        folder: With ``leaderboard.md``, ``.csv`` and ``.html``.
+        groups: One table for every way of measuring.
+        left_out: (folder, reason) of what could not be ranked.
+    """
+
+    folder: Path
+    groups: list[Group]
+    left_out: list[tuple[str, str]]
+
+
+def rank_runs(settings: dict[str, Any]) -> Leaderboard:
+    """Ranks every finished run below a folder, from what it stored; no model is touched.
+
+    Args:
+        settings: The composed ``conf/leaderboard.yaml``.
+
+    Raises:
+        ConfigError: There is no such folder, or nothing in it can be ranked.
+    """
+    from visual_search.retrieval.ranking import Entry, rank
+    from visual_search.retrieval.report_files import load_report
+    from visual_search.tables import run_name
+
+    outputs = Path(settings["outputs"])
+    if not outputs.is_dir():
+        raise ConfigError(f"no folder at {outputs}; expected the folder with the runs")
+    entries, per_query, left_out = [], {}, []
+    for run in _runs(outputs):
+        path = str(run.folder)
+        if run.state != "finished":
+            left_out.append((path, f"it is {run.state}"))
+            continue
+        try:
+            report = load_report(run.folder / "metrics")
+        except (OSError, ValueError) as error:
+            left_out.append((path, str(error).splitlines()[0]))
+            continue
+        if "identity" not in report.summary or "headline" not in report.summary:
+            left_out.append((path, "an older version measured it: evaluate it again"))
+            continue
+        kind = report.summary.get("kind", "run")
+        entries.append(
+            Entry(path, run_name(run.folder), report.summary, run.status()["since"], kind=kind)
+        )
+        per_query[path] = report.per_query
+    if not entries:
+        reasons = "".join(f"\n  {path}: {reason}" for path, reason in left_out[:10])
+        raise ConfigError(
+            f"no finished run with numbers below {outputs}; expected at least one; train one with "
+            f"python -m visual_search.train{reasons}"
+        )
+    groups = rank(entries, per_query, seed=settings["seed"])
+    folder = Path(settings["out"] or outputs)
+    _write(folder, groups, left_out)
+    return Leaderboard(folder, groups, left_out)
+
+
+def _runs(outputs: Path) -> Iterator[Run]:
+    """Gives the folders of runs and of their evaluations, in order."""
+    from visual_search.runs import Run
+
+    for path in sorted(outputs.rglob("status.json")):
+        if not any(part.startswith(".") for part in path.relative_to(outputs).parts):
+            yield Run(path.parent)
+
+
+def _write(folder: Path, groups: list[Group], left_out: list[tuple[str, str]]) -> None:
+    from visual_search.atomic import write_text
+    from visual_search.retrieval.leaderboard import to_csv, to_markdown
+    from visual_search.views.html import LeaderboardPage, leaderboard_page
+
+    text = "\n".join(["# Leaderboard\n", *(to_markdown(group) for group in groups)])
+    write_text(folder / MARKDOWN_FILE, text)
+    write_text(folder / CSV_FILE, to_csv(groups))
+    page = LeaderboardPage(
+        groups=[_shown(group, folder) for group in groups],
+        left_out=left_out,
+        date=datetime.now().strftime("%Y-%m-%d %H:%M"),
+    )
+    write_text(folder / HTML_FILE, leaderboard_page(page))
+
+
+def _shown(group: Group, folder: Path) -> LeaderboardGroup:
+    """Gives a table as the page shows it."""
+    from visual_search.pages import relative_to
+    from visual_search.views.html import LeaderboardEntry, LeaderboardGroup
+
+    entries = [
+        LeaderboardEntry(
+            name=str(line["name"]),
+            **{
+                f"{mean}{end}": float(line[f"{mean}{end}"])
+                for mean in ("micro", "macro")
+                for end in ("", "_low", "_high")
+            },
+            dim=_integer(line["dim"]),
+            index_bytes=_integer(line["index_bytes"]),
+            epochs=_integer(line["epochs"]),
+            date="" if line["is_floor"] else str(line["finished"])[:16].replace("T", " "),
+            href="" if line["is_floor"] else relative_to(folder, Path(line["path"])),
+            floor=bool(line["is_floor"]),
+            tied=bool(line["tied_with_above"]),
+        )
+        for line in group.table.to_dict("records")
+    ]
+    return LeaderboardGroup(
+        data=str(group.identity["data"]),
+        protocol=str(group.identity["protocol_name"]),
+        entries=entries,
+        headline=group.headline["title"],
+        note=f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
+        + " ".join(group.rules),
+        statistic=group.headline["statistic"],
+    )
+
+
+def _integer(value: Any) -> int | None:
+    import pandas as pd
+
+    return None if pd.isna(value) else int(value)
+
+
+def print_leaderboard(leaderboard: Leaderboard) -> None:
+    """Prints the tables, what was left out, and where they lie."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.tables import interval, number, table_style
+
+    console = Console(highlight=False)
+    for group in leaderboard.groups:
+        names = group.identity
+        title = f"{names['data']}, {names['protocol_name']}, {group.headline['title']}"
+        table = Table(title=title, **table_style())
+        table.add_column("", justify="right")
+        table.add_column("Run", overflow="fold")
+        for column in ("micro", "95 % interval", "macro", "P@k", "dim", "Epochs"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for line in group.table.to_dict("records"):
+            is_floor = line["is_floor"]
+            mark = "=" if line["tied_with_above"] else ""
+            rank = "floor" if is_floor else f"{mark}{_whole(line['rank'])}"
+            table.add_row(
+                rank,
+                Text(str(line["name"])),
+                number(line["micro"], 3),
+                interval(line["micro_low"], line["micro_high"]),
+                number(line["macro"], 3),
+                number(line["precision"], 3),
+                _whole(line["dim"]),
+                _whole(line["epochs"]),
+                style="dim" if is_floor else "bold",
+            )
+        console.print(table)
+        console.print(
+            f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
+            + " ".join(group.rules)
+            + "\n",
+            markup=False,
+        )
+    for path, reason in leaderboard.left_out:
+        console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)
+    for name in (MARKDOWN_FILE, CSV_FILE, HTML_FILE):
+        console.print(f"  {leaderboard.folder / name}", markup=False, soft_wrap=True)
+
+
+def _whole(value: Any) -> str:
+    whole = _integer(value)
+    return "" if whole is None else f"{whole:,}"

@@ -1,0 +1,140 @@
+"""The tables of `ranking` as Markdown and CSV, where a run's name is data and never markup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from visual_search.retrieval.ranking import COLUMNS, FLOOR, Group
+from visual_search.retrieval.standing import interval_text
+
+CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def to_markdown(group: Group) -> str:
+    r"""Gives a table with what it was measured on above it and its definitions below.
+
+    Names are data: what Markdown or HTML would read as markup is escaped, and what would break a
+    line is a space.
+    """
+    identity, title = group.identity, escaped(str(group.headline["title"]))
+    k = identity["k"]
+    names = [escaped(str(identity.get(part, "unknown"))) for part in ("data", "protocol_name")]
+    in_groups = "" if group.num_groups is None else f" in {group.num_groups:,} groups"
+    head = ["#", "name", f"{title} micro", f"{title} macro", f"precision@{k}", "hit@1", "dim"]
+    head += ["index", "ms an item", "epochs", "finished", "run"]
+    rows = [head, ["--:", "---", *["--:"] * 8, "---", "---"]]
+    for line in _lines(group):
+        rows.append(
+            [
+                _rank_text(line),
+                escaped(line["name"]),
+                *(_mean_text(line, mean) for mean in ("micro", "macro")),
+                _digits(line["precision"], 3),
+                _digits(line["hit_at_1"], 3),
+                _digits(line["dim"], 0),
+                _digits(line["index_bytes"], 1, 1e6, " MB"),
+                _digits(line["embedding_ms_per_item"], 2),
+                _digits(line["epochs"], 0),
+                escaped(line["finished"][:10]),
+                escaped(line["path"]),
+            ]
+        )
+    lines = [
+        f"## {names[0]}, protocol {names[1]}",
+        "",
+        f"{group.num_queries:,} queries{in_groups} ({group.num_left_out:,} left out), "
+        f"{group.num_gallery:,} gallery items, k = {k}; ranked by the "
+        f"{group.headline['statistic']} mean of {title}.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(f"- {escaped(rule)}" for rule in group.rules),
+        "- floor: an embedding that learned nothing of this task, on the same queries; no rank.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(group: Group) -> list[dict[str, Any]]:
+    return [
+        {str(name): value for name, value in line.items()}
+        for line in group.table.to_dict("records")
+    ]
+
+
+def _rank_text(line: Mapping[str, Any]) -> str:
+    if line["is_floor"]:
+        return FLOOR
+    return "" if pd.isna(line["rank"]) else f"{line['rank']}{' =' * line['tied_with_above']}"
+
+
+def _mean_text(line: Mapping[str, Any], mean: str) -> str:
+    if math.isnan(line[mean]):
+        return ""
+    ends = interval_text(line[f"{mean}_low"], line[f"{mean}_high"])
+    return f"{line[mean]:.3f} {ends}"
+
+
+def _digits(value: Any, digits: int, unit: float = 1, name: str = "") -> str:
+    return "" if pd.isna(value) else f"{value / unit:,.{digits}f}{name}"
+
+
+def escaped(text: str) -> str:
+    r"""Gives text as Markdown that shows it and does nothing else, on one line.
+
+    Example:
+        >>> escaped("plus_layer"), escaped("_x_ | <b>")
+        ('plus_layer', '\\_x\\_ &#124; &lt;b&gt;')
+    """
+    plain = "".join(
+        " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in BIDI_CONTROLS else char
+        for char in _encodable(text)
+    )
+    marks = r"[\\`*\[\]~#$!]|@(?=[\w-]+\.\w)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\."
+    plain = re.sub(marks, lambda found: f"\\{found[0]}", plain, flags=re.IGNORECASE)
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
+        plain = plain.replace(char, entity)
+    return plain
+
+
+def to_csv(groups: Sequence[Group]) -> str:
+    """Gives all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, the columns.
+
+    Numbers are written in full, and what is missing is empty. Text is quoted; where it begins with
+    ``=``, ``+``, ``-``, ``@``, a tab or a line break, an apostrophe goes before it, so that a
+    spreadsheet shows it and does not run it: take the apostrophe away when reading it as data.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow([*CSV_START, *COLUMNS])
+    for group in groups:
+        identity = group.identity
+        start = [
+            *(identity.get(part) for part in ("data", "protocol_name", "k")),
+            group.headline["title"],
+            *(group.num_queries, group.num_groups, group.num_gallery),
+        ]
+        for line in _lines(group):
+            writer.writerow([_cell(value) for value in [*start, *line.values()]])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = _encodable(value)
+        return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return "" if pd.isna(value) else value
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates, which a file name may hold and UTF-8 does not."""
+    return text.encode("utf-8", "replace").decode("utf-8")

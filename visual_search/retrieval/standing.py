@@ -1,0 +1,330 @@
+"""Where a run stands against its floors: the embeddings that learn nothing, on the same queries.
+
+A floor says what a number is worth: an mAP@5 of 0.33 is poor where gradients of grey values alone
+reach 0.72. One sentence says which of the two is better, or that the queries do not tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from visual_search.retrieval.resampling import Statistic
+from visual_search.retrieval.statistics import (
+    NUM_PERMUTATIONS,
+    NUM_RESAMPLES,
+    align_queries,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+)
+
+ALPHA = 0.05  # a corrected p-value below this shows a difference
+UNTRAINED = "untrained"  # the floor that is the run's own network before its first step
+STUDY_RULE = "reference_2023"  # the study of 2023 averaged over categories
+WORDS = {1: "above", 0: "not told apart from", -1: "below"}
+
+DIFFERENCE = ["difference", "difference_low", "difference_high"]
+FLOOR_COLUMNS = [
+    "name",
+    *(f"{statistic}{end}" for statistic in ("micro", "macro") for end in ("", "_low", "_high")),
+    "statistic",
+    *DIFFERENCE,
+    "p_value",
+    "p_holm",
+]
+
+
+def headline_statistic(title: str) -> Statistic:
+    """Gives the mean that a headline's verdict is about: macro for the study's rule, else micro.
+
+    Args:
+        title: The headline's column, mean or title; the study's rule has one name for all three.
+
+    Example:
+        >>> headline_statistic("mAP@5"), headline_statistic("reference_2023")
+        ('micro', 'macro')
+    """
+    return "macro" if title == STUDY_RULE else "micro"
+
+
+def sign_shown(difference: float, low: float, high: float, p_value: float) -> int:
+    """Gives 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
+
+    It is shown where p < `ALPHA` and the interval leaves 0 out. The test and the interval are found
+    in two ways and can disagree at the edge; then nothing is claimed. 0 never means "equal".
+    Empty case: 0 where a number is NaN, since one group tells nothing of the next.
+
+    Args:
+        difference: Mean of a - b.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Corrected where there was more than one test.
+
+    Example:
+        >>> sign_shown(-0.4, -0.5, -0.3, 0.001), sign_shown(0.1, -0.01, 0.2, 0.04)
+        (-1, 0)
+    """
+    if p_value < ALPHA and (low > 0 or high < 0):
+        return int(np.sign(difference))
+    return 0
+
+
+def p_text(p_value: float) -> str:
+    """Gives a p-value in words, with as many digits as keep it on its side of `ALPHA`.
+
+    Example:
+        >>> p_text(0.0001), p_text(0.0312), p_text(0.0496), p_text(1.0)
+        ('p < 0.001', 'p = 0.031', 'p = 0.0496', 'p = 1.000')
+        >>> p_text(float("nan"))
+        'not tested'
+    """
+    if math.isnan(p_value):
+        return "not tested"
+    if p_value < 0.001:
+        return "p < 0.001"
+    for digits in range(3, 8):
+        text = f"{p_value:.{digits}f}"
+        if (float(text) < ALPHA) == (p_value < ALPHA):
+            break
+    return f"p = {text}"
+
+
+def interval_text(low: float, high: float, sign: str = "-") -> str:
+    """Gives ``[0.304, 0.349]``, with more digits where an end would otherwise round to 0.
+
+    Args:
+        low: Lower end; NaN where there is no interval.
+        high: Upper end.
+        sign: ``+`` to write the plus of a positive end, as for a difference.
+
+    Example:
+        >>> interval_text(0.3041, 0.3489), interval_text(0.00021, 0.01, "+")
+        ('[0.304, 0.349]', '[+0.0002, +0.0100]')
+        >>> interval_text(float("nan"), float("nan"))
+        '(no interval)'
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "(no interval)"
+    return "[{}, {}]".format(*_written([low, high], sign))
+
+
+def _written(numbers: Sequence[float], sign: str) -> list[str]:
+    """Numbers with 3 decimals, or with as many as keep a number other than 0 from reading 0."""
+    for digits in range(3, 8):
+        texts = [f"{number:{sign}z.{digits}f}" for number in numbers]
+        if all(float(text) or not number for text, number in zip(texts, numbers, strict=True)):
+            break
+    return texts
+
+
+def difference_text(difference: float, low: float, high: float, p_value: float) -> str:
+    """Gives a difference with its interval and p-value in words.
+
+    Example:
+        >>> difference_text(-0.396, -0.42, -0.37, 0.0002)
+        'difference -0.396 [-0.420, -0.370], p < 0.001'
+    """
+    if math.isnan(low) or math.isnan(high):
+        found = f"{_written([difference], '+')[0]} (no interval)"
+    else:
+        found = "{} [{}, {}]".format(*_written([difference, low, high], "+"))
+    return f"difference {found}, {p_text(p_value)}"
+
+
+class _Line(NamedTuple):
+    """A floor as `standing` speaks of it."""
+
+    title: str
+    value: float
+    untrained: bool
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+    @property
+    def sign(self) -> int:
+        return sign_shown(self.difference, self.low, self.high, self.p_holm)
+
+    @property
+    def test(self) -> str:
+        return difference_text(self.difference, self.low, self.high, self.p_holm)
+
+
+def floor_differences(
+    run_per_query: pd.DataFrame,
+    floors: pd.DataFrame,
+    headline_column: str = "average_precision",
+    *,
+    statistic: Statistic | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    num_permutations: int = NUM_PERMUTATIONS,
+    confidence: float = 0.95,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Measures every floor, and the run against it, on the same queries.
+
+    Formula and source: `statistics.bootstrap_interval`, `statistics.paired_difference` and
+    `statistics.holm`. Empty case: where no query is scored, all numbers are NaN; without a floor
+    the table has no row.
+
+    Args:
+        run_per_query: A report's ``per_query``: ``query_id``, ``category``, ``group`` and the
+            headline's column.
+        floors: ``query_id`` and one float column in [0, 1] a floor, in any row order; NaN for the
+            same queries as the run.
+        headline_column: Column of ``run_per_query``.
+        statistic: Mean that the difference is of; by default `headline_statistic` of the column.
+        num_resamples: As `statistics.bootstrap_interval`.
+        num_permutations: As `statistics.paired_difference`.
+        confidence: Of the intervals.
+        seed: Of draws and flips.
+        on_progress: Called with (floors done, floors) after each.
+
+    Returns:
+        One row a floor, in the columns' order: ``name``, ``micro``, ``micro_low``, ``micro_high``,
+        ``macro``, ``macro_low``, ``macro_high``, ``statistic``, ``difference`` (run minus floor, of
+        that statistic), ``difference_low``, ``difference_high``, ``p_value`` (of one test),
+        ``p_holm`` (corrected over the floors, which is what `standing` uses).
+
+    Raises:
+        ValueError: A column is missing, the queries of run and floors differ, a floor leaves other
+            queries out than the run, or a value or setting is none of those above.
+
+    Example:
+        >>> run = pd.DataFrame({"query_id": ["x", "y"], "category": ["hat", "hat"],
+        ...                     "group": ["g", "h"], "average_precision": [0.5, 1.0]})
+        >>> floors = pd.DataFrame({"query_id": ["y", "x"], "random": [0.25, 0.25]})
+        >>> table = floor_differences(run, floors)
+        >>> table[["name", "micro", "difference", "p_value"]].values.tolist()
+        [['random', 0.25, 0.5, 0.5]]
+    """
+    check_columns(run_per_query, ["query_id", "category", "group", headline_column])
+    run, beside = align_queries(run_per_query, floors)
+    names = [column for column in floors.columns if column != "query_id"]
+    of = headline_statistic(headline_column) if statistic is None else statistic
+    labels = run["group"], run["category"]
+    ours = run[headline_column].to_numpy(dtype=np.float64)  # [Q]
+    lines: list[dict[str, Any]] = []
+    for name in names:
+        theirs = beside[name].to_numpy(dtype=np.float64)  # [Q]
+        line: dict[str, Any] = dict.fromkeys(FLOOR_COLUMNS, math.nan)
+        line |= {"name": name, "statistic": of}
+        if not (np.isnan(ours).all() and np.isnan(theirs).all()):
+            draws: dict[str, Any] = {
+                "num_resamples": num_resamples,
+                "confidence": confidence,
+                "seed": seed,
+            }
+            try:
+                found = paired_difference(
+                    ours, theirs, *labels, of, num_permutations=num_permutations, **draws
+                )
+                for mean in ("micro", "macro"):
+                    ends = bootstrap_interval(theirs, *labels, mean, **draws)
+                    line |= {mean: ends.mean, f"{mean}_low": ends.low, f"{mean}_high": ends.high}
+            except ValueError as error:
+                raise ValueError(f"run (a) against the floor {name!r} (b): {error}") from error
+            line |= dict(zip(DIFFERENCE, (found.difference, found.low, found.high), strict=True))
+            line["p_value"] = found.p_value
+        lines.append(line)
+        if on_progress is not None:
+            on_progress(len(lines), len(names))
+    table = pd.DataFrame(lines, columns=FLOOR_COLUMNS)
+    table = table.astype({"name": object, "statistic": object})
+    tested = table["p_value"].notna()
+    table["p_holm"] = math.nan
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p_value"].to_numpy(dtype=np.float64))
+    return table
+
+
+def standing(
+    title: str,
+    run_value: float,
+    run_interval: tuple[float, float],
+    floors: pd.DataFrame,
+    *,
+    titles: Mapping[str, str] | None = None,
+) -> str:
+    """Says in one sentence where a run stands against the best floor and its untrained network.
+
+    The best floor is the one with the highest mean of the statistic that the differences are of
+    (the first of equal ones). p is the one that Holm corrected over all floors (``p_holm``); above
+    or below is said where `sign_shown` shows it, and else "not told apart", which is not "equal".
+
+    Args:
+        title: Of the headline, such as ``mAP@5``.
+        run_value: The run's own mean: micro, but macro for ``reference_2023``.
+        run_interval: Its ends, NaN where there is none.
+        floors: From `floor_differences`.
+        titles: Floor -> what it is called in the sentence; by default its name.
+
+    Raises:
+        ValueError: A column of `floor_differences` is missing.
+
+    Example:
+        >>> floors = pd.DataFrame({
+        ...     "name": ["hog_pca_256_unit", "untrained"], "statistic": ["micro", "micro"],
+        ...     "micro": [0.722, 0.489], "difference": [-0.396, -0.163],
+        ...     "difference_low": [-0.42, -0.18], "difference_high": [-0.37, -0.14],
+        ...     "p_holm": [0.0002, 0.0002]})
+        >>> print(standing("mAP@5", 0.326, (0.304, 0.349), floors,
+        ...                titles={"hog_pca_256_unit": "HOG + PCA-256 + unit length"}))
+        mAP@5 0.326 [0.304, 0.349]: below HOG + PCA-256 + unit length (0.722; difference -0.396 \
+[-0.420, -0.370], p < 0.001), and below its own untrained network (0.489, p < 0.001).
+    """
+    if math.isnan(run_value):
+        return f"{title}: no query is scored, so nothing can be said."
+    start = f"{title} {run_value:.3f} {interval_text(*run_interval)}"
+    if floors.empty:
+        return f"{start}: no floor was measured, so nothing can be said of where it stands."
+    check_columns(floors, ["name", "statistic", *DIFFERENCE, "p_holm"])
+    statistic = str(floors["statistic"].iloc[0])
+    check_columns(floors, [statistic])
+    if statistic == "macro":
+        start += " (mean over the categories)"
+    lines = []
+    for row in floors.to_dict("records"):
+        test = tuple(float(row[column]) for column in [*DIFFERENCE, "p_holm"])
+        own = row["name"] == UNTRAINED
+        called = (
+            "its own untrained network" if own else (titles or {}).get(row["name"], row["name"])
+        )
+        lines.append(_Line(called, float(row[statistic]), own, *test))
+    best = max(lines, key=lambda line: line.value)  # the first of equal ones
+    reached = f"({best.value:.3f}; {best.test})"
+    if all(line.sign > 0 for line in lines):
+        reaches = f"{best.title}, reaches {best.value:.3f} ({best.test})"
+        return f"{start}: above every floor: the best, {reaches}."
+    called = best.title if best.sign < 0 else f"the best floor, {best.title}"
+    clauses = [f"{WORDS[best.sign]} {called} {reached}"]
+    last = best.sign
+    for line in lines:
+        odd = best.sign > 0 and line.sign <= 0  # the best is beaten, but not this one
+        if line is not best and (line.untrained or odd):
+            join = "and" if line.sign == last else "but"
+            clauses.append(
+                f"{join} {WORDS[line.sign]} {line.title} ({line.value:.3f}, {p_text(line.p_holm)})"
+            )
+            last = line.sign
+    return f"{start}: {', '.join(clauses)}."
+
+
+def check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Holds a table to the columns that are read from it.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"the table has the columns {list(table.columns)} and not {missing}; expected them "
+            "too: if the run was evaluated by an older version, evaluate it again"
+        )

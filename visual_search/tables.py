@@ -1,0 +1,338 @@
+"""Tables for the terminal: a run by category, its floors, runs side by side."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from visual_search.measurements import Measured
+    from visual_search.runs import Run
+
+
+def print_result(run: Run) -> None:
+    """Prints a finished run: by category, beside its floors, where everything lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    summary = run.summary()
+    if not summary:
+        text = f"{run.folder} holds no numbers: the dry run passed."
+        console.print(text, markup=False, soft_wrap=True)
+        return
+    print_measurement(console, run.folder, summary)
+    facts = {
+        "Test loss (MSE in -1..1)": number(summary.get("test_loss")),
+        "Embedding": f"{summary['embedding_dim']} values{_speed(summary)}",
+        "Index": f"{summary['index']['bytes']:,} bytes, "
+        f"{summary['index']['bytes_per_item']:,.0f} an item",
+        "Trained": f"{summary['epochs']} epochs on {summary['num_training']:,} pictures, "
+        f"{duration(run.status().get('seconds'))}",
+    }
+    if summary["refused"]:
+        facts["Left out"] = f"{len(summary['refused'])} bad items, listed in metrics/summary.json"
+    for name, text in facts.items():
+        console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
+    print_left_behind(console, run.folder)
+    if (run.folder / "tensorboard").exists():
+        line = f"{_tensorboard()} --logdir {run.folder / 'tensorboard'}"
+        console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
+
+
+def print_evaluation(measured: Measured) -> None:
+    """Prints a measurement of `visual_search.evaluate`, and where it lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    folder = measured.run.folder
+    if not measured.is_new:
+        text = f"{folder} was measured before; rerun=true measures again."
+        console.print(text, markup=False, soft_wrap=True)
+    summary = measured.run.summary()
+    print_measurement(console, folder, summary)
+    print_left_behind(console, folder)
+
+
+def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Prints one measurement: by category, beside its floors, what the numbers mean, leaks."""
+    console.print(category_table(folder, summary))
+    if summary["floors"]:
+        console.print(floor_table(summary, run_name(folder)))
+    headline = summary["headline"]
+    console.print(
+        f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
+        f"{summary['num_queries_scored']:,} of {summary['num_queries']:,} queries scored"
+        f"{_left_out(summary)}, {summary['intervals'].get('micro', {}).get('num_groups', 0):,} "
+        "groups; [ ] is the 95 % interval, resampled by group; * marks fewer than 20 queries; "
+        "micro is the mean over queries, macro over categories.\n"
+        f"{summary['rules']['question']}",
+        markup=False,
+    )
+    for line in _warnings(summary):
+        console.print(line, markup=False)
+    console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+
+
+def table_style() -> dict[str, Any]:
+    """Gives what all tables share: rules without a frame, narrow enough for 80 columns."""
+    from rich.box import SIMPLE_HEAD
+
+    return {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
+
+
+def run_name(folder: Path) -> str:
+    """Gives what a run is called: its experiment; for a further evaluation the run's.
+
+    >>> run_name(Path("outputs/plus_layer/0123456789"))
+    'plus_layer'
+    >>> run_name(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer'
+    """
+    if folder.parent.name == "evaluations":
+        folder = folder.parent.parent
+    return folder.parent.name
+
+
+def print_left_behind(console: Console, folder: Path) -> None:
+    """Prints the files of a folder, and what they are."""
+    console.print("")
+    for name, what in LEFT_BEHIND.items():
+        if (folder / name).exists():
+            console.print(f"  {folder / name}  {what}", markup=False, soft_wrap=True)
+
+
+def _warnings(summary: Mapping[str, Any]) -> list[str]:
+    """Gives what a reader has to know before quoting a number."""
+    lines = []
+    leaks = summary["leaks"]
+    for name, text in (
+        ("between_sides", "queries share pixels or a group with the gallery"),
+        ("with_training", "items share an id, pixels or a group with the training items"),
+    ):
+        num = leaks.get(name, {}).get("num_queries", 0)
+        if num:
+            what = {"drop": f"; {leaks['num_dropped']} queries were left out"}
+            what["allow"] = ", and are counted (protocol.on_leak=allow)"
+            lines.append(f"Leaks: {num:,} {text}{what.get(leaks['on_leak'], '')}.")
+    if summary.get("num_queries_trained_on"):
+        lines.append(f"{summary['num_queries_trained_on']:,} of the queries were trained on.")
+    near = summary.get("near_duplicates")
+    if near and near["num_queries"]:
+        lines.append(
+            f"Near-duplicates: {near['num_queries']:,} queries have one in the gallery "
+            f"({near['num_pairs']:,} pairs; figures/near_duplicates.png)."
+        )
+    return lines
+
+
+def _tensorboard() -> str:
+    """Gives the command to type, also where no virtual environment is active."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    program = Path(sys.executable).parent / "tensorboard"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
+
+
+LEFT_BEHIND = {
+    "report.html": "everything on one page",
+    "checkpoints/last.ckpt": "the weights",
+    "index": "the gallery's index, with its manifest",
+    "embeddings": "embeddings of gallery and queries, and their items",
+    "metrics/per_category.csv": "this table",
+    "metrics/per_query.parquet": "every query with its neighbours",
+    "metrics/summary.json": "the numbers, their definitions, the floors",
+    "figures": "reconstructions, feature maps, projection, charts, search results",
+}
+
+
+def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
+    """Gives the table of a measurement by category with intervals, micro and macro means last."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.retrieval.report_files import load_report
+
+    headline, k = summary["headline"], summary["k"]
+    second = f"precision_at_{k}" if f"micro_precision_at_{k}" in summary else ""
+    graded = bool(summary["identity"]["rules"]["hierarchy"])
+    by = " / ".join(summary["identity"]["rules"]["report_by"])
+    title = f"Retrieval by {by}, {summary.get('query_split', 'test')} queries: {run_name(folder)}"
+    table = Table(title=Text(shown(title)), box=SIMPLE_HEAD, show_edge=False)
+    table.add_column("Category", overflow="fold")
+    columns = ["Gallery", "Queries", headline["title"], "95 % interval"]
+    columns += [f"P@{k}"] * bool(second) + [f"nDCG@{k}"] * graded
+    for column in columns:
+        table.add_column(column, justify="right")
+    report = load_report(folder / "metrics")
+    for values in report.per_category.to_dict("records"):
+        few = "*" if values["few_queries"] else ""
+        cells = [
+            f"{values['num_gallery']:,}",
+            f"{values['num_queries_scored']:,}{few}",
+            number(values[headline["mean"]]),
+            interval(values["headline_low"], values["headline_high"]),
+        ]
+        cells += [number(values[second])] if second else []
+        cells += [number(values[f"ndcg_at_{k}"])] if graded else []
+        table.add_row(Text(shown(values["category"])), *cells)
+    table.add_section()
+    for name in ("micro", "macro"):
+        ends = summary["intervals"].get(name, {})
+        cells = [
+            f"{summary['num_gallery']:,}",
+            f"{summary['num_queries_scored']:,}",
+            number(summary[f"{name}_{headline['mean']}"]),
+            interval(ends.get("low"), ends.get("high")),
+        ]
+        cells += [number(summary[f"{name}_{second}"])] if second else []
+        cells += [number(summary[f"{name}_ndcg_at_{k}"])] if graded else []
+        table.add_row(f"{name} mean", *cells, style="bold")
+    return table
+
+
+def floor_table(summary: Mapping[str, Any], name: str) -> Table:
+    """Gives the run among its floors, the best first; the difference is the run minus the floor."""
+    from rich.table import Table
+    from rich.text import Text
+
+    headline = summary["headline"]
+    mean = headline["mean"]
+    statistic = summary["floors"][0]["statistic"]
+    table = Table(title=f"Beside what learns nothing: {headline['title']}", **table_style())
+    table.add_column("Embedding", overflow="fold")
+    for column in ("micro", "macro", "dim", "Run minus floor", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    run = {
+        "title": name,
+        "dim": summary["embedding_dim"],
+        f"micro_{mean}": summary[f"micro_{mean}"],
+        f"macro_{mean}": summary[f"macro_{mean}"],
+    }
+    for line in sorted(
+        [run, *summary["floors"]], key=lambda line: -_or_low(line[f"{statistic}_{mean}"])
+    ):
+        tested = ["", ""]
+        if line is not run and is_number(line["difference"]):
+            ends = interval(line["difference_low"], line["difference_high"], signed=True)
+            tested = [f"{line['difference']:+.3f} {ends}", p_value(line["p_holm"])]
+        cells = [number(line[f"{which}_{mean}"], 3) for which in ("micro", "macro")]
+        cells += [f"{line['dim']:,}", *tested]
+        table.add_row(Text(line["title"]), *cells, style="bold" if line is run else "")
+    return table
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Gives finished runs side by side, one a row, narrow enough for 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    finished = [(run, run.summary()) for run in runs]
+    finished = [(run, summary) for run, summary in finished if summary]
+    names = [run.folder.parent.name for run, _ in finished]
+    titles = {summary["headline"]["title"] for _, summary in finished}
+    title = "Runs side by side, test queries; micro means but for macro; time in min:s"
+    table = Table(title=title, **table_style())
+    table.add_column("Run", overflow="fold")
+    headline = titles.pop() if len(titles) == 1 else "metric"
+    for column in (headline, "95 % interval", "macro", "Floor", "MSE", "Dim", "Time"):
+        table.add_column(column, justify="right", overflow="fold")
+    for run, summary in finished:
+        mean = summary["headline"]["mean"]
+        name = run.folder.parent.name
+        if names.count(name) > 1:
+            name += f"/{run.folder.name}"
+        if headline == "metric":
+            name += f" {summary['headline']['title']}"
+        ends = summary["intervals"].get("micro", {})
+        floors = [_or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
+        table.add_row(
+            Text(name),
+            number(summary[f"micro_{mean}"]),
+            interval(ends.get("low"), ends.get("high")),
+            number(summary[f"macro_{mean}"]),
+            f"{max(floors):.3f}" if floors else "-",
+            number(summary.get("test_loss")),
+            f"{summary['embedding_dim']:,}",
+            "{}:{:02d}".format(*divmod(round(run.status()["seconds"]), 60)),
+        )
+    return table
+
+
+def shown(text: str) -> str:
+    r"""Gives a name from the data as it may stand in a terminal: control characters do nothing.
+
+    >>> shown("red\x1b[2J"), shown("")
+    ('red�[2J', '(empty)')
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) or "(empty)"
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    num = summary["num_left_out"]
+    return f" ({num} left out: nothing relevant in the gallery)" if num else ""
+
+
+def _speed(summary: Mapping[str, Any]) -> str:
+    time = summary["embedding_ms_per_item"]
+    return f", {time:.1f} ms a picture on {summary['device']}" if is_number(time) else ""
+
+
+def is_number(value: float | None) -> bool:
+    """Gives False for None (as JSON keeps NaN), NaN and infinity."""
+    return value is not None and math.isfinite(value)
+
+
+def _or_low(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else -math.inf
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Gives a fraction with so many digits, or a dash.
+
+    >>> number(0.25), number(None)
+    ('0.2500', '-')
+    """
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
+
+
+def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Gives an interval's ends, or a dash.
+
+    >>> interval(0.25, 0.5), interval(-0.01, 0.5, signed=True), interval(None, None)
+    ('[0.250, 0.500]', '[-0.010, +0.500]', '-')
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "-"
+    sign = "+" if signed else ""
+    return f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def p_value(value: float | None) -> str:
+    """Gives a p-value as printed.
+
+    >>> p_value(0.00012), p_value(0.25)
+    ('< 0.001', '0.250')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Gives a time in minutes and seconds.
+
+    >>> duration(75.2)
+    '1 min 15 s'
+    """
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,280 @@
+"""What embeddings that learn nothing reach on the same sides, found once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.plugins import Precision
+from numpy.typing import NDArray
+from torch import nn
+
+from visual_search.atomic import atomic_path
+from visual_search.catalog.catalog import Catalog
+from visual_search.models.controls import (
+    CONTROLS,
+    Control,
+    ControlEmbeddings,
+    ControlItems,
+    embed_controls,
+    untrained,
+)
+from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.retrieval.measure import Neighbours, find_neighbours, score
+from visual_search.retrieval.protocol import Protocol, Selection, labels
+from visual_search.retrieval.report import RetrievalReport
+from visual_search.training.module import AutoencoderModule, as_numpy, weights_fingerprint
+
+if TYPE_CHECKING:
+    from visual_search.catalog.cache import Pictures
+
+VERSION = "1"  # of the controls: another one finds none of what was kept
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """A control and what it reached.
+
+    Attributes:
+        name: As `Control.name`.
+        title: As in tables.
+        definition: What it is.
+        dim: Its width as it came out.
+        report: Its numbers, on the same sides and by the same rules as the run's.
+    """
+
+    name: str
+    title: str
+    definition: str
+    dim: int
+    report: RetrievalReport
+
+
+def best_floor(floors: Sequence[Floor]) -> Floor | None:
+    """Gives the floor with the highest micro mean of the headline; None where none has one."""
+    scored = [floor for floor in floors if math.isfinite(_headline(floor))]
+    return max(scored, key=_headline) if scored else None
+
+
+def floors_per_category(floors: Sequence[Floor]) -> pd.DataFrame:
+    """Gives the headline by category: ``category`` and one column a floor, by its name."""
+    columns = {}
+    for floor in floors:
+        mean = floor.report.summary["headline"]["mean"]
+        columns[floor.name] = floor.report.per_category.set_index("category")[mean]
+    return pd.DataFrame(columns).rename_axis("category").reset_index()
+
+
+def floors_per_query(floors: Sequence[Floor]) -> pd.DataFrame:
+    """Gives the headline's values: ``query_id`` and one column a floor, in the queries' order."""
+    if not floors:
+        return pd.DataFrame({"query_id": pd.Series([], dtype=object)})
+    table = floors[0].report.per_query[["query_id"]].copy()
+    for floor in floors:
+        column = floor.report.summary["headline"]["column"]
+        table[floor.name] = floor.report.per_query[column].to_numpy()
+    return table
+
+
+def _headline(floor: Floor) -> float:
+    summary = floor.report.summary
+    return float(summary[f"micro_{summary['headline']['mean']}"])
+
+
+class Floors:
+    """Finds the neighbours of every control, or reads them where they were found before.
+
+    What is kept is the search (a Parquet file a control, a few bytes a neighbour), under a key of
+    whatever decides it: the control, the pictures and ids of both sides in order, how pictures are
+    fitted, the rules of the search. Scoring by another relevance searches nothing anew. A file
+    that is damaged counts as none and is written anew.
+
+    Args:
+        cache_dir: Where the searches are kept, in the folder ``floors``.
+        names: Controls, out of `CONTROLS`.
+        first_weights: Gives a module with the network's first weights, for the floor "own network,
+            untrained"; None leaves it out.
+        seed: Of the controls.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path,
+        *,
+        names: Sequence[str] = tuple(CONTROLS),
+        first_weights: Callable[[], AutoencoderModule] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.folder = Path(cache_dir) / "floors"
+        self.names = tuple(names)
+        self.first_weights = first_weights
+        self.seed = seed
+
+    def measure(
+        self,
+        catalog: Catalog,
+        pictures: Pictures,
+        protocol: Protocol,
+        selection: Selection,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Floor, ...]:
+        """Gives every floor, in the order of `CONTROLS`, the network's own last.
+
+        Args:
+            catalog: Splits assigned.
+            pictures: Row i is the picture of the catalogue's row i.
+            protocol: The rules.
+            selection: The sides.
+            device: Where the run's own network embeds.
+            precision: In which precision it embeds, as the trainer's; None is float32.
+            on_progress: Called with (items done, all items) of the control at work.
+        """
+        table = catalog.table
+        content = self._content(catalog, pictures, protocol, selection)
+        module = self.first_weights() if self.first_weights is not None else None
+        controls = {name: CONTROLS[name] for name in self.names}
+        keys = {name: _key(name, VERSION, str(self.seed), content) for name in controls}
+        if module is not None:
+            weights = weights_fingerprint(module.model)
+            own = _own_control(module.to(device), precision)
+            controls[own.name] = own
+            rounding = str(precision.precision) if precision is not None else "32"
+            keys[own.name] = _key(own.name, VERSION, weights, rounding, content)
+        found = {name: self._read(key, protocol.k, selection) for name, key in keys.items()}
+        missing = [name for name, kept in found.items() if kept is None]
+        if missing:
+            sides = [
+                ControlItems(table["item_id"].iloc[rows].tolist(), _PicturesOfRows(pictures, rows))
+                for rows in (selection.gallery_rows, selection.query_rows)
+            ]
+            for name, embeddings in self._embed(missing, controls, sides, on_progress):
+                index = EmbeddingIndex.build(
+                    embeddings.gallery, list(sides[0].item_ids), device="cpu"
+                )
+                neighbours = find_neighbours(index, table, protocol, selection, embeddings.queries)
+                self._write(keys[name], neighbours, embeddings.dim)
+                found[name] = (neighbours, embeddings.dim)
+        floors = []
+        for name, kept in found.items():
+            assert kept is not None
+            neighbours, dim = kept
+            report = score(table, protocol, selection, neighbours)
+            control = controls[name]
+            floors.append(Floor(name, control.title, control.definition, dim, report))
+        return tuple(floors)
+
+    def _embed(
+        self,
+        names: Sequence[str],
+        controls: dict[str, Control],
+        sides: Sequence[ControlItems],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Iterator[tuple[str, ControlEmbeddings]]:
+        gallery, queries = sides
+        kept = [name for name in names if name in CONTROLS]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if kept:
+            yield from embed_controls(
+                kept,
+                gallery,
+                queries,
+                seed=self.seed,
+                scratch_dir=self.folder,
+                on_progress=on_progress,
+            )
+        for name in names:
+            if name not in CONTROLS:
+                yield name, controls[name].embed(gallery, queries, self.seed, on_progress)
+
+    def _content(
+        self, catalog: Catalog, pictures: Pictures, protocol: Protocol, selection: Selection
+    ) -> str:
+        """Gives what decides a search besides the control: pictures, ids, exclusions."""
+        digest = hashlib.sha256()
+        transform = pictures.path.parent.name  # the store's: size, fit, version of the decoder
+        search = [protocol.k, protocol.exclude, protocol.restrict_to, transform]
+        digest.update(json.dumps(search).encode())
+        table = catalog.table
+        for rows in (selection.gallery_rows, selection.query_rows):
+            part = table.iloc[rows]
+            columns = [part["item_id"].tolist()]
+            columns.append(catalog.source.content_keys(part["image"].tolist()))
+            if protocol.exclude == "group":
+                columns.append(part["group"].tolist())
+            if protocol.restrict_to:
+                columns.append(labels(table, rows, protocol.restrict_to).tolist())
+            digest.update(json.dumps(columns).encode())
+        return digest.hexdigest()
+
+    def _read(self, key: str, k: int, selection: Selection) -> tuple[Neighbours, int] | None:
+        """Gives a search that was kept and its embeddings' width; None without a whole file."""
+        path = self.folder / f"{key}.parquet"
+        if not path.is_file():
+            return None
+        try:
+            table = pd.read_parquet(path)
+            places = table[[f"position_{rank}" for rank in range(k)]].to_numpy(dtype=np.int64)
+            squared = table[[f"squared_distance_{rank}" for rank in range(k)]].to_numpy(
+                dtype=np.float64
+            )
+            num_found = table["num_found"].to_numpy(dtype=np.int64)
+            dim = int(table["dim"].iloc[0])
+        except (OSError, ValueError, KeyError, IndexError):
+            return None
+        inside = (places >= 0) & (places < len(selection.gallery_rows))
+        if len(table) != len(selection.query_rows) or not inside.all():
+            return None
+        return Neighbours(places, squared, num_found), dim
+
+    def _write(self, key: str, neighbours: Neighbours, dim: int) -> None:
+        ranks = range(neighbours.positions.shape[1])
+        parts = [
+            pd.DataFrame(neighbours.positions).set_axis([f"position_{i}" for i in ranks], axis=1),
+            pd.DataFrame(neighbours.squared_distances).set_axis(
+                [f"squared_distance_{i}" for i in ranks], axis=1
+            ),
+        ]
+        table = pd.concat(parts, axis=1).assign(num_found=neighbours.num_found, dim=dim)
+        with atomic_path(self.folder / f"{key}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+
+
+class _PicturesOfRows:
+    """The pictures of these rows of the catalogue, counted from 0."""
+
+    def __init__(self, pictures: Pictures, rows: NDArray[np.int64]) -> None:
+        self.pictures, self.rows = pictures, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: NDArray[np.int64], /) -> NDArray[np.uint8]:
+        return self.pictures[self.rows[places]]
+
+
+def _own_control(module: AutoencoderModule, precision: Precision | None) -> Control:
+    """Gives the control that a network with its first weights is."""
+
+    def embed_pictures(network: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        images = torch.from_numpy(pictures).to(module.device)
+        with precision.forward_context() if precision is not None else nullcontext():
+            found: NDArray[np.float32] = as_numpy(module(images))
+        return found
+
+    return untrained(module, embed_pictures, module.model.embedding_dim)
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,33 @@
+"""Figures that were drawn before, read back from their files."""
+
+from __future__ import annotations
+
+import os
+
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+_DPI = 150.0
+
+
+def read_figure(path: str | os.PathLike[str]) -> Figure:
+    """Gives a figure that consists of a PNG, pixel by pixel.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no picture.
+    """
+    try:
+        pixels = imread(os.fspath(path))  # [H, W, 3 or 4] in 0..1
+    except (SyntaxError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} is no picture that can be read: {error}; expected a PNG; draw it again"
+        ) from error
+    height, width = pixels.shape[:2]
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.imshow(pixels, aspect="auto", interpolation="none")
+    axes.set_axis_off()
+    return figure
