@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from visual_search.config import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.retrieval.comparison import Comparison
     from visual_search.retrieval.report import RetrievalReport
@@ -153,14 +155,28 @@ def _write_page(
             for name, run in runs.items()
         ],
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        tests=comparison.pairs.drop(columns=["num_groups"]),
+        tests=_with_names(comparison.pairs.drop(columns=["num_groups"]), *runs),
         charts=[chart],
-        category_differences=comparison.per_category.drop(columns=["num_groups", "few_queries"]),
+        category_differences=_with_names(
+            comparison.per_category.drop(columns=["num_groups", "few_queries"]), *runs
+        ),
         queries=queries,
         settings=_differing({name: _flat(run.config()) for name, run in runs.items()}),
         notes=notes,
     )
     write_text(folder / "report.html", comparison_page(page))
+
+
+def _with_names(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Gives the table with runs by name in its verdicts, instead of a and b."""
+    if "verdict" not in table.columns:
+        return table
+    shown = table.copy()
+    for side, name in zip("ab", names[:2], strict=True):
+        named = table[side] if side in table.columns else name  # a pair's own, or the two runs'
+        better = table["verdict"] == f"{side} is better"
+        shown["verdict"] = shown["verdict"].mask(better, named + " is better")
+    return shown
 
 
 def _queries(
@@ -290,19 +306,19 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
 
     table = Table(title="By category, the largest gain of the first first", **table_style())
     table.add_column("Category", overflow="fold")
-    for column in ("Queries", *names, "a - b", "95 % interval", "p"):
-        table.add_column(escape(column), justify="right")
+    for column in ("Queries", *names, "a - b, 95 % interval", "p"):
+        table.add_column(escape(column), justify="right", overflow="fold")
     ordered = comparison.per_category.sort_values(
         ["difference", "category"], ascending=[False, True], na_position="last"
     )
     for line in ordered.to_dict("records"):
         few = "*" if line["few_queries"] else ""
+        ends = interval(line["difference_low"], line["difference_high"], signed=True)
         table.add_row(
             Text(line["category"]),
             f"{line['num_queries']:,}{few}",
             *(number(line[f"mean:{name}"], 3) for name in names),
-            f"{line['difference']:+.3f}" if is_number(line["difference"]) else "-",
-            interval(line["difference_low"], line["difference_high"], signed=True),
+            f"{line['difference']:+.3f} {ends}" if is_number(line["difference"]) else "-",
             p_value(line["p_holm"]),
         )
     return table

@@ -55,13 +55,17 @@ def rank_runs(settings: dict[str, Any]) -> Leaderboard:
         if run.state != "finished":
             left_out.append((path, f"it is {run.state}"))
             continue
+        summary = run.summary()
+        if not summary:
+            left_out.append((path, "it holds no numbers"))
+            continue
+        if not {"identity", "headline"} <= summary.keys():
+            left_out.append((path, "an older version measured it: evaluate it again"))
+            continue
         try:
             report = load_report(run.folder / "metrics")
         except (OSError, ValueError) as error:
             left_out.append((path, str(error).splitlines()[0]))
-            continue
-        if "identity" not in report.summary or "headline" not in report.summary:
-            left_out.append((path, "an older version measured it: evaluate it again"))
             continue
         kind = report.summary.get("kind", "run")
         entries.append(
@@ -130,7 +134,7 @@ def _shown(group: Group, folder: Path) -> LeaderboardGroup:
     ]
     return LeaderboardGroup(
         data=str(group.identity["data"]),
-        protocol=str(group.identity["protocol_name"]),
+        protocol=str(group.identity["protocol_title"]),
         entries=entries,
         headline=group.headline["title"],
         note=f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
@@ -156,7 +160,7 @@ def print_leaderboard(leaderboard: Leaderboard) -> None:
     console = Console(highlight=False)
     for group in leaderboard.groups:
         names = group.identity
-        title = f"{names['data']}, {names['protocol_name']}, {group.headline['title']}"
+        title = f"{names['data']}, {names['protocol_title']}: {group.headline['title']}"
         table = Table(title=title, **table_style())
         table.add_column("", justify="right")
         table.add_column("Run", overflow="fold")
@@ -179,11 +183,10 @@ def print_leaderboard(leaderboard: Leaderboard) -> None:
             )
         console.print(table)
         console.print(
-            f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
-            + " ".join(group.rules)
-            + "\n",
-            markup=False,
+            f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items.\n", markup=False
         )
+    for rule in dict.fromkeys(rule for group in leaderboard.groups for rule in group.rules):
+        console.print(rule, markup=False)
     for path, reason in leaderboard.left_out:
         console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)
     for name in (MARKDOWN_FILE, CSV_FILE, HTML_FILE):

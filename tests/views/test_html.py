@@ -319,8 +319,8 @@ def test_floor_that_each_run_has_of_its_own_names_the_run() -> None:
     other["floors"][2] |= {"micro_map_at_5": 0.45}
     runs = [page.runs[0], html.ComparedRun("other", other)]
     shown = Page(html.comparison_page(replace(page, runs=runs))).text
-    assert "Untrained of baseline 1a" in shown
-    assert "Untrained of other" in shown
+    assert "Untrained: baseline 1a" in shown
+    assert "Untrained: other" in shown
 
 
 def test_comparison_refuses_no_runs_and_absolute_links() -> None:

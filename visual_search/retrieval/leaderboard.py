@@ -28,7 +28,8 @@ def to_markdown(group: Group) -> str:
     """
     identity, title = group.identity, escaped(str(group.headline["title"]))
     k = identity["k"]
-    names = [escaped(str(identity.get(part, "unknown"))) for part in ("data", "protocol_name")]
+    named = identity.get("protocol_title", identity.get("protocol_name", "unknown"))
+    names = [escaped(str(name)) for name in (identity.get("data", "unknown"), named)]
     in_groups = "" if group.num_groups is None else f" in {group.num_groups:,} groups"
     head = ["#", "name", f"{title} micro", f"{title} macro", f"precision@{k}", "hit@1", "dim"]
     head += ["index", "ms an item", "epochs", "finished", "run"]

@@ -224,8 +224,8 @@ def identity(
 
     Returns:
         ``gallery``, ``queries``, ``protocol``: SHA-256 (hex) of items (id, pictures and the
-        columns that the rules look at) and of the rules; ``protocol_name``, ``rules``,
-        ``num_gallery``, ``num_queries``.
+        columns that the rules look at) and of the rules; ``protocol_name``, ``protocol_title``,
+        ``rules``, ``num_gallery``, ``num_queries``.
     """
 
     def side(rows: Rows) -> str:
@@ -241,6 +241,7 @@ def identity(
         "queries": side(selection.query_rows),
         "protocol": fingerprint([f"{name}={value}" for name, value in rules.items()]),
         "protocol_name": protocol.name,
+        "protocol_title": protocol.title,
         "rules": rules,
         "num_gallery": len(selection.gallery_rows),
         "num_queries": len(selection.query_rows),

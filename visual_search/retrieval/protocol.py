@@ -251,6 +251,12 @@ class Protocol:
         named = (*self.relevance, *self.hierarchy, *self.report_by, *self.restrict_to)
         return tuple(dict.fromkeys(named))
 
+    @property
+    def title(self) -> str:
+        """The name with what is relevant, where that is not the category."""
+        usual = self.relevance == ("category",)
+        return self.name if usual else f"{self.name} by {' + '.join(self.relevance)}"
+
     def rules(self) -> dict[str, Any]:
         """Gives what decides a number once the sides are chosen, as plain values."""
         return {

@@ -166,7 +166,7 @@ def _rows(runs: Sequence[ComparedRun], mean: str, extras: Sequence[str]) -> list
             floors.setdefault((row["name"], row["micro"]), (row, []))[1].append(run.name)
     for row, owners in floors.values():
         if len(owners) < len(runs):  # such as an untrained network, which each run has of its own
-            row["name"] += f" of {', '.join(owners)}"
+            row["name"] += f": {', '.join(owners)}"
         row |= {"href": "", "index_bytes": None, "embedding_ms": None, "epochs": None}
         rows.append(row)
     return best_first(rows)
