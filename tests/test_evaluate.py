@@ -109,6 +109,14 @@ def test_items_that_were_embedded_are_not_embedded_again(
     assert not (folder / "metrics" / "near_duplicates.csv").exists()
 
 
+def test_an_overview_beside_the_evaluations_is_no_evaluation(fresh: Run) -> None:
+    folder = fresh.folder / "evaluations"
+    folder.mkdir(exist_ok=True)
+    (folder / "overview.csv").write_text("relevance,embedding\n", encoding="utf-8")
+    overrides = (f"run={fresh.folder}", "protocol=leave_one_out", "protocol.k=2", *QUICK)
+    assert evaluate(fresh, *overrides).is_new
+
+
 def test_only_what_is_new_is_embedded_and_the_rest_is_the_runs(
     fresh: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from visual_search.command_line import check_overrides
+from visual_search.command_line import check_overrides, with_keys
 from visual_search.config import register_schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,19 +18,22 @@ LINES = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip() and not line.startswith("#")
 ]
-TRAININGS = [line for line in LINES if "visual_search.train" in line]
+COMMAND = re.compile(r"visual_search\.(\w+)")
+COMMANDS = [(COMMAND.search(line)[1], line) for line in LINES if COMMAND.search(line)]
 
 
 def test_the_readme_holds_commands() -> None:
-    assert len(LINES) >= 12
-    assert len(TRAININGS) >= 7
+    assert len(LINES) >= 18
+    assert {"train", "evaluate", "compare", "leaderboard"} <= {name for name, _ in COMMANDS}
+    assert len(COMMANDS) >= 15
 
 
-@pytest.mark.parametrize("line", TRAININGS)
-def test_every_training_command_composes(line: str) -> None:
+@pytest.mark.parametrize(("name", "line"), COMMANDS)
+def test_every_command_composes(name: str, line: str) -> None:
     words = shlex.split(line)
     register_schema()
-    check_overrides("train", words[words.index("visual_search.train") + 1 :])
+    arguments = words[words.index(f"visual_search.{name}") + 1 :]
+    check_overrides(name, with_keys(name, arguments))
 
 
 def test_every_make_verb_exists() -> None:

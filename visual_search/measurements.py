@@ -360,7 +360,7 @@ class _Embedding:
         catalog, selection = cached.catalog, sides.selection
         rows = np.union1d(selection.gallery_rows, selection.query_rows)
         keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
-        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*")))]
+        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*/")))]
         done = [(place.folder, place.summary()) for place in places if place.state == "finished"]
         alike = [folder for folder, said in done if said.get("precision") == self.precision]
         known = saved_embeddings([folder / "embeddings" for folder in alike])

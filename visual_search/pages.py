@@ -56,7 +56,7 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
         floors_chart=_floors_chart(name, summary),
         category_chart=_category_chart(report, floors),
         curves=_curves(folder, summary),
-        reconstructions=_drawn(folder, "reconstructions"),
+        reconstructions=_first_and_last(_drawn(folder, "reconstructions")),
         feature_maps=_drawn(folder, "feature_maps"),
         projection=projection(folder, report, shop),
         examples=examples(report, shop),
@@ -138,6 +138,11 @@ def _drawn(folder: Path, name: str) -> list[Figure]:
     figures = folder / "figures"
     paths = [figures / f"{name}.png", *sorted((figures / name).glob("*.png"))]
     return [read_figure(path) for path in paths if path.is_file()]
+
+
+def _first_and_last(figures: Sequence[Figure]) -> list[Figure]:
+    """Leaves out what lies between: 40 epochs of reconstructions would fill the page."""
+    return [*figures[:1], *figures[1:][-1:]]
 
 
 def _confusion(report: RetrievalReport) -> Figure | None:
