@@ -110,6 +110,7 @@ def test_a_run_leaves_everything(finished: Run) -> None:
         "metrics/per_category.csv",
         "metrics/summary.json",
         "metrics/history.csv",
+        "metrics/val_floors.csv",
         "metrics/floors.parquet",
         "metrics/floors_per_category.csv",
         "metrics/near_duplicates.csv",
@@ -132,6 +133,7 @@ def test_a_run_leaves_everything(finished: Run) -> None:
     assert summary["definitions"]["map_at_5"]
     assert len(summary["floors"]) == 9
     assert summary["floors"][-1]["name"] == "untrained"
+    assert len(pd.read_csv(finished.folder / "metrics" / "val_floors.csv")) == 9
     assert summary["standing"].startswith("mAP@5 ")
     assert summary["intervals"]["micro"]["low"] <= summary["micro_map_at_5"]
     page = (finished.folder / "report.html").read_text(encoding="utf-8")

@@ -258,10 +258,12 @@ def _runs_table(compared: Compared) -> Any:
     table.add_column("Run", overflow="fold")
     for column in ("micro", "95 % interval", "macro", "dim", "Index bytes", "ms/picture"):
         table.add_column(column, justify="right", no_wrap=True)
+    cells: list[Any]
+    lines: list[tuple[float, list[Any], str]] = []
     for line in compared.comparison.runs.to_dict("records"):
         summary = compared.runs[line["run"]].summary()
         time = summary.get("embedding_ms_per_item")
-        table.add_row(
+        cells = [
             Text(line["run"]),
             number(line["micro"], 3),
             interval(line["micro_low"], line["micro_high"]),
@@ -269,8 +271,32 @@ def _runs_table(compared: Compared) -> Any:
             f"{summary['embedding_dim']:,}",
             f"{summary['index']['bytes']:,}",
             f"{time:.1f}" if is_number(time) else "-",
-        )
+        ]
+        lines.append((line[headline["statistic"]], cells, "bold"))
+    for title, floor in _floors(compared.runs).items():
+        cells = [
+            Text(title),
+            number(floor["micro"], 3),
+            interval(floor["micro_low"], floor["micro_high"]),
+            number(floor["macro"], 3),
+            f"{floor['dim']:,}",
+            "floor",
+            "",
+        ]
+        lines.append((floor[headline["statistic"]] or 0.0, cells, ""))
+    for _, cells, style in sorted(lines, key=lambda line: -line[0]):
+        table.add_row(*cells, style=style)
     return table
+
+
+def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+    """Gives the floors by title, each once; a run's own untrained network by the run's name."""
+    floors: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        for floor in run.summary()["floors"]:
+            own = floor["name"] == "untrained"
+            floors.setdefault(f"{name}, untrained" if own else floor["title"], floor)
+    return floors
 
 
 def _pairs_table(comparison: Comparison) -> Any:

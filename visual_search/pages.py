@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from visual_search.views.html import Finding
 
 REPORT_FILE = "report.html"
+UNTRAINED_TITLE = "own network, untrained"  # of the floor that a training starts from
 
 
 def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path:
@@ -128,7 +129,15 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     path = folder / "metrics" / "history.csv"
     if not path.is_file():
         return None
-    return training_curves(pd.read_csv(path), metric=summary["headline"]["mean"])
+    floors: dict[str, float] = {}
+    beside = path.with_name("val_floors.csv")
+    if beside.is_file():
+        reached = pd.read_csv(beside).set_index("floor")["value"].dropna()
+        shown = {*reached.sort_values().index[-1:], *(set(reached.index) & {UNTRAINED_TITLE})}
+        floors = {title: float(reached[title]) for title in reached.index if title in shown}
+    return training_curves(
+        pd.read_csv(path), metric=summary["headline"]["mean"], floors=floors or None
+    )
 
 
 def _drawn(folder: Path, name: str) -> list[Figure]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -129,6 +129,41 @@ def test_a_run_leaves_every_picture_and_number(fit: Fit, run_folder: Path) -> No
     assert events.Scalars("test/map_at_5")[-1].value == pytest.approx(
         evaluation.report.summary["micro_map_at_5"]
     )
+
+
+def test_the_floors_of_the_validation_queries_are_measured_once(
+    new_module: Callable[[], AutoencoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[list[str]] = []
+    asked: list[int] = []
+    measure = Floors.measure
+
+    def counted(self: Floors, *given: Any, **settings: Any) -> Any:
+        asked.append(len(given[3].query_rows))
+        return measure(self, *given, **settings)
+
+    class Look(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen.append([floor.name for floor in pl_module.evaluation.floors])
+
+    monkeypatch.setattr(Floors, "measure", counted)
+    floors = Floors(run_folder / "cache", names=["random", "pixels_8"])
+    evaluation = RetrievalEvaluation(PROTOCOL, every_n_epochs=1, floors=floors)
+    trainer = build_trainer(
+        folder=run_folder,
+        callbacks=[evaluation, Look()],
+        loggers=[],
+        max_epochs=3,
+        accelerator="cpu",
+        enable_progress_bar=False,
+    )
+    datamodule = new_datamodule()
+    trainer.fit(new_module(), datamodule)
+    assert seen == [["random", "pixels_8"]] * 3
+    assert asked == [len(datamodule.rows("val"))]
 
 
 @pytest.mark.parametrize(("protocol", "mean"), [(PROTOCOL, "micro"), (reference_2023(), "macro")])

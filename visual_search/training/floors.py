@@ -58,11 +58,17 @@ class Floor:
     dim: int
     report: RetrievalReport
 
+    @property
+    def headline(self) -> float:
+        """The micro mean of the headline; NaN where no query is scored."""
+        summary = self.report.summary
+        return float(summary[f"micro_{summary['headline']['mean']}"])
+
 
 def best_floor(floors: Sequence[Floor]) -> Floor | None:
     """Gives the floor with the highest micro mean of the headline; None where none has one."""
-    scored = [floor for floor in floors if math.isfinite(_headline(floor))]
-    return max(scored, key=_headline) if scored else None
+    scored = [floor for floor in floors if math.isfinite(floor.headline)]
+    return max(scored, key=lambda floor: floor.headline) if scored else None
 
 
 def floors_per_category(floors: Sequence[Floor]) -> pd.DataFrame:
@@ -83,11 +89,6 @@ def floors_per_query(floors: Sequence[Floor]) -> pd.DataFrame:
         column = floor.report.summary["headline"]["column"]
         table[floor.name] = floor.report.per_query[column].to_numpy()
     return table
-
-
-def _headline(floor: Floor) -> float:
-    summary = floor.report.summary
-    return float(summary[f"micro_{summary['headline']['mean']}"])
 
 
 class Floors:

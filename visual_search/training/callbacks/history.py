@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from visual_search.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from visual_search.training.evaluation import Evaluation
 
 
 class History(Callback):
@@ -24,6 +27,7 @@ class History(Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, float]] = []
         self._validated: dict[str, float] = {}
+        self._floors: dict[str, float] = {}
         self._losses, self._num_batches = 0.0, 0
 
     def on_train_batch_end(
@@ -50,6 +54,9 @@ class History(Callback):
             for name, value in trainer.callback_metrics.items()
             if name == "val/loss" or (measured and name.startswith("val/") and name.count("/") == 1)
         }
+        if measured and trainer.is_global_zero:
+            evaluation: Evaluation = pl_module.evaluation  # type: ignore[assignment]
+            self._floors = {floor.title: floor.headline for floor in evaluation.floors}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the table with the epoch's row."""
@@ -62,11 +69,16 @@ class History(Callback):
             path = Path(trainer.default_root_dir) / "metrics" / "history.csv"
             with atomic_path(path) as temporary:
                 pd.DataFrame(self._rows).to_csv(temporary, index=False)
+            if self._floors:
+                floors = pd.Series(self._floors, name="value").rename_axis("floor").reset_index()
+                with atomic_path(path.with_name("val_floors.csv")) as temporary:
+                    floors.to_csv(temporary, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Gives what a run needs to go on."""
         return {
             "rows": [dict(row) for row in self._rows],
+            "floors": dict(self._floors),
             "losses": self._losses,
             "num_batches": self._num_batches,
         }
@@ -74,5 +86,6 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self._rows = [dict(row) for row in state_dict["rows"]]
+        self._floors = dict(state_dict.get("floors", {}))
         self._losses = float(state_dict["losses"])
         self._num_batches = int(state_dict["num_batches"])

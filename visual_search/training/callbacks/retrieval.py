@@ -36,7 +36,7 @@ class RetrievalEvaluation(Callback):
         protocol: Who asks whom, and what counts.
         every_n_epochs: Evaluate after every n-th epoch of training.
         index_device: ``auto``, ``cpu`` or ``gpu``.
-        floors: Measures what embeddings that learn nothing reach on the test queries; None leaves
+        floors: Measures what embeddings that learn nothing reach on the same queries; None leaves
             them out.
     """
 
@@ -58,6 +58,7 @@ class RetrievalEvaluation(Callback):
         self.index_device = index_device
         self.floors = floors
         self._sides: dict[str, Sides] = {}
+        self._measured: dict[str, tuple[Floor, ...]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Chooses the sides and looks for leaks before training, so that both show at once.
@@ -150,11 +151,12 @@ class RetrievalEvaluation(Callback):
                 seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
             metrics = _logged(split, evaluation.report)
+            if split not in self._measured:  # every epoch asks the same validation queries
+                self._measured[split] = self._measure_floors(trainer, module, selection)
+            evaluation = replace(evaluation, floors=self._measured[split])
             if split == "test":
-                report = with_intervals(evaluation.report)
-                floors = self._measure_floors(trainer, module, selection)
-                evaluation = replace(evaluation, report=report, floors=floors)
-                metrics |= _logged_floors(floors)
+                evaluation = replace(evaluation, report=with_intervals(evaluation.report))
+                metrics |= _logged_floors(evaluation.floors)
             module.evaluation = evaluation
         metrics = trainer.strategy.broadcast(metrics)
         headline = f"{split}/{headline_of(self.protocol)}"
