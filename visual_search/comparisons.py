@@ -51,13 +51,15 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
     from visual_search.assembly import progress_bar
     from visual_search.retrieval.comparison import compare_reports
     from visual_search.retrieval.report_files import load_report
+    from visual_search.tables import run_root
 
     runs = _named_runs(settings["runs"], settings["names"])
     reports = {name: load_report(run.folder / "metrics") for name, run in runs.items()}
     paths = {name: str(run.folder) for name, run in runs.items()}
+    roots = {name: str(run_root(run.folder)) for name, run in runs.items()}
     with progress_bar("Comparing", " tests") as advance:
         comparison = compare_reports(
-            reports, paths=paths, seed=settings["seed"], on_progress=advance
+            reports, paths=roots, seed=settings["seed"], on_progress=advance
         )
     digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings["seed"])]).encode())
     folder = Path(

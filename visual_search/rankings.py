@@ -134,13 +134,18 @@ def _shown(group: Group, folder: Path) -> LeaderboardGroup:
     ]
     return LeaderboardGroup(
         data=str(group.identity["data"]),
-        protocol=str(group.identity["protocol_title"]),
+        protocol=_protocol(group),
         entries=entries,
         headline=group.headline["title"],
         note=f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
         + " ".join(group.rules),
         statistic=group.headline["statistic"],
     )
+
+
+def _protocol(group: Group) -> str:
+    names = group.identity
+    return str(names.get("protocol_title", names["protocol_name"]))
 
 
 def _integer(value: Any) -> int | None:
@@ -159,8 +164,7 @@ def print_leaderboard(leaderboard: Leaderboard) -> None:
 
     console = Console(highlight=False)
     for group in leaderboard.groups:
-        names = group.identity
-        title = f"{names['data']}, {names['protocol_title']}: {group.headline['title']}"
+        title = f"{group.identity['data']}, {_protocol(group)}: {group.headline['title']}"
         table = Table(title=title, **table_style())
         table.add_column("", justify="right")
         table.add_column("Run", overflow="fold")

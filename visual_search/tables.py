@@ -95,9 +95,16 @@ def run_name(folder: Path) -> str:
     >>> run_name(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
     'plus_layer'
     """
-    if folder.parent.name == "evaluations":
-        folder = folder.parent.parent
-    return folder.parent.name
+    return run_root(folder).parent.name
+
+
+def run_root(folder: Path) -> Path:
+    """Gives the run's own folder, also of one of its further evaluations.
+
+    >>> run_root(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567")).name
+    '0123456789'
+    """
+    return folder.parent.parent if folder.parent.name == "evaluations" else folder
 
 
 def print_left_behind(console: Console, folder: Path) -> None:

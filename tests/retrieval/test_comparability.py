@@ -13,6 +13,10 @@ from visual_search.retrieval.comparability import (
 )
 
 SETTINGS = {"k": 5, "gallery": {"splits": ["train", "val"], "max_per_category": 1000, "seed": 0}}
+ALL = (  # of SETTINGS, as overrides
+    "'protocol.gallery.splits=[train,val]' protocol.gallery.max_per_category=1000 "
+    "protocol.gallery.seed=0"
+)
 SHOP = {
     "data": "shop",
     "gallery": "a" * 64,
@@ -48,7 +52,7 @@ def test_runs_that_were_measured_alike_pass():
         (
             {"protocol": "d" * 64, "protocol_name": "leave_one_out"},
             ["the protocol is leave_one_out, expected gallery_query"],
-            "protocol=gallery_query",
+            f"protocol=gallery_query {ALL}",
         ),
         (
             {"gallery": "d" * 64, "num_gallery": 10000},
@@ -113,7 +117,19 @@ def test_runs_that_were_measured_alike_pass():
                 "the protocol is leave_one_out, expected gallery_query",
                 "k is 1, expected 5",
             ],
-            "data=shop protocol=gallery_query protocol.k=5",
+            f"data=shop protocol=gallery_query {ALL} protocol.k=5",
+        ),
+        (
+            {
+                "gallery": "c" * 64,
+                "num_gallery": 9,
+                "protocol_settings": {
+                    **SETTINGS,
+                    "gallery": {**SETTINGS["gallery"], "splits": ["train"]},
+                },
+            },
+            ["gallery holds 9 items", "protocol's gallery.splits is [train], expected [train,val]"],
+            "protocol=gallery_query 'protocol.gallery.splits=[train,val]'",
         ),
     ],
 )
@@ -129,7 +145,7 @@ def test_all_that_differs_is_named_with_the_command_that_mends_it(changes, words
 def test_other_items_by_another_protocol_need_no_other_data():
     other = {"gallery": "d" * 64, "protocol": "e" * 64, "protocol_name": "leave_one_out"}
     message = message_of({"A": SHOP, "B": {**SHOP, **other}})
-    assert commands_of(message) == [f"{COMMAND} run=B protocol=gallery_query"]
+    assert commands_of(message) == [f"{COMMAND} run=B protocol=gallery_query {ALL}"]
 
 
 def test_the_odd_run_out_is_named_wherever_it_stands():

@@ -101,22 +101,25 @@ def _differences(
     if items and here != there:
         words.append(f"data is {here}, expected {there}")
     words += [_items(part, held, expected) for part in items]
-    if items and here == there and not other_protocol:
+    settings = _settings(held if named == wanted else {}, expected)
+    asked_otherwise = other_protocol or (named == wanted and bool(settings))
+    if items and here == there and not asked_otherwise:
         words.append(
             f"data {there} had other content or another split then: give the path and the split of "
             "the other run too"
         )
-    if items and (here != there or not other_protocol):
+    if items and (here != there or not asked_otherwise):
         overrides.append(_override("data", there))
-    if other_protocol or held["k"] != expected["k"]:
+    if asked_otherwise or held["k"] != expected["k"]:
         overrides.append(_override("protocol", wanted))
-    if other_protocol and named != wanted:
+    if asked_otherwise:
+        overrides += [_override(f"protocol.{name}", value) for name, (_, value) in settings.items()]
+    if asked_otherwise and named != wanted:
         words.append(f"the protocol is {named}, expected {wanted}")
-    elif other_protocol:
-        for name, (ours, theirs) in _settings(held, expected).items():
+    elif asked_otherwise:
+        for name, (ours, theirs) in settings.items():
             words.append(f"the protocol's {name} is {_plain(ours)}, expected {_plain(theirs)}")
-            overrides.append(_override(f"protocol.{name}", theirs))
-        if not _settings(held, expected) and held["k"] == expected["k"]:
+        if not settings and held["k"] == expected["k"]:
             words.append(
                 f"the protocol {wanted} has other rules ({_hashes('protocol', held, expected)})"
             )
