@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
+from tests.composing import settings_of
 from visual_search.catalog.synthetic import synthetic
-from visual_search.command_line import HYDRA_VERSION_BASE
 from visual_search.comparisons import compare_runs, print_comparison
-from visual_search.config import ConfigError, config_folder, register_schema
+from visual_search.config import ConfigError
 from visual_search.measurements import Measured, measure_embeddings
 from visual_search.overviews import conclude, overview
 from visual_search.rankings import print_leaderboard, rank_runs
@@ -25,14 +23,6 @@ pytestmark = pytest.mark.slow
 
 DATA = ["data=synthetic", "data.items_per_category=40", "data.image_size_px=32"]
 DATA += ["data.categories=[Dresses,Shoes,Hats]"]
-
-
-def settings(command: str, *overrides: str) -> dict[str, Any]:
-    register_schema()
-    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        config = OmegaConf.to_container(compose(command, overrides=list(overrides)), resolve=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
 
 
 class Workshop:
@@ -52,7 +42,7 @@ class Workshop:
         np.save(self.folder / f"{name}.npy", drawn)
         (self.folder / f"{name}.txt").write_text("\n".join(self.ids))
         return measure_embeddings(
-            settings(
+            settings_of(
                 "evaluate",
                 *DATA,
                 f"embeddings={self.folder / name}.npy",
@@ -82,7 +72,7 @@ def poor(workshop: Workshop) -> Measured:
 
 
 def compared(workshop: Workshop, *measured: Measured, **more: Any) -> dict[str, Any]:
-    config = settings("compare", f"cache_dir={workshop.folder / 'cache'}")
+    config = settings_of("compare", f"cache_dir={workshop.folder / 'cache'}")
     config["runs"] = [str(one.run.folder) for one in measured]
     config["out"] = str(workshop.folder / "comparison")
     return config | more
@@ -159,7 +149,7 @@ def test_the_leaderboard_ranks_runs_and_floors(
     unfinished = outputs / "unfinished" / "0000000000"
     unfinished.mkdir(parents=True, exist_ok=True)
     (unfinished / "status.json").write_text('{"state": "interrupted"}')
-    board = rank_runs(settings("leaderboard", f"outputs={outputs}"))
+    board = rank_runs(settings_of("leaderboard", f"outputs={outputs}"))
     table = board.groups[0].table
     runs = table[~table["is_floor"]]
     assert runs["name"].tolist()[0] == "good"
@@ -183,9 +173,9 @@ def test_the_leaderboard_ranks_runs_and_floors(
 
 def test_an_empty_folder_has_no_leaderboard(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no finished run"):
-        rank_runs(settings("leaderboard", f"outputs={tmp_path}"))
+        rank_runs(settings_of("leaderboard", f"outputs={tmp_path}"))
     with pytest.raises(ConfigError, match="no folder at"):
-        rank_runs(settings("leaderboard", f"outputs={tmp_path / 'gone'}"))
+        rank_runs(settings_of("leaderboard", f"outputs={tmp_path / 'gone'}"))
 
 
 def test_evaluations_side_by_side(

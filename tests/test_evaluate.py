@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
-from visual_search.config import ConfigError, config_folder, register_schema
+from tests.composing import composed, settings_of
+from visual_search.config import ConfigError
 from visual_search.evaluate import main
 from visual_search.measurements import Measured, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
@@ -27,12 +26,6 @@ pytestmark = pytest.mark.slow
 DATA = ["data=synthetic", "data.items_per_category=20", "data.categories=[Dresses,Shoes,Hats]"]
 SPLIT = ["split.val_fraction=0.1", "split.test_fraction=0.4"]
 QUICK = ["floors=false", "near_duplicates=false"]
-
-
-def composed(command: str, *overrides: str) -> Any:
-    register_schema()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose(command, overrides=list(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +53,7 @@ def arguments(run: Run, *more: str) -> list[str]:
 
 
 def evaluate(run: Run, *more: str) -> Measured:
-    config = composed("evaluate", *arguments(run, *more))
-    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    settings = settings_of("evaluate", *arguments(run, *more))
     return measure_embeddings(settings) if settings["embeddings"] else measure_run(settings)
 
 

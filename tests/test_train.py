@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from tests.composing import composed, settings_of
 from visual_search.assembly import new_logger, read_catalog
-from visual_search.config import ConfigError, config_folder, register_schema
+from visual_search.config import ConfigError
 from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.runs import Run, RunLockedError, open_run
 from visual_search.tables import runs_table
@@ -50,10 +50,7 @@ def overrides(tmp_path: Path, *more: str) -> list[str]:
 
 
 def run_here(tmp_path: Path, *more: str) -> Run:
-    register_schema()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", overrides=overrides(tmp_path, *more))
-    return train(config)
+    return train(composed("train", *overrides(tmp_path, *more)))
 
 
 def command(tmp_path: Path, *more: str) -> list[str]:
@@ -201,19 +198,13 @@ def test_the_same_command_finds_the_finished_run(
 def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path: Path) -> None:
     from visual_search.runs import run_hash
 
-    register_schema()
     hashes = {}
     for change in (
         "seed=0", "seed=1", "training.learning_rate=1e-4", "trainer.max_epochs=3", "split.seed=1",
         "model=baseline", "pictures.fit=letterbox", "protocol.k=3", "data.seed=1",
         "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}",
     ):  # fmt: skip
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            from omegaconf import OmegaConf
-
-            settings: Any = OmegaConf.to_container(
-                compose("train", overrides=overrides(tmp_path, change)), resolve=True
-            )
+        settings = settings_of("train", *overrides(tmp_path, change))
         hashes[change] = run_hash(settings, read_catalog(settings).fingerprint())
     assert len(set(hashes.values())) == len(hashes)
 
@@ -387,11 +378,9 @@ def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
     (pictures / "Hats" / "broken.png").write_bytes(b"<html>404</html>")
     base = [o for o in overrides(tmp_path) if not o.startswith("data")]
-    register_schema()
 
     def run(*more: str) -> Run:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return train(compose("train", overrides=[*base, "callbacks=none", *more]))
+        return train(composed("train", *base, "callbacks=none", *more))
 
     data = ("data=folder", f"data.root={pictures}", "loader.max_items_per_category.train=null",
             "loader.max_items_per_category.val=null",

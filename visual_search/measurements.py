@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import re
 import time
@@ -340,9 +339,10 @@ class _Embedding:
     ) -> None:
         import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
 
+        from visual_search.assembly import quieten
         from visual_search.config import build
 
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        quieten()
         node = {**own["trainer"], **settings["trainer"], "precision": precision or "auto"}
         node |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
         self.run, self.loader, self.precision = run, settings["loader"], precision

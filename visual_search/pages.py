@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.shown_items import ShownItems, examples, near_pairs, near_table, projection
-from visual_search.tables import run_name
+from visual_search.tables import or_low, run_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from visual_search.views.html import Finding
 
 REPORT_FILE = "report.html"
-UNTRAINED_TITLE = "own network, untrained"  # of the floor that a training starts from
 
 
 def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path:
@@ -110,7 +109,7 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
     mean = summary["headline"]["mean"]
     marked: dict[str, Any] = {}
     if floors is not None:
-        best = max(summary["floors"], key=lambda floor: _or_low(floor[f"micro_{mean}"]))
+        best = max(summary["floors"], key=lambda floor: or_low(floor[f"micro_{mean}"]))
         marked = {"floors": floors, "floor": best["name"], "floor_title": best["title"]}
     return category_bars(
         report.per_category,
@@ -124,6 +123,7 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
 def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     import pandas as pd
 
+    from visual_search.retrieval.standing import UNTRAINED
     from visual_search.views.training_curves import training_curves
 
     path = folder / "metrics" / "history.csv"
@@ -131,10 +131,11 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
         return None
     floors: dict[str, float] = {}
     beside = path.with_name("val_floors.csv")
-    if beside.is_file():
-        reached = pd.read_csv(beside).set_index("floor")["value"].dropna()
-        shown = {*reached.sort_values().index[-1:], *(set(reached.index) & {UNTRAINED_TITLE})}
-        floors = {title: float(reached[title]) for title in reached.index if title in shown}
+    if beside.is_file():  # where the training starts from, and the best that learns nothing
+        reached = pd.read_csv(beside).dropna()
+        best = reached["value"] == reached["value"].max()
+        shown = reached[best | (reached["name"] == UNTRAINED)]
+        floors = dict(zip(shown["title"], shown["value"], strict=True))
     return training_curves(
         pd.read_csv(path), metric=summary["headline"]["mean"], floors=floors or None
     )
@@ -301,7 +302,3 @@ def _text(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     content = json.loads(_text(path) or "{}")
     return content if isinstance(content, dict) else {}
-
-
-def _or_low(value: float) -> float:
-    return value if value == value else -1.0

@@ -96,21 +96,18 @@ def save_evaluation(
         settings: ``protocol`` and ``near_duplicates`` of the config.
         catalog: Splits assigned.
         pictures: Row i is the picture of the catalogue's row i.
-        evaluation: With its floors.
+        evaluation: With its floors and intervals.
         facts: What else the summary should say: epochs, device, ...
 
     Returns:
         The summary, as written into ``metrics/summary.json``.
     """
     from visual_search.retrieval.measure import identity
-    from visual_search.retrieval.report import with_intervals
     from visual_search.retrieval.report_files import save_report
     from visual_search.training.evaluation import save_embeddings
 
     save_embeddings(evaluation, catalog, folder / "embeddings")
     report = evaluation.report
-    if "intervals" not in report.summary:
-        report = with_intervals(report)
     floors = _floor_lines(folder, report, evaluation.floors)
     same = identity(
         catalog.table,

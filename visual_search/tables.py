@@ -224,7 +224,7 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
         f"macro_{mean}": summary[f"macro_{mean}"],
     }
     for line in sorted(
-        [run, *summary["floors"]], key=lambda line: -_or_low(line[f"{statistic}_{mean}"])
+        [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
     ):
         tested = ["", ""]
         if line is not run and is_number(line["difference"]):
@@ -259,7 +259,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         if headline == "metric":
             name += f" {summary['headline']['title']}"
         ends = summary["intervals"].get("micro", {})
-        floors = [_or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
+        floors = [or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
         table.add_row(
             Text(name),
             number(summary[f"micro_{mean}"]),
@@ -297,7 +297,8 @@ def is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _or_low(value: float | None) -> float:
+def or_low(value: float | None) -> float:
+    """Gives the value to sort by; what is no number comes last."""
     return value if value is not None and math.isfinite(value) else -math.inf
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import math
 from collections import Counter
@@ -92,7 +93,7 @@ def choose_points(num_points: int, max_points: int) -> NDArray[np.int64]:
 def plotly_script() -> str:
     """Gives plotly's gl3d bundle with its licence in front, as it stands in a page."""
     licence = (_PLOTLY / "LICENSE").read_text(encoding="utf-8")
-    code = (_PLOTLY / "plotly-gl3d.min.js").read_text(encoding="utf-8")
+    code = gzip.decompress((_PLOTLY / "plotly-gl3d.min.js.gz").read_bytes()).decode()
     return f"/*!\n{licence}*/\n{code}"
 
 

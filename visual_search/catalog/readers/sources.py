@@ -213,6 +213,7 @@ class ZipSource:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
+        # The last is what zipfile raises for a file that is packed in a way unknown to it.
         except (zipfile.BadZipFile, IsADirectoryError, NotImplementedError) as error:
             raise ValueError(
                 f"{self.path} cannot be read as a zip ({error}); expected a folder or a zip"

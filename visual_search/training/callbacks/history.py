@@ -27,7 +27,7 @@ class History(Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, float]] = []
         self._validated: dict[str, float] = {}
-        self._floors: dict[str, float] = {}
+        self._floors: list[dict[str, Any]] = []
         self._losses, self._num_batches = 0.0, 0
 
     def on_train_batch_end(
@@ -56,7 +56,10 @@ class History(Callback):
         }
         if measured and trainer.is_global_zero:
             evaluation: Evaluation = pl_module.evaluation  # type: ignore[assignment]
-            self._floors = {floor.title: floor.headline for floor in evaluation.floors}
+            self._floors = [
+                {"name": floor.name, "title": floor.title, "value": floor.headline}
+                for floor in evaluation.floors
+            ]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the table with the epoch's row."""
@@ -70,15 +73,14 @@ class History(Callback):
             with atomic_path(path) as temporary:
                 pd.DataFrame(self._rows).to_csv(temporary, index=False)
             if self._floors:
-                floors = pd.Series(self._floors, name="value").rename_axis("floor").reset_index()
                 with atomic_path(path.with_name("val_floors.csv")) as temporary:
-                    floors.to_csv(temporary, index=False)
+                    pd.DataFrame(self._floors).to_csv(temporary, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Gives what a run needs to go on."""
         return {
             "rows": [dict(row) for row in self._rows],
-            "floors": dict(self._floors),
+            "floors": [dict(floor) for floor in self._floors],
             "losses": self._losses,
             "num_batches": self._num_batches,
         }
@@ -86,6 +88,6 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self._rows = [dict(row) for row in state_dict["rows"]]
-        self._floors = dict(state_dict.get("floors", {}))
+        self._floors = [dict(floor) for floor in state_dict["floors"]]
         self._losses = float(state_dict["losses"])
         self._num_batches = int(state_dict["num_batches"])

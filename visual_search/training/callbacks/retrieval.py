@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visual_search.retrieval.device import Device
+from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.evaluation import embed_rows, evaluate_embeddings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RetrievalEvaluation(Callback):
-    """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, at the end the floors.
+    """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, with the floors beside.
 
     The embeddings of validation or test items come from their steps, the others from one pass
     here. The result is left on the module as ``evaluation`` for the callbacks that draw; None where
@@ -88,9 +89,8 @@ class RetrievalEvaluation(Callback):
             )
         selection = sides.selection
         num_gallery = most = len(selection.gallery_rows)
-        excluded_by = {"item": "item_id", "group": "group"}.get(self.protocol.exclude)
-        if excluded_by:
-            values = datamodule.catalog.table[excluded_by].to_numpy()
+        for column in EXCLUDED_BY[self.protocol.exclude]:
+            values = datamodule.catalog.table[column].to_numpy()
             held = Counter(values[selection.gallery_rows].tolist())
             most -= min(held[value] for value in values[selection.query_rows].tolist())
         if most < self.protocol.k:
@@ -136,6 +136,7 @@ class RetrievalEvaluation(Callback):
         place_of = np.zeros(len(catalog), dtype=np.int64)
         place_of[np.concatenate([steps.rows, missing])] = np.arange(len(embeddings))
         metrics: dict[str, float] = {}
+        headline = ""
         if trainer.is_global_zero:
             evaluation = evaluate_embeddings(
                 catalog,
@@ -150,6 +151,7 @@ class RetrievalEvaluation(Callback):
                 index_device=self.index_device,
                 seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
+            headline = f"{split}/{evaluation.report.summary['headline']['mean']}"
             metrics = _logged(split, evaluation.report)
             if split not in self._measured:  # every epoch asks the same validation queries
                 self._measured[split] = self._measure_floors(trainer, module, selection)
@@ -158,8 +160,7 @@ class RetrievalEvaluation(Callback):
                 evaluation = replace(evaluation, report=with_intervals(evaluation.report))
                 metrics |= _logged_floors(evaluation.floors)
             module.evaluation = evaluation
-        metrics = trainer.strategy.broadcast(metrics)
-        headline = f"{split}/{headline_of(self.protocol)}"
+        headline, metrics = trainer.strategy.broadcast((headline, metrics))
         for name, value in metrics.items():
             module.log(name, value, prog_bar=name == headline, rank_zero_only=False)
 
@@ -214,11 +215,6 @@ def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
     _advance(bar, done, total)
 
 
-def headline_of(protocol: Protocol) -> str:
-    """Gives the name of the mean that a run is known by: ``map_at_5``."""
-    return "reference_2023" if protocol.counts_the_query else f"map_at_{protocol.k}"
-
-
 def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
     """Gives what is logged: means over queries, over categories, and the headline by category."""
     summary = report.summary
@@ -234,8 +230,8 @@ def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
 
 def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
     """Gives the floors' headline under names of their own: ``floor/map_at_5/hog``."""
-    logged = {}
-    for floor in floors:
-        headline = floor.report.summary["headline"]["mean"]
-        logged[f"floor/{headline}/{floor.name}"] = floor.report.summary[f"micro_{headline}"]
+    logged = {
+        f"floor/{floor.report.summary['headline']['mean']}/{floor.name}": floor.headline
+        for floor in floors
+    }
     return {name: value for name, value in logged.items() if math.isfinite(value)}

@@ -1,0 +1,26 @@
+"""Composes a command's config as its command line would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from visual_search.command_line import HYDRA_VERSION_BASE
+from visual_search.config import config_folder, register_schema
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    """Gives the config of ``conf/<command>.yaml`` with these overrides."""
+    register_schema()
+    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        return compose(command, overrides=list(overrides))
+
+
+def settings_of(command: str, *overrides: str) -> dict[str, Any]:
+    """Gives the same as plain containers, as the command passes them on."""
+    config = composed(command, *overrides)
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
