@@ -163,7 +163,7 @@ def _write_page(
             comparison.per_category.drop(columns=["num_groups", "few_queries"]), *runs
         ),
         queries=queries,
-        settings=_differing({name: _flat(run.config()) for name, run in runs.items()}),
+        settings=_differing({name: run.config() for name, run in runs.items()}),
         notes=notes,
     )
     write_text(folder / "report.html", comparison_page(page))
@@ -208,21 +208,15 @@ def _queries(
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Gives a config as dotted keys and texts."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
+def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Gives the settings that are not the same for all runs: dotted name -> run -> value."""
+    from visual_search.retrieval.comparability import flat
 
-
-def _differing(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Gives the settings that are not the same for all runs: setting -> run -> value."""
+    settings = {name: flat(config) for name, config in configs.items()}
     keys = sorted({key for of_run in settings.values() for key in of_run})
-    found = {key: {name: held.get(key, "-") for name, held in settings.items()} for key in keys}
+    found = {
+        key: {name: str(held.get(key, "-")) for name, held in settings.items()} for key in keys
+    }
     return {key: values for key, values in found.items() if len(set(values.values())) > 1}
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
+from tests.training.stopping import StopAt, StoppedError
 from visual_search.assembly import new_trainer
 from visual_search.retrieval.protocols import gallery_query
 from visual_search.runs import Run
@@ -24,32 +25,6 @@ pytestmark = pytest.mark.slow
 
 STEPS_PER_EPOCH = 4  # 40 training items in batches of 10
 EPOCHS = 4
-
-
-class StoppedError(Exception):
-    """Ends a run as a kill would, without a last word."""
-
-
-class StopAt(Callback):
-    """Raises in a hook at a step."""
-
-    def __init__(self, hook: str, step: int) -> None:
-        self.hook, self.step = hook, step
-
-    def _stop(self, hook: str, trainer: Trainer) -> None:
-        if (hook, trainer.global_step) == (self.hook, self.step):
-            raise StoppedError
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        self._stop("batch", trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("validation", trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("epoch", trainer)
 
 
 class Losses(Callback):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
+from tests.training.stopping import StopAt, StoppedError
 from visual_search.training.checkpointing import RunCheckpoint, load_checkpoint
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import AutoencoderModule, weights_fingerprint
@@ -17,33 +18,6 @@ pytestmark = pytest.mark.slow
 
 STEPS_PER_EPOCH = 4  # 40 training items in batches of 10
 EPOCHS = 3
-
-
-class StoppedError(Exception):
-    """Ends a run as a kill would, without a last word."""
-
-
-class StopAt(Callback):
-    """Raises in a hook at a step."""
-
-    def __init__(self, hook: str, step: int) -> None:
-        self.hook = hook
-        self.step = step
-
-    def _stop(self, hook: str, trainer: Trainer) -> None:
-        if hook == self.hook and trainer.global_step == self.step:
-            raise StoppedError
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        self._stop("batch", trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("validation", trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("epoch", trainer)
 
 
 class Diary(Callback):

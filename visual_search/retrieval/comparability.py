@@ -144,7 +144,7 @@ def _hashes(part: str, held: Mapping[str, Any], expected: Mapping[str, Any]) -> 
 
 def _settings(held: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The protocol's settings that differ, k apart: dotted name -> (held, expected)."""
-    ours, theirs = (_flat(one.get("protocol_settings") or {}) for one in (held, expected))
+    ours, theirs = (flat(one.get("protocol_settings") or {}) for one in (held, expected))
     return {
         name: (ours.get(name), value)
         for name, value in theirs.items()
@@ -152,12 +152,17 @@ def _settings(held: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Gives nested settings by their dotted names.
+
+    Example:
+        >>> flat({"k": 5, "gallery": {"splits": ["train"]}})
+        {'k': 5, 'gallery.splits': ['train']}
+    """
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found
