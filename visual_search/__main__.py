@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Trains an encoder on a catalogue, builds its index, measures retrieval.",
     "evaluate": "Measures a finished run, or any embeddings, by any protocol on any catalogue.",
     "compare": "Compares finished runs on the same queries: differences, intervals, tests.",
+    "compress": "Measures a finished run's gallery in fewer bytes: quantised, projected, cut.",
     "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
 }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from visual_search.config import ConfigError, bind, build
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
-    from visual_search.models.autoencoder import Autoencoder
+    from visual_search.models.embedding import EmbeddingSettings
+    from visual_search.models.encoder import Encoder
+    from visual_search.models.objectives.objective import Objective
     from visual_search.retrieval.protocol import Protocol
     from visual_search.runs import Run
     from visual_search.training.checkpointing import RunCheckpoint
     from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.floors import Floors
-    from visual_search.training.module import AutoencoderModule, Preprocessing
+    from visual_search.training.module import EncoderModule, Preprocessing
+    from visual_search.training.optimization import Optimization
+
+Built = TypeVar("Built")
 
 
 def read_catalog(settings: dict[str, Any]) -> Catalog:
@@ -44,6 +49,15 @@ def check_builders(settings: dict[str, Any]) -> None:
         ConfigError: Names the key and what is expected.
     """
     bind("model", settings["model"])
+    bind("objective", settings["objective"])
+    try:
+        build("sampler", settings["sampler"]).check_batch_size(settings["loader"]["batch_size"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings["augmentation"]:
+        bind("augmentation", settings["augmentation"])
+    embedding_settings(settings)
+    optimization(settings)
     new_protocol(settings)
     bind("trainer", settings["trainer"])
     if settings["profiler"]:
@@ -83,7 +97,7 @@ def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
         )
 
 
-def new_model(settings: dict[str, Any]) -> Autoencoder:
+def new_model(settings: dict[str, Any]) -> Encoder:
     """Gives the network with the first weights that the seed decides.
 
     Raises:
@@ -92,7 +106,7 @@ def new_model(settings: dict[str, Any]) -> Autoencoder:
     import torch
 
     torch.manual_seed(settings["seed"])  # the weights' first values
-    model: Autoencoder = build("model", settings["model"])
+    model: Encoder = build("model", settings["model"])
     if model.image_size_px != settings["pictures"]["size_px"]:
         raise ConfigError(
             f"pictures.size_px={settings['pictures']['size_px']}, but the network takes pictures "
@@ -138,28 +152,92 @@ def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
 
 def new_floors(settings: dict[str, Any]) -> Floors:
     """Gives what measures the floors of a run: the controls, and its own network untrained."""
+    from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.floors import Floors
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
-    def first_weights() -> AutoencoderModule:
-        return AutoencoderModule(new_model(settings), preprocessing(settings)).eval()
+    def first_weights() -> EncoderModule:
+        model = new_model(settings)
+        head = EmbeddingHead(model, embedding_settings(settings))
+        return EncoderModule(model, preprocessing(settings), head=head).eval()
 
     return Floors(settings["pictures"]["cache_dir"], first_weights=first_weights)
 
 
-def preprocessing(settings: dict[str, Any]) -> Preprocessing:
+def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
     """Gives what a config does to a picture before the network sees it."""
     from visual_search.training.module import Preprocessing
 
     return Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"])
 
 
+def embedding_settings(settings: Mapping[str, Any]) -> EmbeddingSettings:
+    """Gives what of a network a config indexes; an older one takes its embedding as it is.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    from visual_search.models.embedding import EmbeddingSettings
+
+    return _plain(EmbeddingSettings, settings.get("embedding") or {})
+
+
+def optimization(settings: Mapping[str, Any]) -> Optimization:
+    """Gives the optimiser and schedule of a config.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    import dataclasses
+
+    from visual_search.training.optimization import Optimization
+
+    names = {field.name for field in dataclasses.fields(Optimization)}
+    given = {name: value for name, value in settings["training"].items() if name in names}
+    return _plain(Optimization, given)
+
+
+def _plain(kind: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) -> Objective:
+    """Gives what a network is trained for, its own parts with weights that the seed decides.
+
+    Raises:
+        ConfigError: It cannot train this network, or the catalogue lacks what it learns from.
+    """
+    import torch
+
+    from visual_search.training.labels import label_values
+
+    torch.manual_seed(settings["seed"] + 1)  # not the numbers that the network began with
+    try:
+        objective: Objective = build(
+            "objective",
+            settings["objective"],
+            embedding_dim=model.embedding_dim,
+            num_labels=lambda column: len(label_values(catalog, column)),
+        )
+        objective.check_encoder(model)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return objective
+
+
 def new_modules(
-    settings: dict[str, Any], cached: CachedCatalog, model: Autoencoder
-) -> tuple[CatalogDataModule, AutoencoderModule]:
+    settings: dict[str, Any], cached: CachedCatalog, model: Encoder
+) -> tuple[CatalogDataModule, EncoderModule]:
     """Gives Lightning's two modules: the one with the data and the one with the network."""
+    from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.labels import Labels
+    from visual_search.training.module import EncoderModule
 
     loader = settings["loader"]
     datamodule = CatalogDataModule(
@@ -169,11 +247,18 @@ def new_modules(
         num_workers=loader["num_workers"],
         seed=settings["seed"],
         shuffle=loader["shuffle"],
+        sampling=build("sampler", settings["sampler"]),
     )
-    module = AutoencoderModule(
+    objective = new_objective(settings, model, cached.catalog)
+    augmentation = settings["augmentation"]
+    module = EncoderModule(
         model,
         preprocessing(settings),
-        learning_rate=settings["training"]["learning_rate"],
+        objective=objective,
+        head=EmbeddingHead(model, embedding_settings(settings)),
+        augmentation=build("augmentation", augmentation) if augmentation else None,
+        labels=Labels.of_catalog(cached.catalog, objective.columns),
+        optimization=optimization(settings),
         seed=settings["seed"],
         item_ids=list(cached.catalog.table["item_id"]),
     )
@@ -183,6 +268,7 @@ def new_modules(
 def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
     """Gives the Trainer with what always belongs to a run and what the config adds."""
     from visual_search.training.callbacks.history import History
+    from visual_search.training.callbacks.partners import NeighbourPartners
     from visual_search.training.callbacks.progress import Progress
     from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 
@@ -196,6 +282,13 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
             floors=new_floors(settings) if settings["floors"] else None,
         ),
     ]
+    partners = settings["partners"]
+    if partners["source"] is not None:
+        callbacks.append(
+            NeighbourPartners(
+                scratch_dir=settings["pictures"]["cache_dir"], seed=settings["seed"], **partners
+            )
+        )
     callbacks += [
         build("callbacks", node, key=f"callbacks.{name}")
         for name, node in settings["callbacks"].items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import re
 import sys
@@ -11,18 +12,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from visual_search.config import ConfigError, config_folder, register_schema
+from visual_search.sweepers import EXTRA
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 HYDRA_VERSION_BASE = "1.3"
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
-GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
+GLOBAL_GROUPS = (
+    "budget",
+    "debug",
+    "experiment",
+    "sweep",
+)  # their files change any part of the config
 BARE = {"leaderboard": "outputs"}  # command -> the key of an argument without one
 GLOBAL_LINE = "# @package _global_"
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
-# Parts of Hydra's own config that could start code; they stay as the command's YAML has them.
+# Parts of Hydra's own config that could start code; they stay as the command's YAML has them. Of
+# the launcher and the sweeper `visual_search.sweepers` says what may be chosen.
 FIXED_PARTS = (
     "callbacks",
     "hydra_logging",
@@ -31,13 +39,16 @@ FIXED_PARTS = (
 )
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
+def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     """Composes ``conf/<config_name>.yaml`` with ``sys.argv`` and calls ``task`` (once a job).
 
     A wrong key, group, file or type ends with status 2 and a message that names the key and the
     nearest right one, before anything heavy is loaded. `ConfigError` raised by the task does too.
+    What the task returns goes to the sweeper of a multirun.
     """
     import hydra
+
+    from visual_search.sweeps import end_early
 
     sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
     register_schema()
@@ -51,14 +62,20 @@ def run_command(config_name: str, task: Callable[[DictConfig], None]) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except SystemExit as end:
+        end_early(end.code)
+        raise
+    except BaseException:
+        end_early(1)
+        raise
 
 
-def _readable(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
     """Keeps Hydra from wrapping an expected error into a hint about stack traces."""
 
-    def guarded(config: DictConfig) -> None:
+    def guarded(config: DictConfig) -> object:
         try:
-            task(config)
+            return task(config)
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -104,9 +121,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             which key it was, and the nearest right one.
     """
     from hydra import compose, initialize_config_dir
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.utils import get_args_parser
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -129,21 +144,13 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         return
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         _check_groups_chosen(config_name, overrides)
-        jobs = [overrides]
+        if not parsed.multirun and (chosen := _chosen_sweep(overrides)):
+            raise ConfigError(
+                f"{chosen} is for several jobs, and this is one; expected -m beside it; add -m, "
+                "and what the jobs differ in"
+            )
         try:
-            if parsed.multirun:
-                swept = OverridesParser.create().parse_overrides(overrides)
-                jobs = BasicSweeper.split_arguments(swept, None)[0][:MAX_JOBS_CHECKED]
-            own = _fixed_parts(compose(config_name, return_hydra_config=True))
-            for job in jobs:
-                config = compose(config_name, overrides=job, return_hydra_config=True)
-                for part, value in _fixed_parts(config).items():
-                    if value != own[part]:
-                        raise ConfigError(
-                            f"hydra.{part} is {value!r}; expected {own[part]!r}, since it could "
-                            "start code that this package does not name; leave it out"
-                        )
-                _check_closed(config)
+            _check_jobs(config_name, overrides, multirun=parsed.multirun)
         except ConfigError:
             raise
         except (
@@ -155,6 +162,68 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         ) as error:
             known = _known_names(compose(config_name))
             raise ConfigError(_explain(error, overrides, known)) from error
+
+
+def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> None:
+    """Composes every job, and refuses what could start code that the package does not name.
+
+    Raises:
+        ConfigError: Names the key, and what is expected.
+    """
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from visual_search.sweepers import check_multirun, check_sweeper, jobs_to_check
+
+    def composed(given: Sequence[str]) -> DictConfig:
+        return compose(command, overrides=list(given), return_hydra_config=True)
+
+    @functools.cache
+    def as_it_is(choices: tuple[str, ...]) -> DictConfig:
+        return composed(choices)
+
+    jobs: Iterable[Sequence[str]] = [overrides]
+    for override in overrides:
+        if override.lstrip("+").startswith("hydra.sweeper.params"):
+            raise ConfigError(
+                f"{override}: a file may give hydra.sweeper.params; expected overrides of their "
+                "own here; give each range by itself, as in -m seed=0,1,2"
+            )
+    if multirun:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        lines = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
+        config = composed(lines)
+        check_sweeper(command, config, as_it_is)
+        jobs = jobs_to_check(overrides, config, MAX_JOBS_CHECKED)
+    own = _fixed_parts(as_it_is(()))
+    places = set()
+    for job in jobs:
+        config = composed(job)
+        for part, value in _fixed_parts(config).items():
+            if value != own[part]:
+                raise ConfigError(
+                    f"hydra.{part} is {value!r}; expected {own[part]!r}, since it could "
+                    "start code that this package does not name; leave it out"
+                )
+        check_sweeper(command, config, as_it_is)
+        _check_closed(config)
+        if multirun:
+            check_multirun(config)
+            places.add(config.get("outputs"))
+    if len(places) > 1:
+        raise ConfigError(
+            f"outputs differs between the jobs ({', '.join(sorted(map(str, places)))}); expected "
+            "one folder for a multirun, whose tables lie in it; give outputs=DIR once"
+        )
+
+
+def _chosen_sweep(overrides: Sequence[str]) -> str:
+    """Gives the override that chooses how a multirun goes, if there is one."""
+    for override in overrides:
+        key, _, option = override.lstrip("+").partition("=")
+        if key == "sweep" and option not in ("", "null"):
+            return override
+    return ""
 
 
 def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
@@ -210,6 +279,14 @@ def _check_closed(config: DictConfig, prefix: str = "") -> None:
 def _explain(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
     """Gives Hydra's error as what was wrong, what was expected and what to do."""
     text = " ".join(str(error).split())
+    if plugin := re.search(
+        r"Could not find '(hydra/(launcher/joblib|sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
+        text,
+    ):
+        return (
+            f"{plugin[1]} is not installed; expected the extra 'sweeps', which brings the "
+            f"joblib launcher and the Optuna sweeper; run: {EXTRA}"
+        )
     for given in overrides:
         group, _, option = given.partition("=")
         if option == "null" and "Config group override must be" in text and group in known:

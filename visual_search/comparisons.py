@@ -287,11 +287,15 @@ def _runs_table(compared: Compared) -> Any:
 
 def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     """Gives the floors by title, each once; a run's own untrained network by the run's name."""
+    from visual_search.retrieval.standing import OWN
+
     floors: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         for floor in run.summary()["floors"]:
-            own = floor["name"] == "untrained"
-            floors.setdefault(f"{name}, untrained" if own else floor["title"], floor)
+            own = floor["name"] in OWN
+            floors.setdefault(
+                f"{name}, {floor['name'].replace('_', ' ')}" if own else floor["title"], floor
+            )
     return floors
 
 

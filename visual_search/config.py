@@ -12,15 +12,47 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from visual_search.schemas import SCHEMAS
 
 # One tuple a config group; the last part of the name is how people call the builder.
 BUILDERS: dict[str, tuple[str, ...]] = {
     "model": (
         "visual_search.models.variants.baseline",
         "visual_search.models.variants.plus_layer",
+        "visual_search.models.backbones.backbone",
+        "visual_search.models.plain.plain_encoder",
+        "visual_search.models.residual.residual",
+        "visual_search.models.residual.residual_encoder",
+        "visual_search.models.variational.variational",
+    ),
+    "objective": tuple(
+        f"visual_search.models.objectives.{name}"
+        for name in (
+            "reconstruction.mse",
+            "reconstruction.denoising",
+            "reconstruction.sparse",
+            "reconstruction.variational",
+            "reconstruction.ssim",
+            "reconstruction.mixed",
+            "reconstruction.masked",
+            "contrastive.simclr",
+            "contrastive.vicreg",
+            "contrastive.reconstruction_contrastive",
+            "supervised.cross_entropy",
+            "supervised.cosine_softmax",
+            "supervised.multi_head",
+            "supervised.supcon",
+            "supervised.arcface",
+            "supervised.proxy_anchor",
+        )
+    ),
+    "augmentation": ("visual_search.training.augmentation.Augmentation",),
+    "sampler": tuple(
+        f"visual_search.training.sampling.{name}"
+        for name in ("shuffled", "balanced", "weak_categories", "per_category")
     ),
     "data": (
         "visual_search.catalog.readers.fashion_mnist.fashion_mnist",
@@ -72,6 +104,7 @@ BUILDERS: dict[str, tuple[str, ...]] = {
 # Arguments that a command passes itself; a config cannot.
 SUPPLIED: dict[str, frozenset[str]] = {
     "data": frozenset({"on_progress"}),
+    "objective": frozenset({"embedding_dim", "num_labels"}),
     "trainer": frozenset({"folder", "callbacks", "loggers", "profiler"}),
     "logger": frozenset({"save_dir", "root_dir"}),
 }
@@ -79,156 +112,6 @@ SUPPLIED: dict[str, frozenset[str]] = {
 
 class ConfigError(ValueError):
     """A config or an override is wrong; the message names the key and the way out."""
-
-
-@dataclass
-class SplitConfig:
-    """How items without a split get one; see `visual_search.catalog.splits.assign_splits`."""
-
-    method: str = "hash"
-    val_fraction: float = 0.05
-    test_fraction: float = 0.05
-    divisor: int = 10
-    test_categories: list[str] | None = None
-    order_by: str | None = None
-    seed: int = 0
-
-
-@dataclass
-class PicturesConfig:
-    """What the network sees, and where decoded pictures are kept."""
-
-    size_px: int = 128
-    fit: str = "stretch"
-    cache_dir: str = "data/cache"
-
-
-@dataclass
-class ItemLimits:
-    """At most so many items a category in each split; null keeps all."""
-
-    train: int | None = None
-    val: int | None = None
-    test: int | None = None
-
-
-@dataclass
-class LoaderConfig:
-    """Batches: how large, read by how many processes, from how many items."""
-
-    batch_size: int = 128
-    num_workers: int = 0
-    shuffle: bool = True
-    max_items_per_category: ItemLimits = field(default_factory=ItemLimits)
-
-
-@dataclass
-class TrainingConfig:
-    """The optimiser, and how often the retrieval quality is measured."""
-
-    learning_rate: float = 3e-4
-    evaluate_every_n_epochs: int = 5
-    checkpoint_every_n_seconds: float = 300.0
-
-
-@dataclass
-class IndexConfig:
-    """Who answers a search: ``auto``, ``cpu`` or ``gpu``."""
-
-    device: str = "auto"
-
-
-@dataclass
-class TrainSchema:
-    """The closed top level of ``conf/train.yaml``: any other key is an error."""
-
-    name: str | None = None
-    seed: int = 0
-    rerun: bool = False
-    outputs: str = "outputs"
-    model: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: dict[str, Any] = field(default_factory=dict)
-    index: IndexConfig = field(default_factory=IndexConfig)
-    floors: bool = True
-    near_duplicates: bool = True
-    trainer: dict[str, Any] = field(default_factory=dict)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    profiler: dict[str, Any] | None = None
-
-
-@dataclass
-class EvaluationLoader:
-    """How pictures that have no embedding yet are read."""
-
-    batch_size: int = 128
-    num_workers: int = 0
-
-
-@dataclass
-class EvaluationTrainer:
-    """Where and how exactly a run's network embeds."""
-
-    accelerator: str = "auto"
-    precision: str = "auto"
-
-
-@dataclass
-class EvaluateSchema:
-    """The closed top level of ``conf/evaluate.yaml``: any other key is an error."""
-
-    run: str | None = None
-    embeddings: str | None = None
-    ids: str | None = None
-    name: str | None = None
-    query_split: str = "test"
-    rerun: bool = False
-    outputs: str = "outputs"
-    floors: bool = True
-    near_duplicates: bool = True
-    data: dict[str, Any] = field(default_factory=dict)
-    split: SplitConfig | None = None
-    protocol: dict[str, Any] = field(default_factory=dict)
-    pictures: PicturesConfig = field(default_factory=PicturesConfig)
-    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
-    trainer: EvaluationTrainer = field(default_factory=EvaluationTrainer)
-    index: IndexConfig = field(default_factory=IndexConfig)
-
-
-@dataclass
-class CompareSchema:
-    """The closed top level of ``conf/compare.yaml``: any other key is an error."""
-
-    runs: list[str] = field(default_factory=list)
-    names: list[str] | None = None
-    out: str | None = None
-    outputs: str = "outputs"
-    cache_dir: str = "data/cache"
-    num_queries_shown: int = 12
-    seed: int = 0
-
-
-@dataclass
-class LeaderboardSchema:
-    """The closed top level of ``conf/leaderboard.yaml``: any other key is an error."""
-
-    outputs: str = "outputs"
-    out: str | None = None
-    seed: int = 0
-
-
-SCHEMAS: dict[str, type] = {
-    "train": TrainSchema,
-    "evaluate": EvaluateSchema,
-    "compare": CompareSchema,
-    "leaderboard": LeaderboardSchema,
-}
-"""Command -> the schema of its ``conf/<command>.yaml``."""
 
 
 def config_folder() -> Path:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
-from visual_search.runs import Run, State, environment, open_run, write_json
+from visual_search.run_embeddings import RunEmbedding, changed_embedding, own_embedding
+from visual_search.runs import EVALUATIONS, Run, State, environment, open_run, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from visual_search.training.floors import Floors
     from visual_search.training.sides import Sides
 
-EVALUATIONS = "evaluations"  # folder of a run's further measurements
 # What an evaluation takes over from the run that it measures.
 OF_THE_RUN = ("epochs", "embedding_dim", "num_parameters", "num_training", "weights")
 
@@ -55,7 +55,13 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     Raises:
         ConfigError: No run is named, or it is not finished, or a setting is wrong.
     """
-    from visual_search.assembly import cache, new_floors, new_protocol, read_catalog
+    from visual_search.assembly import (
+        cache,
+        embedding_settings,
+        new_floors,
+        new_protocol,
+        read_catalog,
+    )
     from visual_search.results import num_trained_on
 
     run = finished_run(settings["run"])
@@ -72,22 +78,27 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     rules = _merged(own, settings | {"protocol": None})["protocol"]
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
     precision = settings["trainer"]["precision"]
+    if merged["embedding"] != own_embedding(own):
+        embedding_settings(merged)  # refuses a wrong value
+        asked.append(merged["embedding"])
     if precision in ("auto", summary.get("precision")):
         precision = summary.get("precision")
     else:
         asked.append(precision)
     if asked == trained_with and not settings["rerun"]:
         return Measured(run, is_new=False)
-    name = re.sub(r"[^\w.+-]+", "_", "+".join(protocol.relevance))
+    parts = ["+".join(protocol.relevance), *changed_embedding(own, merged)]
+    name = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
     place = Run(run.folder / EVALUATIONS / f"{protocol.name}-{name}-{_digest(asked)[:8]}")
     if place.state == "finished" and not settings["rerun"]:
         return Measured(place, is_new=False)
     with _working(place, merged, catalog, settings, run=str(run.folder)):
         cached = cache(merged, catalog)
         sides = _sides(protocol, cached, settings["query_split"])
-        embedding = _Embedding(run, own, settings, precision)
+        embedding = RunEmbedding(run, own, merged, settings, precision)
         embeddings, seconds = embedding.of_sides(cached, sides)
         facts = {fact: summary.get(fact) for fact in OF_THE_RUN} | {"precision": precision}
+        facts["embedding_dim"] = embeddings.shape[1]
         facts["num_queries_trained_on"] = num_trained_on(run.folder, cached.pictures, sides)
         _measure(
             place,
@@ -96,7 +107,9 @@ def measure_run(settings: dict[str, Any]) -> Measured:
             protocol,
             sides,
             embeddings,
-            floors=new_floors(own | {"pictures": merged["pictures"]}),
+            floors=new_floors(
+                own | {"pictures": merged["pictures"], "embedding": merged["embedding"]}
+            ),
             seconds_per_item=seconds,
             epoch=int(summary.get("epochs") or 0),
             facts=facts,
@@ -215,6 +228,8 @@ def _merged(own: Mapping[str, Any] | None, settings: dict[str, Any]) -> dict[str
     base.setdefault("pictures", dict(settings["pictures"]))
     base["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
     base["protocol"] = protocol_in_full(base["protocol"])
+    chosen = {name: value for name, value in settings["embedding"].items() if value != "own"}
+    base["embedding"] = own_embedding(base) | chosen
     return base | {part: settings[part] for part in ("floors", "near_duplicates", "index")}
 
 
@@ -322,75 +337,6 @@ def _measure(
     facts["index"] = {"bytes": index.num_bytes, "bytes_per_item": index.bytes_per_item}
     save_evaluation(place.folder, merged, cached.catalog, cached.pictures, evaluation, facts)
     write_run_report(place.folder, cached.catalog, cached.pictures)
-
-
-class _Embedding:
-    """Gives a run's embeddings: those that were saved, and of the rest what its network says.
-
-    Args:
-        run: Finished.
-        own: Its config.
-        settings: Of the evaluation.
-        precision: The run's own, or another one: then nothing of the run's is taken over.
-    """
-
-    def __init__(
-        self, run: Run, own: Mapping[str, Any], settings: Mapping[str, Any], precision: str | None
-    ) -> None:
-        import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
-
-        from visual_search.assembly import quieten
-        from visual_search.config import build
-
-        quieten()
-        node = {**own["trainer"], **settings["trainer"], "precision": precision or "auto"}
-        node |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
-        self.run, self.loader, self.precision = run, settings["loader"], precision
-        self.trainer: Trainer = build("trainer", node, folder=run.folder)
-
-    def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
-        """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
-
-        Saved ones are found by the content of the pictures. Seconds are NaN where all were saved.
-        """
-        import numpy as np
-
-        from visual_search.external import saved_embeddings
-
-        catalog, selection = cached.catalog, sides.selection
-        rows = np.union1d(selection.gallery_rows, selection.query_rows)
-        keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
-        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*/")))]
-        done = [(place.folder, place.summary()) for place in places if place.state == "finished"]
-        alike = [folder for folder, said in done if said.get("precision") == self.precision]
-        known = saved_embeddings([folder / "embeddings" for folder in alike])
-        table = np.zeros((len(catalog), int(self.run.summary()["embedding_dim"])), np.float32)
-        missing = []
-        for row, key in zip(rows.tolist(), keys, strict=True):
-            if key in known:
-                table[row] = known[key]
-            else:
-                missing.append(row)
-        if not missing:
-            print(f"All {len(rows):,} embeddings were saved before; none is computed.")
-            return table, math.nan
-        print(f"{len(rows) - len(missing):,} of {len(rows):,} embeddings were saved before.")
-        table[missing], seconds = self._of_network(cached, np.array(missing))
-        return table, seconds / len(missing)
-
-    def _of_network(
-        self, cached: CachedCatalog, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], float]:
-        from visual_search.assembly import progress_bar
-        from visual_search.training.datamodule import CatalogDataModule
-        from visual_search.training.evaluation import embed_rows
-
-        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
-        module = self.run.load_module().to(self.trainer.strategy.root_device)
-        started = time.perf_counter()
-        with progress_bar("Embedding", " pictures") as advance:
-            found = embed_rows(module, datamodule, self.trainer, rows, advance)
-        return found, time.perf_counter() - started
 
 
 def _digest(parts: Any) -> str:

@@ -123,7 +123,7 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
 def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     import pandas as pd
 
-    from visual_search.retrieval.standing import UNTRAINED
+    from visual_search.retrieval.standing import OWN
     from visual_search.views.training_curves import training_curves
 
     path = folder / "metrics" / "history.csv"
@@ -134,7 +134,7 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     if beside.is_file():  # where the training starts from, and the best that learns nothing
         reached = pd.read_csv(beside).dropna()
         best = reached["value"] == reached["value"].max()
-        shown = reached[best | (reached["name"] == UNTRAINED)]
+        shown = reached[best | reached["name"].isin(OWN)]
         floors = dict(zip(shown["title"], shown["value"], strict=True))
     return training_curves(
         pd.read_csv(path), metric=summary["headline"]["mean"], floors=floors or None
@@ -228,7 +228,7 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
 
 
 def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
-    from visual_search.tables import duration, is_number, number
+    from visual_search.tables import duration, is_number, loss_fact
 
     facts = {}
     if is_number(summary.get("num_parameters")):
@@ -238,8 +238,7 @@ def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
         facts["Epochs"] = f"{int(summary['epochs'])}"
     if is_number(summary.get("num_training")):
         facts["Training items"] = f"{int(summary['num_training']):,}"
-    if is_number(summary.get("test_loss")):
-        facts["Test loss (MSE in -1..1)"] = number(summary["test_loss"])
+    facts |= loss_fact(summary)
     if is_number(summary.get("embedding_ms_per_item")):
         facts["Embedding time"] = f"{summary['embedding_ms_per_item']:.1f} ms a picture"
     facts["Index"] = (

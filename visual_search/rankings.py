@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,15 +42,39 @@ def rank_runs(settings: dict[str, Any]) -> Leaderboard:
     Raises:
         ConfigError: There is no such folder, or nothing in it can be ranked.
     """
+    outputs = Path(settings["outputs"])
+    if not outputs.is_dir():
+        raise ConfigError(f"no folder at {outputs}; expected the folder with the runs")
+    folder = Path(settings["out"] or outputs)
+    return rank_these(_runs(outputs), folder, seed=settings["seed"], searched=outputs)
+
+
+def rank_these(
+    runs: Iterable[Run],
+    folder: Path,
+    *,
+    seed: int,
+    names: Mapping[str, str] | None = None,
+    searched: Path | None = None,
+) -> Leaderboard:
+    """Ranks runs from what they stored, and writes the tables.
+
+    Args:
+        runs: What is not finished or holds no numbers is left out.
+        folder: Of the tables.
+        seed: Of resamples and permutations.
+        names: Folder of a run -> what it is called; its experiment where there is none.
+        searched: Where the runs were looked for, for the message that there is none; the folder.
+
+    Raises:
+        ConfigError: None of them can be ranked.
+    """
     from visual_search.retrieval.ranking import Entry, rank
     from visual_search.retrieval.report_files import load_report
     from visual_search.tables import run_name
 
-    outputs = Path(settings["outputs"])
-    if not outputs.is_dir():
-        raise ConfigError(f"no folder at {outputs}; expected the folder with the runs")
     entries, per_query, left_out = [], {}, []
-    for run in _runs(outputs):
+    for run in runs:
         path = str(run.folder)
         if run.state != "finished":
             left_out.append((path, f"it is {run.state}"))
@@ -68,18 +92,16 @@ def rank_runs(settings: dict[str, Any]) -> Leaderboard:
             left_out.append((path, str(error).splitlines()[0]))
             continue
         kind = report.summary.get("kind", "run")
-        entries.append(
-            Entry(path, run_name(run.folder), report.summary, run.status()["since"], kind=kind)
-        )
+        name = (names or {}).get(path) or run_name(run.folder)
+        entries.append(Entry(path, name, report.summary, run.status()["since"], kind=kind))
         per_query[path] = report.per_query
     if not entries:
         reasons = "".join(f"\n  {path}: {reason}" for path, reason in left_out[:10])
         raise ConfigError(
-            f"no finished run with numbers below {outputs}; expected at least one; train one with "
-            f"python -m visual_search.train{reasons}"
+            f"no finished run with numbers below {searched or folder}; expected at least one; "
+            f"train one with python -m visual_search.train{reasons}"
         )
-    groups = rank(entries, per_query, seed=settings["seed"])
-    folder = Path(settings["out"] or outputs)
+    groups = rank(entries, per_query, seed=seed)
     _write(folder, groups, left_out)
     return Leaderboard(folder, groups, left_out)
 
@@ -154,8 +176,8 @@ def _integer(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
 
 
-def print_leaderboard(leaderboard: Leaderboard) -> None:
-    """Prints the tables, what was left out, and where they lie."""
+def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
+    """Prints the tables, what was left out, and where they lie; short without the rules."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -189,7 +211,8 @@ def print_leaderboard(leaderboard: Leaderboard) -> None:
         console.print(
             f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items.\n", markup=False
         )
-    for rule in dict.fromkeys(rule for group in leaderboard.groups for rule in group.rules):
+    rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
+    for rule in dict.fromkeys(rules):
         console.print(rule, markup=False)
     for path, reason in leaderboard.left_out:
         console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)

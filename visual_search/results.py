@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.evaluation import Evaluation
     from visual_search.training.floors import Floor
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
     from visual_search.training.sides import Sides
     from visual_search.views.duplicates import DuplicatePair
 
@@ -44,11 +44,12 @@ def save_results(
     run: Run,
     settings: dict[str, Any],
     datamodule: CatalogDataModule,
-    module: AutoencoderModule,
+    module: EncoderModule,
     trainer: Trainer,
     logged: Mapping[str, float],
 ) -> None:
     """Writes what a trained run leaves, and the settings with the numbers to the loggers."""
+    from visual_search.runs import PROJECTION
     from visual_search.training.module import weights_fingerprint
 
     evaluation = module.evaluation
@@ -58,13 +59,16 @@ def save_results(
         run.folder / "index",
         model_hash=weights,
         preprocessing_hash=module.preprocessing.fingerprint(),
+        embedding_hash=module.head.fingerprint(),
     )
+    module.head.save(run.folder / PROJECTION)
     save_trained_items(run.folder, datamodule.catalog, datamodule.pictures)
     facts = {
         "val_loss": logged.get("val/loss"),
         "test_loss": logged.get("test/loss"),
+        "loss_name": module.objective.error_name,
         "index": {"bytes": manifest.num_bytes, "bytes_per_item": manifest.bytes_per_item},
-        "embedding_dim": module.model.embedding_dim,
+        "embedding_dim": module.head.embedding_dim,
         "num_parameters": sum(p.numel() for p in module.parameters()),
         "epochs": trainer.current_epoch,
         "num_training": len(datamodule.rows("train")),
@@ -320,6 +324,7 @@ def _choices(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
     """Gives what one compares runs by; the whole config lies in the run's folder."""
     return {
         "model": str(settings["model"]["_target_"]).rpartition(".")[2],
+        "objective": str(settings["objective"]["_target_"]).rpartition(".")[2],
         "data": str(settings["data"]["_target_"]).rpartition(".")[2],
         "protocol": summary["identity"]["protocol_name"],
         "seed": settings["seed"],

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from visual_search.atomic import write_text
 
 if TYPE_CHECKING:
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 
@@ -44,6 +44,9 @@ NOT_PART_OF_THE_RESULT = (
     "data.path",
     "data.download",
 )
+
+EVALUATIONS = "evaluations"  # folder of a run's further measurements
+PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
 
 # Our own configurable callbacks only draw; others, such as EarlyStopping, decide the result.
 DRAWING_CALLBACKS = "visual_search.training.callbacks."
@@ -127,7 +130,7 @@ class Run:
         config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         return config
 
-    def load_module(self) -> AutoencoderModule:
+    def load_module(self) -> EncoderModule:
         """Gives the trained module, rebuilt from the run's own config and checkpoint.
 
         The config is data: it can name nothing but the builders of `visual_search.config`, and the
@@ -139,18 +142,26 @@ class Run:
             ValueError: The checkpoint is damaged or belongs to other preprocessing.
             RuntimeError: The weights do not fit the network.
         """
+        from visual_search.assembly import embedding_settings, preprocessing
         from visual_search.config import build
+        from visual_search.models.embedding import EmbeddingHead
         from visual_search.training.checkpointing import load_checkpoint
-        from visual_search.training.module import AutoencoderModule, Preprocessing
+        from visual_search.training.module import EncoderModule
 
         settings = self.config()
-        pictures = settings["pictures"]
         checkpoint = load_checkpoint(self.checkpoint)
-        module = AutoencoderModule(
-            build("model", settings["model"]), Preprocessing(pictures["size_px"], pictures["fit"])
-        )
+        model = build("model", _without_first_weights(settings["model"]))
+        head = EmbeddingHead(model, embedding_settings(settings))
+        module = EncoderModule(model, preprocessing(settings), head=head)
         module.on_load_checkpoint(checkpoint)
-        module.load_state_dict(checkpoint["state_dict"], strict=True)
+        # What only training needs, such as a classifier, stays in the checkpoint.
+        own = {
+            name.removeprefix("model."): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("model.")
+        }
+        model.load_state_dict(own, strict=True)
+        head.load(self.folder / PROJECTION)
         return module.eval()
 
     def clear(self) -> None:
@@ -179,6 +190,7 @@ def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
         for name, node in config["callbacks"].items()
         if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
     }
+    kept["model"] = _weights_by_content(config["model"])
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -247,3 +259,19 @@ def _without(
         for key, value in config.items()
         if f"{prefix}{key}" not in dropped
     }
+
+
+def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's node without what its checkpoint replaces: files, downloads."""
+    first: dict[str, Any] = {"weights": None, "pretrained": False}
+    return {name: first.get(name, value) for name, value in model.items()}
+
+
+def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's node with the SHA-256 of a weights file in place of its path."""
+    node = dict(model)
+    path = Path(str(node.get("weights") or ""))
+    if path.is_file():
+        with path.open("rb") as file:
+            node["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return node

@@ -28,8 +28,7 @@ def print_result(run: Run) -> None:
         console.print(text, markup=False, soft_wrap=True)
         return
     print_measurement(console, run.folder, summary)
-    facts = {
-        "Test loss (MSE in -1..1)": number(summary.get("test_loss")),
+    facts = loss_fact(summary) | {
         "Embedding": f"{summary['embedding_dim']} values{_speed(summary)}",
         "Index": f"{summary['index']['bytes']:,} bytes, "
         f"{summary['index']['bytes_per_item']:,.0f} an item",
@@ -44,6 +43,14 @@ def print_result(run: Run) -> None:
     if (run.folder / "tensorboard").exists():
         line = f"{_tensorboard()} --logdir {run.folder / 'tensorboard'}"
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
+
+
+def loss_fact(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Gives the test loss under what it measures; nothing where the objective has none."""
+    if not is_number(summary.get("test_loss")):
+        return {}
+    # Runs from before there was a choice of objectives reconstructed.
+    return {f"Test loss ({summary.get('loss_name', 'MSE in -1..1')})": number(summary["test_loss"])}
 
 
 def print_evaluation(measured: Measured) -> None:

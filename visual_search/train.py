@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from visual_search.command_line import run_command
@@ -24,16 +25,26 @@ def main() -> None:
     run_command("train", train_command)
 
 
-def train_command(config: DictConfig) -> None:
-    """Trains what the composed config describes; in a multirun one of its jobs."""
-    from visual_search.sweeps import record_job
+def train_command(config: DictConfig) -> float | None:
+    """Trains what the composed config describes; in a multirun one of its jobs.
+
+    Returns:
+        Within a multirun the headline on the validation queries, which a sweeper maximises.
+    """
+    from visual_search.sweeps import alone, record_job
 
     with record_job(config) as job:
-        job.run = train(config)
+        alone(lambda: train(config, on_open=job.opened))
+    return job.value
 
 
-def train(config: DictConfig) -> Run:
-    """Gives the finished run of a config: found, gone on with, or trained afresh."""
+def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> Run:
+    """Gives the finished run of a config: found, gone on with, or trained afresh.
+
+    Args:
+        config: The composed ``conf/train.yaml``.
+        on_open: Called with the run as it was found, before any work on it.
+    """
     from omegaconf import OmegaConf
 
     from visual_search.assembly import check_builders, read_catalog
@@ -55,6 +66,8 @@ def train(config: DictConfig) -> Run:
     try:
         if settings["rerun"]:
             run.clear()
+        if on_open is not None:
+            on_open(run)
         if run.state == "finished":
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:

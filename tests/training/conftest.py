@@ -19,7 +19,8 @@ from visual_search.models.autoencoder import (
     Pool,
 )
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import AutoencoderModule, Preprocessing
+from visual_search.training.module import EncoderModule, Preprocessing
+from visual_search.training.optimization import Optimization
 
 SIDE = 16
 SPLITS = ["train"] * 40 + ["val"] * 9 + ["test"] * 9
@@ -69,15 +70,15 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
 
 
 @pytest.fixture
-def new_module(cached: CachedCatalog) -> Callable[[], AutoencoderModule]:
+def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
     """Gives modules that start from the same weights."""
 
-    def build() -> AutoencoderModule:
+    def build() -> EncoderModule:
         torch.manual_seed(1)
-        return AutoencoderModule(
+        return EncoderModule(
             small_autoencoder(),
             Preprocessing(SIDE, "stretch"),
-            learning_rate=1e-2,
+            optimization=Optimization(learning_rate=1e-2),
             item_ids=list(cached.catalog.table["item_id"]),
         )
 

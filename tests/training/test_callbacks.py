@@ -35,14 +35,14 @@ from visual_search.training.callbacks.search_results import SearchResults
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.floors import Floors
-from visual_search.training.module import AutoencoderModule
+from visual_search.training.module import EncoderModule
 from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 
 PROTOCOL = gallery_query(max_per_category=5)
 
-Fit = Callable[..., AutoencoderModule]
+Fit = Callable[..., EncoderModule]
 
 
 def all_callbacks(folder: Path) -> list[Callback]:
@@ -66,11 +66,11 @@ def all_callbacks(folder: Path) -> list[Callback]:
 
 @pytest.fixture
 def fit(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> Fit:
-    def run(*, test: bool = True, logger: bool = True, **settings: Any) -> AutoencoderModule:
+    def run(*, test: bool = True, logger: bool = True, **settings: Any) -> EncoderModule:
         module, datamodule = new_module(), new_datamodule()
         loggers = [TensorBoardLogger(run_folder / "tensorboard", name="", version="")]
         trainer = build_trainer(
@@ -132,7 +132,7 @@ def test_a_run_leaves_every_picture_and_number(fit: Fit, run_folder: Path) -> No
 
 
 def test_the_floors_of_the_validation_queries_are_measured_once(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +168,7 @@ def test_the_floors_of_the_validation_queries_are_measured_once(
 
 @pytest.mark.parametrize(("protocol", "mean"), [(PROTOCOL, "micro"), (reference_2023(), "macro")])
 def test_a_floor_is_drawn_at_the_mean_that_the_verdict_is_about(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
     protocol: Protocol,
@@ -228,7 +228,7 @@ def test_a_dry_run_leaves_nothing(fit: Fit, run_folder: Path) -> None:
 
 
 def test_evaluations_come_every_n_epochs(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -247,7 +247,7 @@ def test_evaluations_come_every_n_epochs(
 
 
 def test_named_items_are_drawn_and_unknown_ones_refused(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -265,9 +265,9 @@ def test_named_items_are_drawn_and_unknown_ones_refused(
 
 
 def evaluated(
-    module: AutoencoderModule, datamodule: CatalogDataModule, folder: Path, protocol: Protocol,
+    module: EncoderModule, datamodule: CatalogDataModule, folder: Path, protocol: Protocol,
     **settings: Any,
-) -> AutoencoderModule:  # fmt: skip
+) -> EncoderModule:  # fmt: skip
     """A module that was trained for an epoch and tested by a protocol."""
     trainer = build_trainer(
         folder=folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False,
@@ -288,7 +288,7 @@ def without(datamodule: CatalogDataModule, split: str) -> CatalogDataModule:
 
 
 def test_without_validation_items_only_the_test_is_evaluated(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -299,7 +299,7 @@ def test_without_validation_items_only_the_test_is_evaluated(
 
 
 def test_items_that_are_on_both_sides_are_embedded_once(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -310,7 +310,7 @@ def test_items_that_are_on_both_sides_are_embedded_once(
 
 
 def test_queries_that_are_a_part_of_the_split_are_found_among_its_steps(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -328,7 +328,7 @@ def test_queries_that_are_a_part_of_the_split_are_found_among_its_steps(
 
 
 def test_a_limit_that_shows_no_query_leaves_no_evaluation(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -360,7 +360,7 @@ def test_a_limit_that_shows_no_query_leaves_no_evaluation(
     ],
 )
 def test_an_impossible_protocol_is_refused_before_training(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
     protocol: Protocol,

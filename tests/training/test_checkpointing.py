@@ -19,7 +19,7 @@ from visual_search.training.checkpointing import (
     load_checkpoint,
 )
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import AutoencoderModule
+from visual_search.training.module import EncoderModule
 from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ class SignalAt(Callback):
 
 @pytest.mark.usefixtures("own_handler")
 def test_sigterm_in_a_step_saves_that_step(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:
@@ -136,7 +136,7 @@ def test_sigterm_in_a_step_saves_that_step(
 
 
 def test_another_preprocessing_is_refused(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> None:

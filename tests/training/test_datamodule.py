@@ -5,6 +5,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from visual_search.training.datamodule import (
     CatalogDataModule,
@@ -17,30 +18,55 @@ pytestmark = pytest.mark.slow  # imports lightning
 ROWS = np.arange(100, 123, dtype=np.int64)
 
 
+def batches(batch_size: int, **settings: int) -> TrainingBatches:
+    """The batches of ROWS, shuffled as a run of seed 0 shuffles them."""
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([0, epoch]).permutation(ROWS)
+
+    return TrainingBatches(order, len(ROWS), batch_size, **settings)
+
+
+def rows_of(sampler: TrainingBatches) -> list[list[int]]:
+    return [batch.rows.tolist() for batch in sampler]
+
+
 def test_an_epoch_sees_every_row_once_in_another_order() -> None:
-    sampler = TrainingBatches(ROWS, 5, seed=0)
-    first = list(chain.from_iterable(sampler))
+    sampler = batches(5)
+    first = list(chain.from_iterable(rows_of(sampler)))
     sampler.set_epoch(1)
-    second = list(chain.from_iterable(sampler))
+    second = list(chain.from_iterable(rows_of(sampler)))
     assert sorted(first) == sorted(second) == ROWS.tolist()
     assert first != second
     assert len(list(sampler)) == len(sampler) == 5
 
 
 def test_a_start_in_the_middle_continues_the_same_order() -> None:
-    whole = list(TrainingBatches(ROWS, 5, seed=0, epoch=2))
-    sampler = TrainingBatches(ROWS, 5, seed=0, epoch=2, start_batch=3)
-    assert list(sampler) == whole[3:]
-    assert list(sampler) == whole  # the next pass is a whole one
+    whole = rows_of(batches(5, epoch=2))
+    sampler = batches(5, epoch=2, start_batch=3)
+    assert rows_of(sampler) == whole[3:]
+    assert rows_of(sampler) == whole  # the next pass is a whole one
+
+
+def test_every_place_of_an_epoch_has_its_number() -> None:
+    parts = [list(batches(5, rank=rank, world_size=2)) for rank in range(2)]
+    order = np.random.default_rng([0, 0]).permutation(ROWS)
+    for batch in chain.from_iterable(parts):
+        assert batch.rows.tolist() == order[batch.positions].tolist()
+    met = {place for batch in chain.from_iterable(parts) for place in batch.positions.tolist()}
+    assert met == set(range(23))
+
+
+def test_a_last_batch_of_one_item_is_given_a_second() -> None:
+    *_, last = batches(11)  # 23 items: 11, 11 and 1
+    assert last.positions.tolist() == [22, 0]
+    assert [len(batch.rows) for batch in batches(1)] == [1] * 23
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_processes_share_each_global_batch(world_size: int) -> None:
-    whole = list(TrainingBatches(ROWS, 5, seed=0))
-    parts = [
-        list(TrainingBatches(ROWS, 5, seed=0, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
+    whole = rows_of(batches(5))
+    parts = [rows_of(batches(5, rank=rank, world_size=world_size)) for rank in range(world_size)]
     for number, batch in enumerate(whole):
         shares = [part[number] for part in parts]
         assert set(chain.from_iterable(shares)) == set(batch)

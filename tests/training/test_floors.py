@@ -29,7 +29,7 @@ from visual_search.training.floors import (
     floors_per_category,
     floors_per_query,
 )
-from visual_search.training.module import AutoencoderModule
+from visual_search.training.module import EncoderModule
 
 PROTOCOL = gallery_query(max_per_category=6)
 
@@ -244,10 +244,10 @@ def test_real_controls_come_in_their_order_and_leave_nothing_else(
 
 
 def test_the_untrained_network_is_a_floor_of_its_own_weights(
-    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], AutoencoderModule]
+    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], EncoderModule]
 ) -> None:
-    def network(seed: int) -> Callable[[], AutoencoderModule]:
-        def first_weights() -> AutoencoderModule:
+    def network(seed: int) -> Callable[[], EncoderModule]:
+        def first_weights() -> EncoderModule:
             module = new_module()
             with torch.no_grad():
                 for weights in module.model.parameters():
@@ -271,7 +271,7 @@ def test_the_untrained_network_is_a_floor_of_its_own_weights(
 
 
 def test_the_untrained_floor_is_embedded_as_the_run_is(
-    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], AutoencoderModule]
+    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], EncoderModule]
 ) -> None:
     selection = PROTOCOL.choose(cached.catalog.table, "test")
     floors = Floors(tmp_path, names=[], first_weights=new_module)
@@ -290,7 +290,7 @@ def test_the_untrained_floor_is_embedded_as_the_run_is(
 
 
 def test_the_network_stays_in_its_mode(
-    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], AutoencoderModule]
+    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], EncoderModule]
 ) -> None:
     module = new_module().train()
     measure(tmp_path, cached, names=[], first_weights=lambda: module)

@@ -18,7 +18,7 @@ from visual_search.training.callbacks.history import History
 from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import AutoencoderModule
+from visual_search.training.module import EncoderModule
 from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ Fit = Callable[..., Losses]
 
 @pytest.fixture
 def fit(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
 ) -> Fit:
     def run(
@@ -141,6 +141,7 @@ def test_a_run_keeps_its_history_before_it_saves(tmp_path: Path) -> None:
         "training": {"evaluate_every_n_epochs": 1},
         "index": {"device": "cpu"},
         "floors": False,
+        "partners": {"source": None},
         "callbacks": {},
         "logger": {},
         "profiler": None,

@@ -9,7 +9,7 @@ import torch
 from visual_search.catalog.cache import CachedCatalog
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import (
-    AutoencoderModule,
+    EncoderModule,
     NonFiniteLossError,
     Preprocessing,
     to_network,
@@ -18,8 +18,6 @@ from visual_search.training.module import (
 )
 from visual_search.training.processes import restore_num_threads
 from visual_search.training.trainer import build_trainer, resolve_precision
-
-from .conftest import small_autoencoder
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +31,7 @@ def test_every_pixel_value_survives_the_way_to_the_network_and_back() -> None:
 
 
 def test_training_lowers_the_loss(
-    new_module: Callable[[], AutoencoderModule], new_datamodule: Callable[..., CatalogDataModule]
+    new_module: Callable[[], EncoderModule], new_datamodule: Callable[..., CatalogDataModule]
 ) -> None:
     module, losses = new_module(), []
     for epochs in (0, 5):
@@ -46,7 +44,7 @@ def test_training_lowers_the_loss(
 
 
 def test_the_loss_is_the_mean_over_items_not_over_batches(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     cached: CachedCatalog,
 ) -> None:
@@ -65,7 +63,7 @@ def test_the_loss_is_the_mean_over_items_not_over_batches(
 
 
 def test_a_nan_loss_names_the_items(
-    new_module: Callable[[], AutoencoderModule], new_datamodule: Callable[..., CatalogDataModule]
+    new_module: Callable[[], EncoderModule], new_datamodule: Callable[..., CatalogDataModule]
 ) -> None:
     module = new_module()
     with torch.no_grad():
@@ -78,20 +76,12 @@ def test_a_nan_loss_names_the_items(
     assert all(f"item-{row:02d}" in str(caught.value) for row in first)
 
 
-def test_no_evaluated_batch_is_an_error(new_module: Callable[[], AutoencoderModule]) -> None:
+def test_no_evaluated_batch_is_an_error(new_module: Callable[[], EncoderModule]) -> None:
     with pytest.raises(RuntimeError, match="limit_val_batches"):
         new_module().evaluation_outputs()
 
 
-@pytest.mark.parametrize("learning_rate", [0.0, -1.0, float("nan")])
-def test_an_impossible_learning_rate_is_refused(learning_rate: float) -> None:
-    with pytest.raises(ValueError, match="learning_rate"):
-        AutoencoderModule(
-            small_autoencoder(), Preprocessing(16, "stretch"), learning_rate=learning_rate
-        )
-
-
-def test_the_fingerprint_follows_the_weights(new_module: Callable[[], AutoencoderModule]) -> None:
+def test_the_fingerprint_follows_the_weights(new_module: Callable[[], EncoderModule]) -> None:
     first, second = new_module(), new_module()
     assert weights_fingerprint(first.model) == weights_fingerprint(second.model)
     with torch.no_grad():

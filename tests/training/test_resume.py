@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from tests.training.stopping import StopAt, StoppedError
 from visual_search.training.checkpointing import RunCheckpoint, load_checkpoint
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import AutoencoderModule, weights_fingerprint
+from visual_search.training.module import EncoderModule, weights_fingerprint
 from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ Fit = Callable[..., tuple[str, float, list[tuple[Any, ...]]]]
 
 @pytest.fixture
 def fit(
-    new_module: Callable[[], AutoencoderModule],
+    new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
     run_folder: Path,
 ) -> Fit:

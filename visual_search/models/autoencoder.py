@@ -6,7 +6,7 @@ tables are in ``variants.py``.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,49 +14,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from visual_search.models.encoder import Encoder
+
 Activation = Literal["relu", "tanh", "none"]
 
 
-class Autoencoder(nn.Module, ABC):
-    """What every variant can do, so that training, index and figures need not know which it is.
-
-    Attributes:
-        image_size_px: Side S of the square pictures that it takes.
-        embedding_dim: Width D of the embedding.
-    """
-
-    image_size_px: int
-    embedding_dim: int
-
-    @abstractmethod
-    def encode(self, images: Tensor) -> Tensor:
-        """Gives embeddings ``[B, D]`` of pictures ``[B, 3, S, S]`` in -1..1."""
+class Autoencoder(Encoder):
+    """An encoder with a way back, so that one can look at what an embedding keeps."""
 
     @abstractmethod
     def decode(self, embeddings: Tensor) -> Tensor:
         """Gives pictures ``[B, 3, S, S]`` in -1..1 of embeddings ``[B, D]``."""
 
-    @abstractmethod
-    def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """Gives the output ``[B, C, H, W]`` of every encoder layer by name, first layer first."""
-
     def forward(self, images: Tensor) -> Tensor:
         """Gives reconstructions of pictures, both ``[B, 3, S, S]`` in -1..1."""
         return self.decode(self.encode(images))
-
-    def check_images(self, images: Tensor) -> None:
-        """Refuses pictures that the network was not built for.
-
-        Raises:
-            ValueError: The shape is not ``[B, 3, S, S]``.
-        """
-        expected = (3, self.image_size_px, self.image_size_px)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"got pictures of shape {tuple(images.shape)}, expected [B, 3, "
-                f"{self.image_size_px}, {self.image_size_px}]; set pictures.size_px="
-                f"{self.image_size_px}"
-            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +135,7 @@ class LayerTableAutoencoder(Autoencoder):
             )
 
     def encode(self, images: Tensor) -> Tensor:
-        """See `Autoencoder.encode`."""
+        """See `Encoder.encode`."""
         self.check_images(images)
         bottleneck: Tensor = self.encoder(images)
         return bottleneck.flatten(1)  # [B, C, H, W] -> [B, D]
@@ -183,7 +155,7 @@ class LayerTableAutoencoder(Autoencoder):
         return images
 
     def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """See `Autoencoder.layers`; a layer's activation counts as part of it."""
+        """See `Encoder.layers`; a layer's activation counts as part of it."""
         self.check_images(images)
         outputs: dict[str, Tensor] = {}
         hidden = images

@@ -46,6 +46,7 @@ __all__ = [
     "CONTROLS",
     "HISTOGRAM_DIM",
     "HOG_DIM",
+    "NOT_ADAPTED",
     "RANDOM_DIM",
     "UNTRAINED",
     "Control",
@@ -63,7 +64,8 @@ __all__ = [
 EmbedPictures = Callable[[nn.Module, NDArray[np.uint8]], Floats]
 Embed = Callable[[ControlItems, ControlItems, int, OnProgress | None], ControlEmbeddings]
 
-UNTRAINED = "untrained"  # the control that is not in CONTROLS, since it needs a network
+UNTRAINED = "untrained"  # the controls that are not in CONTROLS, since they need a network
+NOT_ADAPTED = "not_adapted"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class Control:
     embed: Embed
 
 
-def untrained(network: nn.Module, embed_pictures: EmbedPictures, dim: int) -> Control:
+def untrained(
+    network: nn.Module, embed_pictures: EmbedPictures, dim: int, *, pretrained: bool = False
+) -> Control:
     """Gives the control that a run's own network is before its first step.
 
     Args:
@@ -96,6 +100,8 @@ def untrained(network: nn.Module, embed_pictures: EmbedPictures, dim: int) -> Co
         embed_pictures: Gives ``[n, D] float32`` of the network and ``[n, 3, S, S] uint8``, each
             picture by itself; called in evaluation mode, without gradients.
         dim: D.
+        pretrained: The first weights are not random but learned from other pictures; the control
+            has another name and title then.
 
     Raises:
         ValueError: From ``embed``: ``embed_pictures`` gave another shape or dtype.
@@ -117,8 +123,12 @@ def untrained(network: nn.Module, embed_pictures: EmbedPictures, dim: int) -> Co
             )
         return found
 
+    recipe = _Recipe(describe, dim)
+    if pretrained:
+        definition = "The run's own network as pretrained on other pictures, before this training."
+        return Control(NOT_ADAPTED, "own network, not adapted", dim, definition, recipe)
     definition = "The run's own network with its first random weights, before any training."
-    return Control(UNTRAINED, "own network, untrained", dim, definition, _Recipe(describe, dim))
+    return Control(UNTRAINED, "own network, untrained", dim, definition, recipe)
 
 
 def embed_controls(

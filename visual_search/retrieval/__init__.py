@@ -18,6 +18,10 @@ To measure
 ``graded.py``           nDCG, where some answers are better than others
 ``report.py``           `RetrievalReport` (per query, per category, overall), with intervals
 ``report_files.py``     the same on disk
+To shrink
+``compression.py``      codecs: fewer bytes an item, trained on the gallery
+``principal_axes.py``   the directions in which a gallery varies, shared out to parts
+``size_quality.py``     what each codec costs in retrieval, paired with no compression
 To judge
 ``statistics.py``       how sure a mean or a difference is
 ``resampling.py``       what that draws and flips

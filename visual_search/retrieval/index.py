@@ -250,6 +250,7 @@ class EmbeddingIndex:
         *,
         model_hash: str | None = None,
         preprocessing_hash: str | None = None,
+        embedding_hash: str | None = None,
     ) -> IndexManifest:
         """Writes ``index.faiss``, ``items.parquet`` and, last, ``manifest.json``.
 
@@ -257,6 +258,7 @@ class EmbeddingIndex:
             folder: Where to; made if missing.
             model_hash: Names the weights that made the embeddings.
             preprocessing_hash: Names the way from picture to network input.
+            embedding_hash: Names the way from the network's values to the embedding.
 
         Returns:
             The manifest, with the sizes on disk.
@@ -275,6 +277,7 @@ class EmbeddingIndex:
             count=len(self),
             model_hash=model_hash,
             preprocessing_hash=preprocessing_hash,
+            embedding_hash=embedding_hash,
             versions={
                 "faiss": faiss.__version__,
                 "numpy": np.__version__,
@@ -293,6 +296,7 @@ class EmbeddingIndex:
         *,
         expected_model_hash: str | None = None,
         expected_preprocessing_hash: str | None = None,
+        expected_embedding_hash: str | None = None,
         expected_dim: int | None = None,
         expected_count: int | None = None,
         device: Device = "auto",
@@ -303,6 +307,7 @@ class EmbeddingIndex:
             folder: Where `save` wrote it.
             expected_model_hash: Refuse another; None asks nothing, as for the following.
             expected_preprocessing_hash: Refuse another.
+            expected_embedding_hash: Refuse another.
             expected_dim: Refuse another embedding width.
             expected_count: Refuse another number of items.
             device: As in `build`.
@@ -322,6 +327,7 @@ class EmbeddingIndex:
             "count": expected_count,
             "model_hash": expected_model_hash,
             "preprocessing_hash": expected_preprocessing_hash,
+            "embedding_hash": expected_embedding_hash,
         }
         check_expected(manifest, source, expected)
         check_files(manifest, source)

@@ -40,6 +40,8 @@ class IndexManifest:
         count: Items N.
         model_hash: Whatever names the weights that made the embeddings, or None.
         preprocessing_hash: Whatever names the way from picture to network input, or None.
+        embedding_hash: Whatever names the way from the network's values to the embedding (layer,
+            pooling, PCA, length), or None.
         versions: Library name -> version that wrote the files.
         files: File name -> record.
     """
@@ -49,6 +51,7 @@ class IndexManifest:
     count: int
     model_hash: str | None
     preprocessing_hash: str | None
+    embedding_hash: str | None
     versions: Mapping[str, str]
     files: Mapping[str, FileRecord]
 
@@ -107,6 +110,7 @@ def read_manifest(folder: Path) -> IndexManifest:
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
         if set(files) != {INDEX_FILE, ITEMS_FILE}:
             raise ValueError(f"it lists the files {sorted(files)}")
+        content.setdefault("embedding_hash", None)  # older ones do not have it
         return IndexManifest(**content, files=files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -18,7 +18,7 @@ import pandas as pd
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import headline_of
 from visual_search.retrieval.resampling import Statistic
-from visual_search.retrieval.standing import UNTRAINED, check_columns, sign_shown
+from visual_search.retrieval.standing import OWN, check_columns, sign_shown
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
@@ -248,8 +248,12 @@ def _floor_lines(
     found: dict[str, dict[str, Any]] = {}
     for entry in sorted(entries, key=lambda one: (one.finished_at, one.path)):  # the newest last
         for floor in entry.summary.get("floors") or []:
-            own = floor["name"] == UNTRAINED
-            label = f"{UNTRAINED} {entry.name}" if own else floor.get("title", floor["name"])
+            own = floor["name"] in OWN
+            label = (
+                f"{floor['name'].replace('_', ' ')} {entry.name}"
+                if own
+                else floor.get("title", floor["name"])
+            )
             line = {
                 "name": label,
                 "is_floor": True,

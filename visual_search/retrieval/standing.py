@@ -24,7 +24,11 @@ from visual_search.retrieval.statistics import (
 )
 
 ALPHA = 0.05  # a corrected p-value below this shows a difference
-UNTRAINED = "untrained"  # the floor that is the run's own network before its first step
+# The floors that are the run's own network before its first step, and what they are called.
+OWN = {
+    "untrained": "its own untrained network",
+    "not_adapted": "its own pretrained network, not adapted",
+}
 STUDY_RULE = "reference_2023"  # the study of 2023 averaged over categories
 WORDS = {1: "above", 0: "not told apart from", -1: "below"}
 
@@ -141,7 +145,7 @@ class _Line(NamedTuple):
 
     title: str
     value: float
-    untrained: bool
+    own: bool
     difference: float
     low: float
     high: float
@@ -292,10 +296,8 @@ def standing(
     lines = []
     for row in floors.to_dict("records"):
         test = tuple(float(row[column]) for column in [*DIFFERENCE, "p_holm"])
-        own = row["name"] == UNTRAINED
-        called = (
-            "its own untrained network" if own else (titles or {}).get(row["name"], row["name"])
-        )
+        own = row["name"] in OWN
+        called = OWN.get(row["name"]) or (titles or {}).get(row["name"], row["name"])
         lines.append(_Line(called, float(row[statistic]), own, *test))
     best = max(lines, key=lambda line: line.value)  # the first of equal ones
     reached = f"({best.value:.3f}; {best.test})"
@@ -307,7 +309,7 @@ def standing(
     last = best.sign
     for line in lines:
         odd = best.sign > 0 and line.sign <= 0  # the best is beaten, but not this one
-        if line is not best and (line.untrained or odd):
+        if line is not best and (line.own or odd):
             join = "and" if line.sign == last else "but"
             clauses.append(
                 f"{join} {WORDS[line.sign]} {line.title} ({line.value:.3f}, {p_text(line.p_holm)})"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,30 +14,70 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from visual_search.catalog.catalog import Catalog
+from visual_search.training.sampling import Sampling, shuffled
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
 
+ChoosePartners = Callable[[NDArray[np.int64], int, NDArray[np.int64]], NDArray[np.int64]]
+"""(rows [B], epoch, positions [B]) -> the rows [B] that the second view shows."""
+
 
 class Batch(TypedDict):
-    """What a loader gives: pictures and the catalogue rows that they belong to."""
+    """What a loader gives: pictures and the catalogue rows that they belong to.
+
+    Training batches have more; what an objective does not ask for is missing.
+    """
 
     images: Tensor  # [B, 3, S, S] uint8
     rows: Tensor  # [B] int64
+    positions: NotRequired[Tensor]  # [B] int64, places in the epoch
+    strengths: NotRequired[Tensor]  # [B] float32, how strongly each picture is augmented
+    partner_images: NotRequired[Tensor]  # [B, 3, S, S] uint8, what the second view shows
+    partner_rows: NotRequired[Tensor]  # [B] int64
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnBatch:
+    """Which rows a training batch holds, and what was decided about each.
+
+    Attributes:
+        rows: Catalogue rows, ``[B] int64``.
+        positions: Their places in the epoch, ``[B] int64``; a row that comes twice has two.
+        strengths: How strongly each is augmented, ``[B] float32``; None: as configured.
+        partner_rows: What the second view shows, ``[B] int64``; None: the same item.
+    """
+
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    strengths: NDArray[np.float32] | None = None
+    partner_rows: NDArray[np.int64] | None = None
 
 
 class PictureDataset(Dataset[Batch]):
-    """Whole batches of cached pictures: an index is a list of catalogue rows."""
+    """Whole batches of cached pictures: an index is a drawn batch, or a list of catalogue rows."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
 
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        chosen = np.asarray(rows, dtype=np.int64)
-        return {
-            "images": torch.from_numpy(self.pictures[chosen]),
-            "rows": torch.from_numpy(chosen),
+    def __getitem__(self, wanted: DrawnBatch | Sequence[int]) -> Batch:
+        if not isinstance(wanted, DrawnBatch):
+            chosen = np.asarray(wanted, dtype=np.int64)
+            return {"images": self._images(chosen), "rows": torch.from_numpy(chosen)}
+        batch: Batch = {
+            "images": self._images(wanted.rows),
+            "rows": torch.from_numpy(wanted.rows),
+            "positions": torch.from_numpy(wanted.positions),
         }
+        if wanted.strengths is not None:
+            batch["strengths"] = torch.from_numpy(wanted.strengths)
+        if wanted.partner_rows is not None:
+            batch["partner_rows"] = torch.from_numpy(wanted.partner_rows)
+            batch["partner_images"] = self._images(wanted.partner_rows)
+        return batch
+
+    def _images(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.pictures[rows])
 
 
 class _Batches(SequentialSampler):
@@ -47,59 +88,76 @@ class _Batches(SequentialSampler):
 
 
 class TrainingBatches(_Batches):
-    """Shuffled batches of rows; the order is a function of (seed, epoch) and nothing else.
+    """Batches of rows; what an epoch holds is a function of its order and nothing else.
 
     A resumed run asks for the same epoch from ``start_batch`` on, and a run on ``world_size``
     processes sees the same global batches as a run on one: every process takes its share of each.
 
     Args:
-        rows: Catalogue rows to draw from, ``[n] int64``.
+        order: Gives the rows of an epoch, ``[n] int64``, n being the same for all epochs.
+        num_rows: n.
         batch_size: Items in a global batch, over all processes.
-        seed: Seed of the order.
-        shuffle: False keeps the order of ``rows`` in every epoch.
         rank: This process.
         world_size: Number of processes; a batch that does not divide evenly repeats its first rows.
         epoch: Epoch of the first pass.
         start_batch: Batches of the first pass that were already seen.
+        strengths: Gives how strongly an epoch's rows are augmented, ``[n] float32``; None: all as
+            configured.
+        partners: Gives the rows that the second view of these rows shows, by (rows, epoch,
+            positions); None: themselves.
     """
 
     def __init__(
         self,
-        rows: NDArray[np.int64],
+        order: Callable[[int], NDArray[np.int64]],
+        num_rows: int,
         batch_size: int,
-        seed: int,
         *,
-        shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
         epoch: int = 0,
         start_batch: int = 0,
+        strengths: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+        partners: ChoosePartners | None = None,
     ) -> None:
-        self.rows = rows
+        self.order = order
+        self.num_rows = num_rows
         self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
         self.epoch = epoch
         self.start_batch = start_batch
+        self.strengths = strengths
+        self.partners = partners
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next pass; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.num_rows // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
-        order = self.rows
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+    def __iter__(self) -> Iterator[DrawnBatch]:  # type: ignore[override]
+        order = self.order(self.epoch)
+        strengths = self.strengths(order) if self.strengths is not None else None
         start, self.start_batch = self.start_batch, 0
         for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            missing = -len(chosen) % self.world_size
-            yield np.resize(chosen, len(chosen) + missing)[self.rank :: self.world_size].tolist()
+            places = np.arange(self.num_rows)[
+                batch * self.batch_size : (batch + 1) * self.batch_size
+            ]
+            missing = -len(places) % self.world_size
+            mine = np.resize(places, len(places) + missing)[self.rank :: self.world_size]
+            if len(mine) == 1 and 1 < self.batch_size // self.world_size <= self.num_rows:
+                mine = np.append(mine, 0)  # batch norm needs two items; the epoch's first is one
+            rows = order[mine]
+            yield DrawnBatch(
+                rows=rows,
+                positions=mine,
+                strengths=None if strengths is None else strengths[mine],
+                partner_rows=(
+                    None if self.partners is None else self.partners(rows, self.epoch, mine)
+                ),
+            )
 
 
 class EvaluationBatches(_Batches):
@@ -142,6 +200,12 @@ class CatalogDataModule(LightningDataModule):
             (a batch of 128 takes 3 ms from the cache).
         seed: Seed of the order.
         shuffle: False trains in the catalogue's order.
+        sampling: Which items an epoch holds; None takes each once.
+
+    Attributes:
+        ratings: Newest retrieval quality of each category on validation, 0..1, for samplings that
+            look at it; part of a checkpoint.
+        partners: Chooses what a second view shows, where an objective's positives are other items.
     """
 
     def __init__(
@@ -153,6 +217,7 @@ class CatalogDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         shuffle: bool = True,
+        sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -169,23 +234,49 @@ class CatalogDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.shuffle = shuffle
+        self.sampling = sampling or shuffled()
+        self.sampling.check_batch_size(batch_size)
+        self.ratings: dict[str, float] = {}
+        self.partners: ChoosePartners | None = None
         self.dataset = PictureDataset(pictures)
+        self._categories = catalog.table["category"].to_numpy(dtype=str)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Gives the catalogue rows of a split, ascending (``[n] int64``)."""
         return self.catalog.rows_of_split(split)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what decides later epochs and is not in the settings."""
+        return {"ratings": dict(self.ratings)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.ratings = {str(name): float(value) for name, value in state_dict["ratings"].items()}
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Gives the shuffled training batches, from where the trainer's progress stands."""
+        """Gives the training batches, from where the trainer's progress stands."""
         rows = self.rows("train")
+        categories = self._categories[rows]
         trainer = self.trainer
+        in_order = not self.shuffle or bool(getattr(trainer, "overfit_batches", 0))
+
+        def order(epoch: int) -> NDArray[np.int64]:
+            if in_order:
+                return rows
+            return self.sampling.order(rows, categories, self.seed, epoch, self.ratings)
+
+        def strengths(drawn: NDArray[np.int64]) -> NDArray[np.float32]:
+            of_rows = self.sampling.augmentation_strength(categories, self.ratings)
+            return of_rows[np.searchsorted(rows, drawn)]
+
         sampler = TrainingBatches(
-            rows,
+            order,
+            len(rows),
             self.batch_size,
-            self.seed,
-            shuffle=self.shuffle and not getattr(trainer, "overfit_batches", 0),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            strengths=None if in_order else strengths,
+            partners=self._partners_of if self.partners is not None else None,
         )
         if trainer is not None:
             # One optimiser step a batch, so the global step tells the position. Limits shorten an
@@ -195,6 +286,24 @@ class CatalogDataModule(LightningDataModule):
                 trainer.global_step, max(1, steps_per_epoch)
             )
         return self._loader(sampler)
+
+    def _partners_of(
+        self, rows: NDArray[np.int64], epoch: int, positions: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        assert self.partners is not None  # looked up anew: they may be chosen anew between epochs
+        return self.partners(rows, epoch, positions)
+
+    def num_training_steps(self) -> int:
+        """Gives the optimiser steps of a whole run, 1 at least.
+
+        Lightning's own estimate would make the training loader before a checkpoint is restored,
+        and then keep that one, which starts at the beginning.
+        """
+        trainer = self.trainer
+        assert trainer is not None
+        num_batches = -(-len(self.rows("train")) // self.batch_size)
+        limited = _limited(num_batches, trainer.limit_train_batches)
+        return max(1, limited * max(1, trainer.max_epochs or 1))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Gives the validation items in order."""

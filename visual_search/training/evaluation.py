@@ -26,7 +26,7 @@ from visual_search.training.sides import Sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +75,17 @@ class Evaluation:
         return self.gallery_rows[self.neighbours.positions[query, :count]]
 
 
-def embed_rows(
-    module: AutoencoderModule,
+def features_of_rows(
+    module: EncoderModule,
     datamodule: CatalogDataModule,
     trainer: Trainer,
     rows: NDArray[np.int64],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Gives the embeddings ``[n, D] float32`` of catalogue rows ``[n] int64``, in their order.
+    """Gives the features ``[n, F] float32`` of catalogue rows ``[n] int64``, in their order.
 
-    Every process has to call it: each embeds its share, and all get all of them. The module has to
+    They are what `EmbeddingHead` makes embeddings of. Every process has to call it: each computes
+    its share, and all get all of them. The module has to
     be in evaluation mode; the trainer's precision and device are used.
     """
     loader = datamodule.evaluation_loader(rows)
@@ -93,14 +94,15 @@ def embed_rows(
     done = 0
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
         for batch in loader:
-            found.append(as_numpy(module(batch["images"].to(module.device, non_blocking=True))))
+            images = batch["images"].to(module.device, non_blocking=True)
+            found.append(as_numpy(module.features(images)))
             found_rows.append(batch["rows"].numpy())
             done += len(found[-1]) * trainer.world_size
             if on_progress is not None:
                 on_progress(min(done, len(rows)), len(rows))
-    embeddings, order = gather(np.concatenate(found)), gather(np.concatenate(found_rows))
+    features, order = gather(np.concatenate(found)), gather(np.concatenate(found_rows))
     unique, first = np.unique(order, return_index=True)  # filled-up batches repeat rows
-    return np.ascontiguousarray(embeddings[first[np.searchsorted(unique, rows)]])
+    return np.ascontiguousarray(features[first[np.searchsorted(unique, rows)]])
 
 
 def evaluate_embeddings(

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
+from visual_search.models.control_items import OnProgress
 from visual_search.models.controls import (
     CONTROLS,
     Control,
@@ -28,11 +29,12 @@ from visual_search.models.controls import (
     embed_controls,
     untrained,
 )
+from visual_search.models.embedding import EmbeddingSettings
 from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection, labels
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.training.module import AutoencoderModule, as_numpy, weights_fingerprint
+from visual_search.training.module import EncoderModule, as_numpy, weights_fingerprint
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
@@ -103,7 +105,7 @@ class Floors:
         cache_dir: Where the searches are kept, in the folder ``floors``.
         names: Controls, out of `CONTROLS`.
         first_weights: Gives a module with the network's first weights, for the floor "own network,
-            untrained"; None leaves it out.
+            untrained" (or "not adapted", if it is pretrained); None leaves it out.
         seed: Of the controls.
     """
 
@@ -112,7 +114,7 @@ class Floors:
         cache_dir: str | Path,
         *,
         names: Sequence[str] = tuple(CONTROLS),
-        first_weights: Callable[[], AutoencoderModule] | None = None,
+        first_weights: Callable[[], EncoderModule] | None = None,
         seed: int = 0,
     ) -> None:
         self.folder = Path(cache_dir) / "floors"
@@ -152,12 +154,15 @@ class Floors:
             own = _own_control(module.to(device), precision)
             controls[own.name] = own
             rounding = str(precision.precision) if precision is not None else "32"
-            keys[own.name] = _key(own.name, VERSION, weights, rounding, content)
+            parts = [own.name, VERSION, weights, rounding, content]
+            if module.head.settings != EmbeddingSettings():
+                parts.append(repr(module.head.settings))
+            keys[own.name] = _key(*parts)
         found = {name: self._read(key, protocol.k, selection) for name, key in keys.items()}
         missing = [name for name, kept in found.items() if kept is None]
         if missing:
             sides = [
-                ControlItems(table["item_id"].iloc[rows].tolist(), _PicturesOfRows(pictures, rows))
+                ControlItems(table["item_id"].iloc[rows].tolist(), PicturesOfRows(pictures, rows))
                 for rows in (selection.gallery_rows, selection.query_rows)
             ]
             for name, embeddings in self._embed(missing, controls, sides, on_progress):
@@ -252,7 +257,7 @@ class Floors:
             table.to_parquet(temporary, index=False)
 
 
-class _PicturesOfRows:
+class PicturesOfRows:
     """The pictures of these rows of the catalogue, counted from 0."""
 
     def __init__(self, pictures: Pictures, rows: NDArray[np.int64]) -> None:
@@ -265,16 +270,28 @@ class _PicturesOfRows:
         return self.pictures[self.rows[places]]
 
 
-def _own_control(module: AutoencoderModule, precision: Precision | None) -> Control:
+def _own_control(module: EncoderModule, precision: Precision | None) -> Control:
     """Gives the control that a network with its first weights is."""
 
     def embed_pictures(network: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = torch.from_numpy(pictures).to(module.device)
         with precision.forward_context() if precision is not None else nullcontext():
-            found: NDArray[np.float32] = as_numpy(module(images))
+            found: NDArray[np.float32] = as_numpy(module.features(images))
         return found
 
-    return untrained(module, embed_pictures, module.model.embedding_dim)
+    head = module.head
+    control = untrained(
+        module, embed_pictures, head.num_features, pretrained=module.model.is_pretrained
+    )
+
+    def embed(
+        gallery: ControlItems, queries: ControlItems, seed: int, on_progress: OnProgress | None
+    ) -> ControlEmbeddings:
+        found = control.embed(gallery, queries, seed, on_progress)
+        head.fit(found.gallery)
+        return ControlEmbeddings(head.embed(found.gallery), head.embed(found.queries))
+
+    return replace(control, dim=head.embedding_dim, embed=embed)
 
 
 def _key(*parts: str) -> str:

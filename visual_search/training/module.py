@@ -1,25 +1,32 @@
-"""The LightningModule around an autoencoder variant."""
+"""The LightningModule around an encoder and what it is trained for."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visual_search.models.autoencoder import Autoencoder
+from visual_search.models.embedding import EmbeddingHead
+from visual_search.models.encoder import Encoder
+from visual_search.models.objectives.objective import Objective, StepBatch
+from visual_search.models.objectives.reconstruction import mse
+from visual_search.training.augmentation import Augmentation, uniform_numbers
 from visual_search.training.datamodule import Batch
+from visual_search.training.labels import Labels
+from visual_search.training.optimization import Optimization
 from visual_search.training.processes import gather
 
 if TYPE_CHECKING:
+    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.evaluation import Evaluation
 
 
@@ -50,48 +57,60 @@ class EvaluationOutputs:
 
     Attributes:
         rows: Catalogue rows, ``[n] int64``, ascending.
-        embeddings: ``[n, D] float32``.
-        squared_errors: Mean squared error of each reconstruction in -1..1, ``[n] float32``.
+        features: What `EmbeddingHead.features` took from the network, ``[n, F] float32``.
+        errors: Each item's error as the objective has it (of autoencoders the mean squared error
+            in -1..1), ``[n] float32``; NaN where there is none.
     """
 
     rows: NDArray[np.int64]
-    embeddings: NDArray[np.float32]
-    squared_errors: NDArray[np.float32]
+    features: NDArray[np.float32]
+    errors: NDArray[np.float32]
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message names the batch's items."""
 
 
-class AutoencoderModule(LightningModule):
-    """Trains an autoencoder on mean squared error and keeps its embeddings at evaluation.
+class EncoderModule(LightningModule):
+    """Trains an encoder for an objective and keeps what it computes at evaluation.
 
     Args:
-        model: The variant.
+        model: The network.
         preprocessing: What the pictures went through; a checkpoint with another one is refused.
-        learning_rate: Of Adam.
+        objective: What it is trained for; None reconstructs with mean squared error.
+        head: What of the network is indexed; None takes its own embedding as it is.
+        augmentation: Makes the views that the objective asks for; None gives the pictures.
+        labels: Of the columns that the objective asks for.
+        optimization: Optimiser and schedule.
         seed: Seed of every step's random numbers: a step's are a function of (seed, step).
         item_ids: Id of each catalogue row, to name the items of a batch that fails.
+
+    Raises:
+        ValueError: The objective cannot train this network.
     """
 
     def __init__(
         self,
-        model: Autoencoder,
+        model: Encoder,
         preprocessing: Preprocessing,
         *,
-        learning_rate: float = 3e-4,
+        objective: Objective | None = None,
+        head: EmbeddingHead | None = None,
+        augmentation: Augmentation | None = None,
+        labels: Labels | None = None,
+        optimization: Optimization | None = None,
         seed: int = 0,
         item_ids: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise ValueError(
-                f"got learning_rate {learning_rate}, expected a number above 0; set "
-                "training.learning_rate"
-            )
         self.model = model.to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
-        self.learning_rate = learning_rate
+        self.objective = objective or mse()
+        self.objective.check_encoder(self.model)
+        self.head = head or EmbeddingHead(self.model)
+        self.augmentation = augmentation
+        self.labels = labels or Labels()
+        self.optimization = optimization or Optimization()
         self.seed = seed
         self.item_ids = item_ids
         self.evaluation: Evaluation | None = None  # of the newest evaluation, on the first process
@@ -100,11 +119,17 @@ class AutoencoderModule(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Gives embeddings ``[B, D]`` float32 of uint8 pictures ``[B, 3, S, S]``."""
-        return self.model.encode(to_network(images)).float()
+        embeddings: Tensor = self.head(self.features(images))
+        return embeddings
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Gives Adam over all parameters."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+    def features(self, images: Tensor) -> Tensor:
+        """Gives ``[B, F]`` float32 of uint8 pictures ``[B, 3, S, S]``, what the head takes."""
+        return self.head.features(self.model, to_network(images))
+
+    def configure_optimizers(self) -> Any:
+        """Gives the optimiser over what is to learn, and its schedule."""
+        datamodule: CatalogDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return self.optimization.build(self, datamodule.num_training_steps())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds this step, so that a resumed run draws what an uninterrupted one draws."""
@@ -112,22 +137,55 @@ class AutoencoderModule(LightningModule):
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Gives the batch's mean squared error.
+        """Gives the objective's loss of the batch.
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite.
         """
-        images = to_network(batch["images"])
-        loss = F.mse_loss(self.model(images).float(), images)
+        losses = self.objective(self.model, self._step_batch(batch))
+        loss: Tensor = losses["loss"]
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the training loss is {loss.item()} at step {self.global_step} (epoch "
                 f"{self.current_epoch}); the batch's items: {self._name_items(batch['rows'])}; "
                 "look at these pictures, or lower training.learning_rate "
-                f"(now {self.learning_rate:g})"
+                f"(now {self.optimization.learning_rate:g})"
             )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, batch_size=len(images))
+        size = len(batch["rows"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, batch_size=size)
+        for name, value in losses.items():
+            if name != "loss":
+                self.log(f"train/{name}", value, on_step=True, batch_size=size)
         return loss
+
+    def _step_batch(self, batch: Batch) -> StepBatch:
+        """Gives what a training step sees: the pictures, their views, their labels."""
+        images = to_network(batch["images"])
+        rows, partners = batch["rows"], batch.get("partner_rows")
+        shown = [images] * self.objective.num_views
+        if partners is not None and len(shown) > 1:
+            shown[1] = to_network(batch["partner_images"])
+        return StepBatch(
+            images=images,
+            views=tuple(self._view(view, pictures, batch) for view, pictures in enumerate(shown)),
+            rows=rows,
+            partner_rows=partners,
+            labels=self.labels.of_rows(rows, self.objective.columns),
+        )
+
+    def _view(self, view: int, pictures: Tensor, batch: Batch) -> Tensor:
+        if self.augmentation is None:
+            return pictures
+        positions = as_numpy(batch["positions"])
+        numbers = uniform_numbers(
+            self.seed, self.current_epoch, positions, view, self.augmentation.num_numbers
+        )
+        strengths = batch.get("strengths")  # like the numbers on the CPU, where ranges are drawn
+        return self.augmentation(
+            pictures,
+            torch.from_numpy(numbers),
+            None if strengths is None else strengths.cpu(),
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the outputs of the evaluation before."""
@@ -136,11 +194,14 @@ class AutoencoderModule(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keeps embedding and reconstruction error of every item."""
-        images = to_network(batch["images"])
-        embeddings = self.model.encode(images)
-        errors = (self.model.decode(embeddings).float() - images).square().mean(dim=(1, 2, 3))
-        self._outputs.append((as_numpy(batch["rows"]), as_numpy(embeddings), as_numpy(errors)))
+        """Keeps features and error of every item."""
+        images, rows = to_network(batch["images"]), batch["rows"]
+        features = self.head.features(self.model, images)
+        labels = self.labels.of_rows(rows, self.objective.columns)
+        errors = self.objective.errors(self.model, StepBatch(images, (), rows, labels=labels))
+        if errors is None:
+            errors = torch.full((len(rows),), math.nan)
+        self._outputs.append((as_numpy(rows), as_numpy(features), as_numpy(errors)))
 
     test_step = validation_step
 
@@ -158,14 +219,14 @@ class AutoencoderModule(LightningModule):
                     "no validation or test batch was evaluated; expected at least one; give the "
                     "split items or raise trainer.limit_val_batches"
                 )
-            rows, embeddings, errors = (
+            rows, features, errors = (
                 gather(np.concatenate(parts)) for parts in zip(*self._outputs, strict=True)
             )
             # Repeated rows (a filled-up last batch, another process) count once; sorts by row.
             unique, first = np.unique(rows, return_index=True)
             self._gathered = EvaluationOutputs(
                 unique.astype(np.int64),
-                np.ascontiguousarray(embeddings[first], dtype=np.float32),
+                np.ascontiguousarray(features[first], dtype=np.float32),
                 errors[first].astype(np.float32),
             )
         return self._gathered
@@ -197,9 +258,12 @@ class AutoencoderModule(LightningModule):
             )
 
     def _log_loss(self, split: str) -> None:
-        errors = self.evaluation_outputs().squared_errors
+        errors = self.evaluation_outputs().errors
+        known = errors[np.isfinite(errors)]
+        if not len(known):
+            return  # the objective has no error of a single item
         # Every process computes the same float64 mean of the same sorted items.
-        loss = float(errors.astype(np.float64).mean())
+        loss = float(known.astype(np.float64).mean())
         self.log(f"{split}/loss", loss, prog_bar=True, rank_zero_only=False, sync_dist=False)
 
     def _name_items(self, rows: Tensor) -> str:
@@ -227,7 +291,7 @@ def as_numpy(tensor: Tensor) -> NDArray[Any]:
     return np.ascontiguousarray(detached.cpu().numpy())
 
 
-def weights_fingerprint(model: Autoencoder) -> str:
+def weights_fingerprint(model: Encoder) -> str:
     """Gives a SHA-256 (hex) of the names, shapes and values of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

@@ -3,6 +3,7 @@
 ======================  ======================================================================
 ``figures``             charts by category, class distributions; saving, arrays for loggers
 ``evaluation_charts``   the run among its floors, runs compared, embeddings by relevance rule
+``compression_chart``   retrieval quality against bytes an item
 ``confusion``           which categories are retrieved where another was asked for
 ``training_curves``     losses and metrics over the epochs
 ``picture_grids``       reconstructions beside originals; search results as rows of pictures

@@ -13,7 +13,7 @@ from visual_search.views.feature_maps import feature_map_grid
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
 
 class FeatureMaps(Callback):
@@ -41,7 +41,7 @@ class FeatureMaps(Callback):
         """
         if not draws(trainer):
             return
-        module: AutoencoderModule = pl_module  # type: ignore[assignment]
+        module: EncoderModule = pl_module  # type: ignore[assignment]
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         table = datamodule.catalog.table
         if self.item_ids is None:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.models.autoencoder import Autoencoder
 from visual_search.training.module import as_numpy, to_network, to_pictures
 from visual_search.training.pictures import draws, fixed_rows, show
 from visual_search.views.picture_grids import reconstruction_grid
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
 
 class Reconstructions(Callback):
@@ -34,11 +35,13 @@ class Reconstructions(Callback):
         self.every_n_epochs = every_n_epochs
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws after every n-th epoch and after the last."""
+        """Draws after every n-th epoch and after the last; nothing of a network without decoder."""
         epoch = trainer.current_epoch + 1
         if not draws(trainer) or (epoch % self.every_n_epochs and epoch != trainer.max_epochs):
             return
-        module: AutoencoderModule = pl_module  # type: ignore[assignment]
+        module: EncoderModule = pl_module  # type: ignore[assignment]
+        if not isinstance(module.model, Autoencoder):
+            return  # it has no way back to a picture
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         rows = fixed_rows(datamodule.catalog, datamodule.rows("val"), self.num_items)
         originals = datamodule.pictures[rows]

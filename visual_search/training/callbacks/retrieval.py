@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,21 +18,23 @@ from visual_search.retrieval.device import Device
 from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.training.evaluation import embed_rows, evaluate_embeddings
+from visual_search.training.evaluation import evaluate_embeddings, features_of_rows
 from visual_search.training.floors import Floor, Floors
 from visual_search.training.sides import Sides, choose_sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import AutoencoderModule
+    from visual_search.training.module import EncoderModule
 
 
 class RetrievalEvaluation(Callback):
     """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, with the floors beside.
 
-    The embeddings of validation or test items come from their steps, the others from one pass
-    here. The result is left on the module as ``evaluation`` for the callbacks that draw; None where
-    a limit on the batches kept every query from being seen.
+    What the network computes of validation or test items comes from their steps, of the others
+    from one pass here; the gallery's fits the PCA, where the embedding has one. The result is left
+    on the module as ``evaluation`` for the callbacks that draw; None where a limit on the batches
+    kept every query from being seen. The headline by category goes to the data module as
+    ``ratings``.
 
     Args:
         protocol: Who asks whom, and what counts.
@@ -114,7 +117,7 @@ class RetrievalEvaluation(Callback):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._evaluate(trainer, pl_module, "test")  # type: ignore[arg-type]
 
-    def _evaluate(self, trainer: Trainer, module: AutoencoderModule, split: str) -> None:
+    def _evaluate(self, trainer: Trainer, module: EncoderModule, split: str) -> None:
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         catalog = datamodule.catalog
         steps = module.evaluation_outputs()
@@ -124,17 +127,23 @@ class RetrievalEvaluation(Callback):
             return
         wanted = np.union1d(selection.gallery_rows, selection.query_rows)
         missing = np.setdiff1d(wanted, steps.rows)
-        embeddings = steps.embeddings
+        features = steps.features
         started = time.perf_counter()
         if len(missing):
             with _bar(trainer, "Embedding the gallery", len(missing)) as bar:
-                embedded = embed_rows(
+                computed = features_of_rows(
                     module, datamodule, trainer, missing, lambda n, _: _advance(bar, n)
                 )
-            embeddings = np.concatenate([embeddings, embedded])
+            features = np.concatenate([features, computed])
         seconds = time.perf_counter() - started
         place_of = np.zeros(len(catalog), dtype=np.int64)
-        place_of[np.concatenate([steps.rows, missing])] = np.arange(len(embeddings))
+        place_of[np.concatenate([steps.rows, missing])] = np.arange(len(features))
+        # Every process fits the same: later embeddings need it on all of them.
+        module.head.fit(np.ascontiguousarray(features[place_of[selection.gallery_rows]]))
+
+        def embedded(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            return module.head.embed(np.ascontiguousarray(features[place_of[rows]]))
+
         metrics: dict[str, float] = {}
         headline = ""
         if trainer.is_global_zero:
@@ -144,10 +153,8 @@ class RetrievalEvaluation(Callback):
                 sides,
                 split=split,
                 epoch=trainer.current_epoch + (split == "val"),
-                gallery_embeddings=np.ascontiguousarray(
-                    embeddings[place_of[selection.gallery_rows]]
-                ),
-                query_embeddings=np.ascontiguousarray(embeddings[place_of[selection.query_rows]]),
+                gallery_embeddings=embedded(selection.gallery_rows),
+                query_embeddings=embedded(selection.query_rows),
                 index_device=self.index_device,
                 seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
@@ -161,11 +168,13 @@ class RetrievalEvaluation(Callback):
                 metrics |= _logged_floors(evaluation.floors)
             module.evaluation = evaluation
         headline, metrics = trainer.strategy.broadcast((headline, metrics))
+        if split == "val":
+            datamodule.ratings = ratings(metrics, f"{headline}/")
         for name, value in metrics.items():
             module.log(name, value, prog_bar=name == headline, rank_zero_only=False)
 
     def _measure_floors(
-        self, trainer: Trainer, module: AutoencoderModule, selection: Selection
+        self, trainer: Trainer, module: EncoderModule, selection: Selection
     ) -> tuple[Floor, ...]:
         if self.floors is None:
             return ()
@@ -235,3 +244,12 @@ def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
         for floor in floors
     }
     return {name: value for name, value in logged.items() if math.isfinite(value)}
+
+
+def ratings(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Gives the headline by category out of what was logged under ``<prefix><category>``."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in metrics.items()
+        if name.startswith(prefix)
+    }

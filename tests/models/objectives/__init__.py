@@ -1,0 +1,1 @@
+"""Tests of the objectives, on networks and pictures of 16 px."""

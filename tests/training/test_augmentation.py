@@ -1,0 +1,193 @@
+"""What an augmentation promises: each picture on its own, repeatable, nothing at strength 0."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from visual_search.training.augmentation import Augmentation, uniform_numbers
+
+SIDE = 16
+EVERYTHING = Augmentation(
+    flip=0.5,
+    min_scale=0.6,
+    max_scale=1.3,
+    max_shift=0.1,
+    max_rotation_degrees=20.0,
+    max_stretch=1.3,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    grayscale=0.2,
+    blur=0.5,
+    blur_sigma=0.05,
+    erasing=0.5,
+)
+
+
+def pictures(num: int = 12, side: int = SIDE) -> Tensor:
+    """Random pictures, channels last in memory as the loader's are."""
+    values = torch.rand(num, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return (values * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def numbers(num: int = 12, view: int = 0) -> Tensor:
+    positions = np.arange(num)
+    return torch.from_numpy(uniform_numbers(3, 0, positions, view, Augmentation.num_numbers))
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_at_strength_0_a_picture_stays_bit_for_bit(layout: torch.memory_format) -> None:
+    images = pictures().contiguous(memory_format=layout)
+    strength = torch.tensor([0.0, 1.0] * 6)
+    changed = EVERYTHING(images, numbers(), strength)
+    assert torch.equal(changed[::2], images[::2])
+    assert all(not torch.equal(a, b) for a, b in zip(changed[1::2], images[1::2], strict=True))
+    assert changed.is_contiguous(memory_format=layout)
+
+
+def test_the_defaults_change_nothing() -> None:
+    images = pictures()
+    assert Augmentation()(images, numbers()) is images
+
+
+def test_every_picture_has_parameters_of_its_own() -> None:
+    images = pictures(1).expand(12, -1, -1, -1)
+    for augmentation in (EVERYTHING, Augmentation(min_scale=0.5), Augmentation(brightness=0.5)):
+        changed = augmentation(images, numbers())
+        different = {tuple(picture.flatten().tolist()) for picture in changed}
+        assert len(different) == 12
+
+
+def test_two_views_differ() -> None:
+    images = pictures()
+    assert not torch.equal(EVERYTHING(images, numbers()), EVERYTHING(images, numbers(view=1)))
+
+
+def test_a_result_does_not_depend_on_its_neighbours() -> None:
+    images, drawn, strength = pictures(), numbers(), torch.ones(12)
+    first = EVERYTHING(images, drawn, strength)
+    images[1:], drawn[1:], strength[1:] = -images[1:], numbers(view=5)[1:], 2.5
+    second = EVERYTHING(images, drawn, strength)
+    assert torch.equal(first[0], second[0])
+    assert not torch.equal(first[1:], second[1:])
+
+
+def test_a_batch_gives_what_single_pictures_give() -> None:
+    images, drawn = pictures(), numbers()
+    whole = EVERYTHING(images, drawn)
+    for place in range(len(images)):
+        single = EVERYTHING(images[place : place + 1], drawn[place : place + 1])
+        torch.testing.assert_close(single[0], whole[place], atol=1e-5, rtol=0)
+
+
+def test_it_repeats_exactly_and_leaves_the_inputs_and_random_states_alone() -> None:
+    images, drawn = pictures(), numbers()
+    kept, state, numpy_state = images.clone(), torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    assert torch.equal(EVERYTHING(images, drawn), EVERYTHING(images, drawn))
+    assert torch.equal(images, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_bf16_around_it_changes_nothing() -> None:
+    images, drawn = pictures(), numbers()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = EVERYTHING(images, drawn)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, EVERYTHING(images, drawn))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
+def test_values_stay_in_range(strength: float) -> None:
+    images = pictures(64).sign()  # only -1 and 1
+    changed = EVERYTHING(images, numbers(64), torch.full((64,), strength))
+    assert changed.isfinite().all()
+    assert changed.min() >= -1
+    assert changed.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("weaker", "stronger"),
+    [
+        ({"brightness": 0.2}, {"brightness": 0.4}),
+        ({"hue": 0.1}, {"hue": 0.2}),
+        ({"max_rotation_degrees": 10.0}, {"max_rotation_degrees": 20.0}),
+        ({"min_scale": 0.8}, {"min_scale": 0.64}),
+        ({"max_shift": 0.1}, {"max_shift": 0.2}),
+        ({"flip": 0.3}, {"flip": 0.6}),
+        ({"blur": 0.4, "blur_sigma": 0.03}, {"blur": 0.8, "blur_sigma": 0.06}),
+        ({"grayscale": 0.25}, {"grayscale": 0.5}),
+    ],
+)
+def test_strength_multiplies_ranges_and_probabilities(
+    weaker: dict[str, Any], stronger: dict[str, Any]
+) -> None:
+    images, drawn = pictures(), numbers()
+    halved = Augmentation(**stronger)(images, drawn, torch.full((12,), 0.5))
+    torch.testing.assert_close(halved, Augmentation(**weaker)(images, drawn), atol=1e-5, rtol=0)
+    assert not torch.allclose(halved, Augmentation(**stronger)(images, drawn), atol=1e-3)
+
+
+def test_turning_one_change_off_leaves_the_others_as_they_are() -> None:
+    images, drawn = pictures(), numbers()
+    flipped = Augmentation(flip=0.5)(images, drawn)
+    with_colour = Augmentation(flip=0.5, brightness=0.3)(images, drawn)
+    alone = Augmentation(brightness=0.3)(flipped, drawn)
+    assert torch.equal(with_colour, alone)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("flip", 1.5, "got augmentation.flip 1.5, expected 0 to 1"),
+        ("hue", 0.6, "got augmentation.hue 0.6, expected 0 to 0.5"),
+        ("min_scale", 0.0, "got augmentation.min_scale 0.0, expected 0.05 to 10"),
+        ("max_stretch", 0.9, "got augmentation.max_stretch 0.9, expected 1 to 10"),
+        ("max_rotation_degrees", 270.0, "expected 0 to 180; set augmentation.max_rot"),
+        ("contrast", float("nan"), "got augmentation.contrast nan"),
+        ("min_scale", 1.2, "got augmentation.min_scale 1.2 above augmentation.max_scale 1.0"),
+        ("min_erased_area", 0.5, "min_erased_area 0.5 above augmentation.max_erased_area 0.2"),
+    ],
+)
+def test_impossible_settings_are_refused(setting: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("images", "drawn", "strength", "message"),
+    [
+        (pictures()[:, :2], numbers(), None, r"got pictures of shape \(12, 2, 16, 16\)"),
+        (pictures()[..., :8], numbers(), None, r"shape \(12, 3, 16, 8\), expected \[B, 3, S, S\]"),
+        (pictures(), numbers(11), None, r"numbers has shape \(11, 18\), expected \(12, 18\)"),
+        (pictures(), numbers() * 2, None, "numbers lie between .* expected 0 to 1"),
+        (pictures(), numbers(), torch.ones(3), r"strength has shape \(3,\), expected \(12,\)"),
+        (pictures(), numbers(), -torch.ones(12), "strength lies between -1 and -1"),
+        (pictures(), numbers(), torch.full((12,), torch.inf), "strength lies between inf"),
+    ],
+)
+def test_wrong_inputs_are_refused(
+    images: Tensor, drawn: Tensor, strength: Tensor | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EVERYTHING(images, drawn, strength)
+
+
+def test_bytes_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"got pictures of torch\.uint8, expected float32"):
+        EVERYTHING(torch.zeros(12, 3, 8, 8, dtype=torch.uint8), numbers())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    images, drawn = pictures(), numbers()
+    for augmentation in (EVERYTHING, replace(EVERYTHING, erasing=0.0)):
+        there = augmentation(images.cuda(), drawn)
+        assert there.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(there, augmentation(images.cuda(), drawn.cuda()))
+        torch.testing.assert_close(there.cpu(), augmentation(images, drawn), atol=1e-4, rtol=0)

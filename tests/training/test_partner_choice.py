@@ -1,0 +1,127 @@
+"""Second views that show a neighbour: chosen, handed over, chosen anew, gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from visual_search.models.objectives.contrastive import simclr
+from visual_search.training.callbacks.partners import NeighbourPartners
+from visual_search.training.datamodule import Batch, CatalogDataModule
+from visual_search.training.module import EncoderModule, Preprocessing
+from visual_search.training.trainer import build_trainer
+
+from .conftest import SIDE, small_autoencoder
+
+pytestmark = pytest.mark.slow  # trains
+
+
+class Seen(Callback):
+    """Keeps which partner each row of each batch had."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[int], list[int]]] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.batches.append((batch["rows"].tolist(), batch["partner_rows"].tolist()))
+
+
+def new_simclr() -> EncoderModule:
+    torch.manual_seed(0)
+    model = small_autoencoder()
+    return EncoderModule(
+        model,
+        Preprocessing(SIDE, "stretch"),
+        objective=simclr(model.embedding_dim, projection_dim=8),
+    )
+
+
+def fit(
+    folder: Path, datamodule: CatalogDataModule, *extra: Callback, **settings: Any
+) -> tuple[NeighbourPartners, Seen, EncoderModule]:
+    partners = NeighbourPartners("pixels_8", folder, num_neighbours=3, **settings)
+    seen, module = Seen(), new_simclr()
+    trainer = build_trainer(
+        folder=folder,
+        max_epochs=4,
+        callbacks=[partners, seen, *extra],
+        accelerator="cpu",
+        precision="32-true",
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, datamodule)
+    return partners, seen, module
+
+
+def test_partners_are_near_and_never_from_another_split(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    datamodule = new_datamodule()
+    _, seen, _ = fit(tmp_path, datamodule, own_probability=0.0)
+    pairs = {pair for rows, others in seen.batches for pair in zip(rows, others, strict=True)}
+    train = set(datamodule.rows("train").tolist())
+    categories = datamodule.catalog.table["category"].to_numpy()
+    assert {row for pair in pairs for row in pair} <= train
+    other = [(row, partner) for row, partner in pairs if row != partner]
+    # Pictures of a category have its colour, so a neighbour is of the same.
+    assert len(other) > len(train)
+    assert all(categories[row] == categories[partner] for row, partner in other)
+
+
+def test_the_own_picture_is_shown_as_often_as_asked(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    _, always, _ = fit(tmp_path / "a", new_datamodule(), own_probability=1.0)
+    assert all(rows == partners for rows, partners in always.batches)
+
+
+def test_they_are_chosen_anew_after_so_many_epochs(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    partners, _, module = fit(tmp_path, new_datamodule(), refresh_every_n_epochs=2)
+    assert partners.chosen_at_epoch == 2
+    assert module.training  # left in the mode that it was in
+
+
+@pytest.mark.parametrize("refresh", [None, 2])
+def test_a_resumed_run_has_the_same_partners(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule], refresh: int | None
+) -> None:
+    _, whole, _ = fit(tmp_path / "whole", new_datamodule(), refresh_every_n_epochs=refresh)
+    partners = NeighbourPartners(
+        "pixels_8", tmp_path / "again", num_neighbours=3, refresh_every_n_epochs=refresh
+    )
+    fitted, _, _ = fit(tmp_path / "other", new_datamodule(), refresh_every_n_epochs=refresh)
+    partners.load_state_dict(fitted.state_dict())
+    assert partners.chosen_at_epoch == fitted.chosen_at_epoch
+    datamodule = new_datamodule()
+    partners._hand_over(datamodule)
+    assert datamodule.partners is not None
+    rows, expected = whole.batches[-1]
+    num_before = sum(len(batch) for batch, _ in whole.batches[:-1]) % len(datamodule.rows("train"))
+    positions = num_before + np.arange(len(rows))
+    found = datamodule.partners(np.array(rows), 3, positions)
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "hogg"}, r"source 'hogg', expected one of .*hog"),
+        ({"num_neighbours": 0}, "num_neighbours 0"),
+        ({"own_probability": 1.5}, r"own_probability 1\.5"),
+        ({"refresh_every_n_epochs": 0}, "refresh_every_n_epochs 0"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    given = {"source": "pixels_8", **settings}
+    with pytest.raises(ValueError, match=message):
+        NeighbourPartners(scratch_dir=tmp_path, **given)

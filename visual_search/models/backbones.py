@@ -1,0 +1,164 @@
+"""Backbones of timm and torchvision as encoders: random, pretrained or from a file, or frozen.
+
+Shapes: ``B`` batch, ``S`` side of a picture, ``P`` pooled width of the backbone, ``D`` width of
+the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from visual_search.models.backbone_networks import (
+    TORCHVISION,
+    BackboneNetwork,
+    TimmNetwork,
+    TorchvisionNetwork,
+    measure_width,
+)
+from visual_search.models.backbone_weights import (
+    PACKAGED,
+    PACKAGED_NETWORK,
+    load_weights,
+    packaged_weights,
+    read_weights,
+)
+from visual_search.models.encoder import Encoder
+
+_Computed = TypeVar("_Computed")
+
+
+class BackboneEncoder(Encoder):
+    """A library's network, what brings pictures to its scale, and a projection behind it.
+
+    Args:
+        backbone: The network without its classifier.
+        pooled_dim: Width P of what it gives.
+        embedding_dim: Width D; None takes P, and there is no projection then.
+        frozen: Keep the backbone as it is.
+        image_size_px: Side S of the pictures.
+        is_pretrained: Whether the backbone's weights were learned from other pictures.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneNetwork,
+        pooled_dim: int,
+        embedding_dim: int | None,
+        frozen: bool,
+        image_size_px: int,
+        is_pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.is_pretrained = is_pretrained
+        self.image_size_px = image_size_px
+        self.embedding_dim = pooled_dim if embedding_dim is None else embedding_dim
+        self.frozen = frozen
+        self.backbone = backbone
+        self.projection = (
+            nn.Identity() if embedding_dim is None else nn.Linear(pooled_dim, embedding_dim)
+        )
+        # -1..1 -> 0..1 -> the weights' scale, in one step. Buffers: a checkpoint keeps the scale.
+        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+        self.register_buffer("scale", (0.5 / std).reshape(1, 3, 1, 1))
+        self.register_buffer("shift", ((0.5 - mean) / std).reshape(1, 3, 1, 1))
+        self.scale: Tensor
+        self.shift: Tensor
+        if frozen:
+            backbone.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; a frozen backbone stays in evaluation mode, batch norm and dropout too."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Encoder.encode`."""
+        embeddings: Tensor = self.projection(self._through(self.backbone, images))
+        return embeddings
+
+    def layers(self, images: Tensor) -> dict[str, Tensor]:
+        """See `Encoder.layers`: the outputs of the backbone's stages, by the library's names.
+
+        Raises:
+            ValueError: The backbone has no maps.
+        """
+        return self._through(self.backbone.maps, images)
+
+    def _through(self, compute: Callable[[Tensor], _Computed], images: Tensor) -> _Computed:
+        self.check_images(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return compute(images * self.scale + self.shift)
+
+
+def backbone(
+    name: str,
+    embedding_dim: int | None = None,
+    weights: str | None = None,
+    pretrained: bool = False,
+    frozen: bool = False,
+    image_size_px: int = 128,
+) -> Encoder:
+    """Gives a network of timm or torchvision as an encoder; its weights are random by default.
+
+    Pictures are brought from -1..1 to the scale that the network's published weights expect.
+    Sources: timm (Wightman 2019, github.com/huggingface/pytorch-image-models), torchvision.
+
+    Args:
+        name: A network of timm (``resnet18``), or ``torchvision/`` and one of torchvision.
+        embedding_dim: Width D of a linear projection; None takes the pooled values as they are.
+        weights: A local file of tensors (``.safetensors``, or what ``torch.save`` wrote), without
+            or with a classifier, which is ignored; or ``efficientnet-lite0``, the ImageNet
+            weights in an installed package, for ``tf_efficientnet_lite0``.
+        pretrained: Let the library download the network's weights.
+        frozen: The backbone does not learn and keeps its batch norm's averages; only the
+            projection learns, where there is one.
+        image_size_px: Side S of the pictures.
+
+    Raises:
+        ValueError: The name is unknown, the network has no weights to download or cannot take
+            pictures of that size, the weights do not fit, a package is missing, or a number is
+            out of its range.
+        FileNotFoundError: There is no such file of weights.
+        ConnectionError: The weights cannot be downloaded.
+
+    Example:
+        >>> encoder = backbone("test_resnet", embedding_dim=16, frozen=True, image_size_px=32)
+        >>> encoder.encode(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 16])
+        >>> [name for name, p in encoder.named_parameters() if p.requires_grad]
+        ['projection.weight', 'projection.bias']
+        >>> list(encoder.layers(torch.zeros(2, 3, 32, 32)))
+        ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    for argument, value in (("embedding_dim", embedding_dim), ("image_size_px", image_size_px)):
+        if value is not None and value < 1:
+            raise ValueError(f"got {argument} {value}, expected at least 1; set model.{argument}")
+    if pretrained and weights is not None:
+        raise ValueError(
+            f"got weights {weights!r} and pretrained=True, expected one of them; drop "
+            "model.pretrained to load the file"
+        )
+    if weights == PACKAGED and name != PACKAGED_NETWORK:
+        raise ValueError(
+            f"got weights {PACKAGED!r} for {name!r}, expected the network that they were trained "
+            f"in; set model.name={PACKAGED_NETWORK}"
+        )
+    network: BackboneNetwork
+    if name.startswith(TORCHVISION):
+        network = TorchvisionNetwork(name.removeprefix(TORCHVISION), image_size_px, pretrained)
+    else:
+        network = TimmNetwork(name, image_size_px, pretrained)
+    if weights is not None:
+        tensors = packaged_weights() if weights == PACKAGED else read_weights(Path(weights))
+        load_weights(network.network, tensors, network.classifiers, weights)
+    pooled_dim = measure_width(network, name, image_size_px)
+    learned = pretrained or weights is not None
+    return BackboneEncoder(network, pooled_dim, embedding_dim, frozen, image_size_px, learned)

@@ -1,0 +1,277 @@
+"""From what an encoder computes to the embedding that is indexed: layer, pooling, PCA, length."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from visual_search.atomic import atomic_path
+from visual_search.models.encoder import Encoder
+from visual_search.models.principal_components import principal_components
+
+Pool = Literal["flatten", "average", "max", "gem"]
+
+MAX_FIT_ITEMS = 16_384  # that PCA is fitted on, spread evenly over the gallery
+GEM_POWER = 3.0  # of Radenović et al. (2018)
+_BLOCK = 16_384  # items projected at once
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """Which of a network's values are indexed, and what happens to them first.
+
+    Attributes:
+        layer: Name of an encoder layer, as in the feature maps; None takes what ``encode`` gives.
+        pool: How a layer's ``[C, H, W]`` become a row: ``flatten`` keeps all of it, ``average``,
+            ``max`` and ``gem`` (generalised mean, power 3; Radenović et al. 2018, arXiv
+            1711.02512) give C values.
+        normalize: Scale embeddings to length 1, so that squared distances rank as cosines do; with
+            PCA before it and after it.
+        pca: Number of principal components of the gallery to keep; None leaves the values alone.
+            Fewer come out where the gallery varies in fewer directions.
+        whiten: With PCA: component i is divided by its standard deviation to this power. 0 keeps
+            the scales, 1 makes all components equal, 0.5 lies between.
+
+    Raises:
+        ValueError: A value is outside its range, or needs one that is not set.
+    """
+
+    layer: str | None = None
+    pool: Pool = "flatten"
+    normalize: bool = False
+    pca: int | None = None
+    whiten: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pool not in get_args(Pool):
+            raise ValueError(
+                f"got pool {self.pool!r}, expected one of {', '.join(get_args(Pool))}; set "
+                "embedding.pool"
+            )
+        if self.layer is None and self.pool != "flatten":
+            raise ValueError(
+                f"got pool {self.pool!r} without a layer; the network's own embedding is a row "
+                "already: name embedding.layer, or set embedding.pool=flatten"
+            )
+        if self.pca is not None and self.pca < 1:
+            raise ValueError(f"got pca {self.pca}, expected at least 1; set embedding.pca, or null")
+        if not 0 <= self.whiten <= 1:
+            raise ValueError(f"got whiten {self.whiten}, expected 0..1; set embedding.whiten")
+        if self.whiten and self.pca is None:
+            raise ValueError(
+                f"got whiten {self.whiten} without pca; whitening scales principal components: set "
+                "embedding.pca too"
+            )
+
+
+class EmbeddingHead(nn.Module):
+    """Makes embeddings of what an encoder computes.
+
+    With PCA it has to be fitted on the gallery before it can be used.
+
+    Args:
+        encoder: The network that it belongs to.
+        settings: What to take and what to do to it.
+
+    Attributes:
+        settings: As given.
+        num_features: Width F of what is taken from the network.
+
+    Raises:
+        ValueError: The encoder has no layer of that name.
+    """
+
+    def __init__(self, encoder: Encoder, settings: EmbeddingSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or EmbeddingSettings()
+        # Not part of a checkpoint: fitted anew for every gallery, and saved beside its index.
+        self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("components", None, persistent=False)
+        self.register_buffer("place", torch.empty(0), persistent=False)  # knows the device
+        self.place: Tensor
+        self.mean: Tensor | None
+        self.components: Tensor | None
+        self.num_features = self._measure(encoder)
+
+    def _measure(self, encoder: Encoder) -> int:
+        if self.settings.layer is None:
+            return encoder.embedding_dim
+        side = encoder.image_size_px
+        device = next(encoder.parameters()).device
+        modes = {module: module.training for module in encoder.modules()}
+        encoder.eval()
+        try:
+            with torch.inference_mode():
+                layers = encoder.layers(torch.zeros(1, 3, side, side, device=device))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if self.settings.layer not in layers:
+            raise ValueError(
+                f"got the layer {self.settings.layer!r}, expected one of {', '.join(layers)}; set "
+                "embedding.layer, or null for the network's own embedding"
+            )
+        return pooled(layers[self.settings.layer], self.settings.pool).shape[1]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width D of the embedding; before PCA is fitted the most that it can be."""
+        if self.components is not None:
+            return int(self.components.shape[0])
+        return min(self.settings.pca or self.num_features, self.num_features)
+
+    @property
+    def is_fitted(self) -> bool:
+        """False where PCA still has to be fitted."""
+        return self.settings.pca is None or self.components is not None
+
+    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Gives what is taken from the network, ``[B, F] float32``, of pictures in -1..1."""
+        if self.settings.layer is None:
+            return encoder.encode(images).float()
+        return pooled(encoder.layers(images)[self.settings.layer].float(), self.settings.pool)
+
+    def fit(self, features: NDArray[np.float32]) -> None:
+        """Fits PCA on the gallery's features ``[N, F]``, or on `MAX_FIT_ITEMS` of them.
+
+        Does nothing where no PCA is asked for. The solver is exact and depends on no seed.
+
+        Raises:
+            ValueError: Another width, or no item.
+        """
+        if self.settings.pca is None:
+            return
+        if features.ndim != 2 or not len(features) or features.shape[1] != self.num_features:
+            raise ValueError(
+                f"got features of shape {features.shape}, expected [N, {self.num_features}] with N "
+                "of at least 1; fit on what `features` gives"
+            )
+        rows = np.unique(
+            np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS)).astype(np.int64)
+        )
+        chosen = features[rows]
+        if self.settings.normalize:
+            chosen = F.normalize(torch.from_numpy(chosen), dim=1).numpy()
+        described = chosen.astype(np.float64)
+        mean = described.mean(axis=0)
+        components = principal_components(described, self.settings.pca)  # [D, F]
+        if self.settings.whiten:
+            spread = ((described - mean) @ components.T).std(axis=0)  # [D]
+            # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
+            scale = np.where(spread > 0, spread, 1.0) ** self.settings.whiten
+            components = components / scale[:, None]
+        self._set(mean.astype(np.float32), components.astype(np.float32))
+
+    def _set(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
+        self.mean = torch.from_numpy(mean).to(self.place.device)
+        self.components = torch.from_numpy(components).to(self.place.device)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Gives embeddings ``[B, D] float32`` of features ``[B, F]``.
+
+        Raises:
+            RuntimeError: PCA is asked for and was not fitted.
+        """
+        if not self.is_fitted:
+            raise RuntimeError(
+                f"embedding.pca={self.settings.pca} was not fitted; expected `fit` with the "
+                "gallery's features, or `load`, before the first embedding"
+            )
+        found = features.float()
+        if self.settings.pca is not None:
+            assert self.mean is not None
+            assert self.components is not None
+            if self.settings.normalize:
+                found = F.normalize(found, dim=1)
+            with torch.autocast(found.device.type, enabled=False):
+                found = (found - self.mean) @ self.components.T
+        return F.normalize(found, dim=1) if self.settings.normalize else found
+
+    def embed(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Gives embeddings ``[n, D]`` of features ``[n, F]``, both NumPy, in blocks."""
+        if self.settings.pca is None and not self.settings.normalize:
+            return features
+        parts = [np.empty((0, self.embedding_dim), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(features), _BLOCK):
+                block = torch.from_numpy(features[start : start + _BLOCK]).to(self.place.device)
+                parts.append(self(block).cpu().numpy())
+        return np.concatenate(parts)
+
+    def fingerprint(self) -> str:
+        """Gives a SHA-256 (hex) of the settings and of the fitted projection."""
+        digest = hashlib.sha256(repr(sorted(asdict(self.settings).items())).encode())
+        for value in (self.mean, self.components):
+            if value is not None:
+                digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the fitted projection (``.npz`` of ``mean [F]`` and ``components [D, F]``).
+
+        Nothing is written where there is no PCA.
+        """
+        if self.mean is None or self.components is None:
+            return
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, mean=self.mean.cpu().numpy(), components=self.components.cpu().numpy())
+
+    def load(self, path: str | Path) -> None:
+        """Takes back what `save` wrote; does nothing where no PCA is asked for.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, or belongs to another width or number of components.
+        """
+        if self.settings.pca is None:
+            return
+        local = Path(path)
+        if not local.is_file():
+            raise FileNotFoundError(
+                f"no projection at {local}; expected the run's embeddings/projection.npz, since "
+                f"embedding.pca={self.settings.pca}; train again with rerun=true"
+            )
+        try:
+            with np.load(local, allow_pickle=False) as kept:
+                mean, components = kept["mean"], kept["components"]
+        except Exception as error:  # a damaged zip raises whatever its bytes lead to
+            raise ValueError(
+                f"{local} cannot be read ({type(error).__name__}: {str(error)[:200]}); expected "
+                "mean and components; train again with rerun=true"
+            ) from error
+        fits = mean.shape == (self.num_features,) and components.shape[1:] == mean.shape
+        if not fits or len(components) > self.settings.pca:
+            raise ValueError(
+                f"{local} holds components of shape {components.shape}, expected at most "
+                f"{self.settings.pca} x {self.num_features}; it belongs to another run: train "
+                "again with rerun=true"
+            )
+        self._set(mean.astype(np.float32), components.astype(np.float32))
+
+
+def pooled(outputs: Tensor, pool: Pool) -> Tensor:
+    """Gives ``[B, F]`` of a layer's ``[B, C, H, W]``; see `EmbeddingSettings.pool`.
+
+    Example:
+        >>> layer = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # [1, 2, 1, 2]
+        >>> pooled(layer, "average").tolist(), pooled(layer, "max").tolist()
+        ([[2.0, 1.0]], [[3.0, 2.0]])
+        >>> pooled(layer, "flatten").tolist()
+        [[1.0, 3.0, 0.0, 2.0]]
+    """
+    if pool == "flatten":
+        return outputs.flatten(1)
+    if pool == "average":
+        return outputs.mean(dim=(2, 3))
+    if pool == "max":
+        return outputs.amax(dim=(2, 3))
+    # Negative values have no generalised mean; the paper's layer follows a ReLU.
+    return outputs.clamp(min=1e-6).pow(GEM_POWER).mean(dim=(2, 3)).pow(1 / GEM_POWER)

@@ -1,0 +1,132 @@
+"""How a sweep ended: its runs side by side, their leaderboard, counts, and what failed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visual_search.jobs import Record, read_records, told_apart
+
+if TYPE_CHECKING:
+    from visual_search.runs import Run
+
+
+def conclude(folder: Path) -> bool:
+    """Prints a sweep's tables, how its jobs ended, and what failed.
+
+    Args:
+        folder: Of the sweep, with a record a job.
+
+    Returns:
+        Whether every job that began has finished.
+    """
+    records = read_records(folder)
+    runs = finished_runs(records)
+    if runs:
+        _print_runs(runs)
+        _print_leaderboard(runs, folder, records)
+    measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
+    if measured:
+        _print_overview(measured)
+    print(f"\n{tally(records)}")
+    names = told_apart(records)
+    failed = [
+        (name, record)
+        for name, record in zip(names, records, strict=True)
+        if record.state != "finished"
+    ]
+    for name, record in failed:
+        print(f"failed: {name}: {record.error or _without_a_word(record)}", file=sys.stderr)
+    return not failed
+
+
+def say_what_is_done(folder: Path, num_jobs: int) -> None:
+    """Prints what a sweep that was stopped has finished, and how it goes on.
+
+    Args:
+        folder: Of the sweep.
+        num_jobs: That it would have had.
+    """
+    records = read_records(folder)
+    runs = finished_runs(records)
+    if runs:
+        _print_runs(runs)
+    finished = sum(record.state == "finished" for record in records)
+    print(
+        f"\nThe sweep was stopped with {finished} of {num_jobs} jobs finished; the same command "
+        "goes on.",
+        file=sys.stderr,
+    )
+
+
+def tally(records: list[Record]) -> str:
+    """Gives how the jobs ended in a line.
+
+    >>> done = [Record(0, state="finished"), Record(1, state="finished", began="finished")]
+    >>> tally([*done, Record(2, state="failed")])
+    '3 jobs: 1 found finished, 1 trained, 1 failed.'
+    """
+    counts: dict[str, int] = {}
+    for record in records:
+        new = "trained" if record.kind == "run" else "measured"
+        ways = {"finished": "found finished", "goes on": "gone on with", "new": new}
+        way = ways[record.began] if record.state == "finished" else "failed"
+        counts[way] = counts.get(way, 0) + 1
+    order = ("found finished", "gone on with", "trained", "measured", "failed")
+    parts = ", ".join(f"{counts[way]} {way}" for way in order if way in counts)
+    return f"{len(records)} job{'s' * (len(records) != 1)}: {parts or 'none began'}."
+
+
+def finished_runs(records: list[Record]) -> list[Run]:
+    """Gives the trained runs that hold numbers, each once, in the order of the jobs."""
+    from visual_search.runs import Run
+
+    folders = [one.run for one in records if one.kind == "run" and one.state == "finished"]
+    runs = [Run(Path(folder)) for folder in dict.fromkeys(folders) if folder]
+    return [run for run in runs if run.summary()]
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from rich.console import Console
+
+    from visual_search.tables import runs_table
+
+    Console(highlight=False).print(runs_table(runs))
+
+
+def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> None:
+    """Prints the runs' leaderboard, writes it beside the records, and names the best to choose."""
+    from visual_search.rankings import print_leaderboard, rank_these
+
+    texts = told_apart(records)
+    names = {record.run: text for record, text in zip(records, texts, strict=True)}
+    leaderboard = rank_these(runs, folder, seed=0, names=names)
+    print()
+    print_leaderboard(leaderboard, short=True)
+    valued = [record for record in records if record.value is not None]
+    comparable = len(leaderboard.groups) == 1 and len({one.value_name for one in valued}) == 1
+    if comparable and len(valued) > 1:
+        best = max(valued, key=lambda record: record.value or 0.0)
+        name = texts[records.index(best)]
+        print(
+            f"\nHighest {best.value_name}: {best.value:.4f} with {name} ({best.run}). Choose by "
+            "this one, of the validation queries: what is chosen on test queries looks too good."
+        )
+
+
+def _print_overview(records: list[Record]) -> None:
+    from visual_search.measurements import Measured
+    from visual_search.overviews import conclude as print_overview
+    from visual_search.runs import Run
+
+    print_overview(
+        [Measured(Run(Path(one.run)), is_new=one.began != "finished") for one in records]
+    )
+
+
+def _without_a_word(record: Record) -> str:
+    return (
+        f"it was {record.state} when process {record.pid} ended; expected it to finish; it may "
+        "have been killed, as for want of memory; the same command goes on"
+    )

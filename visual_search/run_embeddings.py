@@ -1,0 +1,143 @@
+"""The embeddings of a finished run: the saved ones, and of the rest what its network says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from visual_search.runs import EVALUATIONS, Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.training.module import EncoderModule
+    from visual_search.training.sides import Sides
+
+
+def own_embedding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what a run indexes, in full; one from before there was a choice has none written."""
+    import dataclasses
+
+    from visual_search.schemas import EmbeddingConfig
+
+    return dataclasses.asdict(EmbeddingConfig()) | dict(config.get("embedding") or {})
+
+
+def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list[str]:
+    """Gives what an evaluation indexes differently, as short texts for the folder's name."""
+    before = own_embedding(own)
+    return [
+        f"{name}={value}" for name, value in merged["embedding"].items() if value != before[name]
+    ]
+
+
+class RunEmbedding:
+    """Gives a run's embeddings: those that were saved, and of the rest what its network says.
+
+    Args:
+        run: Finished.
+        own: Its config.
+        merged: The same with what the evaluation replaces.
+        settings: Of the evaluation.
+        precision: The run's own, or another one: then nothing of the run's is taken over.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        own: Mapping[str, Any],
+        merged: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        precision: str | None,
+    ) -> None:
+        import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
+
+        from visual_search.assembly import embedding_settings, quieten
+        from visual_search.config import build
+
+        quieten()
+        node = {**own["trainer"], **settings["trainer"], "precision": precision or "auto"}
+        node |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
+        self.run, self.loader, self.precision = run, settings["loader"], precision
+        self.own = own_embedding(own)
+        self.changed = changed_embedding(own, merged)
+        self.embedding = embedding_settings(merged)
+        self.trainer: Trainer = build("trainer", node, folder=run.folder)
+
+    def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
+        """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
+
+        Saved ones are found by the content of the pictures. Seconds are NaN where all were saved.
+        """
+        import numpy as np
+
+        from visual_search.external import saved_embeddings
+
+        catalog, selection = cached.catalog, sides.selection
+        rows = np.union1d(selection.gallery_rows, selection.query_rows)
+        if self.changed:
+            return self._anew(cached, rows, selection.gallery_rows)
+        keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
+        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*/")))]
+        finished = [place for place in places if place.state == "finished"]
+        alike = [
+            place.folder
+            for place in finished
+            if place.summary().get("precision") == self.precision
+            and own_embedding(place.config()) == self.own
+        ]
+        known = saved_embeddings([folder / "embeddings" for folder in alike])
+        table = np.zeros((len(catalog), int(self.run.summary()["embedding_dim"])), np.float32)
+        missing = []
+        for row, key in zip(rows.tolist(), keys, strict=True):
+            if key in known:
+                table[row] = known[key]
+            else:
+                missing.append(row)
+        if not missing:
+            print(f"All {len(rows):,} embeddings were saved before; none is computed.")
+            return table, math.nan
+        print(f"{len(rows) - len(missing):,} of {len(rows):,} embeddings were saved before.")
+        module = self._module()
+        features, seconds = self._features(module, cached, np.array(missing))
+        table[missing] = module.head.embed(features)
+        return table, seconds / len(missing)
+
+    def _anew(
+        self, cached: CachedCatalog, rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Gives the same for another embedding of the network, which no file has."""
+        import numpy as np
+
+        from visual_search.models.embedding import EmbeddingHead
+
+        print(f"The network's values are taken anew: {', '.join(self.changed)}.")
+        module = self._module()
+        module.head = EmbeddingHead(module.model, self.embedding)
+        features, seconds = self._features(module, cached, rows)
+        module.head.fit(features[np.searchsorted(rows, gallery_rows)])
+        embeddings = module.head.embed(features)
+        table = np.zeros((len(cached.catalog), embeddings.shape[1]), np.float32)
+        table[rows] = embeddings
+        return table, seconds / len(rows)
+
+    def _module(self) -> EncoderModule:
+        return self.run.load_module().to(self.trainer.strategy.root_device)
+
+    def _features(
+        self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], float]:
+        from visual_search.assembly import progress_bar
+        from visual_search.training.datamodule import CatalogDataModule
+        from visual_search.training.evaluation import features_of_rows
+
+        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
+        started = time.perf_counter()
+        with progress_bar("Embedding", " pictures") as advance:
+            found = features_of_rows(module, datamodule, self.trainer, rows, advance)
+        return found, time.perf_counter() - started
