@@ -70,10 +70,13 @@ check: setup ## format, lint, types, and what may import what
 
 .PHONY: bench
 bench: setup ## measure speed, one benchmark after the other
-	@for file in benchmarks/*.py; do \
-	  [ -e "$$file" ] || { echo "no benchmarks/*.py"; exit 1; }; \
+	@for file in benchmarks/statistics_coverage.py benchmarks/throughput.py; do \
 	  echo "== $$file"; $(BIN)/python "$$file"; \
 	done
+
+.PHONY: results
+results: setup ## make the README's table of experiments from benchmarks/results
+	$(BIN)/python benchmarks/laboratory.py table
 
 .PHONY: constraints
 constraints: ## renew constraints.txt with the newest releases that pyproject.toml allows

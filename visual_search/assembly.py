@@ -340,6 +340,7 @@ def quieten() -> None:
         ".*LeafSpec.*",  # Lightning calls what torch has deprecated
         ".*does not have many workers.*",  # reading the cache takes 3 ms a batch
         ".*smaller than the logging interval.*",
+        ".*find_unused_parameters=True was specified.*",  # not every objective leaves some unused
         ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
         ".*sync_dist=True.*",  # every process logs the same number, gathered from all
         ".*Checkpoint directory.*exists and is not empty.*",

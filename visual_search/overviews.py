@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.run_embeddings import changed_embedding
+from visual_search.runs import EVALUATIONS, Run
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,19 +23,22 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
 
     Returns:
         ``relevance`` (what counts as relevant, and the protocol where they differ in it),
-        ``embedding``, ``is_run``, ``value``, ``low``, ``high`` (headline: micro, under
-        ``reference_2023`` macro), ``num_queries``.
+        ``embedding`` (and how it was made, where one network has several), ``is_run``, ``value``,
+        ``low``, ``high`` (headline: micro, under ``reference_2023`` macro), ``num_queries``.
     """
     import pandas as pd
 
-    from visual_search.retrieval.standing import headline_statistic
+    from visual_search.retrieval.standing import OWN, headline_statistic
     from visual_search.tables import run_name
 
     summaries = [one.run.summary() for one in measured]
     protocols = {summary["identity"]["protocol_name"] for summary in summaries}
     runs = {run_name(one.run.folder) for one in measured}
+    embedded = [_embedded(one.run) for one in measured]
+    differ = len(set(embedded)) > 1  # several embeddings of one network
     lines: list[dict[str, Any]] = []
-    for one, summary in zip(measured, summaries, strict=True):
+    for one, summary, how in zip(measured, summaries, embedded, strict=True):
+        suffix = f", {how}" if differ and how else ""
         rules = summary["identity"]["rules"]
         label = " + ".join(rules["relevance"])
         if len(protocols) > 1:
@@ -46,7 +52,7 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
         lines.append(
             {
                 **shared,
-                "embedding": run_name(one.run.folder),
+                "embedding": run_name(one.run.folder) + suffix,
                 "is_run": True,
                 "value": _number(summary[f"{statistic}_{mean}"]),
                 "low": _number(ends.get("low")),
@@ -56,7 +62,7 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
         lines += [
             {
                 **shared,
-                "embedding": floor["title"],
+                "embedding": floor["title"] + (suffix if floor["name"] in OWN else ""),
                 "is_run": False,
                 "value": _number(floor[statistic]),
                 "low": _number(floor[f"{statistic}_low"]),
@@ -64,7 +70,14 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
             }
             for floor in summary["floors"]
         ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).drop_duplicates(["relevance", "embedding"], ignore_index=True)
+
+
+def _embedded(run: Run) -> str:
+    """Gives how an evaluation's embedding differs from its run's, as ``pca=64``; empty if not."""
+    if run.folder.resolve().parent.name != EVALUATIONS:
+        return ""
+    return " ".join(changed_embedding(Run(run.folder.parent.parent).config(), run.config()))
 
 
 def conclude(measured: Sequence[Measured]) -> None:

@@ -15,9 +15,10 @@ from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.embedding import EmbeddingHead
 from visual_search.models.encoder import Encoder
-from visual_search.models.objectives.objective import Objective, StepBatch
+from visual_search.models.objectives.objective import NoObjective, Objective, StepBatch
 from visual_search.models.objectives.reconstruction import mse
 from visual_search.training.augmentation import Augmentation, uniform_numbers
 from visual_search.training.datamodule import Batch
@@ -77,7 +78,8 @@ class EncoderModule(LightningModule):
     Args:
         model: The network.
         preprocessing: What the pictures went through; a checkpoint with another one is refused.
-        objective: What it is trained for; None reconstructs with mean squared error.
+        objective: What it is trained for; None reconstructs with mean squared error, or, without a
+            decoder, only embeds.
         head: What of the network is indexed; None takes its own embedding as it is.
         augmentation: Makes the views that the objective asks for; None gives the pictures.
         labels: Of the columns that the objective asks for.
@@ -105,7 +107,7 @@ class EncoderModule(LightningModule):
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
-        self.objective = objective or mse()
+        self.objective = objective or (mse() if isinstance(model, Autoencoder) else NoObjective())
         self.objective.check_encoder(self.model)
         self.head = head or EmbeddingHead(self.model)
         self.augmentation = augmentation

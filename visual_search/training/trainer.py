@@ -68,6 +68,9 @@ def build_trainer(
     `AtomicCheckpointIO`, and Lightning's own ``ModelCheckpoint`` is off.
     """
     resolved = resolve_precision(precision, accelerator)
+    if strategy == "ddp":
+        # An objective may leave parts without gradients, as SimCLR an autoencoder's decoder.
+        strategy = "ddp_find_unused_parameters_true"
     plugins: list[Any] = [AtomicCheckpointIO()]
     return Trainer(
         default_root_dir=folder,

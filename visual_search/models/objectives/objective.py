@@ -67,3 +67,20 @@ class Objective(nn.Module, ABC):
         this item has none.
         """
         return None
+
+
+class NoObjective(Objective):
+    """Of a network that only embeds, as after training."""
+
+    num_views = 0
+
+    def forward(self, encoder: Encoder, batch: StepBatch) -> dict[str, Tensor]:
+        """Refuses to train.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(
+            "this network was opened to embed, not to train; expected an objective; give "
+            "EncoderModule one"
+        )

@@ -1,0 +1,134 @@
+"""Runs become results, and results the README's table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def laboratory() -> ModuleType:
+    path = ROOT / "benchmarks" / "laboratory.py"
+    spec = importlib.util.spec_from_file_location("laboratory", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_run(folder: Path, seed: int, shift: float, **status: Any) -> Path:
+    """Writes what `collect` reads of a finished run of 40 queries."""
+    values = np.clip(np.linspace(0, 1, 40) + shift, 0, 1)
+    categories = ["hat", "shoe"] * 20
+    per_query = pd.DataFrame(
+        {
+            "query_id": [f"q{n:02d}" for n in range(40)],
+            "group": [f"g{n // 2}" for n in range(40)],
+            "category": categories,
+            "average_precision_at_5": values,
+        }
+    )
+    by_category = per_query.groupby("category")["average_precision_at_5"].mean()
+    micro = float(values.mean())
+    summary = {
+        "device": "cpu",
+        "identity": {"data": "shop"},
+        "catalog_fingerprint": "abc",
+        "embedding_dim": 512,
+        "num_parameters": 1000,
+        "epochs": 3,
+        "num_training": 400,
+        "num_queries_scored": 40,
+        "num_gallery": 400,
+        "floors": [{"title": "HOG", "micro_map_at_5": 0.4}],
+        "standing": "above",
+        "micro_map_at_5": micro,
+        "macro_map_at_5": float(by_category.mean()),
+        "micro_precision_at_5": micro,
+        "micro_hit_at_1": micro,
+        "headline": {"column": "average_precision_at_5", "mean": "map_at_5"},
+    }
+    config = {"seed": seed, "pictures": {"size_px": 64}, "protocol": {"relevance": ["category"]}}
+    environment = {
+        "processor": "a chip",
+        "num_cpus": 2,
+        "packages": {"torch": "1"},
+        "command": ["train.py", "data.path=somewhere/else/crops.zip", "outputs=there", "seed=1"],
+    }
+    reference = {"headline": {"mean": "precision_at_5"}, "macro_precision_at_5": 0.5 + shift}
+    files = {
+        "status.json": {"state": "finished", "seconds": 60.0, **status},
+        "environment.json": environment,
+        "metrics/summary.json": summary,
+        "evaluations/reference_2023-category-0/metrics/summary.json": reference,
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    per_query.to_parquet(folder / "metrics" / "per_query.parquet")
+    return folder
+
+
+def test_seeds_of_an_experiment_become_one_line(laboratory: ModuleType, tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "simclr" / "b", 1, 0.1),
+        write_run(tmp_path / "simclr" / "a", 0, 0.0),
+        write_run(tmp_path / "residual" / "c", 0, -0.2),
+    ]
+    entries = laboratory.merge([], laboratory.collect(runs))
+    assert [entry["experiment"] for entry in entries] == ["simclr", "residual"]
+    first = entries[0]
+    assert [seed["seed"] for seed in first["seeds"]] == [0, 1]
+    means = [seed["micro_map_at_5"] for seed in first["seeds"]]
+    mean, low, high = first["micro_interval"]
+    assert mean == pytest.approx(np.mean(means))
+    assert low < mean < high
+    assert first["command"] == "python -m visual_search.train data.path=crops.zip seed=1"
+    line = laboratory.table(entries, "shop").splitlines()[2]
+    assert line.startswith("| `simclr` | 0.547 [")
+    assert line.endswith("(0.500-0.594) | 0.547 | 0.550 | 64 | 512 | 3 | 2 | 1 min |")
+    assert len(laboratory.table(entries, "another").splitlines()) == 2
+
+
+def test_newer_results_take_the_place_of_older_ones(laboratory: ModuleType, tmp_path: Path) -> None:
+    old = laboratory.collect([write_run(tmp_path / "simclr" / "a", 0, 0.0)])
+    new = laboratory.collect([write_run(tmp_path / "simclr" / "b", 0, 0.1)])
+    merged = laboratory.merge(old, new)
+    assert len(merged) == 1
+    assert merged[0]["micro_interval"] == new[0]["micro_interval"]
+
+
+def test_unfinished_runs_and_other_queries_are_refused(
+    laboratory: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="is interrupted, expected a finished run"):
+        laboratory.read_run(write_run(tmp_path / "a", 0, 0.0, state="interrupted"))
+    runs = [write_run(tmp_path / "s" / name, n, 0.0) for n, name in enumerate("bc")]
+    table = pd.read_parquet(runs[1] / "metrics" / "per_query.parquet")
+    table.assign(query_id="x").to_parquet(runs[1] / "metrics" / "per_query.parquet")
+    with pytest.raises(ValueError, match="the seeds have different queries"):
+        laboratory.collect(runs)
+
+
+def test_the_table_stands_between_its_markers(laboratory: ModuleType, tmp_path: Path) -> None:
+    entries = laboratory.collect([write_run(tmp_path / "simclr" / "a", 0, 0.0)])
+    readme = f"before\n{laboratory.BEGIN}\nold\n{laboratory.END}\nafter\n"
+    found = laboratory.with_table(readme, entries, "shop")
+    assert found.startswith(f"before\n{laboratory.BEGIN}\n| experiment |")
+    assert found.endswith(f"\n{laboratory.END}\nafter\n")
+    assert "old" not in found
+    assert laboratory.with_table(found, entries, "shop") == found
+    with pytest.raises(ValueError, match=r"README\.md has no"):
+        laboratory.with_table("nothing", entries, "shop")

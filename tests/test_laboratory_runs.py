@@ -1,0 +1,195 @@
+"""Every experiment end to end, and what is indexed of a network, on a few drawn products."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.composing import composed, settings_of
+from visual_search.assembly import check_builders
+from visual_search.config import ConfigError, config_folder
+from visual_search.measurements import Measured, measure_run
+from visual_search.models.objectives.objective import NoObjective
+from visual_search.overviews import overview
+from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.runs import PROJECTION, Run
+from visual_search.train import train
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+STUDY = ("baseline", "plus_layer")  # their networks take 128 px; test_train.py runs them
+# What makes an experiment small: its own model, but narrow; its own objective, augmentation, ...
+SMALL = [
+    "data=synthetic",
+    "data.items_per_category=24",
+    "data.categories=[Dresses,Shoes,Hats]",
+    "data.image_size_px=32",
+    "pictures.size_px=32",
+    "split.val_fraction=0.2",
+    "split.test_fraction=0.2",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_epochs=1",
+    "training.evaluate_every_n_epochs=1",
+    "loader.batch_size=12",
+    "callbacks=none",
+    "logger={}",
+    "near_duplicates=false",
+]
+NARROW = {
+    "residual": ["model.width=8", "model.embedding_dim=16"],
+    "variational": ["model.width=8", "model.embedding_dim=16"],
+    "residual_encoder": ["model.width=8", "model.embedding_dim=16"],
+    "backbone": ["model.name=test_resnet", "model.weights=null", "model.embedding_dim=16"],
+}
+PARTICULAR = {
+    "masked": ["objective.patch_px=8"],
+    "supcon": ["sampler.categories_per_batch=3", "sampler.items_per_category=4"],
+    "vicreg": ["objective.projection_dim=16"],
+    "multi_head": ["objective.columns=[category,colour]"],
+    "best_unsupervised": ["partners.refresh_every_n_epochs=1", "trainer.max_epochs=2"],
+}
+
+
+def overrides(folder: Path, *more: str) -> list[str]:
+    places = [f"outputs={folder / 'outputs'}", f"pictures.cache_dir={folder / 'cache'}"]
+    return [*SMALL, *places, *more]
+
+
+def of_experiment(folder: Path, name: str, *more: str) -> list[str]:
+    given = overrides(folder, f"experiment={name}", *more)
+    model = settings_of("train", *given)["model"]["_target_"].rpartition(".")[2]
+    return [*given, *NARROW.get(model, []), *PARTICULAR.get(name, [])]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in STUDY])
+def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
+    run = train(composed("train", *of_experiment(tmp_path, name)))
+    assert run.state == "finished"
+    summary = run.summary()
+    assert 0 <= summary["micro_map_at_5"] <= 1
+    assert "untrained" in {floor["name"] for floor in summary["floors"]}
+    history = pd.read_csv(run.folder / "metrics" / "history.csv")
+    assert np.isfinite(history["train/loss"]).all()
+    assert ("val/loss" in history) == bool(summary["loss_name"])
+    module = run.load_module()
+    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert module(picture).shape == (1, summary["embedding_dim"])
+    EmbeddingIndex.load(
+        run.folder / "index",
+        expected_model_hash=summary["weights"],
+        expected_embedding_hash=module.head.fingerprint(),
+    )
+    if isinstance(module.objective, NoObjective):
+        with pytest.raises(RuntimeError, match="opened to embed, not to train"):
+            module.objective(module.model, None)  # type: ignore[arg-type]
+
+
+def test_all_experiments_are_known() -> None:
+    assert len(EXPERIMENTS) == 21
+    assert set(STUDY) < set(EXPERIMENTS)
+    assert set(PARTICULAR) < set(EXPERIMENTS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("indexed")
+    narrow = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
+    pca = ["embedding.pca=8", "embedding.normalize=true", "embedding.whiten=0.5"]
+    return train(composed("train", *overrides(folder, *narrow, *pca, "floors=false")))
+
+
+def evaluate(run: Run, *more: str) -> Measured:
+    cache = run.folder.parents[2] / "cache"
+    given = [f"run={run.folder}", f"pictures.cache_dir={cache}", "trainer.accelerator=cpu"]
+    quick = ["floors=false", "near_duplicates=false"]
+    return measure_run(settings_of("evaluate", *given, *quick, *more))
+
+
+def gallery(run: Run) -> Any:
+    return np.load(run.folder / "embeddings" / "gallery.npy")
+
+
+def test_a_run_indexes_what_its_config_says(finished: Run) -> None:
+    assert finished.summary()["embedding_dim"] == 8
+    found = gallery(finished)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    assert (finished.folder / PROJECTION).is_file()
+    index = finished.folder / "index"
+    with pytest.raises(ValueError, match="embedding_hash"):
+        EmbeddingIndex.load(index, expected_embedding_hash="0" * 64)
+
+
+def test_a_finished_run_is_measured_with_another_embedding(finished: Run) -> None:
+    other = evaluate(finished, "embedding.layer=conv3", "embedding.pool=average", "embedding.pca=4")
+    assert "layer_conv3-pool_average-pca_4" in other.run.folder.name
+    assert gallery(other.run).shape[1] == other.run.summary()["embedding_dim"] == 4
+    again = evaluate(finished, "embedding.layer=conv3", "embedding.pool=average", "embedding.pca=4")
+    assert not again.is_new
+    assert again.run.folder == other.run.folder
+    # The run's own measurement is found as before, and takes no embedding from the other.
+    own = evaluate(finished)
+    assert own.run.folder == finished.folder
+    left_out = evaluate(finished, "protocol=leave_one_out")
+    assert left_out.run.summary()["embedding_dim"] == 8
+    names = overview([own, other])["embedding"].tolist()
+    assert names == [f"{finished.folder.parent.name}{end}" for end in
+                     ("", ", layer=conv3 pool=average pca=4")]  # fmt: skip
+    shutil.rmtree(finished.folder / "evaluations")
+
+
+def test_another_embedding_is_that_of_the_network(finished: Run) -> None:
+    plain = evaluate(finished, "embedding.pca=null", "embedding.whiten=0.0",
+                     "embedding.normalize=false")  # fmt: skip
+    found = gallery(plain.run)
+    assert found.shape[1] == 64
+    module = finished.load_module()
+    assert module.head.num_features == 64
+    np.testing.assert_allclose(module.head.embed(found), gallery(finished), rtol=1e-3, atol=1e-4)
+    shutil.rmtree(finished.folder / "evaluations")
+
+
+def test_a_lost_projection_is_named(finished: Run, tmp_path: Path) -> None:
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(finished.folder, copy.folder)
+    (copy.folder / PROJECTION).unlink()
+    with pytest.raises(FileNotFoundError, match=r"embedding\.pca=8; train again with rerun=true"):
+        copy.load_module()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["embedding.whiten=0.5"], r"whiten 0\.5 without pca"),
+        (["training.optimizer=lion"], "optimizer 'lion'"),
+        (["sampler=per_category", "sampler.items_per_category=5"], "batch_size 12"),
+        (["sampler.powr=1"], None),
+    ],
+)
+def test_wrong_settings_stop_before_any_work(
+    tmp_path: Path, given: list[str], message: str | None
+) -> None:
+    if message is None:
+        with pytest.raises(Exception, match="powr"):
+            check_builders(settings_of("train", *overrides(tmp_path, *given)))
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_builders(settings_of("train", *overrides(tmp_path, *given)))
+
+
+def test_an_objective_that_cannot_train_the_network_is_refused(tmp_path: Path) -> None:
+    given = overrides(tmp_path, "model=plain_encoder", "model.width=4", "objective=mse")
+    with pytest.raises(ConfigError, match=r"has no decoder; .*model=plus_layer"):
+        train(composed("train", *given))
+    given = overrides(tmp_path, "model=plain_encoder", "model.width=4", "objective=cross_entropy",
+                      "objective.column=color")  # fmt: skip
+    with pytest.raises(ConfigError, match="'color', expected one of"):
+        train(composed("train", *given))
