@@ -81,7 +81,7 @@ def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, 
             f"runs={list(paths)} names {len(paths)} run(s); expected two or more: "
             "runs=[outputs/baseline/0123456789,outputs/plus_layer/0123456789]"
         )
-    runs = [_measured(path) for path in paths]
+    runs = [measured_in(path) for path in paths]
     if names is None:
         names = [run_name(run.folder) for run in runs]
         names = [
@@ -96,8 +96,12 @@ def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, 
     return dict(zip(names, runs, strict=True))
 
 
-def _measured(path: str) -> Run:
-    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside."""
+def measured_in(path: str) -> Run:
+    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside.
+
+    Raises:
+        ConfigError: Nothing was, or not to the end.
+    """
     from visual_search.runs import Run
 
     run = Run(Path(path))

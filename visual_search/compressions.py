@@ -98,21 +98,14 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
 
 
 def _measured_run(path: str | None) -> Run:
-    from visual_search.runs import Run
+    from visual_search.comparisons import measured_in
 
     if not path:
         raise ConfigError(
             "no run is named; expected run=PATH, the folder of a finished run or of one of its "
             "evaluations, such as outputs/plus_layer/0123456789"
         )
-    run = Run(Path(path))
-    if run.state != "finished" or not run.summary():
-        state = "no run's folder (no status.json)" if run.state == "new" else run.state
-        raise ConfigError(
-            f"{path} is {state}; expected the folder of a finished run or evaluation with numbers: "
-            "start its command again, it goes on where it was"
-        )
-    return run
+    return measured_in(path)
 
 
 class _Saved:

@@ -119,7 +119,8 @@ class ResidualEncoder(Encoder):
 class ResidualAutoencoder(Autoencoder):
     """A residual encoder, and a decoder of upsampling and convolutions.
 
-    See `residual` for the arguments.
+    See `residual` for the arguments; ``encoded_dim`` is the width of what ``encoder`` gives, where
+    that is not the embedding yet.
     """
 
     def __init__(
@@ -129,11 +130,14 @@ class ResidualAutoencoder(Autoencoder):
         width: int,
         num_blocks: Sequence[int],
         stem_stride: int,
+        encoded_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.image_size_px = image_size_px
         self.embedding_dim = embedding_dim
-        self.encoder = ResidualEncoder(embedding_dim, image_size_px, width, num_blocks, stem_stride)
+        self.encoder = ResidualEncoder(
+            encoded_dim or embedding_dim, image_size_px, width, num_blocks, stem_stride
+        )
         self.decoder = upsampling_decoder(embedding_dim, image_size_px, width)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from visual_search.models.autoencoder import Autoencoder
-from visual_search.models.residual import ResidualEncoder, check_embeddings, upsampling_decoder
+from visual_search.models.residual import ResidualAutoencoder
 
 MAX_LOG_VARIANCE = 10.0
 """Log variances are kept within plus and minus this: standard deviations of 0.007 to 148, where
@@ -18,7 +17,7 @@ the prior has 1. Their exponential enters the loss, and one wild step early in t
 otherwise make it infinite; a posterior that was learned lies far inside."""
 
 
-class VariationalAutoencoder(Autoencoder):
+class VariationalAutoencoder(ResidualAutoencoder):
     """A residual encoder with two heads, mean and log variance, and an upsampling decoder.
 
     The embedding is the mean: the same picture always gets the same one. What is drawn around it
@@ -35,20 +34,16 @@ class VariationalAutoencoder(Autoencoder):
         num_blocks: Sequence[int],
         stem_stride: int,
     ) -> None:
-        super().__init__()
         if embedding_dim < 1:
             raise ValueError(
                 f"got embedding_dim {embedding_dim}, expected at least 1; set model.embedding_dim"
             )
-        self.image_size_px = image_size_px
-        self.embedding_dim = embedding_dim
-        pooled_dim = 8 * width
-        self.encoder = ResidualEncoder(
-            pooled_dim, image_size_px, width, num_blocks, stem_stride
-        )  # without a projection: the two heads follow
+        pooled_dim = 8 * width  # without a projection: the two heads follow
+        super().__init__(
+            embedding_dim, image_size_px, width, num_blocks, stem_stride, encoded_dim=pooled_dim
+        )
         self.mean = nn.Linear(pooled_dim, embedding_dim)
         self.log_variance = nn.Linear(pooled_dim, embedding_dim)
-        self.decoder = upsampling_decoder(embedding_dim, image_size_px, width)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Gives mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]`` in -1..1.
@@ -64,20 +59,6 @@ class VariationalAutoencoder(Autoencoder):
         """See `Encoder.encode`: the posterior's mean."""
         embeddings: Tensor = self.mean(self.encoder.encode(images))
         return embeddings
-
-    def decode(self, embeddings: Tensor) -> Tensor:
-        """See `Autoencoder.decode`; takes means as well as draws.
-
-        Raises:
-            ValueError: The shape is not ``[B, D]``.
-        """
-        check_embeddings(embeddings, self.embedding_dim)
-        images: Tensor = self.decoder(embeddings)
-        return images
-
-    def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """See `visual_search.models.residual.ResidualEncoder.layers`."""
-        return self.encoder.layers(images)
 
 
 def variational(
