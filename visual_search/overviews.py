@@ -94,7 +94,9 @@ def conclude(measured: Sequence[Measured]) -> None:
     console.print(overview_table(table, title))
     folder = measured[-1].run.folder.parent
     save_table(table, folder / TABLE_FILE)
-    save_figure(attribute_bars(table, title), folder / FIGURE_FILE)
+    several = table.loc[table["is_run"], "embedding"].nunique() > 1
+    heading = {"title": "By what is indexed of the network"} if several else {}
+    save_figure(attribute_bars(table, title, **heading), folder / FIGURE_FILE)
     for name in (TABLE_FILE, FIGURE_FILE):
         console.print(f"  {Path(folder) / name}", markup=False, soft_wrap=True)
 
