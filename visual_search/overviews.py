@@ -94,7 +94,7 @@ def conclude(measured: Sequence[Measured]) -> None:
     console.print(overview_table(table, title))
     folder = measured[-1].run.folder.parent
     save_table(table, folder / TABLE_FILE)
-    several = table.loc[table["is_run"], "embedding"].nunique() > 1
+    several = len(set(table.loc[table["is_run"], "embedding"])) > 1
     heading = {"title": "By what is indexed of the network"} if several else {}
     save_figure(attribute_bars(table, title, **heading), folder / FIGURE_FILE)
     for name in (TABLE_FILE, FIGURE_FILE):
