@@ -91,6 +91,22 @@ def test_they_are_chosen_anew_after_so_many_epochs(
     assert module.training  # left in the mode that it was in
 
 
+def test_an_objective_without_a_second_view_is_refused(
+    tmp_path: Path,
+    new_module: Callable[[], EncoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+) -> None:
+    trainer = build_trainer(
+        folder=tmp_path,
+        max_epochs=1,
+        callbacks=[NeighbourPartners("pixels_8", tmp_path)],
+        accelerator="cpu",
+        enable_progress_bar=False,
+    )
+    with pytest.raises(ValueError, match=r"sees 0 view\(s\) of a picture; .*objective=simclr"):
+        trainer.fit(new_module(), new_datamodule())
+
+
 @pytest.mark.parametrize("refresh", [None, 2])
 def test_a_resumed_run_has_the_same_partners(
     tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule], refresh: int | None

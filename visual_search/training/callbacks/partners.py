@@ -78,9 +78,21 @@ class NeighbourPartners(Callback):
         self.seed = seed
         self.chosen_at_epoch = -1
         self._partners: Partners | None = None
+        self._source: NDArray[np.float32] | None = None  # described once, for every choice
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Chooses by the source alone, unless a checkpoint brought the choice."""
+        """Chooses by the source alone, unless a checkpoint brought the choice.
+
+        Raises:
+            ValueError: The objective has no second view that could show a partner.
+        """
+        module: EncoderModule = pl_module  # type: ignore[assignment]
+        if module.objective.num_views < 2:
+            raise ValueError(
+                f"partners.source={self.source} is set, but the objective sees "
+                f"{module.objective.num_views} view(s) of a picture; expected one that sees two, "
+                "such as objective=simclr; set partners.source=null, or change the objective"
+            )
         if self._partners is None:
             self._choose(trainer, self._source_embeddings(trainer.datamodule))  # type: ignore[attr-defined]
             self.chosen_at_epoch = trainer.current_epoch
@@ -102,6 +114,8 @@ class NeighbourPartners(Callback):
         self._hand_over(datamodule)
 
     def _source_embeddings(self, datamodule: CatalogDataModule) -> NDArray[np.float32]:
+        if self._source is not None:
+            return self._source
         rows = datamodule.rows("train")
         ids = datamodule.catalog.table["item_id"].iloc[rows].tolist()
         items = ControlItems(ids, PicturesOfRows(datamodule.pictures, rows))
@@ -109,7 +123,8 @@ class NeighbourPartners(Callback):
         asking = ControlItems(ids[:1], PicturesOfRows(datamodule.pictures, rows[:1]))
         self.scratch_dir.mkdir(parents=True, exist_ok=True)
         made = embed_controls([self.source], items, asking, seed=0, scratch_dir=self.scratch_dir)
-        return dict(made)[self.source].gallery
+        self._source = dict(made)[self.source].gallery
+        return self._source
 
     def _choose(self, trainer: Trainer, embeddings: NDArray[np.float32]) -> None:
         rows = trainer.datamodule.rows("train")  # type: ignore[attr-defined]
