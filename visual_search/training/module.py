@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,9 +198,14 @@ class EncoderModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps features and error of every item."""
         images, rows = to_network(batch["images"]), batch["rows"]
-        features = self.head.features(self.model, images)
         labels = self.labels.of_rows(rows, self.objective.columns)
-        errors = self.objective.errors(self.model, StepBatch(images, (), rows, labels=labels))
+        seen = StepBatch(images, (), rows, labels=labels)
+        if self.head.settings.layer is None:  # features and errors are of one pass
+            seen = replace(seen, embeddings=self.model.encode(images))
+            features = seen.embedded(self.model).float()
+        else:
+            features = self.head.features(self.model, images)
+        errors = self.objective.errors(self.model, seen)
         if errors is None:
             errors = torch.full((len(rows),), math.nan)
         self._outputs.append((as_numpy(rows), as_numpy(features), as_numpy(errors)))

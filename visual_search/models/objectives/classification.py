@@ -93,11 +93,11 @@ class Classification(Objective):
         """See `Objective.forward`."""
         view, labels = batch.views[0], batch.labels[self.columns[0]]
         if not self.mixup:
-            losses = item_losses(self._logits(encoder, view), labels, self.label_smoothing)
+            losses = item_losses(self._logits(encoder.encode(view)), labels, self.label_smoothing)
             return {"loss": mean_over(losses, labels != UNKNOWN)}
         share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
         order = torch.randperm(len(view), device=view.device)
-        logits = self._logits(encoder, share * view + (1 - share) * view[order])
+        logits = self._logits(encoder.encode(share * view + (1 - share) * view[order]))
         losses = share * item_losses(logits, labels, self.label_smoothing)
         losses = losses + (1 - share) * item_losses(logits, labels[order], self.label_smoothing)
         return {"loss": mean_over(losses, (labels != UNKNOWN) & (labels[order] != UNKNOWN))}
@@ -105,11 +105,10 @@ class Classification(Objective):
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
         """Gives the cross-entropy ``[B] float32`` of each clean picture, without smoothing."""
         labels = batch.labels[self.columns[0]]
-        losses = item_losses(self._logits(encoder, batch.images), labels)
+        losses = item_losses(self._logits(batch.embedded(encoder)), labels)
         return losses.masked_fill(labels == UNKNOWN, torch.nan)
 
-    def _logits(self, encoder: Encoder, images: Tensor) -> Tensor:
-        embeddings = encoder.encode(images)
+    def _logits(self, embeddings: Tensor) -> Tensor:
         with without_autocast(embeddings):
             return cast(Tensor, self.classifier(embeddings.float()))
 
@@ -153,7 +152,7 @@ class MultiHead(Objective):
     def forward(self, encoder: Encoder, batch: StepBatch) -> dict[str, Tensor]:
         """See `Objective.forward`."""
         losses = {}
-        for column, logits in self._logits(encoder, batch.views[0]):
+        for column, logits in self._logits(encoder.encode(batch.views[0])):
             labels = batch.labels[column]
             found = item_losses(logits, labels, self.label_smoothing)
             losses[column] = mean_over(found, labels != UNKNOWN)
@@ -168,7 +167,7 @@ class MultiHead(Objective):
         """
         total, known = torch.zeros(2, len(batch.images), device=batch.images.device)
         for weight, (column, logits) in zip(
-            self.weights, self._logits(encoder, batch.images), strict=True
+            self.weights, self._logits(batch.embedded(encoder)), strict=True
         ):
             labels = batch.labels[column]
             total = total + weight * item_losses(logits, labels)
@@ -176,8 +175,7 @@ class MultiHead(Objective):
         mean: Tensor = total / known  # 0 / 0 is NaN
         return mean
 
-    def _logits(self, encoder: Encoder, images: Tensor) -> list[tuple[str, Tensor]]:
-        embeddings = encoder.encode(images)
+    def _logits(self, embeddings: Tensor) -> list[tuple[str, Tensor]]:
         with without_autocast(embeddings):
             given = embeddings.float()
             return [

@@ -17,7 +17,7 @@ from visual_search.models.objectives.precision import without_autocast
 from visual_search.models.objectives.projector import projector
 from visual_search.models.objectives.reconstruction import (
     mean_squared_error,
-    squared_errors,
+    reconstruction_errors,
     with_decoder,
 )
 from visual_search.models.objectives.settings import check_above_zero, check_not_negative
@@ -140,7 +140,7 @@ class ReconstructionContrastive(SimClr):
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
         """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
-        return squared_errors(with_decoder(encoder)(batch.images), batch.images)
+        return reconstruction_errors(encoder, batch)
 
 
 class VicReg(Objective):

@@ -27,6 +27,7 @@ class StepBatch:
             the items themselves.
         labels: Column -> ``[B] int64``, numbers of the values; -1 where an item has none, or one
             that the training split does not know.
+        embeddings: Of ``images``, ``[B, D]``, where somebody has computed them already.
     """
 
     images: Tensor
@@ -34,6 +35,11 @@ class StepBatch:
     rows: Tensor
     partner_rows: Tensor | None = None
     labels: Mapping[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+
+    def embedded(self, encoder: Encoder) -> Tensor:
+        """Gives the embeddings ``[B, D]`` of the pictures as they are, computed once at most."""
+        return encoder.encode(self.images) if self.embeddings is None else self.embeddings
 
 
 class Objective(nn.Module, ABC):

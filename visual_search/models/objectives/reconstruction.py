@@ -51,6 +51,15 @@ def squared_errors(reconstructions: Tensor, images: Tensor) -> Tensor:
     return (reconstructions.float() - images.float()).square().mean(dim=(1, 2, 3))
 
 
+def reconstruction_errors(encoder: Encoder, batch: StepBatch) -> Tensor:
+    """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1.
+
+    Raises:
+        ValueError: The network has no decoder.
+    """
+    return squared_errors(with_decoder(encoder).decode(batch.embedded(encoder)), batch.images)
+
+
 def mean_squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
     """Gives the mean over all values of the batch, a float32 scalar."""
     return F.mse_loss(reconstructions.float(), images.float())
@@ -76,7 +85,7 @@ class Reconstruction(Objective):
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
         """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
-        return squared_errors(with_decoder(encoder)(batch.images), batch.images)
+        return reconstruction_errors(encoder, batch)
 
 
 class Denoising(Reconstruction):

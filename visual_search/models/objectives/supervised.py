@@ -62,7 +62,7 @@ class ArcFace(LabelledLoss):
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
         """Gives the cross-entropy ``[B] float32`` of each clean picture, without the margin."""
         labels = batch.labels[self.columns[0]]
-        embeddings = encoder.encode(batch.images)
+        embeddings = batch.embedded(encoder)
         with without_autocast(embeddings):
             losses = item_losses(self.loss.get_logits(embeddings.float()), labels)
         return losses.masked_fill(labels == UNKNOWN, torch.nan)
