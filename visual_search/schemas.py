@@ -71,6 +71,9 @@ class EmbeddingConfig:
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
+    beside: str | None = None
+    beside_pca: int = 254
+    beside_weight: float = 1.0
 
 
 @dataclass
@@ -144,6 +147,9 @@ class EmbeddingOverride:
     normalize: Any = "own"
     pca: Any = "own"
     whiten: Any = "own"
+    beside: Any = "own"
+    beside_pca: Any = "own"
+    beside_weight: Any = "own"
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +193,64 @@ def test_a_projection_that_does_not_fit_is_refused(
     np.savez(tmp_path / "other.npz", mean=np.zeros(64), components=np.zeros((9, 64)))
     with pytest.raises(ValueError, match=r"shape \(9, 64\), expected at most 8 x 64"):
         head.load(tmp_path / "other.npz")
+
+
+def beside(**changes: Any) -> EmbeddingSettings:
+    return EmbeddingSettings(
+        **{"normalize": True, "pca": 8, "beside": "hog_shape", "beside_pca": 6} | changes
+    )
+
+
+def test_a_descriptor_stands_beside_the_networks_values(network: LayerTableAutoencoder) -> None:
+    images = torch.rand(30, 3, 16, 16) * 2 - 1
+    head = EmbeddingHead(network, beside(beside_weight=0.5))
+    with torch.inference_mode():
+        features = head.features(network, images).numpy()
+        alone = network.encode(images).numpy()
+    np.testing.assert_array_equal(features[:, :64], alone)
+    assert features.shape == (30, head.num_features) == (30, 64 + 2354)
+    assert not head.is_fitted
+    head.fit(features)
+    found = head.embed(features)
+    assert found.shape == (30, 8 + 6 + 2) == (30, head.embedding_dim)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+    own = EmbeddingHead(network, EmbeddingSettings(normalize=True, pca=8))
+    own.fit(alone)
+    learned = own.embed(alone)  # length 1; gradients and shape have 0.5 each: 1 + 1/4 + 1/4
+    np.testing.assert_allclose(found[:, :8], learned / np.sqrt(1.5), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(found[:, 8:14], axis=1), 0.5 / np.sqrt(1.5), rtol=1e-4
+    )
+
+
+def test_a_descriptor_is_saved_with_the_projection(
+    network: LayerTableAutoencoder, tmp_path: Path
+) -> None:
+    values = RNG.normal(size=(30, 64 + 2354)).astype(np.float32)
+    head, other = EmbeddingHead(network, beside(pca=None)), EmbeddingHead(network, beside(pca=None))
+    head.fit(values)
+    head.save(tmp_path / "projection.npz")
+    other.load(tmp_path / "projection.npz")
+    np.testing.assert_array_equal(other.embed(values), head.embed(values))
+    assert other.fingerprint() == head.fingerprint()
+    with pytest.raises(
+        ValueError, match=r"cannot be read .* expected mean, components, beside_mean"
+    ):
+        EmbeddingHead(network, beside()).load(tmp_path / "projection.npz")
+    with pytest.raises(ValueError, match="expected at most 3 x 2352"):
+        EmbeddingHead(network, beside(pca=None, beside_pca=3)).load(tmp_path / "projection.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalize": False}, "set embedding.normalize=true"),
+        ({"beside": "sift"}, "expected one of hog, hog_shape"),
+        ({"beside_pca": 0}, "expected at least 1 and 0..1000, not 0"),
+        ({"beside_weight": 0}, "expected at least 1 and 0..1000, not 0"),
+    ],
+)
+def test_descriptors_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        beside(**changes)

@@ -11,10 +11,13 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.models.beside import DescriptorProjection, describe_beside
+from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
 from visual_search.models.objectives.contrastive import simclr
 from visual_search.training.callbacks.partners import NeighbourPartners
 from visual_search.training.datamodule import Batch, CatalogDataModule
-from visual_search.training.module import EncoderModule, Preprocessing
+from visual_search.training.module import EncoderModule, Preprocessing, to_network
+from visual_search.training.partners import mutual_neighbours
 from visual_search.training.trainer import build_trainer
 
 from .conftest import SIDE, small_autoencoder
@@ -34,21 +37,27 @@ class Seen(Callback):
         self.batches.append((batch["rows"].tolist(), batch["partner_rows"].tolist()))
 
 
-def new_simclr() -> EncoderModule:
+def new_simclr(embedding: EmbeddingSettings | None = None) -> EncoderModule:
     torch.manual_seed(0)
     model = small_autoencoder()
     return EncoderModule(
         model,
         Preprocessing(SIDE, "stretch"),
         objective=simclr(model.embedding_dim, projection_dim=8),
+        head=EmbeddingHead(model, embedding),
     )
 
 
 def fit(
-    folder: Path, datamodule: CatalogDataModule, *extra: Callback, **settings: Any
+    folder: Path,
+    datamodule: CatalogDataModule,
+    *extra: Callback,
+    source: str = "pixels_8",
+    embedding: EmbeddingSettings | None = None,
+    **settings: Any,
 ) -> tuple[NeighbourPartners, Seen, EncoderModule]:
-    partners = NeighbourPartners("pixels_8", folder, num_neighbours=3, **settings)
-    seen, module = Seen(), new_simclr()
+    partners = NeighbourPartners(source, folder, num_neighbours=3, **settings)
+    seen, module = Seen(), new_simclr(embedding)
     trainer = build_trainer(
         folder=folder,
         max_epochs=4,
@@ -89,6 +98,38 @@ def test_they_are_chosen_anew_after_so_many_epochs(
     partners, _, module = fit(tmp_path, new_datamodule(), refresh_every_n_epochs=2)
     assert partners.chosen_at_epoch == 2
     assert module.training  # left in the mode that it was in
+
+
+def test_the_runs_own_descriptor_can_choose(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    embedding = EmbeddingSettings(normalize=True, pca=8, beside="hog_shape", beside_pca=8)
+    datamodule = new_datamodule()
+    partners, seen, module = fit(
+        tmp_path, datamodule, source="beside", embedding=embedding, refresh_every_n_epochs=2
+    )
+    assert partners.chosen_at_epoch == 2
+    assert not module.head.is_fitted  # choosing leaves no trace on what is indexed
+    # By then the run's whole embedding chose, the network's values and the descriptor's.
+    rows = datamodule.rows("train")
+    head = module.head
+    with torch.inference_mode():
+        images = to_network(torch.from_numpy(datamodule.pictures[rows]))
+        described = describe_beside("hog_shape", images).numpy()
+    alone = DescriptorProjection("hog_shape", 8)
+    alone.fit(described)
+    first = mutual_neighbours(alone(torch.from_numpy(described)).numpy(), 3, rows=rows)
+    for batch, others in seen.batches[: len(seen.batches) // 4]:  # of the first of 4 epochs
+        for row, other in zip(batch, others, strict=True):
+            assert other == row or other in first.of(row)
+    assert head.num_features == head.num_learned + described.shape[1]
+
+
+def test_a_run_without_a_descriptor_has_none_that_could_choose(
+    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
+) -> None:
+    with pytest.raises(ValueError, match=r"embedding.beside is null; .*embedding.beside=hog_shape"):
+        fit(tmp_path, new_datamodule(), source="beside")
 
 
 def test_an_objective_without_a_second_view_is_refused(

@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visual_search.atomic import atomic_path
+from visual_search.models.beside import (
+    Beside,
+    DescriptorProjection,
+    check_beside,
+    describe_beside,
+)
 from visual_search.models.encoder import Encoder
-from visual_search.models.principal_components import principal_components
+from visual_search.models.projection import Projection
 
 Pool = Literal["flatten", "average", "max", "gem"]
 
@@ -39,6 +45,12 @@ class EmbeddingSettings:
             Fewer come out where the gallery varies in fewer directions.
         whiten: With PCA: component i is divided by its standard deviation to this power. 0 keeps
             the scales, 1 makes all components equal, 0.5 lies between.
+        beside: A descriptor that learns nothing and stands beside the network's values; see
+            `visual_search.models.beside.describe_beside`. Needs ``normalize``: both sides have
+            length 1, so that the weight says what each counts.
+        beside_pca: Principal components of the gallery's descriptions to keep.
+        beside_weight: What the descriptor's distance counts, to the power of a half, when the
+            network's counts 1.
 
     Raises:
         ValueError: A value is outside its range, or needs one that is not set.
@@ -49,6 +61,9 @@ class EmbeddingSettings:
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
+    beside: Beside | None = None
+    beside_pca: int = 254
+    beside_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.pool not in get_args(Pool):
@@ -70,6 +85,20 @@ class EmbeddingSettings:
                 f"got whiten {self.whiten} without pca; whitening scales principal components: set "
                 "embedding.pca too"
             )
+        if self.beside is None:
+            return
+        check_beside(self.beside)
+        if not self.normalize:
+            raise ValueError(
+                f"got beside {self.beside!r} without normalize; the network's values need a length "
+                "to be weighed against: set embedding.normalize=true"
+            )
+        if self.beside_pca < 1 or not 0 < self.beside_weight < 1e3:
+            raise ValueError(
+                f"got beside_pca {self.beside_pca} and beside_weight {self.beside_weight}, "
+                "expected at least 1 and 0..1000, not 0; set embedding.beside_pca and "
+                "embedding.beside_weight"
+            )
 
 
 class EmbeddingHead(nn.Module):
@@ -83,7 +112,9 @@ class EmbeddingHead(nn.Module):
 
     Attributes:
         settings: As given.
-        num_features: Width F of what is taken from the network.
+        num_features: Width F of what is taken of a picture: the network's values, then those of
+            the descriptor beside it.
+        num_learned: Width of the network's values alone.
 
     Raises:
         ValueError: The encoder has no layer of that name.
@@ -91,15 +122,17 @@ class EmbeddingHead(nn.Module):
 
     def __init__(self, encoder: Encoder, settings: EmbeddingSettings | None = None) -> None:
         super().__init__()
-        self.settings = settings or EmbeddingSettings()
-        # Not part of a checkpoint: fitted anew for every gallery, and saved beside its index.
-        self.register_buffer("mean", None, persistent=False)
-        self.register_buffer("components", None, persistent=False)
-        self.register_buffer("place", torch.empty(0), persistent=False)  # knows the device
-        self.place: Tensor
-        self.mean: Tensor | None
-        self.components: Tensor | None
-        self.num_features = self._measure(encoder)
+        self.settings = asked = settings or EmbeddingSettings()
+        self.num_learned = self._measure(encoder)
+        self.learned = Projection(
+            self.num_learned, asked.pca, normalize=asked.normalize, whiten=asked.whiten
+        )
+        self.described: DescriptorProjection | None = None
+        if asked.beside is not None:
+            self.described = DescriptorProjection(asked.beside, asked.beside_pca)
+        self.num_features = self.num_learned + (
+            self.described.num_features if self.described else 0
+        )
 
     def _measure(self, encoder: Encoder) -> int:
         if self.settings.layer is None:
@@ -124,20 +157,27 @@ class EmbeddingHead(nn.Module):
     @property
     def embedding_dim(self) -> int:
         """Width D of the embedding; before PCA is fitted the most that it can be."""
-        if self.components is not None:
-            return int(self.components.shape[0])
-        return min(self.settings.pca or self.num_features, self.num_features)
+        return self.learned.dim + (self.described.dim if self.described else 0)
 
     @property
     def is_fitted(self) -> bool:
         """False where PCA still has to be fitted."""
-        return self.settings.pca is None or self.components is not None
+        return all(part.is_fitted for part in self._projections().values())
+
+    def _projections(self) -> dict[str, Projection]:
+        """Gives the parts that are fitted, by the prefix of their arrays' names."""
+        found = {"": self.learned}
+        return found if self.described is None else found | {"beside_": self.described.gradients}
 
     def features(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Gives what is taken from the network, ``[B, F] float32``, of pictures in -1..1."""
+        """Gives what is taken, ``[B, F] float32``, of pictures in -1..1."""
         if self.settings.layer is None:
-            return encoder.encode(images).float()
-        return pooled(encoder.layers(images)[self.settings.layer].float(), self.settings.pool)
+            found = encoder.encode(images).float()
+        else:
+            found = pooled(encoder.layers(images)[self.settings.layer].float(), self.settings.pool)
+        if self.settings.beside is None:
+            return found
+        return torch.cat([found, describe_beside(self.settings.beside, images)], dim=1)
 
     def fit(self, features: NDArray[np.float32]) -> None:
         """Fits PCA on the gallery's features ``[N, F]``, or on `MAX_FIT_ITEMS` of them.
@@ -147,7 +187,7 @@ class EmbeddingHead(nn.Module):
         Raises:
             ValueError: Another width, or no item.
         """
-        if self.settings.pca is None:
+        if all(part.num_components is None for part in self._projections().values()):
             return
         if features.ndim != 2 or not len(features) or features.shape[1] != self.num_features:
             raise ValueError(
@@ -158,21 +198,9 @@ class EmbeddingHead(nn.Module):
             np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS)).astype(np.int64)
         )
         chosen = features[rows]
-        if self.settings.normalize:
-            chosen = F.normalize(torch.from_numpy(chosen), dim=1).numpy()
-        described = chosen.astype(np.float64)
-        mean = described.mean(axis=0)
-        components = principal_components(described, self.settings.pca)  # [D, F]
-        if self.settings.whiten:
-            spread = ((described - mean) @ components.T).std(axis=0)  # [D]
-            # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
-            scale = np.where(spread > 0, spread, 1.0) ** self.settings.whiten
-            components = components / scale[:, None]
-        self._set(mean.astype(np.float32), components.astype(np.float32))
-
-    def _set(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
-        self.mean = torch.from_numpy(mean).to(self.place.device)
-        self.components = torch.from_numpy(components).to(self.place.device)
+        self.learned.fit(chosen[:, : self.num_learned])
+        if self.described is not None:
+            self.described.fit(chosen[:, self.num_learned :])
 
     def forward(self, features: Tensor) -> Tensor:
         """Gives embeddings ``[B, D] float32`` of features ``[B, F]``.
@@ -186,14 +214,12 @@ class EmbeddingHead(nn.Module):
                 "gallery's features, or `load`, before the first embedding"
             )
         found = features.float()
-        if self.settings.pca is not None:
-            assert self.mean is not None
-            assert self.components is not None
-            if self.settings.normalize:
-                found = F.normalize(found, dim=1)
-            with torch.autocast(found.device.type, enabled=False):
-                found = (found - self.mean) @ self.components.T
-        return F.normalize(found, dim=1) if self.settings.normalize else found
+        if self.described is None:
+            alone: Tensor = self.learned(found)
+            return alone
+        learned = self.learned(found[:, : self.num_learned])
+        beside = self.described(found[:, self.num_learned :]) * self.settings.beside_weight
+        return F.normalize(torch.cat([learned, beside], dim=1), dim=1)
 
     def embed(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Gives embeddings ``[n, D]`` of features ``[n, F]``, both NumPy, in blocks."""
@@ -202,27 +228,37 @@ class EmbeddingHead(nn.Module):
         parts = [np.empty((0, self.embedding_dim), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(features), _BLOCK):
-                block = torch.from_numpy(features[start : start + _BLOCK]).to(self.place.device)
-                parts.append(self(block).cpu().numpy())
+                block = torch.from_numpy(features[start : start + _BLOCK])
+                parts.append(self(block.to(self.learned.place.device)).cpu().numpy())
         return np.concatenate(parts)
 
     def fingerprint(self) -> str:
         """Gives a SHA-256 (hex) of the settings and of the fitted projection."""
-        digest = hashlib.sha256(repr(sorted(asdict(self.settings).items())).encode())
-        for value in (self.mean, self.components):
-            if value is not None:
-                digest.update(value.cpu().numpy().tobytes())
+        chosen = asdict(self.settings)
+        if self.settings.beside is None:  # as it was before there were descriptors
+            chosen = {name: value for name, value in chosen.items() if "beside" not in name}
+        digest = hashlib.sha256(repr(sorted(chosen.items())).encode())
+        for part in self._projections().values():
+            for value in (part.mean, part.components):
+                if value is not None:
+                    digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the fitted projection (``.npz`` of ``mean [F]`` and ``components [D, F]``).
+        """Writes what was fitted (``.npz`` of ``mean [F]`` and ``components [D, F]``).
 
-        Nothing is written where there is no PCA.
+        Those of a descriptor are called ``beside_mean`` and ``beside_components``. Nothing is
+        written where there is no PCA.
         """
-        if self.mean is None or self.components is None:
-            return
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, mean=self.mean.cpu().numpy(), components=self.components.cpu().numpy())
+        arrays = {
+            f"{prefix}{name}": value.cpu().numpy()
+            for prefix, part in self._projections().items()
+            for name, value in (("mean", part.mean), ("components", part.components))
+            if value is not None
+        }
+        if arrays:
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
 
     def load(self, path: str | Path) -> None:
         """Takes back what `save` wrote; does nothing where no PCA is asked for.
@@ -231,7 +267,12 @@ class EmbeddingHead(nn.Module):
             FileNotFoundError: There is no such file.
             ValueError: It is damaged, or belongs to another width or number of components.
         """
-        if self.settings.pca is None:
+        wanted = {
+            prefix: part
+            for prefix, part in self._projections().items()
+            if part.num_components is not None
+        }
+        if not wanted:
             return
         local = Path(path)
         if not local.is_file():
@@ -239,22 +280,20 @@ class EmbeddingHead(nn.Module):
                 f"no projection at {local}; expected the run's embeddings/projection.npz, since "
                 f"embedding.pca={self.settings.pca}; train again with rerun=true"
             )
+        names = [f"{prefix}{name}" for prefix in wanted for name in ("mean", "components")]
         try:
             with np.load(local, allow_pickle=False) as kept:
-                mean, components = kept["mean"], kept["components"]
+                arrays = {name: kept[name].astype(np.float32) for name in names}
         except Exception as error:  # a damaged zip raises whatever its bytes lead to
             raise ValueError(
                 f"{local} cannot be read ({type(error).__name__}: {str(error)[:200]}); expected "
-                "mean and components; train again with rerun=true"
+                f"{', '.join(names)}; train again with rerun=true"
             ) from error
-        fits = mean.shape == (self.num_features,) and components.shape[1:] == mean.shape
-        if not fits or len(components) > self.settings.pca:
-            raise ValueError(
-                f"{local} holds components of shape {components.shape}, expected at most "
-                f"{self.settings.pca} x {self.num_features}; it belongs to another run: train "
-                "again with rerun=true"
-            )
-        self._set(mean.astype(np.float32), components.astype(np.float32))
+        for prefix, part in wanted.items():
+            try:
+                part.set(arrays[f"{prefix}mean"], arrays[f"{prefix}components"])
+            except ValueError as error:
+                raise ValueError(f"{local}: {error}") from error
 
 
 def pooled(outputs: Tensor, pool: Pool) -> Tensor:

@@ -291,7 +291,8 @@ def _own_control(module: EncoderModule, precision: Precision | None) -> Control:
         head.fit(found.gallery)
         return ControlEmbeddings(head.embed(found.gallery), head.embed(found.queries))
 
-    return replace(control, dim=head.embedding_dim, embed=embed)
+    beside = f", {head.settings.beside} beside it" if head.settings.beside else ""
+    return replace(control, title=control.title + beside, dim=head.embedding_dim, embed=embed)
 
 
 def _key(*parts: str) -> str:

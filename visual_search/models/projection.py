@@ -1,0 +1,105 @@
+"""PCA of a gallery's features as a part of the network: fitted, kept, applied on any device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from visual_search.models.principal_components import principal_components
+
+
+class Projection(nn.Module):
+    """Projects features onto the gallery's first principal components.
+
+    Args:
+        num_features: Width F of the features.
+        num_components: The most components D to keep; None keeps the features.
+        normalize: Scale to length 1: before PCA where ``before``, and at the end.
+        before: See ``normalize``.
+        whiten: Component i is divided by its standard deviation to this power.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_components: int | None,
+        *,
+        normalize: bool = False,
+        before: bool = True,
+        whiten: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.num_components = num_components
+        self.normalize = normalize
+        self.before = before
+        self.whiten = whiten
+        # Not part of a checkpoint: fitted anew for every gallery, and saved beside its index.
+        self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("components", None, persistent=False)
+        self.register_buffer("place", torch.empty(0), persistent=False)  # knows the device
+        self.place: Tensor
+        self.mean: Tensor | None
+        self.components: Tensor | None
+
+    @property
+    def dim(self) -> int:
+        """Width D of what comes out; before the fit the most that it can be."""
+        if self.components is not None:
+            return int(self.components.shape[0])
+        return min(self.num_components or self.num_features, self.num_features)
+
+    @property
+    def is_fitted(self) -> bool:
+        """False where PCA still has to be fitted."""
+        return self.num_components is None or self.components is not None
+
+    def fit(self, features: NDArray[np.float32]) -> None:
+        """Fits PCA on features ``[n, F]``; does nothing where none is asked for.
+
+        The solver is exact and depends on no seed.
+        """
+        if self.num_components is None:
+            return
+        if self.normalize and self.before:
+            features = F.normalize(torch.from_numpy(features), dim=1).numpy()
+        described = features.astype(np.float64)
+        mean = described.mean(axis=0)
+        components = principal_components(described, self.num_components)  # [D, F]
+        if self.whiten:
+            spread = ((described - mean) @ components.T).std(axis=0)  # [D]
+            # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
+            scale = np.where(spread > 0, spread, 1.0) ** self.whiten
+            components = components / scale[:, None]
+        self.set(mean.astype(np.float32), components.astype(np.float32))
+
+    def set(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
+        """Takes a projection that was fitted before.
+
+        Raises:
+            ValueError: It belongs to another width or to more components.
+        """
+        fits = mean.shape == (self.num_features,) and components.shape[1:] == mean.shape
+        if not fits or len(components) > (self.num_components or 0):
+            raise ValueError(
+                f"got components of shape {components.shape}, expected at most "
+                f"{self.num_components} x {self.num_features}; it belongs to another run: train "
+                "again with rerun=true"
+            )
+        self.mean = torch.from_numpy(mean).to(self.place.device)
+        self.components = torch.from_numpy(components).to(self.place.device)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Gives ``[B, D] float32`` of features ``[B, F] float32``; has to be fitted."""
+        found = features
+        if self.num_components is not None:
+            assert self.mean is not None
+            assert self.components is not None
+            if self.normalize and self.before:
+                found = F.normalize(found, dim=1)
+            with torch.autocast(found.device.type, enabled=False):
+                found = (found - self.mean) @ self.components.T
+        return F.normalize(found, dim=1) if self.normalize else found
