@@ -38,7 +38,7 @@ from visual_search.runs import environment
 from visual_search.training.callbacks.progress import Progress
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.evaluation import embed_rows
+from visual_search.training.evaluation import features_of_rows
 from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.trainer import build_trainer, resolve_precision
 
@@ -133,7 +133,7 @@ def framework_embedding(cached: CachedCatalog, batch_size: int, folder: Path) ->
     datamodule = CatalogDataModule(cached.catalog, cached.pictures, batch_size=batch_size)
     datamodule.trainer = trainer
     ends: list[float] = []
-    embed_rows(
+    features_of_rows(
         framework_module(cached).eval(), datamodule, trainer, datamodule.rows("train"),
         lambda done, total: ends.append(time.perf_counter()),
     )  # fmt: skip

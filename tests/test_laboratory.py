@@ -27,6 +27,16 @@ def laboratory() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert callable(module.main)
+
+
 def write_run(folder: Path, seed: int, shift: float, **status: Any) -> Path:
     """Writes what `collect` reads of a finished run of 40 queries."""
     values = np.clip(np.linspace(0, 1, 40) + shift, 0, 1)

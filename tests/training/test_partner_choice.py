@@ -122,7 +122,17 @@ def test_the_runs_own_descriptor_can_choose(
     for batch, others in seen.batches[: len(seen.batches) // 4]:  # of the first of 4 epochs
         for row, other in zip(batch, others, strict=True):
             assert other == row or other in first.of(row)
-    assert head.num_features == head.num_learned + described.shape[1]
+    # What is validated holds the descriptor, too.
+    trainer = build_trainer(
+        folder=tmp_path, max_epochs=1, accelerator="cpu", precision="32-true",
+        enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.validate(module, datamodule, verbose=False)
+    outputs = module.evaluation_outputs()
+    with torch.inference_mode():
+        images = to_network(torch.from_numpy(datamodule.pictures[outputs.rows]))
+        expected = describe_beside("hog_shape", images).numpy()
+    np.testing.assert_allclose(outputs.features[:, head.num_learned :], expected, atol=1e-6)
 
 
 def test_a_run_without_a_descriptor_has_none_that_could_choose(

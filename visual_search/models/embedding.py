@@ -169,12 +169,19 @@ class EmbeddingHead(nn.Module):
         found = {"": self.learned}
         return found if self.described is None else found | {"beside_": self.described.gradients}
 
-    def features(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Gives what is taken, ``[B, F] float32``, of pictures in -1..1."""
-        if self.settings.layer is None:
-            found = encoder.encode(images).float()
+    def features(self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None) -> Tensor:
+        """Gives what is taken, ``[B, F] float32``, of pictures in -1..1.
+
+        Args:
+            encoder: The network.
+            images: ``[B, 3, S, S]``.
+            encoded: What ``encoder.encode`` gave of them, where it was asked already.
+        """
+        if self.settings.layer is not None:
+            layers = encoder.layers(images)
+            found = pooled(layers[self.settings.layer].float(), self.settings.pool)
         else:
-            found = pooled(encoder.layers(images)[self.settings.layer].float(), self.settings.pool)
+            found = (encoder.encode(images) if encoded is None else encoded).float()
         if self.settings.beside is None:
             return found
         return torch.cat([found, describe_beside(self.settings.beside, images)], dim=1)

@@ -202,9 +202,7 @@ class EncoderModule(LightningModule):
         seen = StepBatch(images, (), rows, labels=labels)
         if self.head.settings.layer is None:  # features and errors are of one pass
             seen = replace(seen, embeddings=self.model.encode(images))
-            features = seen.embedded(self.model).float()
-        else:
-            features = self.head.features(self.model, images)
+        features = self.head.features(self.model, images, seen.embeddings)
         errors = self.objective.errors(self.model, seen)
         if errors is None:
             errors = torch.full((len(rows),), math.nan)
