@@ -71,6 +71,7 @@ class EmbeddingConfig:
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
+    whiten_by: str = "variance"
     beside: str | None = None
     beside_pca: int = 254
     beside_weight: float = 1.0
@@ -147,6 +148,7 @@ class EmbeddingOverride:
     normalize: Any = "own"
     pca: Any = "own"
     whiten: Any = "own"
+    whiten_by: Any = "own"
     beside: Any = "own"
     beside_pca: Any = "own"
     beside_weight: Any = "own"

@@ -254,3 +254,40 @@ def test_a_descriptor_is_saved_with_the_projection(
 def test_descriptors_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         beside(**changes)
+
+
+def test_neighbours_decide_what_counts(network: LayerTableAutoencoder) -> None:
+    # Five groups of directions in the first columns; large values without a meaning in the last.
+    group = np.arange(100) % 5
+    values = RNG.normal(size=(100, 64 + 2354)).astype(np.float32) * 0.05
+    values[np.arange(100), group] += 1
+    values[:, 40:64] += RNG.normal(size=(100, 24)) * 0.25
+    values[np.arange(100), 64 + group] += 1
+
+    def precision(settings: EmbeddingSettings) -> float:
+        head = EmbeddingHead(network, settings)
+        head.fit(values)
+        found = head.embed(values)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-4)
+        cosines = found @ found.T
+        np.fill_diagonal(cosines, -1)
+        nearest = np.argsort(-cosines, axis=1)[:, :5]
+        return float((group[nearest] == group[:, None]).mean())
+
+    plain = precision(beside(pca=32, beside_weight=0.1))
+    white = precision(beside(pca=32, beside_weight=0.1, whiten=1.0, whiten_by="neighbours"))
+    assert plain < white
+    assert white > 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"whiten_by": "labels"}, "expected one of variance, neighbours"),
+        ({"whiten_by": "neighbours"}, "whiten 0.0 and normalize True"),
+        ({"whiten_by": "neighbours", "whiten": 1.0, "normalize": False}, "set embedding.whiten=1"),
+    ],
+)
+def test_whitening_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        beside(**changes)

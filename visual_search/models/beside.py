@@ -90,18 +90,23 @@ class DescriptorProjection(nn.Module):
     Args:
         name: The descriptor.
         num_components: The most components of its gradients to keep.
+        whiten: As of `Projection`.
 
     Attributes:
         num_features: Its number of values K.
         gradients: What is fitted on the gallery.
     """
 
-    def __init__(self, name: Beside, num_components: int) -> None:
+    def __init__(self, name: Beside, num_components: int, whiten: float = 0.0) -> None:
         super().__init__()
         self.num_features = beside_dim(name)
         self.num_shape_values = num_shape_values(name)
         self.gradients = Projection(
-            self.num_features - self.num_shape_values, num_components, normalize=True, before=False
+            self.num_features - self.num_shape_values,
+            num_components,
+            normalize=True,
+            before=False,
+            whiten=whiten,
         )
 
     @property
@@ -109,9 +114,11 @@ class DescriptorProjection(nn.Module):
         """Width of what comes out; before the fit the most that it can be."""
         return self.gradients.dim + self.num_shape_values
 
-    def fit(self, descriptions: NDArray[np.float32]) -> None:
-        """Fits PCA on descriptions ``[n, K]``."""
-        self.gradients.fit(descriptions[:, : self.gradients.num_features])
+    def fit(
+        self, descriptions: NDArray[np.float32], pairs: NDArray[np.int64] | None = None
+    ) -> None:
+        """Fits PCA on descriptions ``[n, K]``; ``pairs`` as of `Projection.fit`."""
+        self.gradients.fit(descriptions[:, : self.gradients.num_features], pairs)
 
     def forward(self, descriptions: Tensor) -> Tensor:
         """Gives ``[B, D] float32`` of descriptions ``[B, K]``; has to be fitted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,12 @@ from visual_search.models.beside import (
     describe_beside,
 )
 from visual_search.models.encoder import Encoder
-from visual_search.models.projection import Projection
+from visual_search.models.projection import Projection, mutual_pairs
 
 Pool = Literal["flatten", "average", "max", "gem"]
+WhitenBy = Literal["variance", "neighbours"]
+
+NUM_NEIGHBOURS = 10  # that `whiten_by=neighbours` looks at
 
 MAX_FIT_ITEMS = 16_384  # that PCA is fitted on, spread evenly over the gallery
 GEM_POWER = 3.0  # of Radenović et al. (2018)
@@ -45,6 +49,10 @@ class EmbeddingSettings:
             Fewer come out where the gallery varies in fewer directions.
         whiten: With PCA: component i is divided by its standard deviation to this power. 0 keeps
             the scales, 1 makes all components equal, 0.5 lies between.
+        whiten_by: Whose standard deviation whitening divides by: ``variance``, of the gallery;
+            ``neighbours``, of the differences between mutual nearest neighbours in the gallery, by
+            the embedding as it is without whitening (relevant component analysis, with neighbours
+            for what is known to be alike). What varies among alike items counts less then.
         beside: A descriptor that learns nothing and stands beside the network's values; see
             `visual_search.models.beside.describe_beside`. Needs ``normalize``: both sides have
             length 1, so that the weight says what each counts.
@@ -61,6 +69,7 @@ class EmbeddingSettings:
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
+    whiten_by: WhitenBy = "variance"
     beside: Beside | None = None
     beside_pca: int = 254
     beside_weight: float = 1.0
@@ -84,6 +93,17 @@ class EmbeddingSettings:
             raise ValueError(
                 f"got whiten {self.whiten} without pca; whitening scales principal components: set "
                 "embedding.pca too"
+            )
+        if self.whiten_by not in get_args(WhitenBy):
+            raise ValueError(
+                f"got whiten_by {self.whiten_by!r}, expected one of "
+                f"{', '.join(get_args(WhitenBy))}; set embedding.whiten_by"
+            )
+        if self.whiten_by == "neighbours" and not (self.whiten and self.normalize):
+            raise ValueError(
+                f"got whiten_by neighbours with whiten {self.whiten} and normalize "
+                f"{self.normalize}; neighbours are near by the cosine, and whitening has to have a "
+                "power: set embedding.whiten=1 and embedding.normalize=true"
             )
         if self.beside is None:
             return
@@ -129,7 +149,10 @@ class EmbeddingHead(nn.Module):
         )
         self.described: DescriptorProjection | None = None
         if asked.beside is not None:
-            self.described = DescriptorProjection(asked.beside, asked.beside_pca)
+            # A descriptor is whitened by what its neighbours differ in, never by its variance:
+            # that makes HOG worse.
+            by_pairs = asked.whiten if asked.whiten_by == "neighbours" else 0.0
+            self.described = DescriptorProjection(asked.beside, asked.beside_pca, by_pairs)
         self.num_features = self.num_learned + (
             self.described.num_features if self.described else 0
         )
@@ -205,9 +228,19 @@ class EmbeddingHead(nn.Module):
             np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS)).astype(np.int64)
         )
         chosen = features[rows]
-        self.learned.fit(chosen[:, : self.num_learned])
+        if self.settings.whiten_by == "variance":
+            self._fit_parts(chosen, None)
+            return
+        plain = copy.deepcopy(self)
+        for part in plain._projections().values():
+            part.whiten = 0.0
+        plain._fit_parts(chosen, None)
+        self._fit_parts(chosen, mutual_pairs(plain.embed(chosen), NUM_NEIGHBOURS))
+
+    def _fit_parts(self, features: NDArray[np.float32], pairs: NDArray[np.int64] | None) -> None:
+        self.learned.fit(features[:, : self.num_learned], pairs)
         if self.described is not None:
-            self.described.fit(chosen[:, self.num_learned :])
+            self.described.fit(features[:, self.num_learned :], pairs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Gives embeddings ``[B, D] float32`` of features ``[B, F]``.
@@ -244,6 +277,8 @@ class EmbeddingHead(nn.Module):
         chosen = asdict(self.settings)
         if self.settings.beside is None:  # as it was before there were descriptors
             chosen = {name: value for name, value in chosen.items() if "beside" not in name}
+        if self.settings.whiten_by == "variance":
+            del chosen["whiten_by"]
         digest = hashlib.sha256(repr(sorted(chosen.items())).encode())
         for part in self._projections().values():
             for value in (part.mean, part.components):

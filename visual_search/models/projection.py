@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from visual_search.models.principal_components import principal_components
 
+SHRINKAGE = 1.0  # of the mean variance between pairs, added to each: little of it is known well
+_BLOCK = 1_024  # embeddings compared with all others at once
+
 
 class Projection(nn.Module):
     """Projects features onto the gallery's first principal components.
@@ -57,10 +60,15 @@ class Projection(nn.Module):
         """False where PCA still has to be fitted."""
         return self.num_components is None or self.components is not None
 
-    def fit(self, features: NDArray[np.float32]) -> None:
+    def fit(self, features: NDArray[np.float32], pairs: NDArray[np.int64] | None = None) -> None:
         """Fits PCA on features ``[n, F]``; does nothing where none is asked for.
 
         The solver is exact and depends on no seed.
+
+        Args:
+            features: Of the gallery, or of a part of it.
+            pairs: Rows of features that ought to be alike, ``[m, 2]``: then whitening divides by
+                the standard deviation between the two of a pair, and PCA comes after it.
         """
         if self.num_components is None:
             return
@@ -68,12 +76,17 @@ class Projection(nn.Module):
             features = F.normalize(torch.from_numpy(features), dim=1).numpy()
         described = features.astype(np.float64)
         mean = described.mean(axis=0)
-        components = principal_components(described, self.num_components)  # [D, F]
-        if self.whiten:
-            spread = ((described - mean) @ components.T).std(axis=0)  # [D]
-            # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
-            scale = np.where(spread > 0, spread, 1.0) ** self.whiten
-            components = components / scale[:, None]
+        if pairs is not None and len(pairs):
+            components = _apart_between_pairs(
+                described - mean, pairs, self.num_components, self.whiten
+            )
+        else:
+            components = principal_components(described, self.num_components)  # [D, F]
+            if self.whiten and pairs is None:
+                spread = ((described - mean) @ components.T).std(axis=0)  # [D]
+                # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
+                scale = np.where(spread > 0, spread, 1.0) ** self.whiten
+                components = components / scale[:, None]
         self.set(mean.astype(np.float32), components.astype(np.float32))
 
     def set(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
@@ -103,3 +116,56 @@ class Projection(nn.Module):
             with torch.autocast(found.device.type, enabled=False):
                 found = (found - self.mean) @ self.components.T
         return F.normalize(found, dim=1) if self.normalize else found
+
+
+def mutual_pairs(embeddings: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Gives all pairs of which each is among the other's k nearest by the cosine, ``[m, 2]``.
+
+    Each pair comes both ways. Fewer than k are looked at where there are not so many.
+
+    Args:
+        embeddings: ``[n, D]``.
+        k: At least 1.
+
+    Example:
+        >>> corners = np.array([[1, 0], [1, 0.1], [0, 1], [0.5, 1]], dtype=np.float32)
+        >>> mutual_pairs(corners, 1).tolist()
+        [[0, 1], [1, 0], [2, 3], [3, 2]]
+    """
+    unit = F.normalize(torch.from_numpy(embeddings), dim=1)
+    num, k = len(unit), min(k, len(unit) - 1)
+    if k < 1:
+        return np.empty((0, 2), np.int64)
+    nearest = []
+    for start in range(0, num, _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit.T
+        own = torch.arange(start, start + len(cosines))
+        cosines[torch.arange(len(cosines)), own] = -torch.inf
+        nearest.append(cosines.topk(k, dim=1).indices)
+    first = torch.arange(num).repeat_interleave(k)
+    second = torch.cat(nearest).flatten()
+    found = torch.isin(first * num + second, second * num + first)
+    return torch.stack([first[found], second[found]], dim=1).numpy()
+
+
+def _apart_between_pairs(
+    centred: NDArray[np.float64], pairs: NDArray[np.int64], num_components: int, power: float
+) -> NDArray[np.float64]:
+    """Gives components ``[D, F]`` in whose directions pairs differ little and the rest much.
+
+    Relevant component analysis (Bar-Hillel et al., "Learning a Mahalanobis metric from equivalence
+    constraints", JMLR 2005), regularised, on twice as many principal components as are asked for.
+    """
+    basis = principal_components(centred, 2 * num_components)  # [E, F]
+    reduced = centred @ basis.T  # [n, E]
+    apart = reduced[pairs[:, 0]] - reduced[pairs[:, 1]]
+    within, directions = np.linalg.eigh(apart.T @ apart / len(apart))
+    within = np.maximum(within, 0) + SHRINKAGE * within.mean()
+    if within.mean() <= 0:  # the two of every pair are the same
+        return basis[:num_components]
+    # Only ratios matter: the embedding keeps the scale that it had.
+    scale = (within / within.mean()) ** (-power / 2)
+    whitening = directions * scale  # [E, E]
+    components: NDArray[np.float64] = principal_components(reduced @ whitening, num_components)
+    found: NDArray[np.float64] = components @ whitening.T @ basis
+    return found
