@@ -114,6 +114,25 @@ def evaluate(run: Run, *more: str) -> Measured:
     return measure_run(settings_of("evaluate", *given, *quick, *more))
 
 
+def test_a_run_is_measured_after_its_first_weights_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+
+    weights = tmp_path / "first.pt"
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+    given = ["model=backbone", "model.name=test_resnet", "model.embedding_dim=16"]
+    given += [f"model.weights={weights}", "objective=cross_entropy"]
+    run = train(composed("train", *overrides(tmp_path, *given)))
+    names = [floor["name"] for floor in run.summary()["floors"]]
+    assert "not_adapted" in names
+    weights.unlink()
+    measured = evaluate(run, "protocol=leave_one_out", "floors=true")
+    assert "first.pt, are gone" in capsys.readouterr().out
+    left = [floor["name"] for floor in measured.run.summary()["floors"]]
+    assert set(left) == set(names) - {"not_adapted"}
+
+
 def gallery(run: Run) -> Any:
     return np.load(run.folder / "embeddings" / "gallery.npy")
 

@@ -58,7 +58,6 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     from visual_search.assembly import (
         cache,
         embedding_settings,
-        new_floors,
         new_protocol,
         read_catalog,
     )
@@ -107,7 +106,7 @@ def measure_run(settings: dict[str, Any]) -> Measured:
             protocol,
             sides,
             embeddings,
-            floors=new_floors(
+            floors=_floors(
                 own | {"pictures": merged["pictures"], "embedding": merged["embedding"]}
             ),
             seconds_per_item=seconds,
@@ -116,6 +115,22 @@ def measure_run(settings: dict[str, Any]) -> Measured:
             trainer=embedding.trainer,
         )
     return Measured(place, is_new=True)
+
+
+def _floors(settings: dict[str, Any]) -> Floors:
+    """Gives the floors of a finished run, without the one whose first weights are gone."""
+    from visual_search.assembly import new_floors
+    from visual_search.models.backbone_weights import PACKAGED
+
+    floors = new_floors(settings)
+    weights = settings["model"].get("weights")
+    if weights not in (None, PACKAGED) and not Path(weights).is_file():
+        print(
+            f"The first weights, {weights}, are gone: the floor 'own network, not adapted' is left "
+            "out. Put the file back to see it."
+        )
+        floors.first_weights = None
+    return floors
 
 
 def measure_embeddings(settings: dict[str, Any]) -> Measured:
