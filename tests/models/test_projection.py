@@ -42,8 +42,9 @@ def test_one_item_has_no_pair() -> None:
 def test_distances_are_those_of_the_within_pair_metric(power: float) -> None:
     features = values()
     pairs = np.stack([np.arange(0, 80, 2), np.arange(1, 80, 2)], axis=1)
-    projection = Projection(6, 6, whiten=power)
-    projection.fit(features, pairs)
+    projection = Projection(6, 6, whiten=power, by_pairs=True)
+    projection.fit(features)
+    projection.refit(features, pairs)
     found = projected(projection, features)
 
     apart = (features[pairs[:, 0]] - features[pairs[:, 1]]).astype(np.float64)
@@ -62,9 +63,10 @@ def test_what_alike_items_differ_in_counts_less() -> None:
     features[:, 0] += 0.3 * group
     features[:, 1] += 5 * RNG.normal(size=200)
     first = np.concatenate([np.arange(50), 100 + np.arange(50)])
-    plain, white = Projection(20, 20), Projection(20, 20, whiten=1.0)
+    plain, white = Projection(20, 20), Projection(20, 20, whiten=1.0, by_pairs=True)
     plain.fit(features)
-    white.fit(features, np.stack([first, first + 50], axis=1))
+    white.fit(features)
+    white.refit(features, np.stack([first, first + 50], axis=1))
 
     def nearest_is_of_the_group(found: NDArray[np.float32]) -> float:
         distances = ((found[:, None] - found[None]) ** 2).sum(axis=2)
@@ -77,10 +79,11 @@ def test_what_alike_items_differ_in_counts_less() -> None:
 
 def test_pairs_that_are_the_same_whiten_nothing() -> None:
     features = values(20)
-    plain, white = Projection(6, 3), Projection(6, 3, whiten=1.0)
+    plain, white = Projection(6, 3), Projection(6, 3, whiten=1.0, by_pairs=True)
     plain.fit(features)
     for pairs in (np.stack([np.arange(20)] * 2, axis=1), np.empty((0, 2), np.int64)):
-        white.fit(features, pairs)
+        white.fit(features)
+        white.refit(features, pairs)
         np.testing.assert_allclose(
             projected(white, features), projected(plain, features), rtol=1e-4, atol=1e-4
         )

@@ -90,7 +90,7 @@ class DescriptorProjection(nn.Module):
     Args:
         name: The descriptor.
         num_components: The most components of its gradients to keep.
-        whiten: As of `Projection`.
+        whiten: As of `Projection`, by pairs: by its variance, whitening makes HOG worse.
 
     Attributes:
         num_features: Its number of values K.
@@ -107,6 +107,7 @@ class DescriptorProjection(nn.Module):
             normalize=True,
             before=False,
             whiten=whiten,
+            by_pairs=whiten > 0,
         )
 
     @property
@@ -114,11 +115,13 @@ class DescriptorProjection(nn.Module):
         """Width of what comes out; before the fit the most that it can be."""
         return self.gradients.dim + self.num_shape_values
 
-    def fit(
-        self, descriptions: NDArray[np.float32], pairs: NDArray[np.int64] | None = None
-    ) -> None:
-        """Fits PCA on descriptions ``[n, K]``; ``pairs`` as of `Projection.fit`."""
-        self.gradients.fit(descriptions[:, : self.gradients.num_features], pairs)
+    def fit(self, descriptions: NDArray[np.float32]) -> None:
+        """Fits PCA on descriptions ``[n, K]``."""
+        self.gradients.fit(descriptions[:, : self.gradients.num_features])
+
+    def refit(self, descriptions: NDArray[np.float32], pairs: NDArray[np.int64]) -> None:
+        """See `Projection.refit`."""
+        self.gradients.refit(descriptions[:, : self.gradients.num_features], pairs)
 
     def forward(self, descriptions: Tensor) -> Tensor:
         """Gives ``[B, D] float32`` of descriptions ``[B, K]``; has to be fitted."""

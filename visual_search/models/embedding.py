@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,15 +143,18 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         self.settings = asked = settings or EmbeddingSettings()
         self.num_learned = self._measure(encoder)
+        by_pairs = asked.whiten_by == "neighbours"
         self.learned = Projection(
-            self.num_learned, asked.pca, normalize=asked.normalize, whiten=asked.whiten
+            self.num_learned,
+            asked.pca,
+            normalize=asked.normalize,
+            whiten=asked.whiten,
+            by_pairs=by_pairs,
         )
         self.described: DescriptorProjection | None = None
         if asked.beside is not None:
-            # A descriptor is whitened by what its neighbours differ in, never by its variance:
-            # that makes HOG worse.
-            by_pairs = asked.whiten if asked.whiten_by == "neighbours" else 0.0
-            self.described = DescriptorProjection(asked.beside, asked.beside_pca, by_pairs)
+            whiten = asked.whiten if by_pairs else 0.0
+            self.described = DescriptorProjection(asked.beside, asked.beside_pca, whiten)
         self.num_features = self.num_learned + (
             self.described.num_features if self.described else 0
         )
@@ -228,19 +230,15 @@ class EmbeddingHead(nn.Module):
             np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS)).astype(np.int64)
         )
         chosen = features[rows]
-        if self.settings.whiten_by == "variance":
-            self._fit_parts(chosen, None)
-            return
-        plain = copy.deepcopy(self)
-        for part in plain._projections().values():
-            part.whiten = 0.0
-        plain._fit_parts(chosen, None)
-        self._fit_parts(chosen, mutual_pairs(plain.embed(chosen), NUM_NEIGHBOURS))
-
-    def _fit_parts(self, features: NDArray[np.float32], pairs: NDArray[np.int64] | None) -> None:
-        self.learned.fit(features[:, : self.num_learned], pairs)
+        learned, beside = chosen[:, : self.num_learned], chosen[:, self.num_learned :]
+        self.learned.fit(learned)
         if self.described is not None:
-            self.described.fit(features[:, self.num_learned :], pairs)
+            self.described.fit(beside)
+        if self.settings.whiten_by == "neighbours":
+            pairs = mutual_pairs(self.embed(chosen), NUM_NEIGHBOURS)
+            self.learned.refit(learned, pairs)
+            if self.described is not None:
+                self.described.refit(beside, pairs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Gives embeddings ``[B, D] float32`` of features ``[B, F]``.

@@ -23,6 +23,7 @@ class Projection(nn.Module):
         normalize: Scale to length 1: before PCA where ``before``, and at the end.
         before: See ``normalize``.
         whiten: Component i is divided by its standard deviation to this power.
+        by_pairs: That standard deviation is of the differences between pairs; see `refit`.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Projection(nn.Module):
         normalize: bool = False,
         before: bool = True,
         whiten: float = 0.0,
+        by_pairs: bool = False,
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -40,6 +42,8 @@ class Projection(nn.Module):
         self.normalize = normalize
         self.before = before
         self.whiten = whiten
+        self.by_pairs = by_pairs
+        self._basis: NDArray[np.float64] | None = None  # between `fit` and `refit`
         # Not part of a checkpoint: fitted anew for every gallery, and saved beside its index.
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("components", None, persistent=False)
@@ -60,34 +64,62 @@ class Projection(nn.Module):
         """False where PCA still has to be fitted."""
         return self.num_components is None or self.components is not None
 
-    def fit(self, features: NDArray[np.float32], pairs: NDArray[np.int64] | None = None) -> None:
+    def fit(self, features: NDArray[np.float32]) -> None:
         """Fits PCA on features ``[n, F]``; does nothing where none is asked for.
 
-        The solver is exact and depends on no seed.
-
-        Args:
-            features: Of the gallery, or of a part of it.
-            pairs: Rows of features that ought to be alike, ``[m, 2]``: then whitening divides by
-                the standard deviation between the two of a pair, and PCA comes after it.
+        The solver is exact and depends on no seed. With ``by_pairs`` nothing is whitened before
+        `refit` knows what ought to be alike.
         """
         if self.num_components is None:
             return
-        if self.normalize and self.before:
-            features = F.normalize(torch.from_numpy(features), dim=1).numpy()
-        described = features.astype(np.float64)
+        described = self._described(features)
         mean = described.mean(axis=0)
-        if pairs is not None and len(pairs):
-            components = _apart_between_pairs(
-                described - mean, pairs, self.num_components, self.whiten
-            )
+        if self.by_pairs:
+            self._basis = principal_components(described, 2 * self.num_components)  # [E, F]
+            components = self._basis[: self.num_components]
         else:
             components = principal_components(described, self.num_components)  # [D, F]
-            if self.whiten and pairs is None:
+            if self.whiten:
                 spread = ((described - mean) @ components.T).std(axis=0)  # [D]
                 # All 0 only where the gallery does not vary at all; then nothing is to be scaled.
                 scale = np.where(spread > 0, spread, 1.0) ** self.whiten
                 components = components / scale[:, None]
         self.set(mean.astype(np.float32), components.astype(np.float32))
+
+    def refit(self, features: NDArray[np.float32], pairs: NDArray[np.int64]) -> None:
+        """Fits anew so that the two of a pair differ little, after `fit` with the same features.
+
+        Relevant component analysis (Bar-Hillel et al., "Learning a Mahalanobis metric from
+        equivalence constraints", JMLR 2005), regularised, on twice as many principal components as
+        are asked for; PCA comes after it. Without a pair, or where all pairs are the same, the
+        first fit stays.
+
+        Args:
+            features: ``[n, F]``.
+            pairs: Rows of features that ought to be alike, ``[m, 2]``.
+        """
+        if self.num_components is None or self._basis is None:
+            return
+        basis, self._basis = self._basis, None
+        described = self._described(features)
+        mean = described.mean(axis=0)
+        reduced = (described - mean) @ basis.T  # [n, E]
+        apart = reduced[pairs[:, 0]] - reduced[pairs[:, 1]]
+        if not apart.any():
+            return
+        within, directions = np.linalg.eigh(apart.T @ apart / len(apart))
+        within = np.maximum(within, 0)
+        within += SHRINKAGE * within.mean()
+        # Only ratios matter: the embedding keeps the scale that it had.
+        whitening = directions * (within / within.mean()) ** (-self.whiten / 2)  # [E, E]
+        components = principal_components(reduced @ whitening, self.num_components)  # [D, E]
+        components = components @ whitening.T @ basis
+        self.set(mean.astype(np.float32), components.astype(np.float32))
+
+    def _described(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        if self.normalize and self.before:
+            features = F.normalize(torch.from_numpy(features), dim=1).numpy()
+        return features.astype(np.float64)
 
     def set(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
         """Takes a projection that was fitted before.
@@ -146,26 +178,3 @@ def mutual_pairs(embeddings: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     second = torch.cat(nearest).flatten()
     found = torch.isin(first * num + second, second * num + first)
     return torch.stack([first[found], second[found]], dim=1).numpy()
-
-
-def _apart_between_pairs(
-    centred: NDArray[np.float64], pairs: NDArray[np.int64], num_components: int, power: float
-) -> NDArray[np.float64]:
-    """Gives components ``[D, F]`` in whose directions pairs differ little and the rest much.
-
-    Relevant component analysis (Bar-Hillel et al., "Learning a Mahalanobis metric from equivalence
-    constraints", JMLR 2005), regularised, on twice as many principal components as are asked for.
-    """
-    basis = principal_components(centred, 2 * num_components)  # [E, F]
-    reduced = centred @ basis.T  # [n, E]
-    apart = reduced[pairs[:, 0]] - reduced[pairs[:, 1]]
-    within, directions = np.linalg.eigh(apart.T @ apart / len(apart))
-    within = np.maximum(within, 0) + SHRINKAGE * within.mean()
-    if within.mean() <= 0:  # the two of every pair are the same
-        return basis[:num_components]
-    # Only ratios matter: the embedding keeps the scale that it had.
-    scale = (within / within.mean()) ** (-power / 2)
-    whitening = directions * scale  # [E, E]
-    components: NDArray[np.float64] = principal_components(reduced @ whitening, num_components)
-    found: NDArray[np.float64] = components @ whitening.T @ basis
-    return found
