@@ -55,9 +55,17 @@ BUILDERS: dict[str, tuple[str, ...]] = {
         for name in ("shuffled", "balanced", "weak_categories", "per_category")
     ),
     "data": (
+        "visual_search.catalog.readers.complete_the_look.complete_the_look",
+        "visual_search.catalog.readers.deepfashion_inshop.deepfashion_inshop",
         "visual_search.catalog.readers.fashion_mnist.fashion_mnist",
+        "visual_search.catalog.readers.fashion_product_images.fashion_product_images",
         "visual_search.catalog.readers.folder.folder",
+        "visual_search.catalog.readers.hm.hm",
+        "visual_search.catalog.readers.open_metric_learning.open_metric_learning",
+        "visual_search.catalog.readers.parquet.parquet",
+        "visual_search.catalog.readers.shop_the_look.shop_the_look",
         "visual_search.catalog.readers.table.table",
+        "visual_search.catalog.readers.webdataset.webdataset",
         "visual_search.catalog.synthetic.synthetic",
     ),
     "callbacks": (

@@ -272,6 +272,13 @@ class TestPublished:
         flagged = self.TABLE.assign(is_query=["0", "1", "1", "0", "0", " TRUE "])
         assert rows(protocols.published(), flagged, "val") == ([0, 1, 3, 4], [5], [])
 
+    def test_validation_by_product_asks_itself(self):
+        products = self.TABLE.assign(product=["a", "b", "b", "c", "d", "d"])
+        protocol = protocols.published(relevance=["product"])
+        assert rows(protocol, products, "val") == ([4, 5], [4, 5], [])
+        answered = products.assign(product=["d", "b", "b", "c", "d", "e"])
+        assert rows(protocol, answered, "val") == ([0], [4, 5], [])
+
     def test_other_columns(self):
         renamed = self.TABLE.rename(columns={"is_query": "asks", "is_gallery": "held"})
         assert rows(protocols.published("asks", "held"), renamed) == ([0, 1, 3, 4], [1, 2], [])

@@ -9,7 +9,9 @@ Shapes: ``S`` is the side of the square that the network sees, in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -101,25 +103,31 @@ def decode(
                [255, 255, 255, 255]], dtype=uint8)
     """
     check_target(size_px, fit)
-    if len(data) > limits.max_bytes:
-        raise PictureError(
-            f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are read; "
-            "save it smaller"
-        )
-    # Pillow and its libraries raise more kinds of errors at damaged bytes than they document
-    # (struct.error, SyntaxError, zlib.error, MemoryError...): here every one means "no picture".
-    try:
+    with _named_errors(data, limits):
         return _decode(data, size_px, fit, limits)
-    except PictureError:
-        raise
-    except UnidentifiedImageError as error:
-        start = "the file is empty" if not data else f"the file starts with {data[:12]!r}"
-        raise PictureError(
-            f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
-            f"is damaged; {start}"
-        ) from error
-    except Exception as error:
-        raise PictureError(f"does not decode: {type(error).__name__}: {error}") from error
+
+
+def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArray[np.uint8]:
+    """Gives the picture of an encoded file at its own size: ``[H, W, 3] uint8``, RGB, upright.
+
+    For those who need a part of a picture. Formats, transparency, modes, orientation and animations
+    are treated as in :func:`decode`; nothing is resized.
+
+    Args:
+        data: The whole file, one of :data:`FORMATS`, recognised by its content.
+        limits: Beyond these the file is refused without decoding it.
+
+    Raises:
+        PictureError: The file is too large, truncated, damaged or of another format.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGBA", (3, 2), (200, 0, 0, 0)).save(file, "PNG")  # transparent: white
+        >>> decode_whole(file.getvalue())[0].tolist()
+        [[255, 255, 255], [255, 255, 255], [255, 255, 255]]
+    """
+    with _named_errors(data, limits):
+        return _decode_whole(data, limits)
 
 
 def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.uint8]:
@@ -176,13 +184,8 @@ def check_target(size_px: int, fit: str) -> None:
 
 
 def _decode(data: bytes, size_px: int, fit: Fit, limits: PictureLimits) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header only
+    with _opened(data, limits) as image:
         width, height = image.size
-        if width * height > limits.max_pixels:
-            raise PictureError(
-                f"the picture has {width} x {height} = {width * height:,} pixels; at most "
-                f"{limits.max_pixels:,} are decoded; save it smaller"
-            )
         transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
         orientation = _orientation(image)
         box: tuple[float, float, float, float] = (0, 0, width, height)
@@ -193,6 +196,54 @@ def _decode(data: bytes, size_px: int, fit: Fit, limits: PictureLimits) -> NDArr
             box = drafted[1] if drafted else box
         image.load()
         return _fit(_eight_bit(image, transparent_value), size_px, fit, box, orientation)
+
+
+def _decode_whole(data: bytes, limits: PictureLimits) -> NDArray[np.uint8]:
+    with _opened(data, limits) as image:
+        transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
+        orientation = _orientation(image)
+        image.load()
+        whole = _eight_bit(image, transparent_value).convert("RGB")
+        if orientation in _UPRIGHT:
+            whole = whole.transpose(_UPRIGHT[orientation])
+        return np.array(whole)  # [H, W, 3], a copy that may be written to
+
+
+def _opened(data: bytes, limits: PictureLimits) -> Image.Image:
+    """Gives a picture of which only the header was read."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        image.close()
+        raise PictureError(
+            f"the picture has {width} x {height} = {width * height:,} pixels; at most "
+            f"{limits.max_pixels:,} are decoded; save it smaller"
+        )
+    return image
+
+
+@contextlib.contextmanager
+def _named_errors(data: bytes, limits: PictureLimits) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into a :class:`PictureError`; see :func:`decode`."""
+    if len(data) > limits.max_bytes:
+        raise PictureError(
+            f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are read; "
+            "save it smaller"
+        )
+    # Pillow and its libraries raise more kinds of errors at damaged bytes than they document
+    # (struct.error, SyntaxError, zlib.error, MemoryError...): here every one means "no picture".
+    try:
+        yield
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        start = "the file is empty" if not data else f"the file starts with {data[:12]!r}"
+        raise PictureError(
+            f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
+            f"is damaged; {start}"
+        ) from error
+    except Exception as error:
+        raise PictureError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
 def _orientation(image: Image.Image) -> int:

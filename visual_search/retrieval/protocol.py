@@ -338,6 +338,24 @@ def labels(table: pd.DataFrame, rows: Rows, columns: Sequence[str]) -> NDArray[n
     return np.array([*joined, None], dtype=object)[:-1]
 
 
+def answerable(selection: Selection, table: pd.DataFrame, relevance: Sequence[str]) -> Selection:
+    """Gives the selection, or its queries among themselves where no query can be answered.
+
+    Where relevance is by product and products are split whole, the training split has no answer for
+    a validation query; its other pictures stand in the validation split.
+
+    Example:
+        >>> table = pd.DataFrame({"product": ["a", "b", "b"]})
+        >>> found = answerable(Selection(np.array([0]), np.array([1, 2])), table, ["product"])
+        >>> found.gallery_rows.tolist(), found.query_rows.tolist()
+        ([1, 2], [1, 2])
+    """
+    wanted = set(labels(table, selection.query_rows, relevance)) - {""}
+    if wanted.isdisjoint(labels(table, selection.gallery_rows, relevance)):
+        return Selection(selection.query_rows, selection.query_rows)
+    return selection
+
+
 def fingerprint(*parts: Sequence[str]) -> str:
     """Gives a SHA-256 (hex) of lists of texts, order and lengths included.
 

@@ -291,7 +291,7 @@ def published(
     """Gives the sides that the data's authors published, as flags in the table.
 
     An item may be on both sides. During training, a validation split without flagged queries asks
-    the training split as in `gallery_query`.
+    the training split as in `gallery_query`; or itself, where that has no answer to any of them.
 
     Args:
         query_column: Flags of the queries: 1, true or yes, and 0, false, no or nothing.
@@ -311,7 +311,7 @@ def published(
         check_columns(table, (query_column, gallery_column, "split"))
         asks = _flags(table, query_column) & (table["split"] == split).to_numpy()
         if split == "val" and not asks.any():
-            return plain(table, split)
+            return sides.answerable(plain(table, split), table, _names(relevance))
         return Selection(_rows(_flags(table, gallery_column)), _rows(asks))
 
     return Protocol(

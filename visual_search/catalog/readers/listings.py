@@ -1,0 +1,277 @@
+"""What readers of published listings share: finding the files, and turning rows into items."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, PictureSource, RefusedItem
+from visual_search.catalog.readers import OnBadItem, conclude
+from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
+
+MAX_LISTING_BYTES = 2**31
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "val": "val",
+    "dev": "val",
+    "testing": "test",
+    "test": "test",
+}
+_SPLIT = re.compile(rf"(?<![a-z0-9])({'|'.join(_SPLIT_WORDS)})(?![a-z0-9])")
+
+
+class Pictures(PictureSource, Protocol):
+    """A source that can say, without reading it, why a picture cannot be loaded."""
+
+    def problem(self, image: str) -> str | None:
+        """Gives the reason, or ``None``."""
+        ...
+
+
+def find_file(source: FolderSource | ZipSource, name: str, hint: str) -> str:
+    """Gives the path of the file of this name below the root: the one that lies least deep.
+
+    A published archive is unpacked in many ways, and some hold a second copy of everything one
+    folder deeper; the least deep one is then the same.
+
+    Args:
+        source: Where to look.
+        name: The file's name, without folders.
+        hint: What to do when it is not there.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Several lie equally deep.
+    """
+    places = [
+        path for path in source.names() if path.split("/")[-1] == name and not is_clutter(path)
+    ]
+    if not places:
+        raise FileNotFoundError(f"there is no {name} in {source!r}; {hint}")
+    depth = min(path.count("/") for path in places)
+    nearest = [path for path in places if path.count("/") == depth]
+    if len(nearest) > 1:
+        raise ValueError(
+            f"{name} stands {len(nearest)} times in {source!r}, as {nearest[:5]}; expected one: "
+            "give the folder that holds the one to read"
+        )
+    return nearest[0]
+
+
+def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
+    """Gives the bytes of a listing of up to 2 GiB.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is larger, or a damaged member of a zip.
+    """
+    if isinstance(source, ZipSource):
+        return source.read(inner, MAX_LISTING_BYTES)
+    path = source.root / safe_name(inner)
+    size = path.stat().st_size
+    if size > MAX_LISTING_BYTES:
+        raise ValueError(
+            f"{path} has {size / 2**30:.1f} GiB; expected at most {MAX_LISTING_BYTES / 2**30:.1f} "
+            "GiB: split it"
+        )
+    return path.read_bytes()
+
+
+def read_text(source: FolderSource | ZipSource, inner: str) -> str:
+    """Gives the text of a listing in UTF-8, a byte order mark removed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not UTF-8, larger than 2 GiB, or a damaged member of a zip.
+    """
+    data = read_listing(source, inner)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} of {inner!r} in {source!r} is not UTF-8 (byte {data[error.start]:#04x}); "
+            "save it as UTF-8"
+        ) from error
+
+
+def check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -> None:
+    """Refuses a listing that lacks one of the columns it is published with.
+
+    Raises:
+        ValueError: Names the missing ones, what there is, and the nearest name.
+    """
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        near = difflib.get_close_matches(missing[0], columns, n=1)
+        hint = f", the nearest is {near[0]!r}" if near else ""
+        raise ValueError(
+            f"{origin} has no column {missing}; it has {list(columns)}{hint}; expected the file "
+            "as it is published: fetch it again, or read it with data=table"
+        )
+
+
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses a value that is not one of the choices.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{argument} is {value!r}; expected one of {list(choices)}{hint}")
+
+
+def join(base: PurePosixPath, *parts: str) -> str:
+    """Gives the path below a folder of the source, which may be the root itself.
+
+    Example:
+        >>> join(PurePosixPath("."), "images", "1.jpg")
+        'images/1.jpg'
+    """
+    return str(base.joinpath(*parts))
+
+
+def split_of_name(path: str) -> str:
+    """Gives the split that a shard's name says, or its folders' names, the nearest first.
+
+    Example:
+        >>> split_of_name("data/train-00000-of-00002.parquet"), split_of_name("valid/0.tar")
+        ('train', 'val')
+        >>> split_of_name("trainers/contest.tar")
+        ''
+    """
+    for part in reversed(path.lower().split("/")):
+        found = _SPLIT.search(part)
+        if found is not None:
+            return _SPLIT_WORDS[found[1]]
+    return ""
+
+
+def split_of_word(word: str) -> str:
+    """Gives the split that a word means; a word that means none stays as it is.
+
+    Example:
+        >>> split_of_word(" Validation"), split_of_word("extra")
+        ('val', 'extra')
+    """
+    word = word.strip()
+    return _SPLIT_WORDS.get(word.lower(), word)
+
+
+class Items:
+    """Collects the items of a listing, and names those that cannot be one.
+
+    Args:
+        pictures: Where the pictures are; asked whether each is there, none is read.
+        attributes: Names of the attribute columns.
+
+    Raises:
+        ValueError: An attribute has a name that the catalogue uses itself, or stands twice.
+    """
+
+    def __init__(self, pictures: Pictures, attributes: Sequence[str] = ()) -> None:
+        taken = sorted({c for c in attributes if c in REQUIRED_COLUMNS or attributes.count(c) > 1})
+        if taken:
+            raise ValueError(
+                f"the column(s) {taken} cannot be attributes: expected each name once, and none of "
+                f"{list(REQUIRED_COLUMNS)}, which the catalogue uses itself; rename them in the "
+                "listing"
+            )
+        self._pictures = pictures
+        self._attributes = tuple(attributes)
+        self._columns: dict[str, list[str]] = {
+            column: [] for column in (*REQUIRED_COLUMNS, *self._attributes)
+        }
+        self._seen: dict[str, str] = {}
+        self.refused: list[RefusedItem] = []
+
+    def refuse(self, place: str, item_id: str, image: str, reason: str) -> None:
+        """Leaves a row out, because of ``reason``; ``place`` tells where it stands."""
+        self.refused.append(RefusedItem(item_id or place, image, f"{place}: {reason}"))
+
+    def add(
+        self,
+        place: str,
+        *,
+        item_id: str,
+        image: str,
+        category: str,
+        group: str = "",
+        split: str = "",
+        attributes: Sequence[str] = (),
+        fragment: str = "",
+    ) -> None:
+        """Takes a row as an item, unless something about it cannot be used.
+
+        Args:
+            place: Where the row stands, as ``line 12``.
+            item_id: The id; the first row with it wins.
+            image: The picture's path below the source's root.
+            category: Its category; white space around it goes.
+            group: Its group; the item id where it is empty.
+            split: A split, or nothing.
+            attributes: One text for each of the attribute columns.
+            fragment: What follows the path in the name of the picture: the box of a crop.
+        """
+        category = category.strip()
+        reason: str | None = None
+        if not item_id.strip():
+            reason = "the id is empty"
+        elif not category:
+            reason = "the category is empty"
+        elif item_id in self._seen:
+            reason = f"the id stands in {self._seen[item_id]} already; an id names one item"
+        else:
+            try:
+                image = safe_name(image)
+            except ValueError as error:
+                reason = str(error)
+            else:
+                reason = self._pictures.problem(image)
+        if reason is not None:
+            self.refuse(place, item_id, image, reason)
+            return
+        self._seen[item_id] = place
+        values = (item_id, image + fragment, category, group or item_id, split)
+        for column, value in zip(REQUIRED_COLUMNS, values, strict=True):
+            self._columns[column].append(value)
+        for column, value in zip(self._attributes, attributes, strict=True):
+            self._columns[column].append(value)
+
+    def conclude(
+        self,
+        name: str,
+        *,
+        on_bad_item: OnBadItem,
+        origin: str,
+        source: PictureSource | None = None,
+    ) -> Catalog:
+        """Gives the catalogue, as `visual_search.catalog.readers.conclude` does.
+
+        Args:
+            name: Short name of the data.
+            on_bad_item: ``error`` stops when there is a refused item, ``skip`` goes on.
+            origin: What was read, for messages.
+            source: Loads the pictures; those that were asked for by default.
+
+        Raises:
+            BadItemsError: Rows were refused and ``on_bad_item`` is ``error``.
+            ValueError: No item is left.
+        """
+        return conclude(
+            name,
+            self._columns,
+            self._pictures if source is None else source,
+            self.refused,
+            on_bad_item=on_bad_item,
+            origin=origin,
+        )

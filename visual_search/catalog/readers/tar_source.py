@@ -1,0 +1,191 @@
+"""Pictures inside tar archives, read where they lie: nothing is unpacked to the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, safe_name
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A plain file in a tar.
+
+    Attributes:
+        offset: Where its bytes begin in the tar.
+        size: How many they are.
+    """
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Tar:
+    """One archive, as it was when its members were listed.
+
+    Attributes:
+        path: Where it lies.
+        stamp: Size in bytes and time of modification in ns.
+        members: The plain files by name.
+        refused: Members that cannot be used, and why.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+    members: Mapping[str, TarMember]
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Gives the bytes of a member.
+
+        Raises:
+            FileNotFoundError: No member has this name, or the tar is gone.
+            ValueError: It is larger than ``max_bytes``, or the tar has changed since it was listed.
+        """
+        member = self.members.get(name)
+        if member is None:
+            raise FileNotFoundError(f"no member {name!r} in {self.path}")
+        if member.size > max_bytes:
+            raise ValueError(
+                f"{name!r} in {self.path} has {member.size:,} bytes; expected at most "
+                f"{max_bytes:,}: leave it out"
+            )
+        with open(self.path, "rb") as file:
+            if _stamp(file.fileno()) != self.stamp:
+                raise ValueError(
+                    f"{self.path} has changed since it was listed; expected the same file: start "
+                    "again"
+                )
+            file.seek(member.offset)
+            return file.read(member.size)
+
+
+def list_tar(path: Path) -> Tar:
+    """Gives the members of an uncompressed tar; reads their headers and none of their bytes.
+
+    Folders do not count. Links, devices, sparse files, unsafe names and a name that stands twice
+    are refused.
+
+    Raises:
+        FileNotFoundError: Nothing is at ``path``.
+        ValueError: It is no tar, a compressed one, or cut off or damaged between two members.
+    """
+    members: dict[str, TarMember] = {}
+    refused: list[tuple[str, str]] = []
+    with open(path, "rb") as file:
+        stamp = _stamp(file.fileno())
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for found in archive:
+                    name, reason = _judge(found)
+                    if not reason and name in members:
+                        reason = "the name stands twice in the tar; the first one counts"
+                    if reason:
+                        refused.append((name, reason))
+                    elif not found.isdir():
+                        members[name] = TarMember(found.offset_data, found.size)
+                end = archive.offset
+        # the last two: headers in a long chain, and one that declares more than there can be
+        except (
+            tarfile.TarError,
+            ValueError,
+            OverflowError,
+            EOFError,
+            RecursionError,
+            MemoryError,
+        ) as error:
+            raise ValueError(
+                f"{path} cannot be read as a tar ({str(error) or type(error).__name__}); expected "
+                "a whole, uncompressed one: unpack a .tar.gz with gunzip, fetch a damaged one again"
+            ) from error
+        # tarfile takes a damaged header for the end; the real one is a block of zeros or nothing
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise ValueError(
+                f"{path} is damaged at byte {end}: what stands there is no header of a member; "
+                "fetch it again"
+            )
+    return Tar(path, stamp, members, tuple(refused))
+
+
+def _judge(found: tarfile.TarInfo) -> tuple[str, str]:
+    """Gives the clean name, and the reason why the member cannot be used, or nothing."""
+    if found.isdir():
+        return found.name, ""
+    try:
+        name = safe_name(found.name)
+    except ValueError as error:
+        return found.name, str(error)
+    if not found.isreg() or found.issparse():
+        return name, "it is a link, a device or a sparse file; expected a plain file"
+    return name, ""
+
+
+def _stamp(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
+
+
+class TarSource:
+    """Pictures inside tars, named ``<tar>/<member>``.
+
+    Args:
+        tars: The archives by name.
+    """
+
+    def __init__(self, tars: Mapping[str, Tar]) -> None:
+        self._tars = dict(tars)
+        self._keys: dict[str, str] = {}  # a tar that changes is refused, so they stay true
+
+    def __repr__(self) -> str:
+        return f"TarSource({len(self._tars)} tar(s))"
+
+    def load(self, image: str) -> bytes:
+        """Gives the member's bytes.
+
+        Raises:
+            FileNotFoundError: No member has this name, or the tar is gone.
+            ValueError: The member is larger than 64 MiB, or the tar has changed since it was
+                listed.
+        """
+        tar, name = self._locate(image)
+        return tar.read(name, MAX_PICTURE_BYTES)
+
+    def problem(self, image: str) -> str | None:
+        """Gives the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
+        try:
+            tar, name = self._locate(image)
+        except FileNotFoundError as error:
+            return str(error)
+        size = tar.members[name].size
+        if size > MAX_PICTURE_BYTES:
+            return f"it has {size:,} bytes; expected at most {MAX_PICTURE_BYTES:,}"
+        return None
+
+    def content_keys(self, images: Sequence[str]) -> list[str]:
+        """Gives the SHA-256 of each member; each is hashed once a process.
+
+        Raises:
+            FileNotFoundError: No member has this name.
+            ValueError: A member is refused, as in ``load``.
+        """
+        for image in images:
+            if image not in self._keys:
+                self._keys[image] = hashlib.sha256(self.load(image)).hexdigest()
+        return [self._keys[image] for image in images]
+
+    def _locate(self, image: str) -> tuple[Tar, str]:
+        # the name of a tar ends in .tar, and so may a folder's around it or within it
+        end = image.find(".tar/")
+        while end >= 0:
+            tar = self._tars.get(image[: end + 4])
+            if tar is not None and image[end + 5 :] in tar.members:
+                return tar, image[end + 5 :]
+            end = image.find(".tar/", end + 1)
+        raise FileNotFoundError(f"no picture {image!r} in {self!r}")
