@@ -13,7 +13,7 @@ import pytest
 import visual_search
 from visual_search import __main__ as console
 
-KNOWN = "train, evaluate, compare, compress, leaderboard"
+KNOWN = "train, evaluate, compare, compress, download, leaderboard"
 PROBE = """
 import sys
 
@@ -124,7 +124,7 @@ def test_wrong_command_ends_with_status_2_and_names_the_nearest(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("visual-search ", ["train", "evaluate", "compare", "compress", "leaderboard"]),
+        ("visual-search ", ["train", "evaluate", "compare", "compress", "download", "leaderboard"]),
         ("visual-search tr", ["train"]),
         ("visual-search dance", []),
         ("visual-search dance ", []),

@@ -40,13 +40,13 @@ def _names(text: str) -> frozenset[str]:
 
 RING_1 = _names("catalog models retrieval views")
 RING_3 = _names(
-    "__init__ __main__ assembly atomic command_line comparisons compressions config external jobs "
-    "measurements outcomes overviews pages rankings results run_embeddings runs schemas "
-    "shown_items sweepers sweeps tables"
+    "__init__ __main__ assembly atomic command_line comparisons compressions config downloading "
+    "external jobs measurements outcomes overviews pages rankings results run_embeddings runs "
+    "schemas shown_items sweepers sweeps tables"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(
-        10, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
+        30, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
     ),
     "models": Room(
         22,

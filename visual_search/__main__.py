@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Measures a finished run, or any embeddings, by any protocol on any catalogue.",
     "compare": "Compares finished runs on the same queries: differences, intervals, tests.",
     "compress": "Measures a finished run's gallery in fewer bytes: quantised, projected, cut.",
+    "download": "Downloads the pictures that a catalogue or a list of URLs names, resumably.",
     "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
 }
 

@@ -210,11 +210,44 @@ class CompressSchema:
     seed: int = 0
 
 
+@dataclass
+class DownloadSchema:
+    """The closed top level of ``conf/download.yaml``: any other key is an error.
+
+    From ``requests_per_s`` on they are those of
+    `visual_search.catalog.download_settings.DownloadSettings`.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    urls: str | None = None
+    folder: str | None = None
+    requests_per_s: float = 10.0
+    max_connections: int = 16
+    max_connections_per_host: int = 6
+    max_tries: int = 4
+    backoff_s: float = 1.0
+    max_backoff_s: float = 60.0
+    max_retry_after_s: float = 300.0
+    give_up_after: int = 8
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 20.0
+    total_timeout_s: float = 60.0
+    max_bytes: int = 20 * 2**20
+    max_redirects: int = 5
+    allowed_hosts: list[str] = field(default_factory=list)
+    http_hosts: list[str] = field(default_factory=list)
+    private_hosts: list[str] = field(default_factory=list)
+    try_again: list[str] = field(default_factory=lambda: ["failed"])
+    check_saved: str = "size"
+    user_agent: str = "visual-search"
+
+
 SCHEMAS: dict[str, type] = {
     "train": TrainSchema,
     "evaluate": EvaluateSchema,
     "compare": CompareSchema,
     "leaderboard": LeaderboardSchema,
     "compress": CompressSchema,
+    "download": DownloadSchema,
 }
 """Command -> the schema of its ``conf/<command>.yaml``."""
