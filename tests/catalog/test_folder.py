@@ -127,6 +127,97 @@ def test_another_word_for_bad_items_is_refused(tmp_path: Path) -> None:
         folder(tmp_path, on_bad_item="ignore")  # type: ignore[arg-type]
 
 
+def test_splits_stand_above_the_categories(tmp_path: Path) -> None:
+    names = ["test/shoes/a.jpg", "train/coats/a.jpg", "train/coats/deep/b.jpg", "train/shoes/a.jpg"]
+    names += ["val/coats/a.jpg"]
+    for root in (fill(tmp_path / "root", *names), pack(tmp_path / "root", tmp_path / "a.zip")):
+        catalog = folder(root, splits=True)
+        assert catalog.table.to_dict("list") == {
+            "item_id": names,
+            "image": names,
+            "category": ["shoes", "coats", "coats", "shoes", "coats"],
+            "group": names,
+            "split": ["test", "train", "train", "train", "val"],
+        }
+        assert catalog.source.load("val/coats/a.jpg") == b"val/coats/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [
+        ("Train", "train"),
+        ("training", "train"),
+        ("valid", "val"),
+        ("VALIDATION", "val"),
+        ("dev", "val"),
+        ("testing", "test"),
+    ],
+)
+def test_other_words_for_a_split(tmp_path: Path, word: str, split: str) -> None:
+    catalog = folder(fill(tmp_path, f"{word}/coats/a.jpg"), splits=True)
+    assert catalog.table[["item_id", "split"]].to_numpy().tolist() == [
+        [f"{word}/coats/a.jpg", split]
+    ]
+
+
+def test_what_lies_outside_splits_and_categories_is_named(tmp_path: Path) -> None:
+    good = "train/coats/a.jpg"
+    fill(tmp_path, good, "train/loose.jpg", "extra/coats/b.jpg", "top.jpg", "train/coats/n.txt")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "test" / "coats").mkdir(parents=True)
+    (tmp_path / "train" / ".hidden").mkdir()
+    expected = {
+        "train/loose.jpg": "lies in no category; move it",
+        "extra/coats/b.jpg": r"lies in no split; move it into a category below one of \['train'",
+        "top.jpg": "lies in no split",
+        "train/coats/n.txt": r"\.txt is no picture's",
+        "val": "the split has no picture",
+        "test": "the split has no picture",
+        "test/coats": "the category has no picture",
+    }
+    with pytest.raises(BadItemsError, match="bad item"):
+        folder(tmp_path, splits=True)
+    catalog = folder(tmp_path, on_bad_item="skip", splits=True)
+    assert list(catalog.table["item_id"]) == [good]
+    reasons = {item.item_id: item.reason for item in catalog.refused}
+    assert set(reasons) == set(expected)
+    for item_id, reason in expected.items():
+        assert re.search(reason, reasons[item_id])
+
+
+@pytest.mark.parametrize("prefix", ["", "photos/"])
+@pytest.mark.parametrize("names", [["train/a/1.jpg"], ["train/a/1.jpg", "val/a/1.jpg"]])
+def test_a_zip_of_splits_may_be_wrapped(tmp_path: Path, prefix: str, names: list[str]) -> None:
+    path = pack(fill(tmp_path / "root", *names), tmp_path / "shop.zip", prefix)
+    catalog = folder(path, splits=True)
+    assert list(catalog.table["item_id"]) == names
+    assert list(catalog.table["split"]) == ["train", "val"][: len(names)]
+    assert catalog.source.load(prefix + names[0]) == names[0].encode()
+
+
+def test_splits_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+    fill(tmp_path, "coats/1.jpg", "shoes/1.jpg")
+    match = (
+        r"has no folder of a split; it has \['coats', 'shoes'\]; expected .*set data.splits=false"
+    )
+    with pytest.raises(ValueError, match=match):
+        folder(tmp_path, splits=True)
+
+
+@pytest.mark.parametrize("names", [["train", "val"], ["Train", "valid", "other"], ["test"]])
+def test_splits_taken_for_categories_are_an_error(tmp_path: Path, names: list[str]) -> None:
+    fill(tmp_path, *(f"{name}/coats/1.jpg" for name in names))
+    found = re.escape(str(sorted(set(names) - {"other"})))
+    with pytest.raises(ValueError, match=f"has the folders {found}, .*set data.splits=true"):
+        folder(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["train", "dolls"], ["test", "val", "coats"]])
+def test_a_category_may_be_called_like_a_split(tmp_path: Path, names: list[str]) -> None:
+    fill(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert set(folder(tmp_path).categories) == set(names)
+
+
 @pytest.mark.skipif(not PHOTOS.exists(), reason="the home photos are not on this machine")
 def test_the_home_photos() -> None:
     catalog = folder(PHOTOS)

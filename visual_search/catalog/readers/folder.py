@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from visual_search.catalog.catalog import Catalog, RefusedItem
+from visual_search.catalog.catalog import SPLITS, Catalog, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
+from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.sources import (
     FolderSource,
     ZipSource,
@@ -19,32 +21,56 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
-def folder(root: str | os.PathLike[str], on_bad_item: OnBadItem = "error") -> Catalog:
+def folder(
+    root: str | os.PathLike[str], on_bad_item: OnBadItem = "error", splits: bool = False
+) -> Catalog:
     """Gives the catalogue of ``root/<category>/**/<picture>``.
 
     The item id is the path below ``root`` with ``/``, suffix included, so that it names the same
     picture on every machine. Deeper folders belong to the category at the top. Hidden files and
     those of the operating system (``.DS_Store``, ``Thumbs.db``) do not count.
 
+    With ``splits`` the layout is ``root/<split>/<category>/**/<picture>``, as for torchvision's
+    ``ImageFolder``. The item id begins with the split's folder then: ``train/coats/1.jpg`` and
+    ``val/coats/1.jpg`` are two items.
+
     Args:
         root: The folder, or a ``.zip`` with the same layout. A zip that wraps it all in one more
             folder, as packing a folder does, is read from inside that folder.
         on_bad_item: ``error`` stops when something cannot be an item, ``skip`` leaves it out and
             keeps it in ``refused``: files that are no pictures by their suffix, pictures outside
-            every category, links out of the root, categories without a picture.
+            every category (or split), links out of the root, categories without a picture.
+        splits: The folders at the top are splits. ``train``, ``val`` and ``test`` are meant by
+            their names in capital or small letters, and by ``training``, ``valid``,
+            ``validation``, ``dev`` and ``testing``; not all three need to be there.
 
     Returns:
-        The items sorted by id, each a group of its own, no split assigned.
+        The items sorted by id, each a group of its own; no split assigned, but with ``splits``.
 
     Raises:
         FileNotFoundError: Nothing is at ``root``.
         BadItemsError: There are bad items and ``on_bad_item`` is ``error``.
-        ValueError: ``root`` is a file but no zip, or holds no picture; or ``on_bad_item`` is
-            another word.
+        ValueError: ``root`` is a file but no zip, or holds no picture; with ``splits``, no folder
+            at the top is a split; without, the folders at the top are splits; or ``on_bad_item``
+            is another word.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("train/coats/1.jpg", "valid/coats/1.jpg"):
+        ...     (root / name).parent.mkdir(parents=True)
+        ...     _ = (root / name).write_bytes(b"")
+        >>> print(folder(root, splits=True).table[["item_id", "category", "split"]])
+                     item_id category  split
+        0  train/coats/1.jpg    coats  train
+        1  valid/coats/1.jpg    coats    val
     """
     check_on_bad_item(on_bad_item)
     source = open_source(root)
-    base = _wrapping_folder(source)
+    base = _wrapping_folder(source, splits)
+    tops = _folders(source, base)
+    _check_layout(tops, splits, root)
+    level = 1 if splits else 0  # where in the path the category stands
     item_ids: list[str] = []
     refused: list[RefusedItem] = []
     filled: set[str] = set()
@@ -52,23 +78,30 @@ def folder(root: str | os.PathLike[str], on_bad_item: OnBadItem = "error") -> Ca
         item_id = name.removeprefix(base)
         if is_clutter(item_id) or not name.startswith(base):
             continue
-        reason = source.problem(name) or _reason_to_refuse(item_id)
+        parts = item_id.split("/")
+        reason = source.problem(name) or _reason_to_refuse(parts, level)
         if reason:
             refused.append(RefusedItem(item_id, name, reason))
         else:
             item_ids.append(item_id)
-            filled.add(item_id.split("/")[0])
-    folders = source.top_folders(base) if isinstance(source, ZipSource) else source.top_folders()
-    for category in folders:
-        if category not in filled and not is_clutter(category):
-            reason = "the category has no picture; put some into it or remove the folder"
-            refused.append(RefusedItem(category, base + category, reason))
+            filled.update("/".join(parts[: depth + 1]) for depth in range(level + 1))
+    expected = tops
+    if splits:
+        expected = [top for top in tops if split_of_word(top) in SPLITS]
+        expected += [
+            f"{top}/{category}"
+            for top in expected
+            for category in _folders(source, f"{base}{top}/")
+        ]
+    for path in expected:
+        if path not in filled:
+            refused.append(RefusedItem(path, base + path, _reason_of_the_empty(path, splits)))
     columns = {
         "item_id": item_ids,
         "image": [base + item_id for item_id in item_ids],
-        "category": [item_id.split("/")[0] for item_id in item_ids],
+        "category": [item_id.split("/")[level] for item_id in item_ids],
         "group": item_ids,
-        "split": [""] * len(item_ids),
+        "split": [split_of_word(i.split("/")[0]) if splits else "" for i in item_ids],
     }
     return conclude(
         Path(root).absolute().stem,
@@ -80,21 +113,57 @@ def folder(root: str | os.PathLike[str], on_bad_item: OnBadItem = "error") -> Ca
     )
 
 
-def _reason_to_refuse(item_id: str) -> str:
-    suffix = os.path.splitext(item_id)[1].lower()
+def _check_layout(tops: Sequence[str], splits: bool, root: str | os.PathLike[str]) -> None:
+    named = {top: split_of_word(top) for top in tops if split_of_word(top) in SPLITS}
+    if splits and not named:
+        raise ValueError(
+            f"{root} has no folder of a split; it has {list(tops)[:10]}; expected at least one of "
+            f"{list(SPLITS)} with the categories inside; set data.splits=false if the folders at "
+            "the top are categories"
+        )
+    # A lone `train` beside `dolls` may well be a toy; `train` beside `val` is not.
+    several = len(set(named.values())) > 1 and "train" in named.values()
+    if not splits and named and (several or len(named) == len(tops)):
+        raise ValueError(
+            f"{root} has the folders {sorted(named)}, which name splits; expected categories at "
+            "the top; set data.splits=true to read <split>/<category>/<picture>, or rename them if "
+            "they are categories"
+        )
+
+
+def _reason_to_refuse(parts: Sequence[str], level: int) -> str:
+    suffix = os.path.splitext(parts[-1])[1].lower()
     if suffix not in PICTURE_SUFFIXES:
         return f"{suffix or 'no suffix'} is no picture's; expected {sorted(PICTURE_SUFFIXES)}"
-    category, slash, _ = item_id.partition("/")
-    if not slash or not category.strip():
+    if level and (len(parts) == 1 or split_of_word(parts[0]) not in SPLITS):
+        return f"lies in no split; move it into a category below one of {list(SPLITS)}"
+    if len(parts) < level + 2 or not parts[level].strip():
         return "lies in no category; move it into a sub-folder that is named after its category"
     return ""
 
 
-def _wrapping_folder(source: FolderSource | ZipSource) -> str:
+def _reason_of_the_empty(path: str, splits: bool) -> str:
+    kind = "split" if splits and "/" not in path else "category"
+    return f"the {kind} has no picture; put some into it or remove the folder"
+
+
+def _folders(source: FolderSource | ZipSource, base: str) -> list[str]:
+    """Gives the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
+    if isinstance(source, FolderSource):
+        found = (FolderSource(source.root / base) if base else source).top_folders()
+    else:
+        found = source.top_folders(base)
+    return [name for name in found if not is_clutter(name)]
+
+
+def _wrapping_folder(source: FolderSource | ZipSource, splits: bool) -> str:
     """Gives ``photos/`` when a zip holds only that folder and it only folders, else nothing."""
     if isinstance(source, FolderSource):
         return ""
     paths = [name.split("/") for name in source.names() if not is_clutter(name)]
-    if len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
-        return paths[0][0] + "/"
-    return ""
+    tops = {path[0] for path in paths}
+    if len(tops) != 1 or not all(len(path) > 2 for path in paths):
+        return ""
+    (top,) = tops
+    # A zip of `train/coats/1.jpg` alone is not wrapped when `train` is a split.
+    return "" if splits and split_of_word(top) in SPLITS else f"{top}/"
