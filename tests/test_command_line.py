@@ -12,8 +12,10 @@ import pytest
 
 import visual_search
 from visual_search import __main__ as console
+from visual_search.command_line import check_overrides
+from visual_search.config import ConfigError, register_schema
 
-KNOWN = "train, evaluate, compare, compress, download, leaderboard"
+KNOWN = "check, train, evaluate, compare, compress, download, leaderboard"
 PROBE = """
 import sys
 
@@ -104,7 +106,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
             f"'dance' is no command; expected one of {KNOWN}; see visual-search --help",
         ),
         (["seed=1"], "as in: visual-search train seed=1"),
-        (["--seed=1"], "unknown option '--seed=1'; expected a command first (train, evaluate"),
+        (["--seed=1"], "unknown option '--seed=1'; expected a command first (check, train"),
         ([], "Usage:"),
     ],
 )
@@ -124,7 +126,10 @@ def test_wrong_command_ends_with_status_2_and_names_the_nearest(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("visual-search ", ["train", "evaluate", "compare", "compress", "download", "leaderboard"]),
+        (
+            "visual-search ",
+            ["check", "train", "evaluate", "compare", "compress", "download", "leaderboard"],
+        ),
         ("visual-search tr", ["train"]),
         ("visual-search dance", []),
         ("visual-search dance ", []),
@@ -184,3 +189,10 @@ def test_bash_completes(line: str, word: int, expected: list[str], tmp_path: Pat
     rule, *found = result.stdout.splitlines()
     assert rule.endswith("-F hydra_bash_completion visual-search"), result.stderr
     assert found == expected
+
+
+@pytest.mark.parametrize("command", ["check", "download"])
+def test_a_key_of_data_needs_a_choice_of_data(command: str) -> None:
+    register_schema()
+    with pytest.raises(ConfigError, match="no data is chosen; expected data=OPTION beside it$"):
+        check_overrides(command, ["data.root=x"])

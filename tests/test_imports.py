@@ -40,9 +40,9 @@ def _names(text: str) -> frozenset[str]:
 
 RING_1 = _names("catalog models retrieval views")
 RING_3 = _names(
-    "__init__ __main__ assembly atomic command_line comparisons compressions config downloading "
-    "external jobs measurements outcomes overviews pages rankings results run_embeddings runs "
-    "schemas shown_items sweepers sweeps tables"
+    "__init__ __main__ assembly atomic check_tables checking command_line comparisons "
+    "compressions config downloading external jobs measurements outcomes overviews pages rankings "
+    "results run_embeddings runs schemas shown_items sweepers sweeps tables"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(

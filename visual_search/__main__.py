@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 # A command is the module visual_search.<command>, whose main() reads sys.argv.
 COMMANDS = {
+    "check": "Checks a catalogue before training: rows, pictures, copies, leaks, categories.",
     "train": "Trains an encoder on a catalogue, builds its index, measures retrieval.",
     "evaluate": "Measures a finished run, or any embeddings, by any protocol on any catalogue.",
     "compare": "Compares finished runs on the same queries: differences, intervals, tests.",

@@ -232,16 +232,22 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: Names the override, and both ways to set it.
     """
-    if config_name != "evaluate":
+    of_a_run = {"evaluate": True, "check": False, "download": False}.get(config_name)
+    if of_a_run is None:
         return
     chosen = {override.partition("=")[0] for override in overrides}
     for override in overrides:
         group, dot, rest = override.partition("=")[0].partition(".")
-        if dot and group in ("data", "split", "protocol") and group not in chosen:
+        if dot and group in (("data", "split", "protocol") if of_a_run else ("data",)):
+            if group in chosen:
+                continue
+            own = (
+                f", or +{override} to change that key of the run's own {group} ({rest} as it was "
+                "there otherwise)"
+            )
             raise ConfigError(
                 f"{override} sets a key of {group}, and no {group} is chosen; expected "
-                f"{group}=OPTION beside it, or +{override} to change that key of the run's own "
-                f"{group} ({rest} as it was there otherwise)"
+                f"{group}=OPTION beside it{own if of_a_run else ''}"
             )
 
 

@@ -242,11 +242,25 @@ class DownloadSchema:
     user_agent: str = "visual-search"
 
 
+@dataclass
+class CheckSchema:
+    """The closed top level of ``conf/check.yaml``: any other key is an error."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    sheet_items: int = 24
+    outputs: str = "outputs"
+    out: str | None = None
+
+
 SCHEMAS: dict[str, type] = {
     "train": TrainSchema,
     "evaluate": EvaluateSchema,
     "compare": CompareSchema,
     "leaderboard": LeaderboardSchema,
+    "check": CheckSchema,
     "compress": CompressSchema,
     "download": DownloadSchema,
 }

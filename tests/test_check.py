@@ -1,0 +1,215 @@
+"""The check of a catalogue: each trouble planted, none of them, what is printed and written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.composing import settings_of
+from visual_search.check import main
+from visual_search.check_tables import print_check
+from visual_search.checking import Checked, check_data
+from visual_search.config import ConfigError
+
+
+def picture(seed: int, height: int = 96, width: int = 96) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def orderly(tmp_path: Path) -> Path:
+    """A table of 60 items, 20 of each split, with nothing wrong with it."""
+    rows = []
+    for place in range(60):
+        name = f"i{place:02d}"
+        picture(place).save(tmp_path / f"{name}.png")
+        split = ("train", "val", "test")[place // 20]
+        colour = ("red", "blue")[place // 2 % 2]
+        rows.append((name, f"{name}.png", ("hat", "shoe")[place % 2], name, split, colour))
+    columns = ["item_id", "image", "category", "product", "split", "colour"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "products.csv", index=False)
+    return tmp_path / "products.csv"
+
+
+@pytest.fixture
+def troubled(orderly: Path) -> Path:
+    """The same with a trouble of each kind."""
+    folder = orderly.parent
+    table = pd.read_csv(orderly, dtype=str)
+    by_id = table.set_index("item_id")
+    by_id.loc["i01", "image"] = "nowhere.png"  # refused
+    (folder / "i02.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")  # broken
+    picture(3, 12, 12).save(folder / "i03.png")  # tiny
+    picture(4, 5100, 5000).save(folder / "i04.jpg")  # huge
+    by_id.loc["i04", "image"] = "i04.jpg"
+    picture(5).convert("CMYK").save(folder / "i05.jpg")  # an odd mode
+    by_id.loc["i05", "image"] = "i05.jpg"
+    shutil.copy(folder / "i06.png", folder / "i08.png")  # copies of one category
+    shutil.copy(folder / "i07.png", folder / "i10.png")  # and of two
+    picture(9).save(folder / "i11.jpg", quality=85)  # near copies
+    by_id.loc["i11", "image"] = "i11.jpg"
+    shutil.copy(folder / "i12.png", folder / "i40.png")  # a leak from train to test
+    by_id.loc[["i13", "i41"], "product"] = "one product"  # torn by the data
+    by_id.loc["i14", "category"] = "Hat"
+    by_id.reset_index().to_csv(orderly, index=False)
+    return orderly
+
+
+def settings(table: Path, *overrides: str) -> dict[str, Any]:
+    folder = table.parent
+    return settings_of(
+        "check", "data=table", f"data.path={table}", "data.group=product", "data.split=split",
+        "pictures.size_px=64", f"pictures.cache_dir={folder / 'cache'}",
+        f"outputs={folder / 'outputs'}", *overrides,
+    )  # fmt: skip
+
+
+def kinds(checked: Checked) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"error": [], "warning": [], "note": []}
+    for finding in checked.findings:
+        found[finding.severity].append(finding.kind)
+    return found
+
+
+def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checked = check_data(settings(orderly))
+    assert kinds(checked) == {"error": [], "warning": [], "note": ["few_queries"]}
+    assert checked.standing == "Fit to train on: 1 note."
+    assert "keeps 20 items of 60; 20 items of the test split ask. No category" in checked.rule
+    print_check(checked)
+    printed = capsys.readouterr().out
+    assert "Fit to train on: 1 note." in printed
+    assert str(checked.folder / "report.html") in printed.replace("\n", "")
+
+
+def test_each_trouble_is_found_and_named(
+    troubled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked = check_data(settings(troubled))
+    found = kinds(checked)
+    assert sorted(found["error"]) == [
+        "broken_pictures", "leak_group", "leak_groups_given", "leak_pixels", "refused_rows",
+    ]  # fmt: skip
+    assert {
+        "categories_alike", "categories_of_one", "copies", "copies_other_category", "tiny", "huge",
+        "mode_CMYK",
+    } <= set(found["warning"])  # fmt: skip
+    assert "near_copies" in found["note"]
+    named = {
+        finding.kind: [(item.item_id, item.other_id) for item in finding.items]
+        for finding in checked.findings
+    }
+    assert named["refused_rows"] == [("i01", "nowhere.png")]
+    assert named["broken_pictures"] == [("i02", "i02.png")]
+    assert named["leak_pixels"] == [("i40", "i12")]
+    assert named["leak_group"] == [("i41", "i13")]
+    assert ("i08", "i06") in named["copies"]
+    assert named["copies_other_category"] == [("i10", "i07")]
+    assert named["near_copies"] == [("i11", "i09")]
+    assert named["tiny"] == [("i03", "")]
+    assert named["huge"] == [("i04", "")]
+    assert named["mode_CMYK"] == [("i05", "")]
+    print_check(checked)
+    printed = capsys.readouterr().out
+    assert "i40 beside i12" in printed
+    assert "Not fit to train on as it is: 5 errors" in printed
+
+    content = json.loads((checked.folder / "findings.json").read_text(encoding="utf-8"))
+    assert checked.folder == troubled.parent / "outputs" / "check" / "products"
+    assert (content["num_items"], content["num_refused"], content["num_errors"]) == (58, 2, 5)
+    assert [finding["kind"] for finding in content["findings"]] == [
+        finding.kind for finding in checked.findings
+    ]
+    assert content["categories"][0]["category"] == "shoe"
+    page = (checked.folder / "report.html").read_text(encoding="utf-8")
+    for text in ("Not fit to train on", "nowhere.png", "i40", "one product", "Contact sheets"):
+        assert text in page
+
+
+def test_what_is_left_out_on_purpose_is_a_warning(troubled: Path) -> None:
+    found = kinds(check_data(settings(troubled, "data.on_bad_item=skip", "protocol.on_leak=drop")))
+    assert found["error"] == ["leak_groups_given"]
+    assert {"refused_rows", "broken_pictures", "leak_pixels", "leak_group"} <= set(found["warning"])
+
+
+def test_the_rule_says_what_the_gallery_leaves_out(orderly: Path) -> None:
+    checked = check_data(settings(orderly, "protocol.max_per_category=7"))
+    assert checked.rule.endswith(
+        "Of 2 categories it takes the 7 that the seed chooses, which leaves out 6 items: hat, shoe."
+    )
+    assert checked.categories["gallery"].tolist() == [7, 7]
+
+
+def test_what_cannot_be_split_or_measured_is_an_error(orderly: Path) -> None:
+    unknown = ["split=cold_start_newest", "split.order_by=season"]
+    drawn = ["data.split=null", "data.attributes=[colour]", *unknown]
+    checked = check_data(settings(orderly, *drawn))
+    assert kinds(checked)["error"] == ["split", "protocol"]
+    [split, _] = [finding for finding in checked.findings if finding.severity == "error"]
+    assert "order_by is 'season'" in split.what
+    assert checked.rule == "No gallery can be chosen; see the findings."
+    wrong = check_data(settings(orderly, "protocol.relevance=[season]"))
+    assert kinds(wrong)["error"] == ["protocol"]
+
+
+def test_a_second_check_decodes_nothing(orderly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = check_data(settings(orderly))
+    assert first.cached.num_decoded == 60
+    monkeypatch.setattr(
+        "visual_search.catalog.picture_facts._header", lambda _: pytest.fail("it is known")
+    )
+    second = check_data(settings(orderly))
+    assert second.cached.num_decoded == 0
+    assert second.findings == first.findings
+
+
+def test_out_names_the_folder(orderly: Path, tmp_path: Path) -> None:
+    checked = check_data(settings(orderly, f"out={tmp_path / 'elsewhere'}"))
+    assert checked.folder == tmp_path / "elsewhere"
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
+
+
+def test_wrong_settings_are_refused(orderly: Path) -> None:
+    with pytest.raises(ConfigError, match="sheet_items=0; expected at least 1"):
+        check_data(settings(orderly, "sheet_items=0"))
+    with pytest.raises(ConfigError, match="no data is named; expected data=OPTION"):
+        check_data(settings_of("check"))
+    with pytest.raises(ConfigError, match="on_bad_item='ignore' is of a wrong type"):
+        check_data(settings(orderly, "data.on_bad_item=ignore"))
+
+
+def test_a_catalogue_without_one_picture_is_refused(orderly: Path) -> None:
+    for path in orderly.parent.glob("*.png"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="no item of catalogue 'products' is left"):
+        check_data(settings(orderly))
+
+
+@pytest.mark.parametrize(("which", "status"), [("orderly", 0), ("troubled", 1)])
+def test_the_exit_status_guards_a_pipeline(
+    which: str, status: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table: Path = request.getfixturevalue(which)
+    folder = table.parent
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(
+        sys, "argv",
+        ["check", "data=table", "data.path=products.csv", "data.group=product", "data.split=split",
+         "pictures.size_px=64"],
+    )  # fmt: skip
+    if status:
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == status
+    else:
+        main()
+    assert (folder / "outputs" / "check" / "products" / "findings.json").is_file()

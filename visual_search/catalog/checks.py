@@ -1,0 +1,394 @@
+"""What is wrong with a catalogue before anybody trains on it: its table, categories and groups.
+
+A finding is an *error* where training or measuring would stop, or give a number that means
+nothing; a *warning* where somebody should look; a *note* where the data is merely as it is. What
+the pictures tell is in `picture_checks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from visual_search.catalog.catalog import SPLITS, Catalog, RefusedItem
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
+
+FEW_QUERIES = 20  # below it the tables mark a category's mean
+IMBALANCE = 10.0  # largest category against the median one
+LARGE_GROUP = 0.1  # share of the items; a group is never split, so it moves a fraction by itself
+SPARSE = 0.5  # share of items for which an attribute is filled
+
+
+@dataclass(frozen=True)
+class NamedItem:
+    """An item that a finding is about.
+
+    Attributes:
+        item_id: The item, or where a whole category, group or attribute is meant its name.
+        why: What it has, in a few words.
+        other_id: The other item of a pair, or "".
+    """
+
+    item_id: str
+    why: str = ""
+    other_id: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that somebody should know before training.
+
+    Attributes:
+        kind: A short name for programs, such as ``leak_pixels``.
+        severity: ``error``, ``warning`` or ``note``.
+        what: One sentence for people, with the numbers.
+        advice: What to do about it.
+        items: Who is concerned, perhaps only the first of them.
+        num_items: All who are concerned (of pairs: pairs).
+
+    Raises:
+        ValueError: The severity is another word.
+    """
+
+    kind: str
+    severity: Severity
+    what: str
+    advice: str
+    items: tuple[NamedItem, ...] = field(default=())
+    num_items: int = 0
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(
+                f"severity is {self.severity!r}; expected one of {list(SEVERITIES)}: choose one"
+            )
+
+
+def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Gives the findings by severity; within one they keep their order.
+
+    Example:
+        >>> found = [Finding("a", "note", "", ""), Finding("b", "error", "", "")]
+        >>> [finding.kind for finding in gravest_first(found)]
+        ['b', 'a']
+    """
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def many(number: int, one: str, more: str = "") -> str:
+    """Gives a number of things in words.
+
+    Example:
+        >>> many(1, "item"), many(1200, "item"), many(2, "category", "categories")
+        ('1 item', '1,200 items', '2 categories')
+    """
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def named(items: Sequence[NamedItem]) -> tuple[tuple[NamedItem, ...], int]:
+    """Gives a finding's items and their number."""
+    return tuple(items), len(items)
+
+
+def check_refused(
+    rows: Sequence[RefusedItem], pictures: Sequence[RefusedItem], severity: Severity
+) -> list[Finding]:
+    """Names what did not become an item: rows that the reader refused, pictures that are broken.
+
+    Args:
+        rows: Refused from the listing alone.
+        pictures: Refused since the picture is missing or does not decode.
+        severity: ``error`` where training would stop because of them.
+    """
+    findings = []
+    for kind, refused, what in (
+        ("refused_rows", rows, "refused: no item can be made of what the data says"),
+        ("broken_pictures", pictures, "refused: the picture cannot be read or does not decode"),
+    ):
+        if refused:
+            listed = named([NamedItem(each.item_id, each.reason, each.image) for each in refused])
+            advice = "They are left out (data.on_bad_item=skip); mend them to have them."
+            if severity == "error":
+                advice = "Mend them, or leave them out, counted and listed: data.on_bad_item=skip."
+            text = f"{many(len(refused), 'item')} {what}."
+            findings.append(Finding(kind, severity, text, advice, *listed))
+    return findings
+
+
+def torn_groups(catalog: Catalog) -> list[Finding]:
+    """Names the groups that the data itself puts into several splits.
+
+    Example:
+        >>> columns = {"item_id": ["a", "b"], "image": ["a", "b"], "category": ["hat", "hat"]}
+        >>> columns |= {"group": ["x", "x"], "split": ["train", "test"]}
+        >>> [found] = torn_groups(Catalog("shop", pd.DataFrame(columns), None))
+        >>> found.severity, found.items[0]
+        ('error', NamedItem(item_id='x', why='train, test', other_id=''))
+    """
+    given = catalog.table[catalog.table["split"] != ""]
+    several = given.groupby("group")["split"].nunique()
+    torn = sorted(several.index[several > 1])
+    if not torn:
+        return []
+    splits = given[given["group"].isin(torn)].groupby("group")["split"].agg(set)
+    items = [
+        NamedItem(group, ", ".join(split for split in SPLITS if split in splits[group]))
+        for group in torn
+    ]
+    return [
+        Finding(
+            "leak_groups_given",
+            "error",
+            f"The data puts {many(len(torn), 'group')} into several splits, so that what is "
+            "trained on is measured too.",
+            "Mend the split column, or read the data without it: whole groups are drawn then.",
+            *named(items),
+        )
+    ]
+
+
+def check_splits(catalog: Catalog) -> list[Finding]:
+    """Names the splits without an item."""
+    findings = []
+    for split in SPLITS:
+        if not len(catalog.rows_of_split(split)):
+            advice = f"Raise split.{split}_fraction, give more groups, or name it in the data."
+            if split == "train":
+                advice = "Lower split.val_fraction and split.test_fraction, or give more groups."
+            what = f"The {split} split holds no item of {len(catalog):,}."
+            findings.append(
+                Finding(f"empty_{split}", "warning" if split == "val" else "error", what, advice)
+            )
+    return findings
+
+
+def check_categories(
+    catalog: Catalog,
+    gallery_rows: NDArray[np.int64],
+    query_rows: NDArray[np.int64],
+) -> list[Finding]:
+    """Checks whether the categories can be told apart, trained and measured.
+
+    Args:
+        catalog: Items with their splits.
+        gallery_rows: Rows that the protocol searches; empty where it could not choose.
+        query_rows: Rows that ask.
+    """
+    table = catalog.table
+    counts = table["category"].value_counts()
+    findings: list[Finding] = []
+    if len(counts) == 1:
+        findings.append(
+            Finding(
+                "one_category",
+                "error",
+                f"All {len(catalog):,} items are of one category, {counts.index[0]!r}: every "
+                "neighbour is right, and a search cannot be measured by category.",
+                "Name another column as the category, such as data.category=COLUMN.",
+            )
+        )
+    alike = _alike(list(counts.index))
+    if alike:
+        findings.append(
+            Finding(
+                "categories_alike",
+                "warning",
+                f"Between another one and {many(len(alike), 'category', 'categories')} only "
+                "capitals, spaces or signs differ.",
+                "If they mean the same, write them alike in the data.",
+                *named([NamedItem(name, f"beside {other!r}") for name, other in alike]),
+            )
+        )
+    lonely = sorted(counts.index[counts < 2])
+    if lonely and len(counts) > 1:
+        findings.append(
+            Finding(
+                "categories_of_one",
+                "warning",
+                f"{many(len(lonely), 'category', 'categories')} with a single item: nothing "
+                "relevant can be found.",
+                "Merge them into a wider category, or leave them out.",
+                *named([NamedItem(name, "1 item") for name in lonely]),
+            )
+        )
+    ratio = counts.iloc[0] / counts.median()
+    if ratio > IMBALANCE:
+        findings.append(
+            Finding(
+                "imbalance",
+                "warning",
+                f"The largest category, {counts.index[0]!r}, has {counts.iloc[0]:,} items, "
+                f"{ratio:,.0f} times the median of {counts.median():,.0f}; the smallest has "
+                f"{counts.iloc[-1]:,}.",
+                "Read macro means beside micro means; sampler=balanced trains all categories "
+                "equally often.",
+                *named(
+                    [
+                        NamedItem(str(name), f"{number:,} items")
+                        for name, number in counts.items()
+                        if number > IMBALANCE * counts.median()
+                    ]
+                ),
+            )
+        )
+    return findings + _measurable(table, gallery_rows, query_rows)
+
+
+def _measurable(
+    table: pd.DataFrame, gallery_rows: NDArray[np.int64], query_rows: NDArray[np.int64]
+) -> list[Finding]:
+    held = table["category"].iloc[gallery_rows].value_counts()
+    asking = table["category"].iloc[query_rows].value_counts()
+    findings = []
+    unanswered = sorted(set(asking.index) - set(held.index)) if len(held) else []
+    if unanswered:
+        findings.append(
+            Finding(
+                "categories_unanswered",
+                "warning",
+                f"{many(len(unanswered), 'category', 'categories')} with queries and without an "
+                f"item in the gallery: {many(int(asking[unanswered].sum()), 'query', 'queries')} "
+                "cannot be scored.",
+                "Give more items of them, or another split.seed.",
+                *named(
+                    [
+                        NamedItem(name, many(int(asking[name]), "query", "queries"))
+                        for name in unanswered
+                    ]
+                ),
+            )
+        )
+    few = sorted(asking.index[asking < FEW_QUERIES], key=lambda name: (asking[name], name))
+    if few:
+        findings.append(
+            Finding(
+                "few_queries",
+                "note",
+                f"{len(few):,} of {len(asking):,} categories with queries have fewer than "
+                f"{FEW_QUERIES} queries: their own means will be rough.",
+                "Raise split.test_fraction, or read the overall means.",
+                *named(
+                    [NamedItem(name, many(int(asking[name]), "query", "queries")) for name in few]
+                ),
+            )
+        )
+    return findings
+
+
+def _alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Gives the names that are another one but for capitals, spaces and signs, and that one."""
+    first: dict[str, str] = {}
+    alike = []
+    for name in names:
+        bare = "".join(character for character in name.casefold() if character.isalnum()) or name
+        if bare in first:
+            alike.append((name, first[bare]))
+        first.setdefault(bare, name)
+    return alike
+
+
+def check_groups(catalog: Catalog) -> list[Finding]:
+    """Checks how large groups are, and whether they mix categories."""
+    counts = catalog.table["group"].value_counts()
+    findings: list[Finding] = []
+    large = counts[counts > max(LARGE_GROUP * len(catalog), 1)]
+    if len(large):
+        findings.append(
+            Finding(
+                "large_groups",
+                "warning",
+                f"{many(len(large), 'group')} with more than {LARGE_GROUP:.0%} of the items each: "
+                "a group is never split, so the shares of the splits hang on where they fall.",
+                "Check the group column; it should name one product, look or board.",
+                *named([NamedItem(str(g), f"{number:,} items") for g, number in large.items()]),
+            )
+        )
+    if len(counts) < len(catalog):
+        categories = catalog.table.groupby("group")["category"].nunique()
+        mixed = sorted(categories.index[categories > 1])
+        if mixed:
+            findings.append(
+                Finding(
+                    "groups_mixed",
+                    "note",
+                    f"{len(mixed):,} of {len(counts):,} groups hold items of several categories.",
+                    "Right for looks and boards; for products it is a mistake in the labels.",
+                    *named([NamedItem(g, f"{categories[g]} categories") for g in mixed]),
+                )
+            )
+    return findings
+
+
+def check_attributes(catalog: Catalog) -> list[Finding]:
+    """Names the attributes that say nothing, or that most items lack."""
+    facts = attribute_table(catalog)
+    findings: list[Finding] = []
+    cases: tuple[tuple[str, Callable[[pd.DataFrame], pd.Series], str], ...] = (
+        ("attributes_empty", lambda f: f["num_filled"] == 0, "empty for every item"),
+        ("attributes_constant", lambda f: f["num_values"] == 1, "with a single value"),
+        (
+            "attributes_sparse",
+            lambda f: (
+                f["num_filled"].between(1, SPARSE * len(catalog), inclusive="left")
+                & (f["num_values"] > 1)
+            ),
+            f"filled for less than {SPARSE:.0%} of the items",
+        ),
+    )
+    for kind, which, what in cases:
+        concerned = facts[which(facts)]
+        if len(concerned):
+            items = [
+                NamedItem(name, f"filled for {filled:,} items")
+                for name, filled in zip(
+                    concerned["attribute"], concerned["num_filled"], strict=True
+                )
+            ]
+            findings.append(
+                Finding(
+                    kind,
+                    "note",
+                    f"Of {many(len(facts), 'attribute')}, {len(concerned):,} {what}.",
+                    "Do not measure relevance by them, or fill them.",
+                    *named(items),
+                )
+            )
+    return findings
+
+
+def attribute_table(catalog: Catalog) -> pd.DataFrame:
+    """Gives one row an attribute: ``attribute``, ``num_filled``, ``num_values``, ``commonest``."""
+    rows = []
+    for name in catalog.attributes:
+        values = catalog.table[name]
+        counts = values[values != ""].value_counts()
+        commonest = f"{counts.index[0]} ({counts.iloc[0]:,})" if len(counts) else ""
+        rows.append((name, int(counts.sum()), len(counts), commonest))
+    return pd.DataFrame(rows, columns=["attribute", "num_filled", "num_values", "commonest"])
+
+
+def category_table(
+    catalog: Catalog, gallery_rows: NDArray[np.int64], query_rows: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Gives one row a category, the largest first.
+
+    Returns:
+        ``category``, ``items``, ``groups``, ``train``, ``val``, ``test``, ``gallery`` (what the
+        protocol's rule keeps of it) and ``queries``.
+    """
+    table = catalog.table
+    by_category = table.groupby("category")
+    counted = pd.DataFrame({"items": by_category.size(), "groups": by_category["group"].nunique()})
+    parts = {split: catalog.rows_of_split(split) for split in SPLITS}
+    for name, rows in {**parts, "gallery": gallery_rows, "queries": query_rows}.items():
+        counted[name] = table["category"].iloc[rows].value_counts()
+    counted = counted.fillna(0).astype(np.int64).rename_axis("category").reset_index()
+    counted = counted.sort_values(["items", "category"], ascending=[False, True])
+    return counted.reset_index(drop=True)

@@ -1,0 +1,343 @@
+"""A catalogue checked before anybody trains: read, looked at, written as a page."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError, bind, build
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.catalog.checks import Finding, Severity
+    from visual_search.retrieval.protocol import Protocol
+
+REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
+QUERY_SPLIT = "test"
+# Kinds of findings whose items are rows without a picture, or names of something else.
+_WITHOUT_PICTURES = ("attributes", "broken", "categories", "few", "groups", "imbalance", "large",
+                     "leak_groups_given", "refused")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What a check found, and where it lies.
+
+    Attributes:
+        folder: With the page and the findings.
+        cached: The catalogue with its splits, and its decoded pictures.
+        findings: The gravest first.
+        categories: One row a category, the largest first.
+        attributes: One row an attribute.
+        pictures: One row a format and mode.
+        rule: What the gallery keeps, in a sentence.
+    """
+
+    folder: Path
+    cached: CachedCatalog
+    findings: tuple[Finding, ...]
+    categories: pd.DataFrame
+    attributes: pd.DataFrame
+    pictures: pd.DataFrame
+    rule: str
+
+    def num(self, severity: str) -> int:
+        """Gives how many findings have this severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def standing(self) -> str:
+        """May one train, in a sentence."""
+        from visual_search.catalog.checks import many
+
+        counts = [
+            many(number, severity)
+            for severity in ("error", "warning", "note")
+            if (number := self.num(severity))
+        ]
+        found = ", ".join(counts) or "nothing found"
+        if self.num("error"):
+            return f"Not fit to train on as it is: {found}."
+        return f"Fit to train on: {found}."
+
+
+def check_data(settings: dict[str, Any]) -> Checked:
+    """Checks the catalogue that a config names, and writes ``report.html`` and ``findings.json``.
+
+    Bad rows and broken pictures are all named, whatever ``data.on_bad_item`` says; that decides
+    whether they are errors.
+
+    Args:
+        settings: The composed ``conf/check.yaml``.
+
+    Raises:
+        ConfigError: No data is named, or a setting is wrong.
+        ValueError: The data cannot be read at all, or none of its pictures.
+    """
+    from visual_search.assembly import cache, new_protocol, progress_bar
+    from visual_search.catalog import checks, picture_checks
+    from visual_search.catalog.picture_facts import picture_facts
+
+    if "_target_" not in settings["data"]:
+        raise ConfigError(
+            "no data is named; expected data=OPTION: choose one of conf/data/, such as data=folder "
+            "data.root=my_pictures (--help lists them)"
+        )
+    if settings["sheet_items"] < 1:
+        raise ConfigError(
+            f"sheet_items={settings['sheet_items']}; expected at least 1 picture a category: set "
+            "sheet_items=24"
+        )
+    protocol = new_protocol(settings)
+    raw, refusal = _read(settings)
+    findings = checks.torn_groups(raw)
+    catalog, split_findings = _with_splits(raw, settings, torn=bool(findings))
+    findings += split_findings
+    skipping = settings | {"data": settings["data"] | {"on_bad_item": "skip"}}
+    cached = cache(skipping, catalog)
+    catalog = cached.catalog
+    rows, broken = catalog.refused[: len(raw.refused)], catalog.refused[len(raw.refused) :]
+    findings += checks.check_refused(rows, broken, refusal)
+    with progress_bar("Looking at pictures", " pictures") as advance:
+        facts = picture_facts(catalog, cached.pictures, advance)
+    gallery, queries, chosen = _sides(catalog, protocol)
+    findings += chosen
+    findings += checks.check_splits(catalog) if not split_findings else []
+    findings += _leaks(catalog, facts, protocol)
+    findings += checks.check_categories(catalog, gallery, queries)
+    findings += checks.check_groups(catalog)
+    findings += picture_checks.check_copies(catalog, facts)
+    findings += picture_checks.check_near_copies(catalog, facts)
+    sizes = settings["pictures"]
+    findings += picture_checks.check_pictures(
+        catalog, facts, size_px=sizes["size_px"], fit=sizes["fit"]
+    )
+    findings += checks.check_attributes(catalog)
+    checked = Checked(
+        folder=Path(settings["out"] or Path(settings["outputs"]) / "check" / catalog.name),
+        cached=cached,
+        findings=checks.gravest_first(findings),
+        categories=checks.category_table(catalog, gallery, queries),
+        attributes=checks.attribute_table(catalog),
+        pictures=picture_checks.picture_table(facts),
+        rule=_rule(catalog, protocol, gallery, queries),
+    )
+    _write(checked, settings["sheet_items"])
+    return checked
+
+
+def _read(settings: dict[str, Any]) -> tuple[Catalog, Severity]:
+    """Gives the catalogue without its bad rows, and how grave a refused one is to training."""
+    from visual_search.assembly import progress_bar
+
+    node = dict(settings["data"])
+    builder, arguments = bind("data", node)
+    parameters = inspect.signature(builder).parameters
+    asked = "error"
+    if "on_bad_item" in parameters:
+        asked = arguments.get("on_bad_item", parameters["on_bad_item"].default)
+        node["on_bad_item"] = "skip"
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", node, on_progress=advance)
+    return catalog, "error" if asked == "error" else "warning"
+
+
+def _with_splits(
+    catalog: Catalog, settings: dict[str, Any], *, torn: bool
+) -> tuple[Catalog, list[Finding]]:
+    """Gives the catalogue with its splits; as the data has them where they cannot be drawn."""
+    from visual_search.catalog.checks import Finding
+    from visual_search.catalog.splits import assign_splits
+
+    if torn:
+        return catalog, []
+    try:
+        return assign_splits(catalog, **settings["split"]), []
+    except ValueError as error:
+        advice = "Change what the message names; split=hash suits most catalogues."
+        return catalog, [Finding("split", "error", f"No split can be drawn: {error}.", advice)]
+
+
+def _sides(
+    catalog: Catalog, protocol: Protocol
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Finding]]:
+    """Gives the gallery's rows and the queries', none with a finding where there are none."""
+    import numpy as np
+
+    from visual_search.catalog.checks import Finding
+
+    try:
+        selection = protocol.choose(catalog.table, QUERY_SPLIT)
+    except ValueError as error:
+        none = np.zeros(0, dtype=np.int64)
+        what = f"The protocol {protocol.name} cannot choose gallery and queries: {error}."
+        advice = "Choose another protocol, or change what the message names."
+        return none, none, [Finding("protocol", "error", what, advice)]
+    return selection.gallery_rows, selection.query_rows, []
+
+
+def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:
+    """Names pixels and groups that stand on both sides of the splits, each pair of them."""
+    from visual_search.catalog.checks import Finding, NamedItem, many
+    from visual_search.retrieval.leaks import find_leaks
+
+    table = catalog.table[["item_id", "group"]].assign(pixels=facts["pixels"].to_numpy())
+    findings = []
+    texts = {"pixels": "the very picture of", "group": "the group of"}
+    severity: Severity = "error" if protocol.on_leak == "error" else "warning"
+    advice = {
+        "pixels": "Give both one group, so that no split tears them apart, or remove one of them; "
+        "protocol.on_leak=drop leaves the queries out.",
+        "group": "Mend the split column, or read the data without it: whole groups are drawn then.",
+    }
+    for held, asking in (("train", "test"), ("train", "val"), ("val", "test")):
+        sides = [table.iloc[catalog.rows_of_split(split)] for split in (held, asking)]
+        if not all(map(len, sides)):
+            continue
+        leaks = find_leaks(*sides, check=("pixels", "group"), max_listed=1000)
+        for kind, text in texts.items():
+            number = leaks.num_pairs[kind]  # type: ignore[index]
+            if not number:
+                continue
+            items = tuple(
+                NamedItem(pair.query_id, f"{asking}, beside {held}", pair.gallery_id)
+                for pair in leaks.pairs
+                if pair.kind == kind
+            )
+            findings.append(
+                Finding(
+                    f"leak_{kind}",
+                    severity,
+                    f"In {many(number, 'pair')} an item of {asking} has {text} an item of {held}.",
+                    advice[kind],
+                    items,
+                    number,
+                )
+            )
+    return findings
+
+
+def _rule(
+    catalog: Catalog, protocol: Protocol, gallery: NDArray[np.int64], queries: NDArray[np.int64]
+) -> str:
+    from visual_search.catalog.checks import many
+    from visual_search.retrieval.protocol import gallery_splits
+
+    if not len(gallery):
+        return "No gallery can be chosen; see the findings."
+    text = (
+        f"The gallery of {protocol.name} keeps {len(gallery):,} items of {len(catalog):,}; "
+        f"{len(queries):,} items of the {QUERY_SPLIT} split ask."
+    )
+    if protocol.name != "gallery_query":
+        return text
+    splits = gallery_splits(QUERY_SPLIT)
+    pool = catalog.table["category"][catalog.table["split"].isin(splits)].value_counts()
+    kept = catalog.table["category"].iloc[gallery].value_counts()
+    cut = [name for name in pool.index if kept.get(name, 0) < pool[name]]
+    if not cut:
+        return f"{text} No category of the {' and '.join(splits)} split is cut."
+    left_out = int(pool.sum()) - len(gallery)
+    return (
+        f"{text} Of {many(len(cut), 'category', 'categories')} it takes the "
+        f"{int(kept.max()):,} that the seed chooses, which leaves out {left_out:,} items: "
+        f"{', '.join(cut[:8])}" + (f" and {len(cut) - 8:,} more." if len(cut) > 8 else ".")
+    )
+
+
+def _write(checked: Checked, sheet_items: int) -> None:
+    from visual_search.atomic import write_text
+    from visual_search.catalog.checks import SEVERITIES
+    from visual_search.retrieval.report_files import plain
+    from visual_search.runs import write_json
+    from visual_search.views.html_check import check_page
+
+    write_text(checked.folder / REPORT_FILE, check_page(_page(checked, sheet_items)))
+    catalog = checked.cached.catalog
+    content = {
+        "catalog": catalog.name,
+        "standing": checked.standing,
+        "num_items": len(catalog),
+        "num_refused": len(catalog.refused),
+        "num_groups": int(catalog.table["group"].nunique()),
+        **{f"num_{severity}s": checked.num(severity) for severity in SEVERITIES},
+        "findings": [asdict(finding) for finding in checked.findings],
+        "rule": checked.rule,
+        "categories": checked.categories.to_dict("records"),
+        "attributes": checked.attributes.to_dict("records"),
+        "pictures": checked.pictures.to_dict("records"),
+    }
+    write_json(checked.folder / FINDINGS_FILE, plain(content))
+
+
+def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
+    """Gives the catalogue in numbers: name -> value and a remark."""
+    from visual_search.catalog.checks import many
+
+    catalog = checked.cached.catalog
+    groups = catalog.table["group"].value_counts()
+    splits = {split: len(catalog.rows_of_split(split)) for split in ("train", "val", "test")}
+    return {
+        "Items": (f"{len(catalog):,}", f"{len(catalog.refused):,} refused"),
+        "Categories": (
+            f"{len(checked.categories):,}",
+            f"{checked.categories['items'].min():,} to {checked.categories['items'].max():,} items",
+        ),
+        "Groups": (f"{len(groups):,}", f"at most {many(int(groups.iloc[0]), 'item')}"),
+        "Train": (f"{splits['train']:,}", f"{splits['val']:,} val, {splits['test']:,} test"),
+        "Attributes": (f"{len(checked.attributes):,}", ""),
+    }
+
+
+def _page(checked: Checked, sheet_items: int) -> Any:
+    from datetime import datetime
+
+    import numpy as np
+    import pandas as pd
+
+    from visual_search.views.html_check import CheckFinding, CheckPage, ContactSheet, ShownPair
+
+    catalog, pictures = checked.cached.catalog, checked.cached.pictures
+    row_of_id = {item_id: row for row, item_id in enumerate(catalog.table["item_id"])}
+    findings = []
+    for finding in checked.findings:
+        pairs = []
+        for item in finding.items[:8]:
+            ids = [each for each in (item.item_id, item.other_id) if each in row_of_id]
+            # a category or an attribute may be called like an item, and has no picture
+            if item.item_id in row_of_id and not finding.kind.startswith(_WITHOUT_PICTURES):
+                shown = pictures[[row_of_id[each] for each in ids]]
+                pairs.append(ShownPair(list(shown), ids, item.why))
+        named = [(item.item_id, item.why, item.other_id) for item in finding.items]
+        table = pd.DataFrame(named, columns=["name", "why", "beside"])
+        if not table["beside"].any():
+            table = table.drop(columns="beside")
+        findings.append(
+            CheckFinding(
+                finding.severity, finding.what, finding.advice, table, finding.num_items, pairs
+            )
+        )
+    sheets = []
+    for category in checked.categories["category"]:
+        rows = np.flatnonzero((catalog.table["category"] == category).to_numpy())
+        places = np.linspace(0, len(rows) - 1, min(len(rows), sheet_items)).round().astype(int)
+        sheets.append(ContactSheet(category, len(rows), pictures[rows[places]]))
+    return CheckPage(
+        name=catalog.name,
+        standing=checked.standing,
+        numbers=numbers_of(checked),
+        findings=findings,
+        categories=checked.categories,
+        attributes=checked.attributes,
+        pictures=checked.pictures,
+        sheets=sheets,
+        rule=checked.rule,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
