@@ -194,5 +194,5 @@ def test_bash_completes(line: str, word: int, expected: list[str], tmp_path: Pat
 @pytest.mark.parametrize("command", ["check", "download"])
 def test_a_key_of_data_needs_a_choice_of_data(command: str) -> None:
     register_schema()
-    with pytest.raises(ConfigError, match="no data is chosen; expected data=OPTION beside it$"):
+    with pytest.raises(ConfigError, match=r"no data is chosen; expected data=OPTION beside it$"):
         check_overrides(command, ["data.root=x"])
