@@ -24,6 +24,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
+from visual_search.run_embeddings import own_embedding
 from visual_search.views.style import BAR, INK, MACRO, MUTED, OTHER, RIGHT, WRONG, quiet_style
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,15 +66,18 @@ def facts(run: Path) -> dict[str, Any]:
 
 
 def validation_summary(run: Path) -> dict[str, Any]:
-    """Gives the numbers of a run's own embedding on validation queries.
+    """Gives the numbers of a run's own embedding on validation queries, by its own protocol.
 
     Raises:
         FileNotFoundError: It was not evaluated with ``query_split=val``.
     """
+    own = yaml.safe_load((run / "config.yaml").read_text())
     for path in sorted(run.glob("evaluations/*/metrics/summary.json")):
         summary: dict[str, Any] = json.loads(path.read_text())
-        changed = any(mark in path.parts[-3] for mark in ("layer_", "pca_", "normalize_", "pool_"))
-        if summary.get("query_split") == "val" and not changed:
+        config = yaml.safe_load((path.parent.parent / "config.yaml").read_text())
+        alike = own_embedding(config) == own_embedding(own)  # older ones lack newer settings
+        alike = alike and config["protocol"] == own["protocol"]
+        if summary.get("query_split") == "val" and alike:
             return summary
     raise FileNotFoundError(
         f"{run} has no evaluation on validation queries; expected one: "

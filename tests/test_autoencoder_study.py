@@ -14,6 +14,7 @@ import yaml
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
+OWN = {"layer": None, "pool": "flatten", "normalize": True, "pca": None, "whiten": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,18 @@ def study() -> ModuleType:
 
 
 def write_evaluation(
-    run: Path, name: str, value: float, split: str = "val", **embedding: Any
+    run: Path,
+    name: str,
+    value: float,
+    split: str = "val",
+    protocol: str = "gallery_query",
+    **embedding: Any,
 ) -> None:
-    own = {"layer": None, "pool": "flatten", "normalize": True, "pca": None, "whiten": 0.0}
     folder = run / "evaluations" / name
     (folder / "metrics").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"embedding": own | embedding}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"embedding": OWN | embedding, "protocol": protocol})
+    )
     summary = {
         "query_split": split,
         "embedding_dim": 512,
@@ -62,7 +69,8 @@ def write_run(folder: Path, value: float, error: float | None, state: str = "fin
     )
     own = {"device": "cpu", "embedding_dim": 512, "epochs": 4, **loss}
     (folder / "metrics" / "summary.json").write_text(json.dumps(own))
-    config = {"objective": {"_target_": "visual_search.models.objectives.reconstruction.mse"}}
+    config: dict[str, Any] = {"embedding": OWN, "protocol": "gallery_query"}
+    config |= {"objective": {"_target_": "visual_search.models.objectives.reconstruction.mse"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     history = pd.DataFrame(
         {
@@ -88,6 +96,15 @@ def test_a_curve_has_what_was_measured_and_its_floors(study: ModuleType, tmp_pat
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert "own network, untrained  0.480" in texts
     assert list(figure.axes[0].lines[0].get_ydata()) == [0.2, 0.4]
+
+
+def test_other_embeddings_and_protocols_are_not_taken_for_the_run(
+    study: ModuleType, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "plus_layer" / "0", 0.4, 0.1)
+    write_evaluation(run, "a", 0.9, pca=64)  # before the run's own by name
+    write_evaluation(run, "b", 0.8, protocol="reference_2023")
+    assert study.validation_summary(run)["intervals"]["micro"]["mean"] == 0.4
 
 
 def test_layers_are_drawn_in_their_order(study: ModuleType, tmp_path: Path) -> None:

@@ -181,7 +181,9 @@ def test_a_projection_that_does_not_fit_is_refused(
     network: LayerTableAutoencoder, tmp_path: Path
 ) -> None:
     head = EmbeddingHead(network, EmbeddingSettings(pca=8))
-    with pytest.raises(RuntimeError, match=r"embedding\.pca=8 was not fitted"):
+    with pytest.raises(
+        RuntimeError, match=r"PCA was not fitted \(embedding\.pca=8, embedding\.beside=None\)"
+    ):
         head(torch.zeros(1, 64))
     with pytest.raises(ValueError, match=r"shape \(5, 3\), expected \[N, 64\]"):
         head.fit(np.zeros((5, 3), np.float32))

@@ -170,9 +170,6 @@ class Manifest:
             rest = rest[os.write(self._file, rest) :]
         self._records[record.name] = record
 
-    def _is_torn(self) -> bool:
-        return self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
-
 
 def _line(record: PictureRecord) -> str:
     # ASCII: a name with any letter in it stays one line, whatever a reader calls a line break.

@@ -75,7 +75,8 @@ def describe_beside(name: Beside, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         pixels = (images.float() + 1) * 127.5  # 0..255
         if name == "hog":
-            whole = content_boxes(torch.zeros_like(pixels))
+            side = pixels.shape[-1]
+            whole = pixels.new_tensor([0, 0, side, side]).expand(len(pixels), 4)
             return hog(stretched(pixels, whole, HOG_SIZE_PX).round())
         boxes = content_boxes(pixels)
         angles = ANGLE * log_aspect(boxes)

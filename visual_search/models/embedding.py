@@ -248,7 +248,8 @@ class EmbeddingHead(nn.Module):
         """
         if not self.is_fitted:
             raise RuntimeError(
-                f"embedding.pca={self.settings.pca} was not fitted; expected `fit` with the "
+                f"PCA was not fitted (embedding.pca={self.settings.pca}, embedding.beside="
+                f"{self.settings.beside}); expected `fit` with the "
                 "gallery's features, or `load`, before the first embedding"
             )
         found = features.float()
