@@ -68,6 +68,7 @@ class EmbeddingConfig:
 
     layer: str | None = None
     pool: str = "flatten"
+    mirror: bool = False
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
@@ -145,6 +146,7 @@ class EmbeddingOverride:
 
     layer: Any = "own"
     pool: Any = "own"
+    mirror: Any = "own"
     normalize: Any = "own"
     pca: Any = "own"
     whiten: Any = "own"

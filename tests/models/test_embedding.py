@@ -68,6 +68,22 @@ def test_a_layer_is_pooled_to_one_value_a_channel(network: LayerTableAutoencoder
         assert head.num_features == expected.shape[1]
 
 
+@pytest.mark.parametrize("layer", [None, "conv1"])
+def test_mirrored_pictures_have_one_embedding(
+    network: LayerTableAutoencoder, layer: str | None
+) -> None:
+    images = torch.rand(3, 3, 16, 16)
+    plain = EmbeddingHead(network, EmbeddingSettings(layer=layer))
+    head = EmbeddingHead(network, EmbeddingSettings(layer=layer, mirror=True))
+    both = [plain.features(network, pictures) for pictures in (images, images.flip(3))]
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
+    known = network.encode(images)  # as validation hands it over
+    found = head.features(network, images, known)
+    torch.testing.assert_close(found, (both[0] + both[1]) / 2)
+    torch.testing.assert_close(head.features(network, images.flip(3)), found)
+    assert head.fingerprint() != plain.fingerprint()
+
+
 def test_gem_lies_between_average_and_maximum() -> None:
     layer = torch.rand(4, 5, 6, 6)
     slow = ((layer**3).flatten(2).mean(2)) ** (1 / 3)

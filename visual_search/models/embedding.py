@@ -42,6 +42,8 @@ class EmbeddingSettings:
         pool: How a layer's ``[C, H, W]`` become a row: ``flatten`` keeps all of it, ``average``,
             ``max`` and ``gem`` (generalised mean, power 3; Radenović et al. 2018, arXiv
             1711.02512) give C values.
+        mirror: Take the mean of the values of a picture and of its mirror image: which way a
+            product faces says nothing. Embedding takes twice as long.
         normalize: Scale embeddings to length 1, so that squared distances rank as cosines do; with
             PCA before it and after it.
         pca: Number of principal components of the gallery to keep; None leaves the values alone.
@@ -65,6 +67,7 @@ class EmbeddingSettings:
 
     layer: str | None = None
     pool: Pool = "flatten"
+    mirror: bool = False
     normalize: bool = False
     pca: int | None = None
     whiten: float = 0.0
@@ -202,14 +205,18 @@ class EmbeddingHead(nn.Module):
             images: ``[B, 3, S, S]``.
             encoded: What ``encoder.encode`` gave of them, where it was asked already.
         """
-        if self.settings.layer is not None:
-            layers = encoder.layers(images)
-            found = pooled(layers[self.settings.layer].float(), self.settings.pool)
-        else:
-            found = (encoder.encode(images) if encoded is None else encoded).float()
+        found = self._learned(encoder, images, encoded)
+        if self.settings.mirror:
+            found = (found + self._learned(encoder, images.flip(3))) / 2
         if self.settings.beside is None:
             return found
         return torch.cat([found, describe_beside(self.settings.beside, images)], dim=1)
+
+    def _learned(self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None) -> Tensor:
+        if self.settings.layer is not None:
+            layers = encoder.layers(images)
+            return pooled(layers[self.settings.layer].float(), self.settings.pool)
+        return (encoder.encode(images) if encoded is None else encoded).float()
 
     def fit(self, features: NDArray[np.float32]) -> None:
         """Fits PCA on the gallery's features ``[N, F]``, or on `MAX_FIT_ITEMS` of them.
@@ -278,6 +285,8 @@ class EmbeddingHead(nn.Module):
             chosen = {name: value for name, value in chosen.items() if "beside" not in name}
         if self.settings.whiten_by == "variance":
             del chosen["whiten_by"]
+        if not self.settings.mirror:
+            del chosen["mirror"]
         digest = hashlib.sha256(repr(sorted(chosen.items())).encode())
         for part in self._projections().values():
             for value in (part.mean, part.components):
