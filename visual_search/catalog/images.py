@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,7 +23,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 Fit = Literal["stretch", "letterbox"]
 
 # Raise it whenever `decode` or `fit_array` gives other pixels than before: it is in the cache key.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
+
+# How much larger than wanted a JPEG is decoded at least. Of photos of 400 px brought to 128 px, 1.5
+# takes half the time of 2 (which decodes them whole) and moves a value by 0.5 of 255 in the mean.
+_DRAFT_FACTOR = 1.5
 
 # What shops keep their pictures in. Pillow reads 40 more, each one more parser of untrusted bytes.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF")
@@ -79,8 +84,8 @@ def decode(
 
     Transparent parts become white, CMYK and grey become RGB, 16-bit grey is scaled to 8 bit, the
     EXIF orientation is applied, of an animation the first frame is taken. ICC profiles are not
-    applied. A JPEG that is at least four times too large is decoded at a half, a quarter or an
-    eighth of its size, never below twice the size wanted.
+    applied. A JPEG that is at least three times too large is decoded at a half, a quarter or an
+    eighth of its size, never below one and a half times the size wanted.
 
     Args:
         data: The whole file, one of :data:`FORMATS`, recognised by its content.
@@ -192,10 +197,14 @@ def _decode(data: bytes, size_px: int, fit: Fit, limits: PictureLimits) -> NDArr
         if image.format in ("JPEG", "MPO"):
             aim_w, aim_h = _fitted_size(width, height, size_px, fit)
             # The box is the drafted size before rounding up: without it the picture would shift.
-            drafted = image.draft("RGB", (2 * aim_w, 2 * aim_h))
+            drafted = image.draft("RGB", (_at_least(aim_w), _at_least(aim_h)))
             box = drafted[1] if drafted else box
         image.load()
         return _fit(_eight_bit(image, transparent_value), size_px, fit, box, orientation)
+
+
+def _at_least(aim: int) -> int:
+    return math.ceil(_DRAFT_FACTOR * aim)
 
 
 def _decode_whole(data: bytes, limits: PictureLimits) -> NDArray[np.uint8]:
@@ -287,9 +296,11 @@ def _eight_bit(
         on_white = Image.new("RGB", rgba.size, (255, 255, 255))
         on_white.paste(rgba, mask=rgba.getchannel("A"))
         return on_white
-    if image.mode in ("1", "L"):
+    if image.mode in ("L", "RGB"):
+        return image  # converting to the same mode would copy it
+    if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("P", "RGB", "CMYK", "YCbCr"):
+    if image.mode in ("P", "CMYK", "YCbCr"):
         return image.convert("RGB")
     raise PictureError(
         f"the picture has Pillow's mode {image.mode!r}, which has no agreed scale; "
