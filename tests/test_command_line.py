@@ -15,7 +15,10 @@ from visual_search import __main__ as console
 from visual_search.command_line import check_overrides
 from visual_search.config import ConfigError, register_schema
 
-KNOWN = "check, train, evaluate, compare, compress, download, leaderboard"
+KNOWN = (
+    "check, train, evaluate, compare, compress, download, export, search, index, serve, embed, "
+    "leaderboard"
+)
 PROBE = """
 import sys
 
@@ -128,7 +131,7 @@ def test_wrong_command_ends_with_status_2_and_names_the_nearest(
     [
         (
             "visual-search ",
-            ["check", "train", "evaluate", "compare", "compress", "download", "leaderboard"],
+            KNOWN.split(", "),
         ),
         ("visual-search tr", ["train"]),
         ("visual-search dance", []),

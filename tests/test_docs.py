@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from visual_search.command_line import check_overrides
+from visual_search.command_line import check_overrides, with_keys
 from visual_search.config import register_schema
 from visual_search.retrieval import metrics, protocols
 from visual_search.retrieval.protocol import MAX_PER_CATEGORY, OnLeak
@@ -155,7 +155,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_names_what_exists(words):
-    command, overrides = words[2].removeprefix("visual_search."), words[3:]
+    command = words[2].removeprefix("visual_search.")
+    overrides = with_keys(command, words[3:])
     chosen = dict(word.split("=", 1) for word in overrides)
     for group in ("protocol", "split"):
         if group in chosen:

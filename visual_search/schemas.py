@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from visual_search.search_schemas import ExportSchema, IndexSchema, SearchSchema, ServeSchema
+
 
 @dataclass
 class SplitConfig:
@@ -245,6 +247,30 @@ class DownloadSchema:
 
 
 @dataclass
+class EmbedTrainer:
+    """Where, how exactly and in how many processes a run's network embeds a catalogue."""
+
+    accelerator: str = "auto"
+    precision: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+
+
+@dataclass
+class EmbedSchema:
+    """The closed top level of ``conf/embed.yaml``: any other key is an error."""
+
+    run: str | None = None
+    out: str | None = None
+    shard_size: int = 50_000
+    cache_dir: str = "data/cache"
+    data: dict[str, Any] = field(default_factory=dict)
+    split: SplitConfig | None = None
+    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
+    trainer: EmbedTrainer = field(default_factory=EmbedTrainer)
+
+
+@dataclass
 class CheckSchema:
     """The closed top level of ``conf/check.yaml``: any other key is an error."""
 
@@ -265,5 +291,10 @@ SCHEMAS: dict[str, type] = {
     "check": CheckSchema,
     "compress": CompressSchema,
     "download": DownloadSchema,
+    "embed": EmbedSchema,
+    "export": ExportSchema,
+    "index": IndexSchema,
+    "search": SearchSchema,
+    "serve": ServeSchema,
 }
 """Command -> the schema of its ``conf/<command>.yaml``."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +58,51 @@ def test_content_is_resized_as_pillow_does(size_px: int) -> None:
         Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.BILINEAR)
     )
     np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=1.01)
+
+
+def exactly(image: NDArray[np.uint8], box: tuple[int, int, int, int], size_px: int) -> NDArray[Any]:
+    """The same in fractions, pixel by pixel; ``[s, s]`` of one channel ``[S, S]``."""
+
+    def weights(start: int, end: int) -> list[dict[int, Fraction]]:
+        step = Fraction(end - start, size_px)
+        found = []
+        for target in range(size_px):
+            centre = start + (target + Fraction(1, 2)) * step
+            near = {
+                pixel: 1 - abs(pixel + Fraction(1, 2) - centre) / max(step, Fraction(1))
+                for pixel in range(start, end)
+            }
+            positive = {pixel: weight for pixel, weight in near.items() if weight > 0}
+            found.append({p: w / sum(positive.values()) for p, w in positive.items()})
+        return found
+
+    left, top, right, bottom = box
+    across, down = weights(left, right), weights(top, bottom)
+    return np.array(
+        [
+            [sum(int(image[y, x]) * v * w for y, v in row.items() for x, w in column.items())
+             for column in across]
+            for row in down
+        ],
+        dtype=object,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("box", "levels"),  # of which pixels are multiples, so that there are ties
+    [((1, 3, 18, 20), 8), ((2, 2, 10, 18), 2), ((0, 1, 20, 21), 2)],
+)
+def test_what_lies_half_way_is_rounded_as_fractions_are(
+    box: tuple[int, int, int, int], levels: int
+) -> None:
+    image = RNG.integers(0, 200, (21, 21), dtype=np.uint8) // levels * levels
+    expected = exactly(image, box, 16)
+    assert sum((2 * value) % 2 == 1 for value in expected.flat) >= 3
+    pictures = torch.from_numpy(image).float().expand(1, 3, 21, 21)
+    found = stretched(pictures, torch.tensor([box], dtype=torch.float32), 16).round()
+    rounded = np.array([round(value) for value in expected.flat], dtype=np.float32)
+    for channel in found[0].numpy():
+        np.testing.assert_array_equal(channel.flatten(), rounded)
 
 
 def test_nothing_outside_the_box_is_looked_at() -> None:

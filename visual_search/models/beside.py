@@ -73,10 +73,11 @@ def describe_beside(name: Beside, images: Tensor) -> Tensor:
     """
     check_beside(name)
     with torch.autocast(images.device.type, enabled=False):
-        pixels = (images.float() + 1) * 127.5  # 0..255
+        # 0..255: the whole values that they were, so that ties below are ties on every device
+        pixels = ((images.float() + 1) * 127.5).round()
         if name == "hog":
             side = pixels.shape[-1]
-            whole = pixels.new_tensor([0, 0, side, side]).expand(len(pixels), 4)
+            whole = pixels.new_tensor([0, 0, side, side]).expand(pixels.shape[0], 4)
             return hog(stretched(pixels, whole, HOG_SIZE_PX).round())
         boxes = content_boxes(pixels)
         angles = ANGLE * log_aspect(boxes)

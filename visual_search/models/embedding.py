@@ -205,18 +205,25 @@ class EmbeddingHead(nn.Module):
             images: ``[B, 3, S, S]``.
             encoded: What ``encoder.encode`` gave of them, where it was asked already.
         """
-        found = self._learned(encoder, images, encoded)
+        found = self.network_values(encoder, images, encoded)
         if self.settings.mirror:
-            found = (found + self._learned(encoder, images.flip(3))) / 2
-        if self.settings.beside is None:
-            return found
-        return torch.cat([found, describe_beside(self.settings.beside, images)], dim=1)
+            found = (found + self.network_values(encoder, images.flip(3))) / 2
+        return self.with_descriptor(found, images)
 
-    def _learned(self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None) -> Tensor:
+    def network_values(
+        self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None
+    ) -> Tensor:
+        """Gives what is taken of the network alone, ``[B, F] float32``; see `features`."""
         if self.settings.layer is not None:
             layers = encoder.layers(images)
             return pooled(layers[self.settings.layer].float(), self.settings.pool)
         return (encoder.encode(images) if encoded is None else encoded).float()
+
+    def with_descriptor(self, values: Tensor, images: Tensor) -> Tensor:
+        """Gives the network's values and those of the descriptor, where there is one."""
+        if self.settings.beside is None:
+            return values
+        return torch.cat([values, describe_beside(self.settings.beside, images)], dim=1)
 
     def fit(self, features: NDArray[np.float32]) -> None:
         """Fits PCA on the gallery's features ``[N, F]``, or on `MAX_FIT_ITEMS` of them.
@@ -294,18 +301,22 @@ class EmbeddingHead(nn.Module):
                     digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def fitted(self) -> dict[str, Tensor]:
+        """Gives what was fitted, by the names that `save` writes; empty without PCA."""
+        return {
+            f"{prefix}{name}": value
+            for prefix, part in self._projections().items()
+            for name, value in (("mean", part.mean), ("components", part.components))
+            if value is not None
+        }
+
     def save(self, path: str | Path) -> None:
         """Writes what was fitted (``.npz`` of ``mean [F]`` and ``components [D, F]``).
 
         Those of a descriptor are called ``beside_mean`` and ``beside_components``. Nothing is
         written where there is no PCA.
         """
-        arrays = {
-            f"{prefix}{name}": value.cpu().numpy()
-            for prefix, part in self._projections().items()
-            for name, value in (("mean", part.mean), ("components", part.components))
-            if value is not None
-        }
+        arrays = {name: value.cpu().numpy() for name, value in self.fitted().items()}
         if arrays:
             with atomic_path(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)

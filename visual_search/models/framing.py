@@ -76,19 +76,26 @@ def stretched(images: Tensor, boxes: Tensor, size_px: int) -> Tensor:
     side = images.shape[-1]
     across = _weights(boxes[:, 0], boxes[:, 2], side, size_px)  # [B, s, S]
     down = _weights(boxes[:, 1], boxes[:, 3], side, size_px)
-    rows = down[:, None] @ images.float()  # [B, 3, s, S]
-    found: Tensor = rows @ across[:, None].transpose(2, 3)
-    return found
+    rows = down[:, None] @ images.to(down.dtype)  # [B, 3, s, S]
+    sums = rows @ across[:, None].transpose(2, 3)  # [B, 3, s, s]
+    totals = down.sum(dim=2)[:, :, None] * across.sum(dim=2)[:, None]  # [B, s, s]
+    return (sums / totals[:, None]).float()
 
 
 def _weights(start: Tensor, end: Tensor, side: int, size_px: int) -> Tensor:
-    """Gives how much each source pixel counts for each target pixel, ``[B, s, S] float32``."""
-    step = (end - start) / size_px  # [B], source pixels a target pixel
-    targets = torch.arange(size_px, device=start.device, dtype=torch.float32) + 0.5
-    centres = start[:, None] + targets * step[:, None]  # [B, s]
-    pixels = torch.arange(side, device=start.device, dtype=torch.float32) + 0.5  # [S]
-    reach = step.clamp(min=1.0)[:, None, None]
-    weights = (1 - (pixels - centres[:, :, None]).abs() / reach).clamp(min=0)  # [B, s, S]
-    inside = (pixels > start[:, None]) & (pixels < end[:, None])  # [B, S]
-    weights = weights * inside[:, None]
-    return weights / weights.sum(dim=2, keepdim=True)
+    """Gives how much each source pixel counts for each target pixel, ``[B, s, S]``.
+
+    Places are measured in 1 / (2 s) of a source pixel: there weights are whole numbers, and so are
+    their sums over whole pixels, which float64 holds exactly. What lies half-way between two
+    values is then rounded the same way on every device, in every batch and in an exported network.
+    """
+    # Apple's GPUs have no float64: ties are rounded there as it comes.
+    exact = torch.float32 if start.device.type == "mps" else torch.float64
+    start, end = start.to(exact)[:, None, None], end.to(exact)[:, None, None]  # [B, 1, 1]
+    targets = 2 * torch.arange(size_px, device=start.device, dtype=exact)[:, None] + 1  # [s, 1]
+    centres = 2 * size_px * start + targets * (end - start)  # [B, s, 1]
+    pixels = size_px * (2 * torch.arange(side, device=start.device, dtype=exact) + 1)  # [S]
+    reach = (2 * (end - start)).clamp(min=2 * size_px)
+    weights = (reach - (pixels - centres).abs()).clamp(min=0)  # [B, s, S]
+    inside = (pixels > 2 * size_px * start) & (pixels < 2 * size_px * end)  # [B, 1, S]
+    return weights * inside

@@ -50,10 +50,8 @@ def hog(images: Tensor) -> Tensor:
             f"of {CELL_PX} and at least {BLOCK_CELLS * CELL_PX}; resize them first"
         )
     pixels = images.float()
-    down = torch.zeros_like(pixels)
-    down[:, :, 1:-1] = pixels[:, :, 2:] - pixels[:, :, :-2]
-    across = torch.zeros_like(pixels)
-    across[:, :, :, 1:-1] = pixels[:, :, :, 2:] - pixels[:, :, :, :-2]
+    down = F.pad(pixels[:, :, 2:] - pixels[:, :, :-2], (0, 0, 1, 1))
+    across = F.pad(pixels[:, :, :, 2:] - pixels[:, :, :, :-2], (1, 1))
     strongest = (down**2 + across**2).argmax(dim=1, keepdim=True)
     down = down.gather(1, strongest)  # [B, 1, S, S]
     across = across.gather(1, strongest)
@@ -87,6 +85,8 @@ def _direction(angle: float) -> tuple[float, float]:
 
 
 def _scaled(blocks: Tensor) -> Tensor:
-    lengths = torch.sqrt((blocks**2).sum(dim=-1, keepdim=True) + EPSILON**2)
+    # At least, not plus: exporting to ONNX drops a constant this small, and 0 / 0 is left. Where
+    # there is a gradient, the two differ by less than float32 tells apart.
+    lengths = torch.sqrt((blocks**2).sum(dim=-1, keepdim=True).clamp(min=EPSILON**2))
     found: Tensor = blocks / lengths
     return found

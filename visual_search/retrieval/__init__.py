@@ -7,6 +7,18 @@ To search
 ``nearest.py``          exact neighbours, ties by id, out of FAISS's rounded candidates
 ``device.py``           when a GPU may answer in the CPU's place
 ``manifest.py``         what a saved index says about itself, and what makes it refuse to load
+To search among many, as bundles do
+``search_index.py``     `SearchIndex`: exact or nearly so, restricted or not, growing
+``search_store.py``     where exact embeddings come from: `ArrayStore`
+``search_plan.py``      what was decided about an index: `SearchPlan`
+``search_choice.py``    which kind suits so many items in so much memory
+``search_exact.py``     exact neighbours in a store that is read in blocks
+``search_faiss.py``     HNSW, IVF and IVF-PQ, ranked by exact embeddings
+``search_faiss_files.py`` what makes a saved one refuse to load
+``search_tuning.py``    how far to look for a target recall
+``search_engine.py``    FAISS loaded late, and its threads
+``search_lancedb.py``   LanceDB behind the same methods
+``search_lancedb_table.py`` its tables on disk
 To measure
 ``protocol.py``         who is query, who is gallery, what counts as relevant: `Protocol`
 ``protocols.py``        the protocols by name: ``gallery_query``, ``leave_one_out``, ...

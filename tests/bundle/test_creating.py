@@ -1,0 +1,247 @@
+"""A new bundle, with the stand-in and with a real encoder."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bundle.conftest import IDS
+from tests.bundle.small_bundles import (
+    check_content,
+    create,
+    embedding,
+    encoder_file,
+    files_in,
+    items_of,
+)
+from visual_search.bundle import creating, indexing
+from visual_search.bundle.bundle import Bundle
+from visual_search.bundle.creating import create_bundle
+from visual_search.bundle.encoder import OnnxEncoder
+from visual_search.bundle.items import BundleItems
+from visual_search.bundle.locking import write_lock
+from visual_search.bundle.writing import add_items
+
+
+def test_the_folder_holds_what_the_manifest_names(tmp_path: Path) -> None:
+    report = tmp_path / "given.html"
+    report.write_text("<p>")
+    files = {"report.html": report, "model_card.md": "# Café", "more/weights.bin": b"\0\1"}
+    folder = create(tmp_path / "new" / "bundle", IDS, files=files, facts={"a": [1, None, {}]})
+    manifest = json.loads((folder / "bundle.json").read_text())
+    assert manifest["format"] == "visual_search.bundle/1"
+    assert manifest["generation"] == 1
+    assert manifest["facts"] == {"a": [1, None, {}]}
+    assert manifest["index"]["plan"]["kind"] == "flat"
+    assert manifest["index"]["asked"] == {"kind": "auto", "target_recall": 0.95}
+    assert manifest["index"]["made_by"] == manifest["encoder"]["sha256"]
+    assert set(manifest["files"]) == files_in(folder) - {"bundle.json", ".lock"}
+    assert len(manifest["files"]) == 4 + 4
+    bundle = Bundle.open(folder)
+    assert bundle.file("model_card.md").read_text(encoding="utf-8") == "# Café"
+    assert bundle.file("more/weights.bin").read_bytes() == b"\0\1"
+    assert bundle.file("report.html").read_text() == "<p>"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["bundle", "given"]
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_content(Bundle.open(create(tmp_path / "empty", IDS)), IDS)
+    with pytest.raises(FileExistsError, match="empty holds a bundle already; expected a new or"):
+        create(tmp_path / "empty", IDS)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("x")
+    with pytest.raises(FileExistsError, match="other holds something else already"):
+        create(tmp_path / "other", IDS)
+    with pytest.raises(FileExistsError, match="mine holds something else"):
+        create(tmp_path / "other" / "mine", IDS)
+    check_content(Bundle.open(tmp_path / "empty"), IDS)
+
+
+def test_a_folder_that_is_filled_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "mine").write_text("x")
+        build(*arguments, **more)
+
+    build = creating.build_index
+    monkeypatch.setattr(creating, "build_index", interrupted)
+    with pytest.raises(FileExistsError, match="holds something else already"):
+        create(tmp_path / "bundle", IDS)
+    assert files_in(tmp_path / "bundle") == {"mine"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "given"]
+
+
+def test_what_killed_creators_left_is_deleted_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["dead", "working", "young", "old"]
+    rooms = {name: tmp_path / f".bundle.{name}.creating" for name in names}
+    rooms["other"] = tmp_path / ".another.dead.creating"
+    for room in rooms.values():
+        (room / "segments").mkdir(parents=True)
+    (rooms["dead"] / ".lock").touch()
+    (tmp_path / ".bundle.link.creating").symlink_to(rooms["other"])
+    with write_lock(rooms["working"], 0):
+        create(tmp_path / "bundle", IDS)
+    assert not rooms["dead"].exists()
+    assert all(rooms[name].exists() for name in ("working", "young", "old", "other"))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + creating.YOUNG_SECONDS + 1)
+    create(tmp_path / "new", IDS)
+    assert rooms["old"].exists()  # of another bundle
+    with pytest.raises(FileExistsError):
+        create(tmp_path / "bundle", IDS)
+    (tmp_path / "bundle").rename(tmp_path / "moved")
+    create(tmp_path / "bundle", IDS)
+    assert not rooms["old"].exists()
+    assert rooms["other"].exists()
+
+
+def test_a_creation_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(creating, "build_index", fail)
+    with pytest.raises(KeyboardInterrupt):
+        create(tmp_path / "bundle", IDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]
+
+
+@pytest.mark.parametrize("name", ["", "a\n", "x" * 201, 3])
+def test_a_wrong_name_is_refused(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected printable text of 1\.\.200"):
+        create(tmp_path / "bundle", IDS, name=name)
+
+
+@pytest.mark.parametrize("facts", [{"a": float("nan")}, {"a": Path("x")}, {1: "a"}, {"a": (1,)}])
+def test_facts_that_are_no_json_are_refused(tmp_path: Path, facts: Mapping[str, Any]) -> None:
+    with pytest.raises(ValueError, match="facts are no plain JSON"):
+        create(tmp_path / "bundle", IDS, facts=facts)
+
+
+def test_too_many_facts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"facts have .* bytes; expected at most 16,777,216"):
+        create(tmp_path / "bundle", IDS, facts={"a": "x" * 2**24})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../x", "lead out of the bundle"),
+        ("/x", "lead out of the bundle"),
+        ("bundle.json", "which the bundle itself writes"),
+        ("encoder.onnx", "which the bundle itself writes"),
+        ("segments/x", "which the bundle itself writes"),
+    ],
+)
+def test_files_with_wrong_names_are_refused(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        create(tmp_path / "bundle", IDS, files={name: b""})
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file at .*gone\.md; expected what is to"):
+        create(tmp_path / "bundle", IDS, files={"a.md": tmp_path / "gone.md"})
+    with pytest.raises(FileNotFoundError, match=r"no file at .*gone\.onnx; expected the encoder"):
+        create(tmp_path / "bundle", IDS, encoder_onnx=tmp_path / "gone.onnx")
+    with pytest.raises(ValueError, match="kind is 'best'"):
+        create(tmp_path / "bundle", IDS, kind="best")
+    with pytest.raises(ValueError, match="target_recall is 0"):
+        create(tmp_path / "bundle", IDS, target_recall=0.0)
+    assert {path.name for path in tmp_path.iterdir()} == {"given"}
+
+
+def real_encoder(path: Path, side: int = 8) -> Path:
+    """Writes a network that gives each channel's mean: D is 3."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["B", 3, side, side])
+    found = helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", 3])
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("GlobalAveragePool", ["numbers"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["embeddings"]),
+    ]
+    graph = helper.make_graph(nodes, "means", [pictures], [found])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    facts = {"format": "visual_search.encoder/1", "image_size_px": str(side), "fit": "stretch"}
+    helper.set_model_props(model, facts | {"embedding_dim": "3", "facts": "{}"})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def real_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def make(data: bytes, num_threads: int | None) -> OnnxEncoder:
+        return OnnxEncoder(data, num_threads=num_threads)
+
+    monkeypatch.setattr(indexing, "make_encoder", make)
+    file = real_encoder(tmp_path / "real.onnx")
+    colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+    embeddings = np.array(list(colours.values()), dtype=np.float32)
+    items = BundleItems(list(colours), {"category": ["paint"] * 3}, embeddings)
+    create_bundle(tmp_path / "real", name="real", encoder_onnx=file, items=items)
+    return tmp_path / "real"
+
+
+def picture(colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_picture_is_found_with_a_real_encoder(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle, num_threads=1)
+    encoder = bundle.encoder
+    found = encoder.embed(encoder.decode(picture((0, 190, 5)))[None])
+    [hits] = bundle.search(found, 2)
+    assert [hit.item_id for hit in hits] == ["green", "blue"]
+    assert hits[0].squared_distance == pytest.approx(125, abs=1e-3)
+    more = BundleItems(["lime"], {"category": ["paint"]}, found)
+    add_items(real_bundle, more)
+    newer = bundle.refreshed()
+    assert newer.encoder is encoder
+    assert newer.search(found, 1)[0][0].item_id == "lime"
+
+
+def test_a_foreign_encoder_is_refused_with_its_path(real_bundle: Path) -> None:
+    stand_in = encoder_file(real_bundle.parent, 3)
+    items = BundleItems(["a"], {"category": [""]}, embedding("a", 3)[None])
+    with pytest.raises(ValueError, match=r"encoder-3-stretch\.onnx: the encoder cannot be used"):
+        create_bundle(real_bundle.parent / "b", name="b", encoder_onnx=stand_in, items=items)
+    assert items_of(["a"]).item_ids == ["a"]
+
+
+def test_a_real_search_loads_neither_torch_nor_pandas(real_bundle: Path) -> None:
+    code = """
+import sys
+from visual_search.bundle.bundle import Bundle
+bundle = Bundle.open(sys.argv[1], num_threads=1)
+data = open(sys.argv[2], "rb").read()
+found = bundle.encoder.embed(bundle.encoder.decode(data)[None])
+[hits] = bundle.search(found, 1, where={"category": ["paint"]}, exclude_ids=["red"])
+print(hits[0].item_id, sorted({"torch", "lightning", "pandas", "onnx"} & set(sys.modules)))
+"""
+    (real_bundle.parent / "picture.png").write_bytes(picture((0, 0, 99)))
+    arguments = [str(real_bundle), str(real_bundle.parent / "picture.png")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["blue", "[]"]

@@ -1,0 +1,88 @@
+"""An application for tests: in process, or behind a real socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any, cast
+
+import uvicorn
+from starlette.testclient import TestClient
+
+from tests.serving.drawn_bundle import DrawnBundle, drawn_bundle
+from visual_search.serving.app import create_app
+from visual_search.serving.settings import ServeSettings
+
+BOUNDARY = "a-boundary-of-the-tests"
+FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@contextmanager
+def client(*bundles: DrawnBundle, **settings: Any) -> Iterator[TestClient]:
+    """Yields a client of an application over drawn bundles, by default over one."""
+    app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as one:
+        yield one
+
+
+@contextmanager
+def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
+    """Yields the port of a real server in a thread."""
+    app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
+    config = uvicorn.Config(app, port=0, log_config=None, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            threading.Event().wait(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def form(fields: Sequence[tuple[str, str]] = (), image: bytes | None = None) -> bytes:
+    """Writes a multipart form."""
+    lines = []
+    for name, value in fields:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+        lines.append(head.encode() + value.encode() + b"\r\n")
+    if image is not None:
+        head = (
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        lines.append(head.encode() + image + b"\r\n")
+    return b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    port: int, method: str, path: str, body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:  # fmt: skip
+    """Asks a real server over a connection of its own."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        answer = connection.getresponse()
+        lower = {name.lower(): value for name, value in answer.getheaders()}
+        return Reply(answer.status, lower, answer.read())
+    finally:
+        connection.close()

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.serving.drawn_bundle import EVIL, GridEncoder, drawn, drawn_bundle
+from tests.serving.running import client
+from visual_search.serving.problems import KINDS
+
+
+def search(one: TestClient, image: bytes | None = None, **fields: Any) -> Any:
+    files = None if image is None else {"image": ("a.jpg", image, "image/jpeg")}
+    return one.post("/api/search", data=fields, files=files)
+
+
+def test_a_picture_finds_what_the_encoder_and_the_bundle_find() -> None:
+    bundle, image = drawn_bundle(), drawn("Bags", "blue", 3)
+    with client(bundle) as one:
+        answer = search(one, image, k="5").json()
+    assert answer["bundle"] == "drawn"
+    assert answer["generation"] == 1
+    assert answer["item"] is None
+    assert set(answer["seconds"]) == {"decode", "embed", "search"}
+    query = GridEncoder().embed(np.asarray(Image.open(io.BytesIO(image)).resize((32, 32)))[
+        None].transpose(0, 3, 1, 2))[0]  # fmt: skip
+    everything = {
+        i: float(((bundle.embedding_of(i) - query) ** 2).sum()) for i in bundle.item_ids()
+    }
+    assert answer["hits"][0]["item_id"] == min(everything, key=lambda i: everything[i]) == "p6"
+    distances = [hit["squared_distance"] for hit in answer["hits"]]
+    assert distances == sorted(distances)
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
+    assert answer["hits"][0]["category"] == "Bags"
+    assert answer["hits"][0]["attributes"] == {"colour": "blue", "material": "leather"}
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_item_finds_others_but_not_itself(as_json: bool) -> None:
+    with client() as one:
+        if as_json:
+            answer = one.post("/api/search", json={"item": "p0", "k": 3}).json()
+        else:
+            answer = one.post("/api/search", data={"item": "p0", "k": "3"}).json()
+    ids = [hit["item_id"] for hit in answer["hits"]]
+    assert answer["item"] == "p0"
+    assert ids[0] == "p24"  # the same drawing in a slightly other colour
+    assert len(ids) == 3
+    assert "p0" not in ids
+
+
+@pytest.mark.parametrize(
+    "where", [["category:Hats", "colour:red", "colour:blue"],
+              {"category": "Hats", "colour": ["red", "blue"]}],
+)  # fmt: skip
+def test_filters_are_alternatives_within_and_demands_between_columns(where: Any) -> None:
+    with client() as one:
+        answer = one.post("/api/search", json={"item": "p0", "k": 40, "where": where}).json()
+    found = {(hit["category"], hit["attributes"]["colour"]) for hit in answer["hits"]}
+    assert found == {("Hats", "red"), ("Hats", "blue")}
+    assert len(answer["hits"]) == 4
+
+
+def test_a_column_and_a_value_may_hold_colons() -> None:
+    bundle = drawn_bundle()
+    bundle._items["p5"] = {"category": "Hats", "colour": "a:b", "colour:inner": "x:y"}
+    bundle.columns = ("category", "colour", "colour:inner", "material")
+    with client(bundle) as one:
+        for where in ("colour:a:b", "colour:inner:x:y"):
+            answer = search(one, item="p0", where=where).json()
+            assert [hit["item_id"] for hit in answer["hits"]] == ["p5"]
+
+
+def test_bundles_are_asked_by_name() -> None:
+    with client(drawn_bundle("one"), drawn_bundle("one", num_items=8)) as client_of_two:
+        names = [bundle["name"] for bundle in client_of_two.get("/api/bundles").json()]
+        assert names == ["one", "one (2)"]
+        answer = search(client_of_two, item="p0", k="50", bundle="one (2)").json()
+        assert len(answer["hits"]) == 7
+        assert answer["hits"][0]["thumbnail"].endswith("/thumbnail?bundle=one+%282%29")
+        assert client_of_two.get(answer["hits"][0]["thumbnail"]).status_code == 200
+
+
+def test_an_item_of_any_name_can_be_asked_for() -> None:
+    with client(drawn_bundle(evil=True)) as one:
+        answer = one.post("/api/search", json={"item": EVIL, "k": 1})
+        assert answer.status_code == 200
+        hits = search(one, item="p3", k="48").json()["hits"]
+        assert EVIL in [hit["item_id"] for hit in hits]
+        address = next(hit["thumbnail"] for hit in hits if hit["item_id"] == EVIL)
+        assert one.get(address.removesuffix("/thumbnail")).json()["item_id"] == EVIL
+        assert one.get(address).json()["detail"].endswith("add the item again with its picture.")
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "BMP")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "message"),
+    [
+        ({"data": {"k": "3"}}, 422, "invalid", "neither a picture nor an item"),
+        ({"data": {"item": "nobody"}}, 404, "no-such-item", "no item 'nobody'"),
+        ({"data": {"item": "p0", "k": "0"}}, 422, "invalid", "k is '0'; expected .* 1 to 100"),
+        ({"data": {"item": "p0", "k": "9" * 5000}}, 422, "invalid", "whole number"),
+        ({"data": {"item": "p0", "where": "Hats"}}, 422, "invalid", "expected column:value"),
+        ({"data": {"item": "p0", "where": "size:4"}}, 422, "invalid", "where names 'size'"),
+        ({"data": {"item": "p0", "bundle": "no"}}, 404, "no-such-bundle", r"one of \['drawn'\]"),
+        ({"data": {"image": "http://127.0.0.1/"}}, 422, "invalid", "Addresses are not fetched"),
+        ({"json": ["p0"]}, 422, "invalid", "The JSON is a list; expected an object"),
+        ({"json": {"item": "p0", "kk": 3}}, 422, "invalid", "field 'kk' is not known"),
+        ({"json": {"item": {"a": 1}}}, 422, "invalid", "'item' holds a dict"),
+        ({"json": {"item": "p0", "k": 2.5}}, 422, "invalid", "'k' holds a float"),
+        ({"json": {"item": "p0", "k": True}}, 422, "invalid", "'k' holds a bool"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}},
+         400, "bad-request", "The body is no JSON"),
+        ({"content": b"[" * 50_000, "headers": {"content-type": "application/json"}},
+         400, "bad-request", "The body is no JSON"),
+        ({"content": b"x"}, 415, "wrong-media-type", "expected multipart/form-data"),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+         400, "bad-request", "oundary"),
+        ({"files": {"image": b"%PDF-1.7"}}, 415, "not-a-picture", "starts with b'%PDF-1.7'"),
+        ({"files": {"image": drawn("Hats", "red")[:900]}}, 422, "bad-picture", "does not decode"),
+        ({"files": {"image": bmp_of(3000, 1000)}}, 422, "bad-picture", "at most 1,000,000 are"),
+        ({"files": [("image", b"a"), ("image", b"b")]}, 400, "bad-request", "Too many files"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_says_what_to_do(
+    body: dict[str, Any], status: int, kind: str, message: str
+) -> None:
+    with client(max_pixels=1_000_000) as one:
+        answer = one.post("/api/search", **body)
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == answer.status_code == status
+    assert problem["type"] == f"/docs#problem-{kind}"
+    assert problem["title"] == KINDS[kind][1]
+    assert re.search(message, problem["detail"])
+
+
+def test_unknown_addresses_and_methods_are_problems_too() -> None:
+    with client() as one:
+        missing, wrong = one.get("/api/nothing"), one.put("/api/search")
+    assert (missing.status_code, missing.json()["status"]) == (404, 404)
+    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+    assert "POST" in wrong.headers["allow"]
+
+
+def test_a_mistake_of_ours_is_a_problem_without_its_inside(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = drawn_bundle()
+    with client(bundle) as one:
+        bundle.search = lambda *_, **__: 1 / 0  # type: ignore[method-assign,assignment]
+        answer = one.post("/api/search", json={"item": "p0"})
+    assert answer.status_code == answer.json()["status"] == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "ZeroDivision" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_openapi_and_its_page_name_every_route() -> None:
+    with client() as one:
+        document = one.get("/openapi.json").json()
+        page = one.get("/docs", headers={"accept": "text/html"}).text
+    assert json.dumps(document)
+    paths = set(document["paths"])
+    assert paths == {
+        "/api/search", "/api/bundles", "/api/items", "/api/items/{item_id}",
+        "/api/items/{item_id}/thumbnail", "/healthz", "/metrics",
+    }  # fmt: skip
+    assert all(path in page for path in paths)
+    assert "curl -F image=@shoe.jpg -F k=5" in page
+    assert all(f'id="problem-{kind}"' in page for kind in KINDS)
+    for part in ("http://cdn", "https://", "<script", "style="):
+        assert part not in page
+
+
+def test_metrics_count_routes_stages_and_items() -> None:
+    with client() as one:
+        search(one, drawn("Hats", "red"))
+        search(one, item="nobody")
+        one.get("/anything/at/all")
+        answer = one.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    for line in (
+        'http_requests_total{method="POST",route="/api/search",status="200"} 1.0',
+        'http_requests_total{method="POST",route="/api/search",status="404"} 1.0',
+        'http_requests_total{method="GET",route="other",status="404"} 1.0',
+        'stage_seconds_count{bundle="drawn",stage="decode"} 1.0',
+        'stage_seconds_count{bundle="drawn",stage="embed"} 1.0',
+        'stage_seconds_count{bundle="drawn",stage="search"} 1.0',
+        'encoder_queue_length{bundle="drawn"} 0.0',
+        'items{bundle="drawn"} 48.0',
+        'generation{bundle="drawn"} 1.0',
+    ):
+        assert f"visual_search_{line}" in answer.text

@@ -1,0 +1,194 @@
+"""The page in a real browser, clicked and typed through; a console without errors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.drawn_bundle import EVIL, Manifest, drawn, drawn_bundle
+from tests.serving.running import listening
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as one:
+        opened = one.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "report.html").write_text(
+        "<title>report</title><script>try { localStorage.x = 1; document.title = 'free'; }"
+        "catch { document.title = 'caged'; }</script>"
+    )
+    manifest = Manifest(files={"report.html": None})
+    first = drawn_bundle("first", evil=True, folder=folder, manifest=manifest)
+    with listening(first, drawn_bundle("second", num_items=30), max_upload_bytes=500_000) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    is_phone = request.param == "phone"
+    context = browser.new_context(
+        viewport={"width": 320, "height": 640} if is_phone else {"width": 1280, "height": 900},
+        color_scheme="dark" if request.param == "dark" else "light",
+        has_touch=is_phone,
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(10_000)
+    complaints: list[str] = []
+    opened.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda r: complaints.append(r.url) if "127.0.0.1" not in r.url and
+              not r.url.startswith(("data:", "blob:")) else None)  # fmt: skip
+    opened.complaints = complaints
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def until(page: Any, condition: str) -> None:
+    """Waits; Playwright's own way evaluates a text in the page, which the policy forbids."""
+    for _ in range(500):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"it did not happen: {condition}")
+
+
+def results(page: Any, kind: str) -> Any:
+    page.wait_for_selector(f'.outcome[data-kind="{kind}"]')
+    return page.locator("#results .card")
+
+
+def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Path) -> None:
+    picture = tmp_path / "rose shoe.jpg"
+    picture.write_bytes(drawn("Shoes", "rose", 5))
+    page.goto(address)
+    assert results(page, "none").count() > 0
+    page.set_input_files("#image", picture)
+    found = results(page, "picture")
+    assert found.count() == 24
+    assert "rose shoe.jpg" in page.inner_text("#heading")
+    assert "12 similar products in first" in page.text_content("#status")
+    assert page.evaluate("document.querySelector('.asked img').naturalWidth") == 32
+    if not page.locator(".filters").evaluate("e => e.open"):
+        page.locator(".filters > summary").click()
+    page.get_by_label("Bags").check()
+    until(page, "document.querySelector('.card .what').textContent === 'Bags'")
+    assert {text.strip() for text in page.locator(".card .what").all_inner_texts()} == {"Bags"}
+    assert "rose shoe.jpg" in page.inner_text("#heading")  # the picture is still the query
+    page.get_by_role("link", name="Remove the filter").click()
+    until(page, "document.querySelector('.card .what').textContent === 'Shoes'")
+    page.locator(".card a").first.click()
+    results(page, "item")
+    assert "item=p20" in page.url
+    assert page.input_value("#item") == "p20"
+    assert page.input_value("#image") == ""
+    page.reload()
+    assert "p20" in page.inner_text("#heading")
+    page.go_back()
+    results(page, "none")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_keyboard_alone(page: Any, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        here = page.evaluate(
+            "() => { const e = document.activeElement, s = getComputedStyle(e),"
+            " l = e.labels && e.labels[0] ? getComputedStyle(e.labels[0]) : s;"
+            " return [e.id || e.className || e.tagName,"
+            " s.outlineStyle !== 'none' || l.outlineStyle !== 'none'] }"
+        )
+        seen.append(here[0])
+        assert here[1], f"{here[0]} shows no focus"
+        if here[0] == "k":
+            break
+    assert {"image", "item", "k"} <= set(seen)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.type("p9")
+    page.keyboard.press("Enter")
+    results(page, "item")
+    assert "Similar to" in page.inner_text("#heading")
+    page.locator(".card a").nth(1).focus()
+    before = page.url
+    page.keyboard.press("Enter")
+    until(page, f"location.href !== {before!r}")
+    until(page, "document.activeElement.id === 'heading'")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Start over"
+
+
+def test_dropped_and_pasted_pictures(page: Any, address: str) -> None:
+    page.goto(address)
+    give = """([kind, name, type, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], name, { type }));
+        const event = kind === "drop"
+            ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+            : new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.evaluate(give, ["drop", "bag.jpg", "image/jpeg", list(drawn("Bags", "blue"))])
+    results(page, "picture")
+    assert "bag.jpg" in page.inner_text("#heading")
+    assert page.locator(".card .id").first.inner_text() == "p6"
+    page.evaluate(give, ["paste", "hat.jpg", "image/jpeg", list(drawn("Hats", "green"))])
+    until(page, "document.getElementById('heading').textContent.includes('hat.jpg')")
+    assert page.locator(".card .id").first.inner_text() == "p11"
+    page.evaluate(give, ["drop", "notes.txt", "text/plain", [1, 2, 3]])
+    assert "notes.txt is no picture" in page.inner_text("#notice")
+    page.evaluate(give, ["drop", "large.jpg", "image/jpeg", [0] * 600_000])
+    assert "large.jpg has 0.6 MB, more than 0.5 MB" in page.inner_text("#notice")
+
+
+def test_errors_are_shown_in_place(page: Any, address: str) -> None:
+    page.goto(address)
+    page.fill("#item", "nobody")
+    page.get_by_role("button", name="Search").click()
+    results(page, "problem")
+    assert "no item 'nobody'" in page.inner_text("#results")
+    assert "There is no such item" in page.text_content("#status")
+    expected = "Failed to load resource: the server responded with a status of 404"
+    assert [text for text in page.complaints if expected not in text] == []
+    page.complaints.clear()
+    page.get_by_role("link", name="Start over").click()
+    results(page, "none")
+
+
+def test_labels_are_text_and_the_report_is_caged(page: Any, address: str) -> None:
+    page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
+    page.goto(address)
+    page.fill("#item", EVIL)
+    page.get_by_role("button", name="Search").click()
+    results(page, "item")
+    assert EVIL in page.inner_text("#heading")
+    assert f"<b>{EVIL}</b>" in page.inner_text(".asked")
+    page.get_by_role("link", name="Report of first").click()
+    until(page, "document.title !== 'report'")
+    assert page.title() == "caged"
+
+
+def test_the_documentation_fits_and_loads_nothing(page: Any, address: str) -> None:
+    page.goto(f"{address}/docs#problem-overloaded")
+    assert page.locator("#problem-overloaded").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import socket
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from tests.serving.drawn_bundle import drawn
+from tests.serving.running import BOUNDARY, FORM, ask, client, form, listening
+
+LIMIT = 100_000
+MEGABYTE = 2**20
+
+
+def test_a_picture_of_the_largest_size_passes_and_a_larger_one_does_not() -> None:
+    image = drawn("Hats", "red")
+    exact = image + bytes(LIMIT - len(image))  # JPEG readers stop at its end
+    with client(max_upload_bytes=LIMIT) as one:
+        assert one.post("/api/search", files={"image": exact}).status_code == 200
+        answer = one.post("/api/search", files={"image": exact + b"x"})
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == (
+        "The picture has 100,001 bytes; expected at most 100,000; save it smaller."
+    )
+
+
+def test_an_announced_length_above_the_limit_is_refused_unread() -> None:
+    with client(max_upload_bytes=LIMIT) as one:
+        answer = one.post("/api/search", content=bytes(3 * MEGABYTE), headers=FORM)
+    assert answer.status_code == 413
+    assert "has 3,145,728 bytes or more" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "application/json"])
+def test_a_body_without_a_length_ends_at_the_limit(kind: str) -> None:
+    """64 MB come in chunks; what is kept stays near the limit."""
+    with listening(max_upload_bytes=LIMIT) as port:
+        head = (
+            "POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+            f"Content-Type: {kind}; boundary={BOUNDARY}\r\nConnection: close\r\n\r\n"
+        )
+        part = form(image=b"")[: -len(f"\r\n--{BOUNDARY}--\r\n")]
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        tracemalloc.start()
+        sent = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(head.encode() + f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            try:
+                for _ in range(1024):
+                    connection.sendall(chunk)
+                    sent += len(chunk)
+            except OSError:
+                pass  # the server has closed the connection
+            try:
+                answer = connection.recv(MEGABYTE)
+            except OSError:
+                answer = b""
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert ask(port, "GET", "/healthz").status == 200
+    assert sent < 32 * MEGABYTE
+    assert peak < 8 * MEGABYTE
+    assert answer == b"" or b" 413 " in answer
+
+
+def test_a_client_that_sends_a_little_more_still_reads_the_reason() -> None:
+    with listening(max_upload_bytes=LIMIT) as port:
+        answer = ask(port, "POST", "/api/search", form(image=bytes(5 * LIMIT)), FORM)
+    assert answer.status == 413
+    assert answer.json()["type"] == "/docs#problem-too-large"
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    with listening(read_seconds=0.3) as port:
+        head = (
+            "POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n"
+            f"Content-Type: {FORM['content-type']}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(head.encode() + f"--{BOUNDARY}\r\n".encode())
+            started = time.monotonic()
+            answer = connection.recv(MEGABYTE)
+    assert b" 408 " in answer
+    assert b"took more than 0.3 s to arrive" in answer
+    assert 0.2 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[("where", "category:Hats")] * 600, [("item", "x" * 100_000)]],
+    ids=["many fields", "a long field"],
+)
+def test_forms_have_their_limits(fields: Any) -> None:
+    with client() as one:
+        answer = one.post("/api/search", content=form(fields), headers=FORM)
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "/docs#problem-bad-request"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [("limit=201", "limit is '201'; expected a whole number from 1 to 200"), ("limit=0", "limit"),
+     ("start=-1", "start is '-1'"), ("start=x", "start is 'x'"), ("where=x", "column:value")],
+)  # fmt: skip
+def test_pages_of_items_have_their_limits(query: str, message: str) -> None:
+    with client() as one:
+        answer = one.get(f"/api/items?{query}")
+    assert answer.status_code == answer.json()["status"] == 422
+    assert message in answer.json()["detail"]

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.drawn_bundle import EVIL, DrawnBundle, Manifest, drawn, drawn_bundle
+from tests.serving.running import client
+from visual_search.serving.templating import STATIC
+
+HTML = {"accept": "text/html"}
+PART = {**HTML, "hx-request": "true"}
+
+
+def cards(page: str) -> list[str]:
+    return re.findall(r'<li class="card">.*?</li>', page, re.DOTALL)
+
+
+def ids(page: str) -> list[str]:
+    return [html.unescape(one) for one in re.findall(r'<span class="id">(.*?)</span>', page)]
+
+
+def get(one: TestClient, address: str) -> str:
+    answer = one.get(address, headers=HTML)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_the_first_page_shows_products_and_what_can_be_done() -> None:
+    with client(drawn_bundle(num_items=97)) as one:
+        page = get(one, "/")
+    assert len(cards(page)) == 20  # every fifth
+    assert {*re.findall(r'class="what">(\w+)<', page)} == {"Shoes", "Dresses", "Bags", "Hats"}
+    for label in ("image", "item", "k"):
+        assert f'<label for="{label}">' in page
+    assert 'value="category:Shoes"' in page
+    assert 'aria-live="polite"' in page
+
+
+def test_the_pages_of_the_catalogue_show_every_product_once() -> None:
+    with client() as one:
+        address, seen = "/", list[str]()
+        for _ in range(2):
+            page = get(one, address)
+            seen += ids(page)
+            further = re.search(r'href="([^"]*page=2[^"]*)"', page)
+            address = html.unescape(further[1]) if further else address
+    assert sorted(seen) == sorted(f"p{n}" for n in range(48))
+
+
+def test_a_product_shows_similar_ones_with_their_distances() -> None:
+    with client() as one:
+        page = get(one, "/?item=p0&k=5")
+    assert ids(page) == ids(page)[:5]
+    assert ids(page)[0] == "p24"
+    assert "distance 0.075" in cards(page)[0]
+    assert 'href="/?item=p24&amp;k=5"' in cards(page)[0]
+    assert 'data-status="5 similar products. "' in page
+
+
+def test_an_upload_works_without_javascript_and_as_a_part() -> None:
+    with client() as one:
+        files = {"image": ("my shoe.jpg", drawn("Shoes", "blue", 2), "image/jpeg")}
+        whole = one.post("/", files=files, data={"k": "3", "item": "p9"}, headers=HTML)
+        part = one.post("/", files=files, data={"k": "3"}, headers=PART)
+    for answer in (whole, part):
+        assert len(cards(answer.text)) == 3
+        assert ids(answer.text)[0] == "p4"
+        assert "my shoe.jpg" in answer.text
+        assert 'src="data:image/jpeg;base64,' in answer.text
+    assert "<!doctype html>" in whole.text
+    assert "<form" not in part.text
+    assert part.headers["hx-push-url"] == "/"
+
+
+def test_filters_stay_in_every_address() -> None:
+    with client() as one:
+        page = get(one, "/?item=p0&where=category:Bags&where=colour:red")
+        pushed = one.post("/", data={"where": ["category:Bags"], "k": "7"}, headers=PART)
+    assert ids(page) == ["p26", "p2"]
+    assert "2 of the 12 asked for: no more fit the filters" in page
+    assert "where=category%3ABags&amp;where=colour%3Ared" in cards(page)[0]
+    assert re.search(r'value="category:Bags" checked', page)
+    assert not re.search(r'value="category:Hats" checked', page)
+    assert 'href="/?item=p0&amp;k=12" data-clear-filters>Remove 2 filters' in page
+    assert pushed.headers["hx-push-url"] == "/?k=7&where=category%3ABags"
+
+
+def test_everything_of_the_catalogue_is_escaped() -> None:
+    with client(drawn_bundle(EVIL, evil=True)) as one:
+        pages = [get(one, "/?page=1"), get(one, "/?page=2"), get(one, "/?page=3")]
+        pages.append(one.get("/", params={"item": EVIL}, headers=HTML).text)
+        pages.append(one.get("/", params={"item": EVIL + "?"}, headers=HTML).text)
+        pages.append(one.get("/", params={"where": EVIL}, headers=HTML).text)
+    joined = "".join(pages)
+    assert "<script>" not in joined
+    assert "<b>" not in joined
+    assert "&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#39;x" in joined
+    assert "{{ 7 * 7 }}" in joined  # a template's text is not a template
+    assert not re.search(r"\s(on\w+|style)=", joined)
+    assert not re.search(r"<script(?! src=\"/static/)", joined)
+
+
+def test_two_bundles_stand_side_by_side() -> None:
+    with client(drawn_bundle("first"), drawn_bundle("second", num_items=20)) as one:
+        page = get(one, "/?item=p0&k=4")
+        alone = get(one, "/?item=p0&k=4&bundle=second")
+        other = get(one, "/?item=p30&k=4")
+        assert one.get("/?item=nobody", headers=HTML).status_code == 404
+    first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
+    assert "<h3>first</h3>" in first
+    assert len(ids(first)) == len(ids(second)) == 4
+    assert "only here" in first
+    assert re.search(r"rank \d in second", first)
+    assert "bundle=" not in re.findall(r'href="(/\?item[^"]*)"', page)[0]
+    assert "bundle=second" in re.findall(r'href="(/\?item[^"]*)"', alone)[0]
+    assert alone.count('class="column"') == 1
+    assert other.count("its small picture was looked for") == 1  # p30 is in the first one only
+
+
+def test_what_one_bundle_lacks_is_said_in_its_column() -> None:
+    lacking = drawn_bundle("second", num_items=8)
+    lacking.columns = ("category", "material")
+    with client(drawn_bundle("first"), lacking) as one:
+        page = get(one, "/?item=p0&where=colour:red")
+    first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
+    assert len(cards(first)) == 7
+    assert "where names &#39;colour&#39;" in second
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "text"),
+    [
+        ("/?item=nobody", 404, "There is no such item"),
+        ("/?k=0", 422, "expected a whole number from 1 to 100"),
+        ("/?bundle=no", 404, "There is no such bundle"),
+        ("/nothing", 404, "There is nothing here"),
+        ("/report?bundle=drawn", 404, "holds no report.html"),
+    ],
+)
+def test_problems_are_pages_for_people(address: str, status: int, text: str) -> None:
+    with client() as one:
+        whole, part = one.get(address, headers=HTML), one.get(address, headers=PART)
+        for_programs = one.get(address)
+    assert whole.status_code == part.status_code == for_programs.status_code == status
+    assert "<!doctype html>" in whole.text
+    assert "<!doctype" not in part.text
+    for answer in (whole, part):
+        assert text in html.unescape(answer.text)
+        assert "Start over" in answer.text
+    assert for_programs.headers["content-type"] == "application/problem+json"
+
+
+def test_empty_states_say_what_to_do() -> None:
+    with client() as one:
+        assert "Choose fewer of them" in get(one, "/?where=category:Hats&where=category:None")[
+            :0
+        ] + (get(one, "/?where=category:Coats"))
+        assert "No other product fits the filter" in get(one, "/?item=p0&where=category:Coats")
+    with client(DrawnBundle("bare", {}, {})) as one:
+        assert "Add products to it" in get(one, "/")
+
+
+def test_the_report_is_served_in_a_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<title>A run</title>")
+    bundle = drawn_bundle(folder=tmp_path, manifest=Manifest(files={"report.html": None}))
+    with client(bundle) as one:
+        assert 'href="/report?bundle=drawn"' in get(one, "/")
+        answer = one.get("/report?bundle=drawn")
+    assert "A run" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    assert "allow-same-origin" not in policy
+    assert "connect-src" not in policy
+
+
+def test_pictures_are_kept_as_long_as_their_generation() -> None:
+    with client(drawn_bundle(evil=True)) as one:
+        now = one.get("/thumbnail", params={"item": "p0", "bundle": "drawn", "generation": 1})
+        old = one.get("/thumbnail", params={"item": "p0", "bundle": "drawn", "generation": 0})
+        none = one.get("/thumbnail", params={"item": EVIL, "bundle": "drawn"})
+        assert one.get("/thumbnail?item=x&bundle=drawn").status_code == 404
+    assert now.content.startswith(b"\xff\xd8")
+    assert "immutable" in now.headers["cache-control"]
+    assert old.headers["cache-control"] == "no-store"
+    assert none.headers["content-type"].startswith("image/svg+xml")
+
+
+def test_htmx_is_here_with_its_licence() -> None:
+    licence = (STATIC / "htmx.LICENSE.txt").read_text()
+    version = re.search(r'this\.version="([\d.]+)"', (STATIC / "htmx.min.js").read_text())
+    assert version is not None
+    assert licence.startswith(f"htmx {version[1]} ")
+    assert "Zero-Clause BSD" in licence
+    with client() as one:
+        assert one.get("/static/htmx.min.js").headers["content-type"].startswith("text/javascript")
+        assert one.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
+        assert one.get("/static/../app.py").status_code == 404

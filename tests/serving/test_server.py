@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from tests.serving.drawn_bundle import drawn, drawn_bundle
+from tests.serving.running import FORM, Reply, ask, form
+from visual_search.serving.server import _listen, serve
+from visual_search.serving.settings import ServeSettings
+
+PROGRAM = """
+import sys
+from tests.serving.drawn_bundle import GridEncoder, drawn_bundle
+from visual_search.serving.server import _listen, serve
+from visual_search.serving.settings import ServeSettings
+encoder = GridEncoder(seconds=float(sys.argv[1]))
+settings = ServeSettings(port=0, max_batch=1)
+serve([drawn_bundle(encoder=encoder)], settings, on_ready=lambda url: print(url, flush=True))
+print("returned", flush=True)
+"""
+
+
+@contextmanager
+def process(seconds_a_batch: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(seconds_a_batch)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as started:  # fmt: skip
+        try:
+            assert started.stdout is not None
+            address = started.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:")
+            yield started, int(address.rpartition(":")[2])
+        finally:
+            started.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_finishes_what_runs(number: signal.Signals) -> None:
+    replies: list[Reply] = []
+    with process(0.7) as (started, port):
+
+        def search() -> None:
+            body = form([("k", "1")], drawn("Bags", "green"))
+            replies.append(ask(port, "POST", "/api/search", body, FORM))
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(500):
+            if b"searches_running 3.0" in ask(port, "GET", "/metrics").body:
+                break
+            time.sleep(0.01)
+        started.send_signal(number)
+        for thread in threads:
+            thread.join(20)
+        assert started.wait(20) == 0
+        assert started.stdout is not None
+        assert started.stderr is not None
+        assert started.stdout.read().strip() == "returned"
+        assert started.stderr.read() == ""
+        with pytest.raises(OSError, match="refused"):
+            ask(port, "GET", "/healthz")
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert {reply.json()["hits"][0]["item_id"] for reply in replies} == {"p10"}
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"cannot listen on '127.0.0.1', port {port} .*in use"):
+            serve(cast(Any, [drawn_bundle()]), ServeSettings(port=port))
+
+
+def test_answers_are_not_held_back_by_nagles_algorithm() -> None:
+    """asyncio turns it off for sockets that name their protocol, and for these alone."""
+    with _listen(ServeSettings(port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.proto == socket.IPPROTO_TCP
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"bundle\.json"):
+        serve([tmp_path], ServeSettings(port=0))
+
+
+@pytest.mark.slow
+def test_the_room_loads_without_what_trains() -> None:
+    program = (
+        "import sys, visual_search.serving.server\n"
+        "heavy = set('torch lightning pandas matplotlib onnxruntime faiss pyarrow'.split())\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

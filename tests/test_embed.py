@@ -1,0 +1,252 @@
+"""Embedding a catalogue in shards: what is written, gone on with, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.composing import settings_of
+from tests.test_train import run_here
+from visual_search.catalog.catalog import BadItemsError
+from visual_search.catalog_embeddings import Embedded, embed_catalog, print_embedded
+from visual_search.config import ConfigError
+from visual_search.embedding_shards import read_shards
+from visual_search.runs import Run, RunLockedError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a fitted head, trained on a few of its catalogue's 72 items."""
+    folder = tmp_path_factory.mktemp("run")
+    more = ("callbacks=none", "logger={}", "embedding.pca=8", "embedding.normalize=true")
+    return run_here(folder, *more)
+
+
+def asked(run: Run, out: Path, *more: str) -> dict[str, Any]:
+    own = [f"run={run.folder}", f"out={out}", f"cache_dir={run.folder.parents[2] / 'cache'}"]
+    return settings_of("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
+
+
+def embedded(run: Run, out: Path, *more: str) -> Embedded:
+    found = embed_catalog(asked(run, out, *more))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    return embedded(run, tmp_path_factory.mktemp("out") / "whole")
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    tables, arrays = zip(*read_shards(folder), strict=True)
+    return pd.concat(tables, ignore_index=True), np.concatenate(arrays)
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "shards").iterdir())}
+
+
+@pytest.fixture
+def begun(whole: Embedded, tmp_path: Path) -> Path:
+    """A copy of the finished folder, to be spoilt."""
+    return Path(shutil.copytree(whole.folder, tmp_path / "begun"))
+
+
+def test_every_item_of_the_runs_catalogue_has_the_embedding_that_the_run_gave_it(
+    run: Run, whole: Embedded
+) -> None:
+    table, embeddings = read(whole.folder)
+    assert len(table) == len(set(table["item_id"])) == 72  # the run itself was limited to fewer
+    known = pd.read_parquet(run.folder / "embeddings" / "gallery.parquet")
+    saved = np.load(run.folder / "embeddings" / "gallery.npy")
+    row_of = {item_id: row for row, item_id in enumerate(table["item_id"])}
+    rows = [row_of[item_id] for item_id in known["item_id"]]
+    assert 0 < len(rows) < 72
+    np.testing.assert_allclose(embeddings[rows], saved, atol=2e-3)
+    assert table["content_key"].iloc[rows].tolist() == known["content_key"].tolist()
+    assert table["split"].iloc[rows].tolist() == known["split"].tolist()
+
+
+def test_a_shard_is_plain_parquet(run: Run, whole: Embedded) -> None:
+    files = sorted((whole.folder / "shards").iterdir())
+    assert [pq.read_metadata(file).num_rows for file in files] == [20, 20, 20, 12]
+    schema = pq.read_schema(files[0])
+    assert schema.field("embedding").type == pa.list_(pa.float32(), 8)
+    texts = [name for name in schema.names if name != "embedding"]
+    assert texts[:5] == ["item_id", "image", "category", "group", "split"]
+    assert texts[-1] == "content_key"
+    assert len(texts) > 6  # attributes between them
+    assert {schema.field(name).type for name in texts} == {pa.string()}
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert len(pd.read_parquet(whole.folder / "shards")) == 72  # as a folder of shards alone
+
+
+def test_the_manifest_says_what_it_is(run: Run, whole: Embedded) -> None:
+    manifest = json.loads((whole.folder / "manifest.json").read_text(encoding="utf-8"))
+    index = json.loads((run.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
+    for name in ("model_hash", "embedding_hash", "preprocessing_hash"):
+        assert manifest[name] == index[name]
+    assert (manifest["num_items"], manifest["dim"], manifest["run"]) == (72, 8, str(run.folder))
+    assert manifest["refused"] == []
+    assert [shard["first_row"] for shard in manifest["shards"]] == [0, 20, 40, 60]
+    assert manifest["precision"] == run.summary()["precision"]
+
+
+def test_the_same_again_writes_nothing(
+    run: Run, whole: Embedded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = shards(whole.folder)
+    times = [path.stat().st_mtime_ns for path in sorted((whole.folder / "shards").iterdir())]
+    again = embedded(run, whole.folder)
+    assert again.num_written == 0
+    assert times == [
+        path.stat().st_mtime_ns for path in sorted((again.folder / "shards").iterdir())
+    ]
+    assert shards(whole.folder) == before
+    print_embedded(again)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("72 items of synthetic, 8 numbers each, in 4 shard(s): ")
+    assert said.endswith("manifest.json (4 were there before)")
+
+
+def test_what_is_missing_or_damaged_is_written_again(
+    run: Run, whole: Embedded, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (begun / "manifest.json").unlink()
+    (begun / "finished" / "00000.json").unlink()  # killed between the shard and its record
+    (begun / "shards" / "00001.parquet").unlink()
+    (begun / "finished" / "00001.json").write_text("{", encoding="utf-8")
+    damaged = bytearray((begun / "shards" / "00003.parquet").read_bytes())
+    damaged[100] ^= 1
+    (begun / "shards" / "00003.parquet").write_bytes(damaged)
+    again = embedded(run, begun)
+    assert again.num_written == 3
+    assert shards(begun) == shards(whole.folder)
+    assert "1 of 4 shards are finished; going on with 00000." in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_folder_are_refused(run: Run, begun: Path) -> None:
+    before = shards(begun)
+    with pytest.raises(ConfigError, match=r"other settings \(shard_size 20 there, 30 here\)"):
+        embedded(run, begun, "shard_size=30")
+    own = run.summary()["precision"]
+    other = "bf16-mixed" if own == "32-true" else "32-true"
+    with pytest.raises(ConfigError, match=rf"settings \(precision {own} there, {other} here\)"):
+        embedded(run, begun, f"trainer.precision={other}")
+    more = "data.items_per_category=20"
+    with pytest.raises(ConfigError, match=r"fingerprint \w+\.\.\. there.*num_items 72 there, 60"):
+        embedded(run, begun, f"+{more}")
+    assert shards(begun) == before
+
+
+def test_another_run_in_the_same_folder_is_refused(run: Run, begun: Path, tmp_path: Path) -> None:
+    other = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "other")))
+    shutil.rmtree(other.folder / "embeddings")
+    with pytest.raises(FileNotFoundError, match="no projection"):
+        embedded(other, begun, f"cache_dir={tmp_path}")
+    shutil.copytree(run.folder / "embeddings", other.folder / "embeddings")
+    with np.load(run.folder / "embeddings" / "projection.npz") as kept:
+        arrays = {name: kept[name].copy() for name in kept}
+    arrays["mean"] += np.float32(1)
+    np.savez(other.folder / "embeddings" / "projection.npz", **arrays)
+    with pytest.raises(ConfigError, match=r"other settings \(embedding_hash \w{12}\.\.\. there"):
+        embedded(other, begun, f"cache_dir={tmp_path}")
+
+
+def test_a_run_that_was_moved_goes_on(run: Run, begun: Path, tmp_path: Path) -> None:
+    moved = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "moved")))
+    assert embedded(moved, begun, f"cache_dir={tmp_path}").num_written == 0
+
+
+def test_a_folder_with_something_else_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"holds \['notes\.txt'\] and no settings\.json"):
+        embedded(run, tmp_path)
+    with pytest.raises(ConfigError, match="is the run's own folder; expected a new one"):
+        embedded(run, run.folder)
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_two_commands_at_once_are_refused(run: Run, begun: Path) -> None:
+    first = Run(begun)
+    first.lock()
+    try:
+        with pytest.raises(RunLockedError, match="is in use by process"):
+            embedded(run, begun)
+    finally:
+        first.unlock()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": None}, "no folder is named for run; expected a finished run's one: give run="),
+        ({"out": None}, "no folder is named for out; expected a new one: give out=PATH"),
+        ({"shard_size": 0}, "shard_size=0; expected at least 1"),
+        ({"run": "nowhere"}, "nowhere is no run's folder"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    run: Run, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        embed_catalog(asked(run, tmp_path / "out") | change)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Another catalogue: 7 pictures, one of which is none."""
+    numbers = np.random.default_rng(0)
+    for number in range(6):
+        folder = tmp_path / "pictures" / ("Bags", "Belts")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        values = numbers.integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"<html>404</html>")
+    return tmp_path / "pictures"
+
+
+def test_broken_pictures_of_another_catalogue_follow_on_bad_item(
+    run: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("data=folder", f"data.root={pictures}", "shard_size=4")
+    with pytest.raises(BadItemsError, match=r"broken\.png"):
+        embedded(run, tmp_path / "out", *data)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]  # nothing is begun
+    found = embedded(run, tmp_path / "out", *data, "data.on_bad_item=skip")
+    (refused,) = found.manifest["refused"]
+    assert refused["image"] == "Belts/broken.png"
+    table, embeddings = read(found.folder)
+    assert sorted(table["category"]) == ["Bags"] * 3 + ["Belts"] * 3
+    assert embeddings.shape == (6, 8)
+    print_embedded(found)
+    assert "(Belts/broken.png): " in " ".join(capsys.readouterr().out.split())
+
+    Image.new("RGB", (20, 20)).save(pictures / "Belts" / "broken.png")
+    with pytest.raises(ConfigError, match="num_items 6 there, 7 here"):
+        embedded(run, tmp_path / "out", *data)
+
+
+def test_an_attribute_with_a_name_of_ours_is_refused(
+    run: Run, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "Belts" / "broken.png").unlink()
+    files = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    lines = [f"{file},{file[:4]},x" for file in files]
+    text = "\n".join(["image,category,embedding", *lines])
+    (pictures / "items.csv").write_text(text, encoding="utf-8")
+    data = ("data=table", f"data.path={pictures / 'items.csv'}", "data.item_id=image")
+    with pytest.raises(ConfigError, match=r"has an attribute 'embedding'.*rename the column"):
+        embedded(run, tmp_path / "out", *data)

@@ -1,0 +1,276 @@
+"""From a finished run to a bundle, and from the bundle to answers: as its commands do it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.composing import settings_of
+from tests.test_train import run_here
+from visual_search.bundle.bundle import Bundle
+from visual_search.bundle_changes import change_bundle, print_changed
+from visual_search.config import ConfigError
+from visual_search.exporting import Exported, export_run, print_export
+from visual_search.runs import Run
+from visual_search.searching import print_search, search_bundle
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a fitted head, a descriptor and mirrored pictures, on 72 drawn items."""
+    folder = tmp_path_factory.mktemp("run")
+    more = (
+        "experiment=best_unsupervised", "callbacks=none", "logger={}", "embedding.pca=8",
+        "embedding.beside_pca=6", "partners.num_neighbours=2", "trainer.max_epochs=1",
+        "pictures.size_px=32", "model.width=4", "trainer.precision=32-true",
+    )  # fmt: skip
+    return run_here(folder, *more)
+
+
+def asked(run: Run, out: Path, *more: str) -> dict[str, Any]:
+    cache = run.folder.parents[2] / "cache"
+    own = [f"run={run.folder}", f"out={out}", f"pictures.cache_dir={cache}", "num_threads=1"]
+    return settings_of("export", *own, *more)
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_run(asked(run, tmp_path_factory.mktemp("out") / "shop", "name=shop", "items=all"))
+
+
+@pytest.fixture
+def bundle(exported: Exported, tmp_path: Path) -> Path:
+    """The bundle's folder, to be changed."""
+    return Path(shutil.copytree(exported.folder, tmp_path / "shop"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "new one.png"
+    noise = np.random.default_rng(3).integers(0, 256, (50, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def search(folder: Path, *more: str) -> Any:
+    return search_bundle(settings_of("search", f"bundle={folder}", "num_threads=1", *more))
+
+
+def change(action: str, folder: Path, *more: str) -> Any:
+    return change_bundle(
+        settings_of("index", f"action={action}", f"bundle={folder}", "num_threads=1", *more)
+    )
+
+
+def test_a_bundle_holds_the_whole_catalogue_and_says_what_was_measured(
+    run: Run, exported: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = Bundle.open(exported.folder)
+    table = pd.read_parquet(run.folder / "embeddings" / "gallery.parquet")
+    assert len(bundle) == 72
+    assert set(table["item_id"]) < set(bundle.item_ids())
+    assert bundle.name == "shop"
+    assert set(bundle.columns) > {"category"}
+    facts, summary = bundle.manifest.facts, run.summary()
+    assert facts["weights"] == summary["weights"]
+    assert facts["intervals"] == summary["intervals"]
+    assert facts["export_check"]["largest_difference"] <= 1e-4
+    assert exported.again == facts["measured_again"]
+    assert exported.again == pytest.approx(summary["micro_map_at_5"], abs=1e-6)
+    card = bundle.file("model_card.md").read_text(encoding="utf-8")
+    assert f"{summary['micro_map_at_5']:.4f}" in card
+    assert summary["definitions"]["map_at_5"] in card
+    needed = bundle.file("requirements.txt").read_text(encoding="utf-8")
+    assert "onnxruntime==" in needed
+    assert "torch" not in needed.replace("pytorch", "")
+    print_export(exported)
+    printed = capsys.readouterr().out
+    assert f"bundle={exported.folder}" in printed
+    assert "differ from PyTorch by at most" in printed
+
+
+def test_the_embeddings_of_a_bundle_are_the_runs(run: Run, exported: Exported) -> None:
+    bundle = Bundle.open(exported.folder)
+    own = np.load(run.folder / "embeddings" / "gallery.npy")
+    ids = pd.read_parquet(run.folder / "embeddings" / "gallery.parquet")["item_id"]
+    again = np.stack([bundle.embedding_of(item_id) for item_id in ids])
+    np.testing.assert_allclose(again, own, atol=1e-4)
+
+
+def test_a_gallery_alone_or_another_catalogue_can_be_exported(
+    run: Run, tmp_path: Path, picture: Path
+) -> None:
+    seen = export_run(asked(run, tmp_path / "seen"))
+    assert run.summary()["num_gallery"] < seen.manifest.num_rows < 72
+    assert seen.again == pytest.approx(run.summary()["micro_map_at_5"], abs=1e-6)
+    gallery = export_run(asked(run, tmp_path / "gallery", "items=gallery", "index=hnsw"))
+    assert gallery.manifest.num_rows == run.summary()["num_gallery"]
+    assert gallery.manifest.index.plan["kind"] == "hnsw"
+    assert gallery.again is None
+    for category in ("a", "b"):
+        (tmp_path / "photos" / category).mkdir(parents=True)
+        shutil.copy(picture, tmp_path / "photos" / category / f"{category}.png")
+    with Image.open(picture) as image:
+        image.rotate(90).save(tmp_path / "photos" / "b" / "b.png")
+    more = ["data=folder", f"data.root={tmp_path / 'photos'}", "num_checked=2"]
+    other = export_run(asked(run, tmp_path / "other", *more))
+    assert Bundle.open(other.folder).item_ids() == ["a/a.png", "b/b.png"]
+    with pytest.raises(ConfigError, match="items=gallery with data of its own"):
+        export_run(asked(run, tmp_path / "third", "items=gallery", *more))
+
+
+def test_wrong_settings_of_an_export_are_refused(run: Run, exported: Exported) -> None:
+    with pytest.raises(FileExistsError, match="is not empty; expected a new folder"):
+        export_run(asked(run, exported.folder))
+    with pytest.raises(ConfigError, match="items=some; expected one of seen, all, gallery"):
+        export_run(asked(run, exported.folder.parent / "x", "items=some"))
+    with pytest.raises(ConfigError, match="no run is named"):
+        export_run(settings_of("export"))
+
+
+def test_a_search_finds_an_added_picture_first_and_forgets_a_removed_one(
+    bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = change("add", bundle, f"image='{picture}'", "item=sku-9", "category=Hats")
+    assert (added.change.num_added, added.change.num_items) == (1, 73)
+    grid = tmp_path / "grid.png"
+    settings = settings_of(
+        "search", f"bundle={bundle}", f"image='{picture}'", "k=3", f"out={grid}", "format=json"
+    )
+    print_search(search_bundle(settings), settings)
+    answer = json.loads(capsys.readouterr().out)
+    first = answer["answers"][0]["hits"][0]
+    assert (first["item_id"], first["category"], first["rank"]) == ("sku-9", "Hats", 1)
+    assert first["squared_distance"] < 1e-6
+    assert [len(one["hits"]) for one in answer["answers"]] == [3]
+    assert answer["grid"] == str(grid)
+    with Image.open(grid) as image:
+        assert image.width > 600
+
+    removed = change("remove", bundle, "item=sku-9")
+    assert removed.change.num_removed == 1
+    found = search(bundle, f"image='{picture}'", "k=3").answers[0].hits
+    assert "sku-9" not in [hit.item_id for hit in found]
+    print_changed(removed)
+    assert "1 removed." in capsys.readouterr().out
+
+
+def test_a_catalogue_is_added_and_replaces_what_it_names_again(
+    bundle: Path, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos" / "Gloves"
+    folder.mkdir(parents=True)
+    shutil.copy(picture, folder / "one.png")
+    (folder / "two.png").write_bytes(b"<html>")
+    more = ("data=folder", f"data.root={folder.parent}", "data.on_bad_item=skip")
+    cache = f"pictures.cache_dir={tmp_path / 'cache'}"
+    print_changed(change("add", bundle, *more, cache))
+    printed = capsys.readouterr().out
+    assert "1 added." in printed
+    assert "Gloves/two.png" in printed
+    with Image.open(picture) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(folder / "one.png")
+    again = change("add", bundle, *more, cache)
+    assert (again.change.num_added, again.change.num_replaced) == (0, 1)
+    assert Bundle.open(bundle).values_of("category")["Gloves"] == 1
+    hits = search(bundle, f"image={folder / 'one.png'}", "k=1").answers[0].hits
+    assert hits[0].item_id == "Gloves/one.png"
+    assert hits[0].squared_distance < 1e-6
+
+
+def test_a_rebuild_keeps_the_answers_and_info_tells(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item_id = Bundle.open(bundle).item_ids()[0]
+    before = search(bundle, f"item='{item_id}'").answers[0].hits
+    assert item_id not in [hit.item_id for hit in before]
+    rebuilt = change("rebuild", bundle, "index=hnsw")
+    assert rebuilt.change.plan.kind == "hnsw"
+    assert search(bundle, f"item='{item_id}'").answers[0].hits == before
+    print_changed(change("info", bundle))
+    printed = capsys.readouterr().out
+    assert "72 items in 3 categories; index hnsw" in printed
+    assert "Dresses: 24" in printed
+
+
+def test_filters_hold_and_name_what_they_do_not_know(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    item_id = opened.item_ids()[0]
+    column = opened.columns[1]
+    value = next(iter(opened.values_of(column)))
+    hits = search(bundle, f"item='{item_id}'", "k=40", f"where={{{column}: '{value}'}}")
+    assert {hit.attributes[column] for hit in hits.answers[0].hits} == {value}
+    assert len(hits.answers[0].hits) == min(
+        40, opened.count({column: [value]}) - (opened.item(item_id)[column] == value)
+    )
+    both = search(bundle, f"item='{item_id}'", "k=60", "category=[Shoes,Hats]").answers[0].hits
+    assert {hit.category for hit in both} == {"Shoes", "Hats"}
+    with pytest.raises(ConfigError, match=r"no item has the category 'Shoe'.* mean 'Shoes'"):
+        search(bundle, f"item='{item_id}'", "category=Shoe")
+    with pytest.raises(ConfigError, match="where names the column 'maker'; expected one of"):
+        search(bundle, f"item='{item_id}'", "where={maker: x}")
+    with pytest.raises(ConfigError, match="where=red; expected columns"):
+        search(bundle, f"item='{item_id}'", "where=red")
+
+
+def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, picture: Path) -> None:
+    for overrides, message in (
+        ([], "nothing to search for; expected image=PICTURE"),
+        (["item=nobody"], "no item 'nobody' in .* of its 72 items, such as"),
+        (["item=nobody", "format=xml"], "format=xml; expected one of table, json"),
+        (["item=nobody", "k=0"], "k=0; expected at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            search(bundle, *overrides)
+    with pytest.raises(ConfigError, match="no bundle is named; expected bundle=DIR"):
+        search_bundle(settings_of("search"))
+    with pytest.raises(FileNotFoundError, match="no picture at"):
+        search(bundle, f"image={tmp_path / 'gone.jpg'}")
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"page.jpg: not a picture"):
+        search(bundle, f"image={tmp_path / 'page.jpg'}")
+    for action, overrides, message in (
+        ("delete", [], "got the action 'delete'; expected one of add, remove, rebuild, info"),
+        ("remove", [], "nothing to remove; expected item=ID"),
+        ("remove", ["item=nobody"], "has no item 'nobody'"),
+        ("add", [], "add needs either a catalogue or one picture"),
+        ("add", [f"image='{picture}'"], "needs one item=ID and a category=NAME"),
+        (
+            "add",
+            [f"image='{picture}'", "item=x", "category=y", "attributes={maker: z}"],
+            "the bundle has no column 'maker'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            change(action, bundle, *overrides)
+    ids = tmp_path / "ids.txt"
+    with pytest.raises(FileNotFoundError, match="expected one item id a line"):
+        change("remove", bundle, f"ids={ids}")
+    first, second = Bundle.open(bundle).item_ids(limit=2)
+    ids.write_text(f"{first}\n\n {second} \n", encoding="utf-8")
+    assert change("remove", bundle, f"ids={ids}").change.num_removed == 2
+
+
+@pytest.mark.parametrize("lacking", ["torch", "lightning", "pandas", "matplotlib"])
+def test_a_search_needs_no_torch(bundle: Path, picture: Path, lacking: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.modules[{lacking!r}] = None; sys.argv[1:] = ["
+        f"'bundle={bundle}', \"image='{picture}'\", 'out={tmp_path / 'grid.png'}']\n"
+        "from visual_search.search import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Like new one.png" in ended.stdout

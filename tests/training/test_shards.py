@@ -1,0 +1,43 @@
+"""Shards: which rows, in which batches, by which process."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from visual_search.training.shards import ShardBatches, ShardEmbedder, rows_of_shard
+
+
+@pytest.mark.parametrize(("num_items", "shard_size"), [(1, 1), (7, 3), (6, 3), (5, 100)])
+def test_shards_hold_every_row_once(num_items: int, shard_size: int) -> None:
+    num_shards = -(-num_items // shard_size)
+    parts = [rows_of_shard(number, shard_size, num_items) for number in range(num_shards)]
+    assert all(1 <= len(part) <= shard_size for part in parts)
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(num_items))
+
+
+def test_batches_stay_within_a_shard_and_have_its_one_size() -> None:
+    batches = ShardBatches([np.arange(10), np.arange(30, 33)], batch_size=4)
+    found = list(batches)
+    assert len(batches) == len(found) == 4
+    assert found[:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]
+    assert found[3] == [30, 31, 32]
+    assert list(ShardBatches([], batch_size=4)) == []
+
+
+def test_a_process_whose_first_process_ended_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Helper(ShardEmbedder):
+        global_rank = 1
+
+        def __init__(self) -> None:
+            self._parent = os.getppid()
+
+    helper = Helper()
+    helper._check_parent()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(RuntimeError, match=r"that started this one has ended; .* start the comm"):
+        helper._check_parent()

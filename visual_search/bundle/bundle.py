@@ -1,0 +1,373 @@
+"""A bundle to search in: what one generation holds, for any number of threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_search.bundle.files import check_name, inside
+from visual_search.bundle.filters import (
+    Conditions,
+    Where,
+    check_where,
+    count_values,
+    has_more_values,
+    matching_rows,
+)
+from visual_search.bundle.indexing import load_encoder
+from visual_search.bundle.manifest import BundleManifest, read_manifest_bytes
+from visual_search.bundle.snapshot import Snapshot, open_snapshot
+from visual_search.retrieval.embeddings import check_array, check_values
+
+if TYPE_CHECKING:
+    from visual_search.bundle.encoder import OnnxEncoder
+
+Verify = Literal["hashes", "sizes"]
+_KEPT_FILTERS = 16  # masks of N bytes; a page asks with the same few again and again
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An item that was found.
+
+    Attributes:
+        rank: From 1, the nearest.
+        item_id: Its id.
+        category: Its category.
+        squared_distance: Squared Euclidean distance to the query, never below 0.
+        attributes: Further columns -> their texts.
+    """
+
+    rank: int
+    item_id: str
+    category: str
+    squared_distance: float
+    attributes: Mapping[str, str]
+
+
+class Bundle:
+    """One generation of a bundle; made by `open`, never changes, and may be used by any thread.
+
+    A writer that adds or removes items makes another generation: `is_current` says whether there
+    is one, `refreshed` gives it.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What ``bundle.json`` says.
+    """
+
+    def __init__(
+        self, folder: Path, snapshot: Snapshot, *, hashed: bool, num_threads: int | None
+    ) -> None:
+        self.folder = folder
+        self.manifest: BundleManifest = snapshot.manifest
+        self._snapshot = snapshot
+        self._hashed = hashed
+        self._num_threads = num_threads
+        self._lock = threading.Lock()
+        self._encoder: OnnxEncoder | None = None
+        self._masks: OrderedDict[Conditions, NDArray[np.bool_]] = OrderedDict()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        verify: Verify = "hashes",
+        num_threads: int | None = None,
+    ) -> Bundle:
+        """Opens the newest generation, without torch and without waiting for a writer.
+
+        Args:
+            folder: The bundle's folder.
+            verify: ``hashes`` reads every file once and compares its SHA-256 (0.7 s a GB);
+                ``sizes`` compares sizes alone.
+            num_threads: Threads of the index and of the encoder; None for as many as there are
+                cores.
+
+        Raises:
+            FileNotFoundError: There is no bundle, or a file of it is missing.
+            ValueError: It is damaged, of another format or a newer version, does not fit itself
+                or its encoder, leads out of its folder, or ``verify`` has another name.
+        """
+        if verify not in get_args(Verify):
+            raise ValueError(f"verify is {verify!r}; expected one of {list(get_args(Verify))}")
+        source, hashed = Path(folder), verify == "hashes"
+        snapshot = open_snapshot(source, hashed=hashed, num_threads=num_threads)
+        return cls(source, snapshot, hashed=hashed, num_threads=num_threads)
+
+    def __len__(self) -> int:
+        return self.manifest.num_items
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and self._snapshot.row_of(item_id) >= 0
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, for people."""
+        return self.manifest.name
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return self.manifest.dim
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The text columns, ``category`` first, then the attributes."""
+        return self.manifest.columns
+
+    @property
+    def encoder(self) -> OnnxEncoder:
+        """What makes embeddings of pictures; loaded at first use.
+
+        Raises:
+            ValueError: The file is another one than was checked at opening, or no encoder, or it
+                takes or gives something else than the bundle says.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = load_encoder(self.folder, self.manifest, self._num_threads)
+            return self._encoder
+
+    def search(
+        self,
+        embeddings: NDArray[np.float32],
+        k: int,
+        *,
+        where: Where | None = None,
+        exclude_ids: Sequence[str | None] | None = None,
+    ) -> list[list[Hit]]:
+        """Finds the k nearest items of each query, sorted by squared distance.
+
+        Args:
+            embeddings: ``[Q, D] float32``, finite, made by `encoder`.
+            k: Items a query; fewer come back only where fewer are left.
+            where: Column -> accepted values: all columns have to match, each by any of its values.
+            exclude_ids: One id a query that is not answered, or None; an id that is not in the
+                bundle excludes nothing.
+
+        Returns:
+            One list a query. A removed item is in none.
+
+        Raises:
+            TypeError: The embeddings are no float32 array, ``k`` is no integer, or ``where`` or
+                ``exclude_ids`` hold something else than texts.
+            ValueError: A width, a column or a number of ids does not fit, a query is not finite,
+                or ``k`` is below 1.
+        """
+        check_array(embeddings, "query", dim=self.dim)
+        check_values(embeddings, [str(n) for n in range(len(embeddings))], "query")
+        if isinstance(k, bool) or not isinstance(k, int | np.integer):
+            raise TypeError(f"k is {k!r} ({type(k).__name__}); expected an integer")
+        if k < 1:
+            raise ValueError(f"k is {k}; expected at least 1: ask for one item or more")
+        allowed = self._allowed(where)
+        excluded = self._excluded_rows(exclude_ids, len(embeddings))
+        if not len(self):
+            return [[] for _ in embeddings]
+        more = bool((excluded >= 0).any())  # one more is asked for in the place of the excluded
+        rows, squared = self._snapshot.index.search(
+            embeddings, min(int(k), len(self)) + more, allowed
+        )
+        kept = rows != excluded[:, None]  # [Q, K]
+        kept &= np.cumsum(kept, axis=1) <= k
+        return self._hits(rows, squared, kept)
+
+    def embedding_of(self, item_id: str) -> NDArray[np.float32]:
+        """Gives an item's embedding, ``[D] float32``, a copy.
+
+        Raises:
+            KeyError: There is no such item.
+        """
+        segment, row = self._snapshot.place_of(self._row(item_id))
+        found: NDArray[np.float32] = segment.embeddings[row].copy()
+        return found
+
+    def item(self, item_id: str) -> Mapping[str, str]:
+        """Gives an item's ``item_id``, ``category`` and attributes.
+
+        Raises:
+            KeyError: There is no such item.
+        """
+        rows = np.array([self._row(item_id)])
+        return {name: self._snapshot.texts(name, rows)[0] for name in ("item_id", *self.columns)}
+
+    def item_ids(
+        self, *, where: Where | None = None, start: int = 0, limit: int | None = None
+    ) -> list[str]:
+        """Gives ids in the order in which they were added.
+
+        Args:
+            where: As in `search`.
+            start: Leaves out that many first ones.
+            limit: Gives at most that many; None gives all.
+
+        Raises:
+            ValueError: ``start`` or ``limit`` is below 0, or ``where`` does not fit.
+            TypeError: ``where`` holds something else than texts.
+        """
+        if start < 0 or (limit is not None and limit < 0):
+            raise ValueError(f"start is {start} and limit {limit}; expected 0 or more")
+        end = None if limit is None else start + limit
+        return self._snapshot.texts("item_id", np.flatnonzero(self._allowed(where))[start:end])
+
+    def count(self, where: Where | None = None) -> int:
+        """Counts the items that match; see `search`.
+
+        Raises:
+            ValueError: ``where`` does not fit.
+            TypeError: ``where`` holds something else than texts.
+        """
+        return int(np.count_nonzero(self._allowed(where)))
+
+    def values_of(self, column: str) -> dict[str, int]:
+        """Gives a column's values -> items that have them, the most frequent first.
+
+        Raises:
+            ValueError: There is no such column.
+        """
+        return count_values(self._snapshot, self._column(column))
+
+    def has_more_values(self, column: str, than: int) -> bool:
+        """Says whether a column has more than so many values, without counting them all.
+
+        A column of names has as many values as there are items: `values_of` takes seconds for a
+        million of them, this takes milliseconds.
+
+        Raises:
+            ValueError: There is no such column.
+        """
+        return has_more_values(self._snapshot, self._column(column), than)
+
+    def thumbnail(self, item_id: str) -> bytes:
+        """Gives an item's small picture, a JPEG file; ``b""`` where there is none.
+
+        Raises:
+            KeyError: There is no such item.
+        """
+        segment, row = self._snapshot.place_of(self._row(item_id))
+        return segment.thumbnail(row)
+
+    def file(self, name: str) -> Path:
+        """Gives the path of a file that the bundle was created with, as ``report.html``.
+
+        Raises:
+            KeyError: The bundle has no such file.
+            ValueError: The name, or a link, leads out of the folder.
+        """
+        if check_name(name) not in self.manifest.files:
+            given = sorted(file for file in self.manifest.files if "/" not in file)
+            raise KeyError(
+                f"the bundle {self.name!r} has no file {name!r}; expected one of {', '.join(given)}"
+            )
+        return inside(self.folder, name)
+
+    def is_current(self) -> bool:
+        """Says whether the folder still holds this generation."""
+        try:
+            data = read_manifest_bytes(self.folder)
+        except FileNotFoundError:
+            return False
+        return hashlib.sha256(data).hexdigest() == self._snapshot.digest
+
+    def refreshed(self) -> Bundle:
+        """Gives the newest generation: this one where it still is, else one that shares with it.
+
+        The encoder and the segments that did not change are taken over; only new files are read
+        and checked. Whoever still uses this generation can go on.
+
+        Raises:
+            FileNotFoundError: The bundle, or a file of it, is gone.
+            ValueError: The new generation cannot be used; see `open`.
+        """
+        snapshot = open_snapshot(
+            self.folder, hashed=self._hashed, num_threads=self._num_threads, known=self._snapshot
+        )
+        if snapshot is self._snapshot:
+            return self
+        newer = Bundle(self.folder, snapshot, hashed=self._hashed, num_threads=self._num_threads)
+        if newer.manifest.encoder == self.manifest.encoder:
+            newer._encoder = self._encoder
+        return newer
+
+    def _column(self, column: str) -> str:
+        if column not in self.columns:
+            raise ValueError(
+                f"there is no column {column!r}; expected one of {', '.join(self.columns)}"
+            )
+        return column
+
+    def _row(self, item_id: str) -> int:
+        row = self._snapshot.row_of(item_id) if isinstance(item_id, str) else -1
+        if row < 0:
+            raise KeyError(
+                f"the bundle {self.name!r} has no item {item_id!r}; expected one of its "
+                f"{len(self)} ids: list them with item_ids(), or add the item"
+            )
+        return row
+
+    def _allowed(self, where: Where | None) -> NDArray[np.bool_]:
+        """Gives ``[N] bool``; the masks of the last filters are kept."""
+        conditions = check_where(where, self.columns)
+        if not conditions:
+            return self._snapshot.live
+        with self._lock:
+            if conditions in self._masks:
+                self._masks.move_to_end(conditions)
+                return self._masks[conditions]
+        mask = matching_rows(self._snapshot, conditions)
+        with self._lock:
+            self._masks[conditions] = mask
+            while len(self._masks) > _KEPT_FILTERS:
+                self._masks.popitem(last=False)
+        return mask
+
+    def _excluded_rows(
+        self, exclude_ids: Sequence[str | None] | None, num_queries: int
+    ) -> NDArray[np.int64]:
+        """Gives ``[Q] int64``, -1 where nothing is excluded."""
+        if exclude_ids is None:
+            return np.full(num_queries, -1, np.int64)
+        if isinstance(exclude_ids, str) or len(exclude_ids) != num_queries:
+            raise ValueError(
+                f"exclude_ids is {str(exclude_ids)[:100]}; expected {num_queries}, one id or None "
+                "a query: align them"
+            )
+        for item_id in exclude_ids:
+            if item_id is not None and not isinstance(item_id, str):
+                raise TypeError(
+                    f"exclude_ids holds {item_id!r} ({type(item_id).__name__}); expected text or "
+                    "None"
+                )
+        found = [-1 if one is None else self._snapshot.row_of(one) for one in exclude_ids]
+        return np.array(found, dtype=np.int64)
+
+    def _hits(
+        self, rows: NDArray[np.int64], squared: NDArray[np.float32], kept: NDArray[np.bool_]
+    ) -> list[list[Hit]]:
+        """Gives the kept ones of ``[Q, K]`` as hits; the texts are looked up all at once."""
+        flat = rows[kept]
+        ids = self._snapshot.texts("item_id", flat)
+        columns = {name: self._snapshot.texts(name, flat) for name in self.columns}
+        categories, attributes = columns.pop("category"), list(columns)
+        texts = list(zip(*columns.values(), strict=True)) if columns else [()] * len(ids)
+        found: list[list[Hit]] = []
+        n = 0
+        for distances in (row[keep].tolist() for row, keep in zip(squared, kept, strict=True)):
+            hits = []
+            for rank, distance in enumerate(distances, start=1):
+                given = dict(zip(attributes, texts[n], strict=True))
+                hits.append(Hit(rank, ids[n], categories[n], distance, given))
+                n += 1
+            found.append(hits)
+        return found

@@ -1,0 +1,237 @@
+"""A new bundle: a folder that is there whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visual_search.atomic import atomic_path
+from visual_search.bundle.files import FileRecord, check_name, record_file, sync_folder
+from visual_search.bundle.generation import FOLDERS, Draft
+from visual_search.bundle.indexing import open_encoder, record_encoder
+from visual_search.bundle.items import BundleItems
+from visual_search.bundle.locking import LOCK_FILE, BundleLockedError, write_lock
+from visual_search.bundle.manifest import (
+    MANIFEST_FILE,
+    BundleManifest,
+    EncoderRecord,
+    IndexRecord,
+)
+from visual_search.bundle.segments import text_table
+from visual_search.bundle.tidying import Progress, add_segment, build_index
+
+ENCODER_FILE = "encoder.onnx"
+MAX_FACTS_BYTES = 2**24
+_SUFFIX = ".creating"
+YOUNG_SECONDS = 60.0  # a folder without a lock may belong to a writer who is about to take it
+
+
+def create_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    encoder_onnx: str | os.PathLike[str],
+    items: BundleItems,
+    kind: str = "auto",
+    target_recall: float = 0.95,
+    max_bytes: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path | bytes | str] | None = None,
+    num_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> BundleManifest:
+    """Writes a bundle beside its place and renames it there, complete.
+
+    Args:
+        folder: Where to; missing or empty.
+        name: Its name, for people, 1 to 200 characters.
+        encoder_onnx: The encoder's ONNX file.
+        items: The items, embedded by that encoder.
+        kind: The index: ``flat``, ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``; see
+            `visual_search.retrieval.search_index.SearchIndex`.
+        target_recall: What an approximate index is tuned to, 0..1.
+        max_bytes: Memory that an index of the kind ``auto`` may take; None for half of what is
+            free.
+        facts: Plain JSON about the run: numbers, definitions.
+        files: Further files, name -> a path to copy, bytes, or text, as ``model_card.md``.
+        num_threads: Of the index's building.
+        on_progress: Called with (rows in the index, rows).
+
+    Returns:
+        What ``bundle.json`` says.
+
+    Raises:
+        FileExistsError: The folder holds something already.
+        FileNotFoundError: The encoder or a further file is not there.
+        ValueError: The file is no encoder, the embeddings have another width than it gives, or a
+            name, a fact, a file's name, ``kind`` or ``target_recall`` is none.
+    """
+    target = Path(os.path.abspath(folder))
+    _check_new(target)
+    _check_name_and_facts(name, facts or {})
+    given = dict(files or {})
+    _check_files(given)
+    source = Path(encoder_onnx)
+    data = _read(source, "the encoder")
+    encoder = record_encoder(ENCODER_FILE, data, open_encoder(source, data, num_threads))
+    if items.embeddings.shape[1] != encoder.embedding_dim:
+        raise ValueError(
+            f"the embeddings are {items.embeddings.shape[1]} wide, and the encoder gives "
+            f"{encoder.embedding_dim}; expected the same: embed the items with this encoder"
+        )
+    contents = {ENCODER_FILE: data, **given}
+    with _room_beside(target) as room:
+        records = {file: _write(room, file, content) for file, content in contents.items()}
+        base = _base(name, facts or {}, encoder, items, records)
+        draft = Draft(room, base, [], np.empty(0, np.int64), base.index)
+        columns = {column: items.columns[column] for column in base.columns}
+        table = text_table(items.item_ids, columns)
+        add_segment(draft, table, [items.embeddings], items.thumbnails)
+        build_index(
+            draft,
+            kind=kind,
+            target_recall=target_recall,
+            max_bytes=max_bytes,
+            num_threads=num_threads,
+            on_progress=on_progress,
+        )
+        manifest = draft.commit()
+        try:
+            os.rename(room, target)
+        except OSError as error:
+            _check_new(target)
+            raise OSError(
+                error.errno, f"{room} could not become {target} ({error.strerror})"
+            ) from error
+        sync_folder(target.parent)
+    return manifest
+
+
+def _base(
+    name: str,
+    facts: Mapping[str, Any],
+    encoder: EncoderRecord,
+    items: BundleItems,
+    records: Mapping[str, FileRecord],
+) -> BundleManifest:
+    """Gives the generation before the first."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return BundleManifest(
+        generation=0,
+        name=name,
+        created=now,
+        written=now,
+        facts=facts,
+        columns=("category", *(column for column in items.columns if column != "category")),
+        num_items=0,
+        num_removed=0,
+        encoder=encoder,
+        index=IndexRecord(None, 0, encoder.sha256, asked={}, plan={}),
+        segments=(),
+        removed=None,
+        files=records,
+    )
+
+
+@contextlib.contextmanager
+def _room_beside(target: Path) -> Iterator[Path]:
+    """Gives a new, locked folder on the target's filesystem, gone at the end unless renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(target)
+    room = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
+    room.mkdir()
+    try:
+        with write_lock(room, wait_seconds=0):
+            yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _delete_abandoned(target: Path) -> None:
+    """Deletes what creators of the same bundle left when they were killed."""
+    for path in target.parent.iterdir():
+        ours = path.name.startswith(f".{target.name}.") and path.name.endswith(_SUFFIX)
+        if not ours or path.is_symlink() or not path.is_dir():
+            continue
+        try:
+            if not (path / LOCK_FILE).exists():
+                if time.time() - path.stat().st_mtime < YOUNG_SECONDS:
+                    continue
+            else:
+                with write_lock(path, wait_seconds=0):
+                    pass
+            shutil.rmtree(path, ignore_errors=True)
+        except (BundleLockedError, OSError):  # somebody works in it, or it is gone
+            continue
+
+
+def _check_new(target: Path) -> None:
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        what = "a bundle" if (target / MANIFEST_FILE).exists() else "something else"
+        raise FileExistsError(
+            f"{target} holds {what} already; expected a new or empty folder: name another one, add "
+            "to the bundle, or delete it first"
+        )
+
+
+def _check_name_and_facts(name: object, facts: Mapping[str, Any]) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
+        raise ValueError(
+            f"name is {str(name)[:300]!r}; expected printable text of 1..200 characters"
+        )
+    try:
+        text = json.dumps(facts, allow_nan=False)
+        if json.loads(text) != facts:
+            raise ValueError("keys that are no text")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"facts are no plain JSON ({str(error)[:200]}); expected texts, finite numbers, lists "
+            "and mappings with texts as keys: convert them"
+        ) from error
+    if len(text) > MAX_FACTS_BYTES:
+        raise ValueError(
+            f"facts have {len(text):,} bytes; expected at most {MAX_FACTS_BYTES:,}: give long "
+            "tables as further files"
+        )
+
+
+def _check_files(files: Mapping[str, Path | bytes | str]) -> None:
+    for file, content in files.items():
+        check_name(file)
+        if file in (MANIFEST_FILE, ENCODER_FILE) or file.partition("/")[0] in FOLDERS:
+            raise ValueError(
+                f"files holds {file!r}, which the bundle itself writes; expected another name"
+            )
+        if isinstance(content, Path) and not content.is_file():
+            raise FileNotFoundError(
+                f"no file at {content}; expected what is to become {file} in the bundle: check the "
+                "path"
+            )
+
+
+def _read(path: Path, what: str) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}; expected {what}: check the path")
+    return path.read_bytes()
+
+
+def _write(room: Path, file: str, content: Path | bytes | str) -> FileRecord:
+    path = room / file
+    with atomic_path(path) as temporary:
+        if isinstance(content, Path):
+            shutil.copyfile(content, temporary)
+        else:
+            data = content.encode() if isinstance(content, str) else content
+            temporary.write_bytes(data)
+    sync_folder(path.parent)
+    return record_file(path)

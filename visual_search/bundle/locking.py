@@ -1,0 +1,98 @@
+"""One writer at a time; readers need no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from visual_search.bundle.files import DamagedError
+
+LOCK_FILE = ".lock"
+_POLL_SECONDS = 0.02
+
+
+class BundleLockedError(RuntimeError):
+    """Somebody else is writing the bundle."""
+
+
+@contextlib.contextmanager
+def write_lock(folder: Path, wait_seconds: float) -> Iterator[None]:
+    """Keeps other writers, processes and threads, out of a bundle while the block runs.
+
+    The lock ends with the process that holds it, however that ends. The file that carries it stays.
+
+    Args:
+        folder: The bundle's folder.
+        wait_seconds: How long to wait for another writer to finish.
+
+    Raises:
+        BundleLockedError: The other one did not finish in time; the message says who holds it.
+        ValueError: ``wait_seconds`` is below 0 or no number, or the lock's file is a link.
+
+    Example:
+        >>> import tempfile
+        >>> with write_lock(Path(tempfile.mkdtemp()), wait_seconds=1):
+        ...     pass
+    """
+    if not wait_seconds >= 0:
+        raise ValueError(
+            f"wait_seconds is {wait_seconds}; expected 0 or more: how long to wait for another "
+            "writer"
+        )
+    with open(_opened(folder / LOCK_FILE), "r+", encoding="utf-8") as lock:
+        _wait_for(lock.fileno(), folder, wait_seconds)
+        lock.truncate(0)
+        holder = {
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        lock.write(json.dumps(holder))
+        lock.flush()
+        yield
+        lock.truncate(0)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DamagedError(
+            f"{path} is a link; expected a file of the bundle, which is written to: delete the link"
+        ) from error
+
+
+def _wait_for(lock: int, folder: Path, wait_seconds: float) -> None:
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise BundleLockedError(
+                    f"{folder} is being written by {_holder(folder)}, and this write waited "
+                    f"{wait_seconds:g} seconds; expected one writer at a time: try again later, or "
+                    "wait longer with wait_seconds"
+                ) from error
+            time.sleep(min(_POLL_SECONDS, left))
+        else:
+            return
+
+
+def _holder(folder: Path) -> str:
+    try:
+        holder = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,272 @@
+"""Items into a bundle and out of it: each change is one new generation, at once or not at all.
+
+A change takes the bundle's lock, writes new files, and ends with ``bundle.json``; see
+`visual_search.bundle.generation`. Whoever has the bundle open keeps what was opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_search.bundle.arrow import flags_of, integer_array, text_array
+from visual_search.bundle.files import check_file
+from visual_search.bundle.filters import is_unicode
+from visual_search.bundle.generation import Draft, next_generation
+from visual_search.bundle.items import BundleItems
+from visual_search.bundle.manifest import BundleManifest, segment_files
+from visual_search.bundle.segments import read_items, text_table
+from visual_search.bundle.tidying import (
+    Progress,
+    add_segment,
+    build_index,
+    complete_index,
+    is_worn,
+    merge_segments,
+    rebuild_rows,
+)
+from visual_search.retrieval.search_plan import SearchPlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a write did.
+
+    Attributes:
+        num_added: Items whose ids were new.
+        num_replaced: Items whose ids were there: the new rows took their place.
+        num_removed: Items that were taken out.
+        num_items: Items that can be found now.
+        generation: The generation that the bundle is at now.
+        is_rebuilt: The rows were written anew and the index built again.
+        plan: How the index answers.
+    """
+
+    num_added: int
+    num_replaced: int
+    num_removed: int
+    num_items: int
+    generation: int
+    is_rebuilt: bool
+    plan: SearchPlan
+
+
+def add_items(
+    folder: str | os.PathLike[str],
+    items: BundleItems,
+    *,
+    made_by: str | None = None,
+    tidy: bool = True,
+    wait_seconds: float = WAIT_SECONDS,
+    num_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Change:
+    """Adds items; one whose id is there already takes the old one's place.
+
+    Args:
+        folder: The bundle's folder.
+        items: The items, embedded by the bundle's encoder. A column of the bundle that they lack
+            is filled with the empty text.
+        made_by: SHA-256 of the encoder that made the embeddings, which then has to be the
+            bundle's; None checks nothing.
+        tidy: Rebuild the bundle in the same step where more than a fifth of its rows are removed
+            ones, which takes as long as `rebuild_bundle`.
+        wait_seconds: How long to wait for another writer.
+        num_threads: Of the index, where it has to be built or extended.
+        on_progress: Called with (rows in the index, rows) where it is built.
+
+    Raises:
+        FileNotFoundError: There is no bundle, or a file of it is missing.
+        ValueError: It is damaged, or the items have another width, another encoder, or columns
+            that the bundle does not have.
+        BundleLockedError: Another writer did not finish in time.
+        OSError: The disk is full; the bundle stays as it was.
+    """
+    with next_generation(Path(folder), wait_seconds) as draft:
+        _check_items(items, draft.base, made_by)
+        old, _ = _find(draft, items.item_ids)
+        columns = {name: items.columns.get(name) for name in draft.base.columns}
+        texts = {name: [""] * len(items) if v is None else v for name, v in columns.items()}
+        table = text_table(items.item_ids, texts)
+        add_segment(draft, table, [items.embeddings], items.thumbnails)
+        draft.removed = np.union1d(draft.removed, old)
+        is_rebuilt = _tidied(draft, tidy, num_threads, on_progress)
+        num_new = len(items) - len(old)
+        return _committed(draft, is_rebuilt, num_added=num_new, num_replaced=len(old))
+
+
+def remove_items(
+    folder: str | os.PathLike[str],
+    item_ids: Sequence[str],
+    *,
+    skip_missing: bool = False,
+    tidy: bool = True,
+    wait_seconds: float = WAIT_SECONDS,
+    num_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Change:
+    """Takes items out: all that are named, or none where one is not there.
+
+    Args:
+        folder: The bundle's folder.
+        item_ids: Their ids.
+        skip_missing: Pass over ids that are not there. Where no id is, nothing is written.
+        tidy: As in `add_items`.
+        wait_seconds: As in `add_items`.
+        num_threads: As in `add_items`.
+        on_progress: As in `add_items`.
+
+    Raises:
+        FileNotFoundError: There is no bundle, or a file of it is missing.
+        ValueError: It is damaged.
+        TypeError: ``item_ids`` is one text, or holds something else than texts.
+        KeyError: An id is not in the bundle.
+        BundleLockedError: Another writer did not finish in time.
+        OSError: The disk is full; the bundle stays as it was.
+    """
+    if isinstance(item_ids, str) or not all(isinstance(one, str) for one in item_ids):
+        raise TypeError(
+            f"item_ids is {str(item_ids)[:200]!r}; expected a list of texts: put one id into a list"
+        )
+    with next_generation(Path(folder), wait_seconds) as draft:
+        rows, found = _find(draft, item_ids)
+        missing = sorted(set(item_ids) - found)
+        if missing and not skip_missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise KeyError(
+                f"the bundle {draft.base.name!r} has no item {', '.join(map(repr, missing[:5]))}"
+                f"{more}; expected ids that are in it, and nothing was removed: leave them out, or "
+                "set skip_missing"
+            )
+        if not len(rows):
+            return _change(draft.base, is_rebuilt=False)
+        draft.removed = np.union1d(draft.removed, rows)
+        is_rebuilt = _tidied(draft, tidy, num_threads, on_progress)
+        return _committed(draft, is_rebuilt, num_removed=len(rows))
+
+
+def rebuild_bundle(
+    folder: str | os.PathLike[str],
+    *,
+    kind: str | None = None,
+    target_recall: float | None = None,
+    max_bytes: int | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+    num_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Change:
+    """Writes all items into one segment without removed rows and builds the index anew.
+
+    Searches give the same items. ``auto`` chooses the index's kind for as many items as there are
+    now.
+
+    Args:
+        folder: The bundle's folder.
+        kind: As in `create_bundle`; None for what was asked for last.
+        target_recall: As in `create_bundle`; None for what was asked for last.
+        max_bytes: As in `create_bundle`.
+        wait_seconds: As in `add_items`.
+        num_threads: As in `add_items`.
+        on_progress: As in `add_items`.
+
+    Raises:
+        FileNotFoundError: There is no bundle, or a file of it is missing.
+        ValueError: It is damaged or holds no item, or ``kind``, ``target_recall`` or
+            ``max_bytes`` has no such value.
+        BundleLockedError: Another writer did not finish in time.
+        OSError: The disk is full; the bundle stays as it was.
+    """
+    with next_generation(Path(folder), wait_seconds) as draft:
+        if not draft.num_items:
+            raise ValueError(
+                f"the bundle in {folder} holds no item; expected at least one to build an index "
+                "over: add items first"
+            )
+        rebuild_rows(draft)
+        build_index(
+            draft,
+            kind=kind,
+            target_recall=target_recall,
+            max_bytes=max_bytes,
+            num_threads=num_threads,
+            on_progress=on_progress,
+        )
+        return _committed(draft, True)
+
+
+def _check_items(items: BundleItems, base: BundleManifest, made_by: str | None) -> None:
+    if items.embeddings.shape[1] != base.dim:
+        raise ValueError(
+            f"the items' embeddings are {items.embeddings.shape[1]} wide, the bundle's {base.dim}; "
+            "expected the same: embed them with the bundle's encoder"
+        )
+    if made_by not in (None, base.encoder.sha256):
+        raise ValueError(
+            f"the items were embedded by the encoder {str(made_by)[:12]!r}, the bundle has "
+            f"{base.encoder.sha256[:12]!r}; expected the same: embed them with the bundle's encoder"
+        )
+    unknown = sorted(set(items.columns) - set(base.columns))
+    if unknown:
+        raise ValueError(
+            f"the items have the column {unknown[0]!r}; expected some of "
+            f"{', '.join(base.columns)}: leave it out, or create the bundle again with it"
+        )
+
+
+def _find(draft: Draft, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], set[str]]:
+    """Gives the rows, rising, that can be found under these ids, and which of the ids those are."""
+    import pyarrow.compute as pc
+
+    wanted = text_array([one for one in item_ids if is_unicode(one)])
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    found: set[str] = set()
+    start = 0
+    for record in draft.segments:
+        name = segment_files(record.folder)[0]
+        path = check_file(draft.folder, name, draft.base.files[name], hashed=True)
+        ids: pa.Array = read_items(path, record.num_rows, ("item_id",))["item_id"]
+        local = np.flatnonzero(flags_of(pc.is_in(ids, value_set=wanted)))
+        local = local[~np.isin(local + start, draft.removed, assume_unique=True)]
+        rows.append(local + start)
+        found.update(ids.take(integer_array(local)).to_pylist())
+        start += record.num_rows
+    return np.concatenate(rows), found
+
+
+def _tidied(
+    draft: Draft, tidy: bool, num_threads: int | None, on_progress: Progress | None
+) -> bool:
+    """Brings the draft into order for its new rows; says whether it was rebuilt."""
+    if tidy and is_worn(draft):
+        rebuild_rows(draft)
+        build_index(draft, num_threads=num_threads, on_progress=on_progress)
+        return True
+    merge_segments(draft)
+    complete_index(draft, num_threads)
+    return False
+
+
+def _committed(draft: Draft, is_rebuilt: bool, **counts: int) -> Change:
+    return _change(draft.commit(), is_rebuilt=is_rebuilt, **counts)
+
+
+def _change(manifest: BundleManifest, *, is_rebuilt: bool, **counts: int) -> Change:
+    numbers: Mapping[str, int] = {"num_added": 0, "num_replaced": 0, "num_removed": 0, **counts}
+    return Change(
+        **numbers,
+        num_items=manifest.num_items,
+        generation=manifest.generation,
+        is_rebuilt=is_rebuilt,
+        plan=SearchPlan.from_json(manifest.index.plan),
+    )

@@ -1,0 +1,238 @@
+"""New products into a bundle, old ones out of it, and the index built anew; no retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+
+if TYPE_CHECKING:
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.bundle.items import BundleItems
+    from visual_search.bundle.writing import Change
+    from visual_search.catalog.catalog import RefusedItem
+
+ACTIONS = ("add", "remove", "rebuild", "info")
+_BLOCK = 256  # pictures embedded between two reports of progress
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of a bundle.
+
+    Attributes:
+        folder: The bundle's.
+        change: What was done; None where it was only looked at.
+        left_out: Columns of the catalogue that the bundle does not have.
+        refused: Items that were not added, with the reason.
+    """
+
+    folder: Path
+    change: Change | None
+    left_out: tuple[str, ...] = ()
+    refused: tuple[RefusedItem, ...] = ()
+
+
+def change_bundle(settings: dict[str, Any]) -> Changed:
+    """Does what ``conf/index.yaml``'s ``action`` says to a bundle.
+
+    Args:
+        settings: The composed config.
+
+    Raises:
+        ConfigError: No bundle or action is named, or an action lacks what it needs.
+        ValueError: The bundle is damaged, or an item cannot be used.
+        BundleLockedError: Another writer did not finish in time.
+    """
+    from visual_search.assembly import progress_bar
+    from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
+
+    action = settings["action"]
+    if action not in ACTIONS:
+        raise ConfigError(
+            f"got the action {action!r}; expected one of {', '.join(ACTIONS)}, as in "
+            "python -m visual_search.index add bundle=DIR data=folder data.root=new_pictures"
+        )
+    if not settings["bundle"]:
+        raise ConfigError("no bundle is named; expected bundle=DIR, the folder of one")
+    folder = Path(settings["bundle"])
+    if action == "info":
+        return Changed(folder, None)
+    if action == "remove":
+        ids = _ids(settings)
+        try:
+            return Changed(folder, remove_items(folder, ids, wait_seconds=settings["wait_s"]))
+        except KeyError as error:
+            raise ConfigError(str(error.args[0])) from error
+    wait = {"wait_seconds": settings["wait_s"], "num_threads": settings["num_threads"]}
+    if action == "rebuild":
+        with progress_bar("Building the index", " items") as advance:
+            change = rebuild_bundle(
+                folder,
+                kind=settings["index"],
+                target_recall=settings["target_recall"],
+                on_progress=advance,
+                **wait,
+            )
+        return Changed(folder, change)
+    items, made_by, left_out, refused = _new_items(settings)
+    with progress_bar("Building the index", " items") as advance:
+        change = add_items(folder, items, made_by=made_by, on_progress=advance, **wait)
+    return Changed(folder, change, left_out, refused)
+
+
+def _ids(settings: Mapping[str, Any]) -> list[str]:
+    """Gives the ids to take out: those that are named, and those of a file."""
+    given = settings["item"]
+    ids = [str(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
+    if settings["ids"]:
+        path = Path(settings["ids"])
+        if not path.is_file():
+            raise FileNotFoundError(f"no file at {path}; expected one item id a line: check ids=")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        ids += [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise ConfigError(
+            "nothing to remove; expected item=ID, item=[ID,ID], or ids=FILE with one id a line"
+        )
+    return ids
+
+
+def _new_items(
+    settings: dict[str, Any],
+) -> tuple[BundleItems, str, tuple[str, ...], tuple[RefusedItem, ...]]:
+    """Gives the items to add, embedded by the bundle's own encoder."""
+    from visual_search.bundle.bundle import Bundle
+
+    if bool(settings["data"]) == bool(settings["image"]):
+        raise ConfigError(
+            "add needs either a catalogue or one picture; expected data=folder data.root=DIR (or "
+            "another of conf/data/), or image=PICTURE item=ID category=NAME"
+        )
+    bundle = Bundle.open(settings["bundle"], num_threads=settings["num_threads"])
+    made_by = bundle.manifest.encoder.sha256
+    if settings["image"]:
+        return _one_item(bundle, settings), made_by, (), ()
+    items, left_out, refused = _items_of_catalogue(bundle, settings)
+    return items, made_by, left_out, refused
+
+
+def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.thumbnails import thumbnail
+
+    if not isinstance(settings["item"], str) or not settings["category"]:
+        raise ConfigError(
+            f"image={settings['image']} needs one item=ID and a category=NAME; expected both: "
+            "they say what the picture shows"
+        )
+    path = Path(settings["image"])
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}; expected a file: check image=")
+    data = path.read_bytes()
+    given = settings["attributes"] or {}
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"attributes={given}; expected columns with their values, as in 'attributes={{colour: "
+            "Red}'"
+        )
+    attributes = {str(name): str(value) for name, value in given.items()}
+    _check_columns(bundle, attributes)
+    columns = {"category": settings["category"], **attributes}
+    return BundleItems(
+        item_ids=[settings["item"]],
+        columns={name: [value] for name, value in columns.items()},
+        embeddings=bundle.encoder.embed(bundle.encoder.decode(data)[None]),
+        thumbnails=[thumbnail(data)],
+    )
+
+
+def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
+    unknown = [name for name in attributes if name not in bundle.columns]
+    if unknown:
+        raise ConfigError(
+            f"the bundle has no column {unknown[0]!r}; expected one of "
+            f"{', '.join(bundle.columns)}: a new column needs a new export"
+        )
+
+
+def _items_of_catalogue(
+    bundle: Bundle, settings: dict[str, Any]
+) -> tuple[BundleItems, tuple[str, ...], tuple[RefusedItem, ...]]:
+    import numpy as np
+
+    from visual_search.assembly import cache, progress_bar
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.thumbnails import thumbnails
+    from visual_search.config import build
+
+    encoder = bundle.encoder
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog = build("data", settings["data"], on_progress=advance)
+    prepared = {"size_px": encoder.image_size_px, "fit": encoder.fit, **settings["pictures"]}
+    cached = cache({"pictures": prepared, "data": settings["data"]}, catalog)
+    catalog = cached.catalog
+    found = np.empty((len(catalog), encoder.embedding_dim), np.float32)
+    with progress_bar("Embedding", " pictures") as advance:
+        for start in range(0, len(catalog), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(catalog)))
+            found[rows] = encoder.embed(cached.pictures[rows])
+            advance(int(rows[-1]) + 1, len(catalog))
+    with progress_bar("Making thumbnails", " pictures") as advance:
+        small = thumbnails(catalog, range(len(catalog)), on_progress=advance)
+    names = ["category", *catalog.attributes]
+    items = BundleItems(
+        item_ids=catalog.table["item_id"].tolist(),
+        columns={name: catalog.table[name].tolist() for name in names if name in bundle.columns},
+        embeddings=found,
+        thumbnails=small,
+    )
+    left_out = tuple(name for name in names if name not in bundle.columns)
+    return items, left_out, catalog.refused
+
+
+def print_changed(changed: Changed) -> None:
+    """Prints what was done and what the bundle holds now."""
+    from visual_search.bundle.bundle import Bundle
+
+    change = changed.change
+    if change is not None:
+        done = [
+            f"{number:,} {word}"
+            for number, word in (
+                (change.num_added, "added"),
+                (change.num_replaced, "replaced"),
+                (change.num_removed, "removed"),
+            )
+            if number
+        ]
+        if change.is_rebuilt:
+            done.append("the index was built anew")
+        print(f"{changed.folder}: {', '.join(done) or 'nothing to do'}.")
+    if changed.left_out:
+        print(f"Columns that the bundle does not have were left out: {', '.join(changed.left_out)}")
+    _print_refused(changed.refused)
+    bundle = Bundle.open(changed.folder, verify="sizes")
+    plan = bundle.manifest.index.plan
+    counts = bundle.values_of("category")
+    print(
+        f"{bundle.name}, generation {bundle.manifest.generation}: {len(bundle):,} items in "
+        f"{len(counts):,} categories; index {plan['kind']}; {plan['reason']}."
+    )
+    if change is None:
+        for name, count in counts.items():
+            print(f"  {name}: {count:,}")
+        if bundle.columns[1:]:
+            print(f"Attributes: {', '.join(bundle.columns[1:])}")
+
+
+def _print_refused(refused: Sequence[RefusedItem]) -> None:
+    if refused:
+        print(f"{len(refused):,} item(s) were not added:")
+        for item in refused[:10]:
+            print(f"  {item.item_id!r} ({item.image}): {item.reason}")
+        if len(refused) > 10:
+            print(f"  ... and {len(refused) - 10:,} more")

@@ -1,0 +1,228 @@
+"""Embeds a whole catalogue with a finished run's network: read, prepare, embed, write, conclude."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.embedding_shards import ShardFolder
+    from visual_search.runs import Run
+    from visual_search.training.module import EncoderModule
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A finished folder of shards.
+
+    Attributes:
+        folder: Where they lie.
+        manifest: Content of its ``manifest.json``.
+        num_written: Shards that were written now; the others were there.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    num_written: int
+
+
+def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
+    """Writes the embeddings of every item of a catalogue, or what is missing of them.
+
+    Args:
+        settings: The composed ``conf/embed.yaml``.
+
+    Returns:
+        The finished folder; None in a further process, which only helps the first one.
+
+    Raises:
+        ConfigError: No finished run or no folder is named, a setting is wrong, or the folder holds
+            something else.
+        BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
+    """
+    from visual_search.assembly import cache, quieten, read_catalog
+    from visual_search.measurements import finished_run
+    from visual_search.runs import Run
+    from visual_search.training.processes import restore_num_threads
+
+    if not settings["run"] or not settings["out"]:
+        name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
+        raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
+    if settings["shard_size"] < 1:
+        raise ConfigError(f"shard_size={settings['shard_size']}; expected at least 1: set it")
+    run = finished_run(settings["run"])
+    helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
+    place = Run(Path(settings["out"]))  # a folder that one command works in
+    if place.folder.resolve() == run.folder.resolve():
+        raise ConfigError(f"out={settings['out']} is the run's own folder; expected a new one")
+    restore_num_threads()
+    quieten()
+    if not helps:
+        place.lock()
+    try:
+        merged = merged_settings(run.config(), settings)
+        cached = cache(merged, read_catalog(merged))
+        trainer = _new_trainer(run, settings)
+        module = run.load_module()
+        shards = _open(run, settings, cached, module, trainer)
+        missing = _missing(shards, is_first=not helps)
+        if missing:
+            _embed(shards, missing, settings, cached, module, trainer)
+        if helps:
+            return None
+        return Embedded(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
+    finally:
+        place.unlock()
+
+
+def merged_settings(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a run's config with the catalogue that the command names, all of its items.
+
+    Args:
+        own: The run's.
+        settings: ``data`` and ``split`` in the place of the run's, whole or only some of their
+            keys, and ``cache_dir``.
+    """
+    merged = copy.deepcopy(dict(own))
+    for part in ("data", "split"):
+        given = settings[part] or {}
+        held = {} if "_target_" in given else merged.get(part) or {}
+        merged[part] = {**held, **given}  # +data.path=... alone changes what the run had
+    merged["pictures"]["cache_dir"] = settings["cache_dir"]
+    merged["loader"]["max_items_per_category"] = {"train": None, "val": None, "test": None}
+    return merged
+
+
+def print_embedded(embedded: Embedded) -> None:
+    """Prints what lies where, and what was refused."""
+    manifest = embedded.manifest
+    there = len(manifest["shards"]) - embedded.num_written
+    print(
+        f"{manifest['num_items']:,} items of {manifest['catalog']}, {manifest['dim']:,} numbers "
+        f"each, in {len(manifest['shards']):,} shard(s): {embedded.folder / 'manifest.json'}"
+        + (f" ({there:,} were there before)" if there else "")
+    )
+    for item in manifest["refused"][:10]:
+        print(f"  refused: {item['item_id']!r} ({item['image']}): {item['reason']}")
+    if len(manifest["refused"]) > 10:
+        print(f"  ... and {len(manifest['refused']) - 10} more; the manifest lists them")
+
+
+def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
+    from visual_search.config import build
+
+    asked = dict(settings["trainer"])
+    if asked["precision"] == "auto":
+        asked["precision"] = run.summary().get("precision") or "auto"
+    node = {
+        "_target_": "visual_search.training.trainer.build_trainer",
+        "max_epochs": 1,
+        "enable_progress_bar": False,
+        **asked,
+    }
+    trainer: Trainer = build("trainer", node, folder=run.folder)
+    return trainer
+
+
+def _open(
+    run: Run,
+    settings: Mapping[str, Any],
+    cached: CachedCatalog,
+    module: EncoderModule,
+    trainer: Trainer,
+) -> ShardFolder:
+    """Gives the folder, claimed for these settings."""
+    from visual_search.embedding_shards import CONTENT_KEY, EMBEDDING, ShardFolder, ShardSettings
+    from visual_search.training.module import weights_fingerprint
+
+    catalog = cached.catalog
+    taken = {CONTENT_KEY, EMBEDDING} & set(catalog.attributes)
+    if taken:
+        raise ConfigError(
+            f"catalogue {catalog.name!r} has an attribute {min(taken)!r}, which a shard uses "
+            "itself; expected another name: rename the column, or leave it out with "
+            "data.attributes"
+        )
+    shards = ShardFolder(
+        settings["out"],
+        ShardSettings(
+            run=str(run.folder),
+            model_hash=weights_fingerprint(module.model),
+            preprocessing_hash=module.preprocessing.fingerprint(),
+            embedding_hash=module.head.fingerprint(),
+            precision=str(trainer.precision),
+            dim=module.head.embedding_dim,
+            catalog=catalog.name,
+            catalog_fingerprint=catalog.fingerprint(),
+            columns=tuple(str(name) for name in catalog.table.columns),
+            num_items=len(catalog),
+            shard_size=settings["shard_size"],
+        ),
+    )
+    try:
+        shards.claim()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return shards
+
+
+def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
+    """Gives the numbers of the shards to write, ascending."""
+    from visual_search.assembly import progress_bar
+
+    if is_first:
+        shards.sweep()
+    with progress_bar("Looking at finished shards", " shards") as advance:
+        finished = shards.finished(advance if is_first else None)
+    missing = [number for number in range(shards.settings.num_shards) if number not in finished]
+    if is_first and finished and missing:
+        print(
+            f"{len(finished):,} of {shards.settings.num_shards:,} shards are finished; going on "
+            f"with {missing[0]:05d}."
+        )
+    return missing
+
+
+def _embed(
+    shards: ShardFolder,
+    missing: Sequence[int],
+    settings: Mapping[str, Any],
+    cached: CachedCatalog,
+    module: EncoderModule,
+    trainer: Trainer,
+) -> None:
+    """Embeds and writes the missing shards, in as many processes as the trainer starts."""
+    from visual_search.assembly import progress_bar
+    from visual_search.training.shards import ShardEmbedder, rows_of_shard
+
+    catalog, asked = cached.catalog, shards.settings
+
+    def write(number: int, embeddings: NDArray[np.float32]) -> None:
+        rows = rows_of_shard(number, asked.shard_size, asked.num_items)
+        table = catalog.table.iloc[rows]
+        keys = catalog.source.content_keys(table["image"].tolist())
+        shards.write(number, table, keys, embeddings)
+
+    with progress_bar("Embedding", " pictures") as advance:
+        embedder = ShardEmbedder(
+            module,
+            cached.pictures,
+            missing,
+            shard_size=asked.shard_size,
+            write=write,
+            on_progress=advance if trainer.is_global_zero else None,
+            **settings["loader"],
+        )
+        trainer.predict(embedder, return_predictions=False)
+    trainer.strategy.barrier("shards")  # the others may still be writing theirs

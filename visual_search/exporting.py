@@ -1,0 +1,312 @@
+"""A finished run made into a search bundle: what a shop's search needs, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config import ConfigError
+from visual_search.measurements import finished_run
+from visual_search.runs import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.manifest import BundleManifest
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.models.export_check import ExportCheck
+    from visual_search.training.module import EncoderModule
+
+BUNDLE = "bundle"  # folder within the run's
+ITEMS = ("seen", "all", "gallery")
+_BLOCK = 256  # pictures embedded between two reports of progress
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A new bundle.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it says about itself.
+        check: How far the exported encoder is from PyTorch.
+        headline: What the run measured, as a sentence.
+        again: The headline's mean with the bundle's embeddings, by the run's own queries; None
+            where the bundle holds other items.
+        num_bytes: Size of all its files.
+    """
+
+    folder: Path
+    manifest: BundleManifest
+    check: ExportCheck
+    headline: str
+    again: float | None
+    num_bytes: int
+
+
+def export_run(settings: dict[str, Any]) -> Exported:
+    """Exports a finished run's encoder, embeds the items with it, and writes the bundle.
+
+    Args:
+        settings: The composed ``conf/export.yaml``.
+
+    Raises:
+        ConfigError: No run is named, or it is not finished, or a setting is wrong.
+        ValueError: The exported encoder differs from PyTorch's, or the data cannot be read.
+        FileExistsError: The folder holds something already.
+    """
+    from visual_search.assembly import cache, progress_bar, quieten
+    from visual_search.bundle.creating import create_bundle
+    from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.thumbnails import thumbnails
+    from visual_search.models.exporting import export_encoder
+
+    quieten()
+    run = finished_run(settings["run"])
+    folder = Path(settings["out"] or run.folder / BUNDLE)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty; expected a new folder: give out=DIR, or delete it"
+        )
+    if settings["items"] not in ITEMS:
+        raise ConfigError(
+            f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
+        )
+    own, summary = run.config(), run.summary()
+    config = _config(own, settings)
+    module = run.load_module()
+    cached = cache(config, _catalog(config, settings))
+    rows = _rows(cached, run, settings)
+    name = settings["name"] or run.folder.parent.name
+    with tempfile.TemporaryDirectory(dir=_parent(folder)) as scratch:
+        facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
+        fit = config["pictures"]["fit"]
+        exported = export_encoder(module.model, module.head, scratch, facts=facts, fit=fit)
+        encoder = OnnxEncoder(exported.onnx.read_bytes(), num_threads=settings["num_threads"])
+        embeddings = _embed(encoder, cached, rows)
+        check = _checked(module, encoder, cached, rows, embeddings, settings["num_checked"])
+        with progress_bar("Making thumbnails", " pictures") as advance:
+            small = thumbnails(cached.catalog, rows, settings["thumbnail_px"], advance)
+        items = BundleItems(
+            item_ids=cached.catalog.table["item_id"].iloc[rows].tolist(),
+            columns=_columns(cached, rows),
+            embeddings=embeddings,
+            thumbnails=small,
+        )
+        again = _measured_again(config, cached, rows, embeddings, settings)
+        content = _facts(run, summary, check, again)
+        with progress_bar("Building the index", " items") as advance:
+            manifest = create_bundle(
+                folder,
+                name=name,
+                encoder_onnx=exported.onnx,
+                items=items,
+                kind=settings["index"],
+                target_recall=settings["target_recall"],
+                facts=content,
+                files=_files(run, name, exported.weights, content, items),
+                num_threads=settings["num_threads"],
+                on_progress=advance,
+            )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Exported(folder, manifest, check, str(summary.get("standing", "")), again, size)
+
+
+def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a run's config, with other data where the export names some."""
+    import copy
+
+    from visual_search.assembly import protocol_in_full
+
+    config: dict[str, Any] = copy.deepcopy(dict(own))
+    config["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
+    if settings["data"]:
+        config["data"] = settings["data"]
+    elif "_target_" in config["protocol"]:
+        config["protocol"] = protocol_in_full(config["protocol"])
+    return config
+
+
+def _catalog(config: dict[str, Any], settings: Mapping[str, Any]) -> Catalog:
+    """Gives the run's catalogue, within its budget or all of it, or all of the other one."""
+    from visual_search.assembly import progress_bar, read_catalog
+    from visual_search.config import build
+
+    if not settings["data"] and settings["items"] != "all":
+        return read_catalog(config)
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", config["data"], on_progress=advance)
+    return catalog
+
+
+def _parent(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.parent
+
+
+def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Gives the catalogue rows of the items that can be found."""
+    import numpy as np
+    import pandas as pd
+
+    if settings["items"] != "gallery":
+        return np.arange(len(cached.catalog), dtype=np.int64)
+    if settings["data"]:
+        raise ConfigError(
+            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
+            "run's protocol on the run's data"
+        )
+    ids = set(pd.read_parquet(run.folder / "index" / "items.parquet")["item_id"])
+    return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
+
+
+def _columns(cached: CachedCatalog, rows: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Gives what items can be filtered by: the category and the attributes."""
+    table = cached.catalog.table.iloc[rows]
+    return {name: table[name].tolist() for name in ("category", *cached.catalog.attributes)}
+
+
+def _embed(
+    encoder: OnnxEncoder, cached: CachedCatalog, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    import numpy as np
+
+    from visual_search.assembly import progress_bar
+
+    found = np.empty((len(rows), encoder.embedding_dim), np.float32)
+    with progress_bar("Embedding", " pictures") as advance:
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            found[start : start + len(part)] = encoder.embed(cached.pictures[part])
+            advance(start + len(part), len(rows))
+    return found
+
+
+def _checked(
+    module: EncoderModule,
+    encoder: OnnxEncoder,
+    cached: CachedCatalog,
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    num_checked: int,
+) -> ExportCheck:
+    """Compares the exported encoder with PyTorch's, on pictures spread over the items."""
+    import numpy as np
+
+    from visual_search.models.export_check import check_export
+
+    places = np.unique(np.linspace(0, len(rows) - 1, num_checked).astype(np.int64))
+    pictures = cached.pictures[rows[places]]
+    return check_export(module.model, module.head, encoder.embed, pictures, gallery=embeddings)
+
+
+def _measured_again(
+    config: dict[str, Any],
+    cached: CachedCatalog,
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    settings: Mapping[str, Any],
+) -> float | None:
+    """Gives the headline's micro mean, with the bundle's embeddings and the run's own queries."""
+    import numpy as np
+    import pandas as pd
+
+    from visual_search.assembly import cache, new_protocol, progress_bar, read_catalog
+    from visual_search.training.evaluation import evaluate_embeddings
+    from visual_search.training.sides import choose_sides
+
+    if settings["data"] or len(rows) < len(cached.catalog):
+        return None
+    seen = cache(config, read_catalog(config))  # with the run's splits, within its budget
+    protocol = new_protocol(config)
+    with progress_bar("Looking for leaks", " pictures") as advance:
+        sides = choose_sides(protocol, seen.catalog, seen.pictures, "test", advance)
+    places = pd.Index(cached.catalog.table["item_id"]).get_indexer(seen.catalog.table["item_id"])
+    gallery, queries = sides.selection.gallery_rows, sides.selection.query_rows
+    evaluation = evaluate_embeddings(
+        seen.catalog,
+        protocol,
+        sides,
+        split="test",
+        epoch=0,
+        gallery_embeddings=np.ascontiguousarray(embeddings[places[gallery]]),
+        query_embeddings=np.ascontiguousarray(embeddings[places[queries]]),
+        index_device="cpu",
+        seconds_per_item=0.0,
+    )
+    summary = evaluation.report.summary
+    return float(summary[f"micro_{summary['headline']['mean']}"])
+
+
+def _facts(
+    run: Run, summary: Mapping[str, Any], check: ExportCheck, again: float | None
+) -> dict[str, Any]:
+    """Gives what a bundle says about the run that it comes from, as plain values."""
+    import dataclasses
+
+    from visual_search.runs import environment
+
+    kept = (
+        "headline", "standing", "rules", "definitions", "intervals", "floors", "num_queries",
+        "num_queries_scored", "num_gallery", "num_categories", "num_training", "epochs",
+        "precision", "device", "weights", "num_parameters",
+    )  # fmt: skip
+    facts = {name: summary[name] for name in kept if name in summary}
+    facts |= {
+        "experiment": run.folder.parent.name,
+        "run": run.folder.name,
+        "catalog": run.status().get("catalog", ""),
+        "export_check": dataclasses.asdict(check),
+        "measured_again": again,
+        "packages": environment()["packages"],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    return plain
+
+
+def _files(
+    run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any
+) -> dict[str, Path | bytes | str]:
+    from visual_search.model_card import model_card, requirements
+
+    counts = {
+        category: items.columns["category"].count(category)
+        for category in sorted(set(items.columns["category"]))
+    }
+    files: dict[str, Path | bytes | str] = {
+        "encoder.safetensors": weights,
+        "model_card.md": model_card(name, facts, counts, tuple(items.columns)),
+        "requirements.txt": requirements(),
+    }
+    if (report := run.folder / "report.html").is_file():
+        files["report.html"] = report
+    return files
+
+
+def print_export(exported: Exported) -> None:
+    """Prints where the bundle lies, what was checked, and what to do with it."""
+    from rich import print as rich_print
+    from rich.markup import escape
+
+    folder, check, plan = exported.folder, exported.check, exported.manifest.index.plan
+    print(f"Bundle {folder}: {exported.num_bytes / 2**20:.1f} MiB")
+    print(
+        f"Encoder: {check.num_pictures} pictures differ from PyTorch by at most "
+        f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), and find the "
+        f"same {check.k} neighbours."
+    )
+    print(f"Index: {plan['kind']}, {exported.manifest.num_rows:,} items; {plan['reason']}.")
+    if exported.headline:
+        rich_print(escape(f"The run: {exported.headline}"))
+    if exported.again is not None:
+        print(f"With the bundle's embeddings, computed in float32: {exported.again:.4f}")
+    print(f"\nSearch:  python -m visual_search.search bundle={folder} image=PICTURE")
+    print(f"Serve:   python -m visual_search.serve bundle={folder}")

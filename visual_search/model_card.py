@@ -1,0 +1,129 @@
+"""What a bundle tells its readers: where it comes from, what was measured, how, and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What searching and serving a bundle needs; neither torch nor lightning is among it.
+SERVING = (
+    "numpy", "pillow", "pyarrow", "onnxruntime", "hydra-core", "omegaconf", "pydantic", "pyyaml",
+    "rich", "tqdm", "jinja2", "markupsafe", "fastapi", "starlette", "uvicorn", "python-multipart",
+    "prometheus-client",
+)  # fmt: skip
+_FAISS = {
+    "faiss-gpu": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "faiss-cpu": "sys_platform != 'linux' or platform_machine != 'x86_64'",
+}
+
+
+def model_card(
+    name: str, facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]
+) -> str:
+    """Gives the card as Markdown.
+
+    Args:
+        name: The bundle's.
+        facts: As `visual_search.exporting` collects them from a run.
+        counts: Category -> items in the bundle.
+        columns: What items can be filtered by.
+    """
+    parts = [f"# {name}", _what(facts, counts, columns), *_numbers(facts), _check(facts), _limits()]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]) -> str:
+    lines = [
+        f"A search bundle of visual_search: an encoder, {sum(counts.values()):,} items and their "
+        "index.",
+        "",
+        f"- Run: `{facts['experiment']}/{facts['run']}`, trained for {facts.get('epochs')} "
+        f"epoch(s) on {facts.get('num_training') or 0:,} pictures of `{facts['catalog']}`",
+        f"- Encoder: {facts.get('num_parameters') or 0:,} parameters; weights "
+        f"`{str(facts.get('weights', ''))[:12]}`",
+        f"- Items can be filtered by: {', '.join(columns)}",
+        "- Categories: " + ", ".join(f"{each} ({num:,})" for each, num in counts.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(facts: Mapping[str, Any]) -> list[str]:
+    """Gives the section of the run's numbers, with what they mean and the floors beside them."""
+    intervals = facts.get("intervals") or {}
+    if not intervals:
+        return []
+    title, mean = facts["headline"]["title"], facts["headline"]["mean"]
+    rows = [f"| {title} | mean | 95 % interval |", "| --- | --- | --- |"]
+    for kind in ("micro", "macro"):
+        if found := intervals.get(kind):
+            rows.append(
+                f"| {kind} | {found['mean']:.4f} | [{found['low']:.3f}, {found['high']:.3f}] |"
+            )
+    parts = [
+        "## What was measured",
+        f"{facts['num_queries_scored']:,} of {facts['num_queries']:,} queries among "
+        f"{facts['num_gallery']:,} gallery items.",
+        "\n".join(rows),
+    ]
+    if facts.get("measured_again") is not None:
+        parts.append(
+            f"With the embeddings in this bundle, computed in float32 by the exported encoder: "
+            f"{facts['measured_again']:.4f} micro."
+        )
+    if standing := facts.get("standing"):
+        parts.append(f"Beside embeddings that learn nothing: {standing}")
+    if floors := facts.get("floors"):
+        rows = [f"| embedding that learns nothing | {title} micro | macro |", "| --- | --- | --- |"]
+        ordered = sorted(floors, key=lambda one: -one["micro"])
+        rows += [f"| {one['title']} | {one['micro']:.4f} | {one['macro']:.4f} |" for one in ordered]
+        parts.append("\n".join(rows))
+    meaning = [f"- {title}: {facts['definitions'].get(mean, '')}"]
+    for rule, text in facts["rules"].items():
+        name = rule.replace("_", " ")
+        meaning.append(f"- {name}: {text.removeprefix(f'{name}: ')}")
+    return [*parts, "What the numbers mean:", "\n".join(meaning)]
+
+
+def _check(facts: Mapping[str, Any]) -> str:
+    check = facts["export_check"]
+    return (
+        "## The exported encoder\n\n"
+        "`encoder.onnx` takes RGB pictures as `[B, 3, S, S]` of bytes; scaling, network and "
+        "everything behind it are inside. `encoder.safetensors` has the same weights for PyTorch. "
+        f"On {check['num_pictures']} pictures the two differed by at most "
+        f"{check['largest_difference']:.1e} (allowed {check['allowed_difference']:.1e}) and "
+        f"found the same {check['k']} neighbours."
+    )
+
+
+def _limits() -> str:
+    return (
+        "## Limits\n\n"
+        "- Similar means what the training called similar: look at the rules above, and at the "
+        "report of the run, before the numbers.\n"
+        "- The numbers hold for pictures like those that were measured: of other shops, other "
+        "cameras or whole scenes they say nothing.\n"
+        "- Who may use the pictures and what was learned from them is decided by the licence of "
+        "the data."
+    )
+
+
+def requirements() -> str:
+    """Gives what has to be installed to search and serve a bundle, pinned, without PyTorch."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    lines = [
+        "# What a search needs: pip install --no-deps visual-search, then this file",
+    ]
+    for name in SERVING:
+        try:
+            lines.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:  # an extra that this machine exports without
+            lines.append(name)
+    for name, marker in _FAISS.items():
+        try:
+            pin = f"{name}=={version(name)}"
+        except PackageNotFoundError:
+            pin = name
+        lines.append(f"{pin}; {marker}")
+    return "\n".join(lines) + "\n"

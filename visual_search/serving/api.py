@@ -1,0 +1,154 @@
+"""The API for programs: search, bundles, health, numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from visual_search.serving.metrics import CONTENT_TYPE
+from visual_search.serving.queries import read_query
+from visual_search.serving.schemas import (
+    PROBLEMS,
+    BundleInfo,
+    FoundItem,
+    Health,
+    SearchResult,
+)
+from visual_search.serving.service import Service
+
+_TEXT = {"type": "string"}
+_WHERE = {
+    "type": "array", "items": _TEXT,
+    "description": "column:value. Values of one column are alternatives; all columns have to fit.",
+}  # fmt: skip
+_ITEM = {"type": "string", "description": "Id of an item: finds what is like it."}
+_K = {"type": "integer", "minimum": 1, "description": "Neighbours."}
+_BUNDLE = {"type": "string", "description": "A bundle's name; the first one where it is left out."}
+_FORM = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "string", "format": "binary", "description": "A picture's file."},
+        "item": _ITEM, "k": _K, "where": _WHERE, "bundle": _BUNDLE,
+    },
+}  # fmt: skip
+_JSON = {
+    "type": "object",
+    "properties": {"item": _ITEM, "k": _K, "where": _WHERE, "bundle": _BUNDLE},
+    "required": ["item"],
+}
+SEARCH_EXTRA: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _FORM},
+            "application/json": {"schema": _JSON},
+        },
+    },
+    "x-examples": [
+        "curl -F image=@shoe.jpg -F k=5 -F where=category:Shoes {server}/api/search",
+        'curl --json \'{{"item": "15970", "k": 5}}\' {server}/api/search',
+    ],
+}
+
+
+def api_router(service: Service) -> APIRouter:
+    """Gives the routes of everything that does not concern single items."""
+    router = APIRouter()
+
+    @router.post(
+        "/api/search", response_model=SearchResult, responses=PROBLEMS, openapi_extra=SEARCH_EXTRA,
+        summary="Find similar items", tags=["Search"],
+    )  # fmt: skip
+    async def search(request: Request) -> Response:
+        """Finds the items nearest to an uploaded picture, or to an item of the bundle.
+
+        The picture is a JPEG, PNG, GIF, BMP, WebP or AVIF file. An item is never its own neighbour.
+        """
+        with service.searcher.admitted():
+            query = await read_query(request, service.settings, service.columns())
+            served = service.one(query.bundles[0] if query.bundles else None)
+            answer = await service.searcher.search(query, served)
+        hits = [
+            FoundItem(
+                rank=hit.rank,
+                item_id=hit.item_id,
+                category=hit.category,
+                squared_distance=hit.squared_distance,
+                attributes=hit.attributes,
+                thumbnail=thumbnail_address(hit.item_id, served.name, service),
+            )
+            for hit in answer.hits
+        ]
+        result = SearchResult(
+            bundle=served.name,
+            generation=answer.generation,
+            item=query.item_id,
+            k=query.k,
+            hits=hits,
+            seconds=answer.seconds,
+        )
+        # Written here: returned as it is, FastAPI would check and copy it once more.
+        return Response(result.model_dump_json(), media_type="application/json")
+
+    @router.get(
+        "/api/bundles", response_model=list[BundleInfo], summary="List the bundles",
+        tags=["Bundles"], openapi_extra={"x-examples": ["curl {server}/api/bundles"]},
+    )  # fmt: skip
+    async def bundles() -> list[BundleInfo]:
+        """Gives the bundles that are served, their columns and what can be filtered by."""
+        found = []
+        for served in service.bundles.values():
+            snapshot = served.snapshot
+            filters = await service.searcher.look_up(getattr, snapshot, "filters")
+            found.append(
+                BundleInfo(
+                    name=served.name,
+                    generation=snapshot.generation,
+                    num_items=len(snapshot.bundle),
+                    embedding_dim=snapshot.bundle.dim,
+                    columns=list(snapshot.bundle.columns),
+                    filters=filters,
+                )
+            )
+        return found
+
+    @router.get(
+        "/healthz", response_model=Health, summary="Whether searches are answered",
+        tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/healthz"]},
+    )  # fmt: skip
+    async def health() -> JSONResponse:
+        """Answers 200 while every bundle is searched in its newest generation, 503 otherwise."""
+        bundles = {
+            served.name: {
+                "is_healthy": served.is_healthy,
+                "generation": served.snapshot.generation,
+                "num_items": len(served.snapshot.bundle),
+            }
+            for served in service.bundles.values()
+        }
+        is_healthy = all(served.is_healthy for served in service.bundles.values())
+        content = {"status": "ok" if is_healthy else "failing", "bundles": bundles}
+        return JSONResponse(content, 200 if is_healthy else 503)
+
+    @router.get(
+        "/metrics", summary="Numbers for Prometheus", response_class=Response,
+        tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/metrics"]},
+    )  # fmt: skip
+    async def metrics() -> Response:
+        """Gives requests, seconds by route and stage, queues, items and generations as text."""
+        lengths = {
+            served.name: served.snapshot.batcher.num_waiting for served in service.bundles.values()
+        }
+        return Response(service.metrics.written(lengths), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def thumbnail_address(item_id: str, bundle: str, service: Service) -> str:
+    """Gives the address of an item's small picture; ids may hold any character."""
+    is_first = bundle == next(iter(service.bundles))
+    query = "" if is_first else "?" + urlencode({"bundle": bundle})
+    return f"/api/items/{quote(item_id, safe='')}/thumbnail{query}"

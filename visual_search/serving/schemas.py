@@ -1,0 +1,96 @@
+"""The API's answers, as the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, Field
+
+
+class FoundItem(BaseModel):
+    """An item that was found."""
+
+    rank: int = Field(description="From 1, the nearest.")
+    item_id: str
+    category: str
+    squared_distance: float = Field(description="Squared Euclidean distance of the embeddings.")
+    attributes: Mapping[str, str]
+    thumbnail: str = Field(description="Address of the item's small picture.")
+
+
+class SearchResult(BaseModel):
+    """The answer to a search."""
+
+    bundle: str
+    generation: int = Field(description="Generation of the bundle that was searched.")
+    item: str | None = Field(description="The item that was looked for; null for a picture.")
+    k: int
+    hits: list[FoundItem] = Field(description="Nearest first; fewer than k only where no more fit.")
+    seconds: Mapping[str, float] = Field(description="Seconds of decode, embed and search.")
+
+
+class ShownItem(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str
+    category: str
+    attributes: Mapping[str, str]
+    thumbnail: str
+
+
+class ItemPage(BaseModel):
+    """Some of the items, in the order in which they were added."""
+
+    bundle: str
+    generation: int
+    items: list[ShownItem]
+    start: int
+    limit: int
+    total: int = Field(description="Items that fit the filter.")
+    next: str | None = Field(description="Address of the next page; null on the last one.")
+
+
+class BundleInfo(BaseModel):
+    """A bundle that is served."""
+
+    name: str
+    generation: int
+    num_items: int
+    embedding_dim: int
+    columns: list[str]
+    filters: Mapping[str, Mapping[str, int]] = Field(
+        description="Column -> value -> items, of the columns with at most 200 values."
+    )
+
+
+class ChangeResult(BaseModel):
+    """What a write changed."""
+
+    bundle: str
+    num_added: int
+    num_replaced: int
+    num_removed: int
+    num_items: int
+    generation: int
+
+
+class Health(BaseModel):
+    """Whether searches are answered."""
+
+    status: str = Field(description='"ok", or "failing" with status 503.')
+    bundles: Mapping[str, Mapping[str, int | bool]]
+
+
+class ProblemDetails(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What was wrong, what was expected, what to do.")
+
+
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    "4XX": {"model": ProblemDetails, "description": "The request cannot be answered."},
+    "503": {"model": ProblemDetails, "description": "Busy; `Retry-After` says when to try again."},
+}

@@ -1,0 +1,86 @@
+"""The pages' templates: everything that is written into them is escaped."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+STATIC = Path(__file__).parent / "static"
+_TEMPLATES = Path(__file__).parent / "templates"
+# Characters that HTML forbids: controls, and halves of characters that UTF-8 cannot write
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def render(template: str, **context: Any) -> str:
+    """Gives a template of ``templates/`` filled in."""
+    return _environment().get_template(template).render(**context)
+
+
+def clean(value: Any) -> Any:
+    r"""Puts a replacement character where a text holds what a page may not.
+
+    Example:
+        >>> clean("shoe\x00") == "shoe\ufffd"
+        True
+    """
+    from markupsafe import Markup
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _FORBIDDEN.sub("\ufffd", value)
+    return value
+
+
+def distance(squared_distance: float) -> str:
+    """Gives the distance itself with three digits, as people compare it.
+
+    Example:
+        >>> distance(0.0625), distance(0.0), distance(1234567.0)
+        ('0.250', '0.000', '1,111')
+    """
+    value = math.sqrt(max(0.0, squared_distance))
+    return f"{value:.3f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def thousands(number: int) -> str:
+    """Gives a count with separators.
+
+    Example:
+        >>> thousands(1234567)
+        '1,234,567'
+    """
+    return f"{number:,}"
+
+
+def link(path: str, **parameters: Any) -> str:
+    """Gives a path with its query; lists become repeated parameters, None is left out.
+
+    Example:
+        >>> link("/", item="a&b", where=["category:Hats"], bundle=None)
+        '/?item=a%26b&where=category%3AHats'
+    """
+    given = {name: value for name, value in parameters.items() if value not in (None, "", [], ())}
+    return f"{path}?{urlencode(given, doseq=True, errors='replace')}" if given else path
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        finalize=clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(distance=distance, thousands=thousands)
+    environment.globals.update(link=link)
+    return environment

@@ -1,0 +1,220 @@
+"""Adding and removing items while searches go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from visual_search.catalog.thumbnails import THUMBNAIL_PX, thumbnail
+from visual_search.serving.limits import read_form
+from visual_search.serving.problems import Problem
+from visual_search.serving.queries import media_type, read_json, read_upload
+from visual_search.serving.schemas import ChangeResult
+from visual_search.serving.searching import no_such_item
+from visual_search.serving.served import ServedBundle
+from visual_search.serving.service import Service
+from visual_search.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.bundle.items import BundleItems
+    from visual_search.bundle.writing import Change
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """What is to be added: ids, columns and encoded pictures, aligned."""
+
+    served: ServedBundle
+    item_ids: Sequence[str]
+    columns: Mapping[str, Sequence[str]]
+    images: Sequence[bytes]
+
+
+async def read_new_items(request: Request, service: Service) -> NewItems:
+    """Gives the items of a form.
+
+    Raises:
+        Problem: It is no form, is too large, or items and pictures do not fit each other.
+    """
+    settings = service.settings
+    if media_type(request) != "multipart/form-data":
+        raise Problem(
+            "wrong-media-type",
+            f"The request's Content-Type is {media_type(request)[:100]!r}; expected "
+            "multipart/form-data with 'items' and one 'image' for each; see /docs.",
+        )
+    async with read_form(request, settings, max_files=settings.max_items_per_write) as form:
+        bundle = form.get("bundle")
+        served = service.one(bundle if isinstance(bundle, str) else None)
+        rows = _rows(form)
+        columns = served.snapshot.bundle.columns
+        images = [
+            await read_upload(upload, settings)
+            for upload in form.getlist("image")
+            if isinstance(upload, UploadFile)
+        ]
+    if len(images) != len(rows):
+        raise Problem(
+            "invalid",
+            f"There are {len(images)} pictures for {len(rows)} items; expected one each, in the "
+            "same order.",
+        )
+    return NewItems(
+        served,
+        [row.pop("item_id") for row in rows],
+        {column: [row.get(column, "") for row in rows] for column in _checked(columns, rows)},
+        images,
+    )
+
+
+async def write(new: NewItems, service: Service) -> ChangeResult:
+    """Embeds the new items and adds them; the bundle is served with them when this returns.
+
+    Raises:
+        Problem: A picture or a value cannot be used, or the bundle cannot be written.
+    """
+    snapshot = new.served.snapshot
+    pictures, thumbnails = [], []
+    limits = service.searcher.picture_limits
+    for item_id, image in zip(new.item_ids, new.images, strict=True):
+        try:
+            pictures.append(await service.searcher.run(service.searcher.decode, image, snapshot))
+        except Problem as problem:
+            raise Problem(problem.kind, f"Item {item_id[:200]!r}: {problem.detail}") from problem
+        thumbnails.append(await service.searcher.run(thumbnail, image, THUMBNAIL_PX, limits))
+    stacked = np.stack(pictures)  # [n, 3, S, S]
+    size = service.settings.max_batch
+    embeddings = [
+        await service.searcher.run(service.searcher.embed, stacked[start : start + size], snapshot)
+        for start in range(0, len(stacked), size)
+    ]
+
+    def change(bundle: Bundle) -> Change:
+        from visual_search.bundle.writing import add_items
+
+        items = _bundle_items(new, np.concatenate(embeddings), thumbnails)
+        made_by = snapshot.bundle.manifest.encoder.sha256  # another writer may have changed it
+        return add_items(bundle.folder, items, made_by=made_by)
+
+    return await _changed(new.served, change)
+
+
+async def remove(item_ids: Sequence[str], served: ServedBundle, service: Service) -> ChangeResult:
+    """Removes items; they are not found any more when this returns.
+
+    Raises:
+        Problem: The bundle does not hold one of them, too many are named, or it cannot be written.
+    """
+    _check_number(len(item_ids), service.settings)
+    for item_id in item_ids:
+        if item_id not in served.snapshot.bundle:
+            raise no_such_item(item_id, served.name)
+
+    def change(bundle: Bundle) -> Change:
+        from visual_search.bundle.writing import remove_items
+
+        return remove_items(bundle.folder, list(dict.fromkeys(item_ids)))
+
+    return await _changed(served, change)
+
+
+async def _changed(served: ServedBundle, change: Callable[[Bundle], Change]) -> ChangeResult:
+    """Writes in a thread, one writer after the other, and serves what came of it."""
+    from visual_search.bundle.locking import BundleLockedError
+
+    def run() -> Change:
+        with served.writing:
+            made = change(served.snapshot.bundle)
+            served.refresh()
+            return made
+
+    try:
+        made = await asyncio.to_thread(run)
+    except (OSError, BundleLockedError) as error:
+        failed = error.strerror if isinstance(error, OSError) else "somebody else is writing it"
+        raise Problem(
+            "cannot-write",
+            f"The bundle {served.name!r} could not be written ({failed}); nothing was changed; try "
+            "again a little later.",
+            headers={"retry-after": "5"},
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise Problem("invalid", f"The bundle refused the change: {error.args[0]}.") from error
+    return ChangeResult(
+        bundle=served.name,
+        num_added=made.num_added,
+        num_replaced=made.num_replaced,
+        num_removed=made.num_removed,
+        num_items=made.num_items,
+        generation=made.generation,
+    )
+
+
+def _bundle_items(
+    new: NewItems, embeddings: NDArray[np.float32], thumbnails: Sequence[bytes]
+) -> BundleItems:
+    from visual_search.bundle.items import BundleItems
+
+    return BundleItems(
+        item_ids=list(new.item_ids),
+        columns=new.columns,
+        embeddings=embeddings,
+        thumbnails=list(thumbnails),
+    )
+
+
+def _rows(form: FormData) -> list[dict[str, str]]:
+    """Gives the field ``items`` as one row of texts an item."""
+    text = form.get("items")
+    if not isinstance(text, str):
+        raise Problem(
+            "invalid",
+            "The field 'items' is missing; expected a JSON list such as "
+            '[{"item_id": "new-1", "category": "Shoes"}]; add it to the form.',
+        )
+    given: Any = read_json(text.encode("utf-8", "replace"))
+    rows = given if isinstance(given, list) else [given]
+    for row in rows:
+        is_row = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
+        if not is_row or not row.get("item_id") or "category" not in row:
+            raise Problem(
+                "invalid",
+                f"An item is {str(row)[:200]}; expected an object of texts with item_id and "
+                "category; correct it.",
+            )
+    ids = [row["item_id"] for row in rows]
+    if not ids or len(set(ids)) < len(ids):
+        raise Problem(
+            "invalid",
+            f"'items' names {len(ids)} items, {len(set(ids))} of them different; expected at "
+            "least one, and every id once.",
+        )
+    return rows
+
+
+def _checked(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Sequence[str]:
+    unknown = sorted({name for row in rows for name in row} - set(columns))
+    if unknown:
+        raise Problem(
+            "invalid",
+            f"'items' names the column {unknown[0][:100]!r}; expected some of {list(columns)}; "
+            "leave it out.",
+        )
+    return columns
+
+
+def _check_number(number: int, settings: ServeSettings) -> None:
+    if not 1 <= number <= settings.max_items_per_write:
+        raise Problem(
+            "invalid",
+            f"The request names {number} items; expected 1 to {settings.max_items_per_write}; "
+            "split it.",
+        )

@@ -1,0 +1,55 @@
+"""The search server as a command: which bundles, where to listen, who may write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from visual_search.config import ConfigError
+
+TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
+# Keys of the config that are the server's settings under the same name.
+_NOT_SETTINGS = ("bundle", "bundles", "verify", "hydra")
+
+
+def serve_bundles(settings: Mapping[str, Any]) -> None:
+    """Opens the bundles that are named and serves them until the process is told to stop.
+
+    Args:
+        settings: The composed ``conf/serve.yaml``.
+
+    Raises:
+        ConfigError: No bundle is named, or the extra is not installed.
+        ValueError: A bundle is damaged, or a setting is out of range.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; expected the extra 'serve'; run: "
+            "pip install 'visual-search[serve]'"
+        ) from error
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.serving.server import serve
+    from visual_search.serving.settings import ServeSettings
+
+    folders = [*([settings["bundle"]] if settings["bundle"] else []), *settings["bundles"]]
+    if not folders:
+        raise ConfigError(
+            "no bundle is named; expected bundle=DIR, or bundles=[DIR,DIR] to see two side by side"
+        )
+    plain = {name: value for name, value in settings.items() if name not in _NOT_SETTINGS}
+    plain["trusted_hosts"] = tuple(plain["trusted_hosts"])
+    chosen = ServeSettings(**plain, write_token=os.environ.get(TOKEN_VARIABLE) or None)
+    opened = [Bundle.open(folder, verify=settings["verify"]) for folder in folders]
+
+    def tell(address: str) -> None:
+        names = ", ".join(f"{bundle.name} ({len(bundle):,} items)" for bundle in opened)
+        print(f"{names}\n  {address}\n  {address.rstrip('/')}/docs  the API; Ctrl+C stops")
+        if chosen.write_token:
+            print(f"  items may be added and removed with the token in {TOKEN_VARIABLE}")
+
+    serve(opened, chosen, on_ready=tell)
