@@ -85,7 +85,7 @@ ROOMS = {
         _names("hydra omegaconf"),
         _names(
             "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
-            "fastapi onnxruntime uvicorn"
+            "fastapi onnxruntime uvicorn faiss"
         ),
         RING_3,
         RING_1 | {"training", "bundle", "serving"},

@@ -112,7 +112,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
                 kind=settings["index"],
                 target_recall=settings["target_recall"],
                 facts=content,
-                files=_files(run, name, exported.weights, content, items),
+                files=_files(run, name, exported.weights, content, items, settings["index"]),
                 num_threads=settings["num_threads"],
                 on_progress=advance,
             )
@@ -273,7 +273,7 @@ def _facts(
 
 
 def _files(
-    run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any
+    run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any, kind: str
 ) -> dict[str, Path | bytes | str]:
     from visual_search.model_card import model_card, requirements
 
@@ -284,7 +284,7 @@ def _files(
     files: dict[str, Path | bytes | str] = {
         "encoder.safetensors": weights,
         "model_card.md": model_card(name, facts, counts, tuple(items.columns)),
-        "requirements.txt": requirements(),
+        "requirements.txt": requirements(kind),
     }
     if (report := run.folder / "report.html").is_file():
         files["report.html"] = report

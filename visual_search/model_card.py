@@ -11,10 +11,6 @@ SERVING = (
     "rich", "tqdm", "jinja2", "markupsafe", "fastapi", "starlette", "uvicorn", "python-multipart",
     "prometheus-client",
 )  # fmt: skip
-_FAISS = {
-    "faiss-gpu": "sys_platform == 'linux' and platform_machine == 'x86_64'",
-    "faiss-cpu": "sys_platform != 'linux' or platform_machine != 'x86_64'",
-}
 
 
 def model_card(
@@ -108,22 +104,27 @@ def _limits() -> str:
     )
 
 
-def requirements() -> str:
-    """Gives what has to be installed to search and serve a bundle, pinned, without PyTorch."""
+def requirements(kind: str) -> str:
+    """Gives what has to be installed to search and serve a bundle, pinned, without PyTorch.
+
+    Args:
+        kind: Of the bundle's index. FAISS is the one for CPUs, also where this machine has the one
+            for GPUs: that brings 1.5 GB of CUDA, and a bundle is searched by the CPU.
+    """
+    import faiss
+
+    lines = ["# What a search needs: pip install --no-deps visual-search, then this file"]
+    lines += [_pinned(name) for name in SERVING]
+    lines.append(f"faiss-cpu=={faiss.__version__}")
+    if kind == "lancedb":
+        lines.append(_pinned("lancedb"))
+    return "\n".join(lines) + "\n"
+
+
+def _pinned(name: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    lines = [
-        "# What a search needs: pip install --no-deps visual-search, then this file",
-    ]
-    for name in SERVING:
-        try:
-            lines.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:  # an extra that this machine exports without
-            lines.append(name)
-    for name, marker in _FAISS.items():
-        try:
-            pin = f"{name}=={version(name)}"
-        except PackageNotFoundError:
-            pin = name
-        lines.append(f"{pin}; {marker}")
-    return "\n".join(lines) + "\n"
+    try:
+        return f"{name}=={version(name)}"
+    except PackageNotFoundError:  # an extra that this machine exports without
+        return name
