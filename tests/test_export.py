@@ -144,6 +144,9 @@ def test_a_search_finds_an_added_picture_first_and_forgets_a_removed_one(
     bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     added = change("add", bundle, f"image='{picture}'", "item=sku-9", "category=Hats")
+    numbered = change("add", bundle, f"image='{picture}'", "item=12345", "category=Hats")
+    assert numbered.change.num_items == 74
+    assert change("remove", bundle, "item=12345").change.num_removed == 1
     assert (added.change.num_added, added.change.num_items) == (1, 73)
     grid = tmp_path / "grid.png"
     settings = settings_of(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import RefusedItem
 
 ACTIONS = ("add", "remove", "rebuild", "info")
-_BLOCK = 256  # pictures embedded between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,8 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnail
 
-    if not isinstance(settings["item"], str) or not settings["category"]:
+    item_id = settings["item"]
+    if not isinstance(item_id, str | int) or not settings["category"]:
         raise ConfigError(
             f"image={settings['image']} needs one item=ID and a category=NAME; expected both: "
             "they say what the picture shows"
@@ -143,7 +143,7 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     _check_columns(bundle, attributes)
     columns = {"category": settings["category"], **attributes}
     return BundleItems(
-        item_ids=[settings["item"]],
+        item_ids=[str(item_id)],
         columns={name: [value] for name, value in columns.items()},
         embeddings=bundle.encoder.embed(bundle.encoder.decode(data)[None]),
         thumbnails=[thumbnail(data)],
@@ -168,6 +168,7 @@ def _items_of_catalogue(
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.config import build
+    from visual_search.exporting import embed_rows
 
     encoder = bundle.encoder
     with progress_bar("Reading the catalogue", " files") as advance:
@@ -175,12 +176,7 @@ def _items_of_catalogue(
     prepared = {"size_px": encoder.image_size_px, "fit": encoder.fit, **settings["pictures"]}
     cached = cache({"pictures": prepared, "data": settings["data"]}, catalog)
     catalog = cached.catalog
-    found = np.empty((len(catalog), encoder.embedding_dim), np.float32)
-    with progress_bar("Embedding", " pictures") as advance:
-        for start in range(0, len(catalog), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(catalog)))
-            found[rows] = encoder.embed(cached.pictures[rows])
-            advance(int(rows[-1]) + 1, len(catalog))
+    found = embed_rows(encoder, cached.pictures, np.arange(len(catalog), dtype=np.int64))
     with progress_bar("Making thumbnails", " pictures") as advance:
         small = thumbnails(catalog, range(len(catalog)), on_progress=advance)
     names = ["category", *catalog.attributes]

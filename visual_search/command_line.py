@@ -240,7 +240,7 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
         "embed": True,
         "check": False,
         "download": False,
-        "export": False,
+        "export": True,
         "index": False,
     }.get(config_name)
     if of_a_run is None:

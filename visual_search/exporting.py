@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.manifest import BundleManifest
-    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.cache import CachedCatalog, Pictures
     from visual_search.catalog.catalog import Catalog
     from visual_search.models.export_check import ExportCheck
     from visual_search.training.module import EncoderModule
@@ -80,8 +80,13 @@ def export_run(settings: dict[str, Any]) -> Exported:
         raise ConfigError(
             f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
         )
-    own, summary = run.config(), run.summary()
-    config = _config(own, settings)
+    if settings["items"] == "gallery" and settings["data"]:
+        raise ConfigError(
+            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
+            "run's protocol on the run's data"
+        )
+    summary = run.summary()
+    config = _config(run.config(), settings)
     module = run.load_module()
     cached = cache(config, _catalog(config, settings))
     rows = _rows(cached, run, settings)
@@ -91,7 +96,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
         fit = config["pictures"]["fit"]
         exported = export_encoder(module.model, module.head, scratch, facts=facts, fit=fit)
         encoder = OnnxEncoder(exported.onnx.read_bytes(), num_threads=settings["num_threads"])
-        embeddings = _embed(encoder, cached, rows)
+        embeddings = embed_rows(encoder, cached.pictures, rows)
         check = _checked(module, encoder, cached, rows, embeddings, settings["num_checked"])
         with progress_bar("Making thumbnails", " pictures") as advance:
             small = thumbnails(cached.catalog, rows, settings["thumbnail_px"], advance)
@@ -122,15 +127,12 @@ def export_run(settings: dict[str, Any]) -> Exported:
 
 def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a run's config, with other data where the export names some."""
-    import copy
-
     from visual_search.assembly import protocol_in_full
+    from visual_search.catalog_embeddings import merged_settings
 
-    config: dict[str, Any] = copy.deepcopy(dict(own))
-    config["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
-    if settings["data"]:
-        config["data"] = settings["data"]
-    elif "_target_" in config["protocol"]:
+    given = {"data": settings["data"], "split": None, **settings["pictures"]}
+    config = merged_settings(own, given) | {"loader": own["loader"]}  # the budget is kept
+    if "_target_" in config["protocol"]:
         config["protocol"] = protocol_in_full(config["protocol"])
     return config
 
@@ -159,11 +161,6 @@ def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArr
 
     if settings["items"] != "gallery":
         return np.arange(len(cached.catalog), dtype=np.int64)
-    if settings["data"]:
-        raise ConfigError(
-            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
-            "run's protocol on the run's data"
-        )
     ids = set(pd.read_parquet(run.folder / "index" / "items.parquet")["item_id"])
     return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
 
@@ -174,9 +171,10 @@ def _columns(cached: CachedCatalog, rows: NDArray[np.int64]) -> dict[str, list[s
     return {name: table[name].tolist() for name in ("category", *cached.catalog.attributes)}
 
 
-def _embed(
-    encoder: OnnxEncoder, cached: CachedCatalog, rows: NDArray[np.int64]
+def embed_rows(
+    encoder: OnnxEncoder, pictures: Pictures, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
+    """Gives a bundle's embeddings ``[n, D]`` of these rows of a cache, under a progress bar."""
     import numpy as np
 
     from visual_search.assembly import progress_bar
@@ -185,7 +183,7 @@ def _embed(
     with progress_bar("Embedding", " pictures") as advance:
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
-            found[start : start + len(part)] = encoder.embed(cached.pictures[part])
+            found[start : start + len(part)] = encoder.embed(pictures[part])
             advance(start + len(part), len(rows))
     return found
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle, Hit
 
 FORMATS = ("table", "json")
-INLINE = ("auto", "always", "never")
+INLINE = ("auto", "never")
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _print_inline(searched: Searched, inline: str) -> None:
 
     if inline == "never":
         return
-    protocol = picture_protocol(os.environ, is_terminal=sys.stdout.isatty() or inline == "always")
+    protocol = picture_protocol(os.environ, is_terminal=sys.stdout.isatty())
     if protocol is not None:
         sys.stdout.write(inline_picture(grid_png(searched), protocol))
 

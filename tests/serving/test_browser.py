@@ -184,7 +184,8 @@ def test_labels_are_text_and_the_report_is_caged(page: Any, address: str) -> Non
     assert EVIL in page.inner_text("#heading")
     assert f"<b>{EVIL}</b>" in page.inner_text(".asked")
     page.get_by_role("link", name="Report of first").click()
-    until(page, "document.title !== 'report'")
+    page.wait_for_url("**/report?*")
+    until(page, "['caged', 'free'].includes(document.title)")
     assert page.title() == "caged"
 
 

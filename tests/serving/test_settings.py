@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from tests.composing import settings_of
 from visual_search.serving.app import create_app
 from visual_search.serving.problems import KINDS, Problem
 from visual_search.serving.settings import ServeSettings
@@ -12,6 +14,17 @@ from visual_search.serving.settings import ServeSettings
 def test_the_token_is_never_written_out() -> None:
     settings = ServeSettings(write_token="a-token-of-some-length")
     assert "a-token" not in repr(settings)
+
+
+def test_the_command_repeats_every_setting_and_its_default() -> None:
+    own = asdict(ServeSettings())
+    del own["write_token"]  # which no file holds
+    config = settings_of("serve")
+    assert len(own) > 15
+    assert {name: config[name] for name in own} == own | {
+        "trusted_hosts": list(own["trusted_hosts"])
+    }
+    assert set(config) - set(own) == {"bundle", "bundles", "verify"}
 
 
 @pytest.mark.parametrize(

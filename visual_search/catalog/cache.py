@@ -53,9 +53,9 @@ _LINE = re.compile(rb"([0-9a-f]{36}) ([0-9]{10})")
 _ZIP_ERRORS = (KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _LOAD_ERRORS = (OSError, ValueError, *_ZIP_ERRORS)
 
-# Rows decoded between two flushes: what a kill costs at most, and half of the memory in use.
-_CHUNK_BYTES = 32 * 2**20
-_CHUNK_ROWS = 128  # the threads wait for the last flush alone: a small one
+# Rows decoded between two flushes: what a kill costs at most, and half of the memory in use. The
+# threads wait for the last flush alone: a small one.
+_CHUNK_BYTES, _CHUNK_ROWS = 32 * 2**20, 128
 _TASK_ROWS = 8  # that a thread decodes before it asks for more: asking takes the others' time
 
 
