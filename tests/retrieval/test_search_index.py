@@ -125,6 +125,22 @@ def test_where_faiss_comes_across_too_few_the_exact_way_answers(indexes, kind, m
     np.testing.assert_array_equal(rows[::2], expected[::2])
 
 
+@pytest.mark.usefixtures("_always_approximate")
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_a_query_far_from_what_is_allowed_is_not_searched_among_everything(
+    indexes, kind, monkeypatch
+):
+    index = indexes[kind]
+    order = ((GALLERY - GALLERY[0]) ** 2).sum(axis=1).argsort()
+    allowed = np.ones(len(GALLERY), dtype=np.bool_)
+    allowed[order[:400]] = False  # share 0.73: the query's own surroundings are gone
+    wanted, _ = brute_force(GALLERY, GALLERY[:1], 5, allowed)
+    monkeypatch.setattr(index, "_exact", None)  # a search among everything would fail
+    rows, squared = index.search(GALLERY[:1], 5, allowed)
+    assert_sound(rows, squared, GALLERY[:1], GALLERY, 5, allowed)
+    assert kind == "ivfpq" or recall_of(rows, wanted) >= 0.8  # parts of so few items are coarse
+
+
 @pytest.mark.parametrize("kind", OURS)
 def test_a_store_that_is_no_array_store_will_do(kind):
     index = build_index(PlainStore(GALLERY), kind)

@@ -14,6 +14,7 @@ To search among many, as bundles do
 ``search_choice.py``    which kind suits so many items in so much memory
 ``search_exact.py``     exact neighbours in a store that is read in blocks
 ``search_faiss.py``     HNSW, IVF and IVF-PQ, ranked by exact embeddings
+``search_faiss_parts.py`` what such an index is made of, its training, the steps of its tuning
 ``search_faiss_files.py`` what makes a saved one refuse to load
 ``search_tuning.py``    how far to look for a target recall
 ``search_engine.py``    FAISS loaded late, and its threads

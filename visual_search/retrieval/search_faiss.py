@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
-from visual_search.retrieval.search_choice import MIN_PRODUCT_ROWS, list_count, part_count
 from visual_search.retrieval.search_engine import candidate_rows, faiss_threads, load_faiss
 from visual_search.retrieval.search_exact import ExactSearcher, rank_by_float32
 from visual_search.retrieval.search_faiss_files import rows_by_list
+from visual_search.retrieval.search_faiss_parts import first_params, trained_index, tuning_steps
 from visual_search.retrieval.search_index import (
     Progress,
     SearchIndex,
@@ -28,26 +27,20 @@ from visual_search.retrieval.search_index import (
 )
 from visual_search.retrieval.search_plan import SearchPlan
 from visual_search.retrieval.search_store import EmbeddingStore, blocks_from
-from visual_search.retrieval.search_tuning import SEED, efforts, hold_out, tune
+from visual_search.retrieval.search_tuning import hold_out, tune
 
 ADD_VALUES = 2**25  # float32 numbers that are added at a time, 128 MB
-# 8 bits a number need rows that show each dimension's range; below this, rows stay as given.
-MIN_ROUNDED_ROWS = 10_000
-TRAIN_ROWS_A_LIST = 64  # FAISS asks for 39 at least
-PRODUCT_TRAIN_ROWS = 256 * 64
-NUM_LINKS, EF_CONSTRUCTION = 24, 100
-MAX_EF = 2048
 # Up to so many numbers (4,096 rows of 512) the allowed rows are compared exactly, about as quick as
 # an approximate search among them: 1 ms against 0.5 ms for 5,000 rows of 256.
 EXACT_VALUES = 2**21
 # A restricted query may lie far from all that is allowed, where a fifth of the items in one
-# direction had a recall@10 of 0.84 and a twentieth 0.78 (IVF tuned to 0.95, 50,000 items of 256);
-# eight times as many lists bring 0.97 and more for 0.2 ms. A graph: 0.87 and 0.84, and 0.97 with
-# four times its ef.
-LIST_GROWTH = 8
-GRAPH_GROWTH = 4
+# direction had a recall@10 of 0.84 and a twentieth 0.78 (IVF tuned to 0.95, 50,000 items of 256).
+# Sixteen times as many lists bring 0.975 for 20 of 100 categories of 1,000,000 items, where eight
+# times bring 0.916, in the same 7 ms. A graph: 0.87 and 0.84, and 0.97 with four times its ef.
+LIST_GROWTH, LIST_POWER = 16, 8
+GRAPH_GROWTH, GRAPH_POWER = 4, 2
 # Both grow into that: a few removed items must not slow every search down.
-PICK_LISTS_SHARE = 0.5  # below, only lists that hold an allowed row are looked into
+PICK_LISTS_SHARE = 0.6  # below, only lists that hold an allowed row are looked into
 
 
 class FaissIndex(SearchIndex):
@@ -95,7 +88,7 @@ class FaissIndex(SearchIndex):
             pass  # a value that k-means cannot bear is named before it starts
         with faiss_threads(num_threads):
             held_out = hold_out(store, recall_k)
-            index = _trained(store, kind, params, held_out.rows)
+            index = trained_index(store, kind, params, held_out.rows)
             others = np.ones(len(store), dtype=np.bool_)
             others[held_out.rows] = False
             # A graph depends on what is added together: not on where the store's arrays end.
@@ -105,7 +98,7 @@ class FaissIndex(SearchIndex):
                 _add(index, kind, store.take(rows), rows)
                 if on_progress is not None and start + size < len(store):
                     on_progress(start + size, len(store))
-            ladder, max_factor, bytes_per_effort = _tuning(kind, params, len(store), store.dim)
+            ladder, max_factor, bytes_per_effort = tuning_steps(kind, params, len(store), store.dim)
             tuned = tune(
                 store,
                 held_out,
@@ -215,24 +208,45 @@ class FaissIndex(SearchIndex):
         effort = int(params[_EFFORT[self.plan.kind]])
         growth = max(1.0, k / self.plan.recall_k)  # more neighbours lie farther out
         share = num_allowed / len(self)
-        lists = None
         if self.plan.kind == "hnsw":
             # The graph is walked through allowed and other rows alike, but keeps the allowed only.
-            growth *= min(GRAPH_GROWTH, share**-2) / share
+            growth *= min(GRAPH_GROWTH, share**-GRAPH_POWER) / share
             effort = max(math.ceil(effort * growth), count)
             if allowed is not None and effort * int(params["num_links"]) >= num_allowed:
                 return self._exact.nearest(queries, k, allowed)
         else:
-            growth *= min(LIST_GROWTH, share**-2)
-            items_a_list = num_allowed / int(params["num_lists"])
+            growth *= min(LIST_GROWTH, share**-LIST_POWER)
             if allowed is not None and share < PICK_LISTS_SHARE:
-                lists, share = self._lists_with(allowed)
-                items_a_list = num_allowed / int(lists.sum())
+                return self._among_lists(queries, k, count, math.ceil(effort * growth), allowed)
+            items_a_list = num_allowed / int(params["num_lists"])
             effort = max(math.ceil(effort * growth / share), math.ceil(2 * count / items_a_list))
-        candidates = _search(self._index, self.plan.kind, queries, count, effort, allowed, lists)
+        candidates = _search(self._index, self.plan.kind, queries, count, effort, allowed)
         rows, squared = rank_by_float32(self.store, queries, candidates, k)
         short = np.flatnonzero(rows[:, -1] < 0)
         if len(short):  # fewer than k were come across, although k exist
+            if allowed is None or self.plan.kind == "hnsw":
+                found = self._exact.nearest(queries[short], k, allowed)
+            else:
+                found = self._among_lists(queries[short], k, count, effort, allowed)
+            rows[short], squared[short] = found
+        return rows, squared
+
+    def _among_lists(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        count: int,
+        effort: int,
+        allowed: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Looks into the nearest of those lists alone that hold an allowed row, then everywhere."""
+        lists, share = self._lists_with(allowed)
+        items_a_list = int(np.count_nonzero(allowed)) / int(lists.sum())
+        effort = max(math.ceil(effort / share), math.ceil(2 * count / items_a_list))
+        candidates = _search(self._index, self.plan.kind, queries, count, effort, allowed, lists)
+        rows, squared = rank_by_float32(self.store, queries, candidates, k)
+        short = np.flatnonzero(rows[:, -1] < 0)
+        if len(short):
             rows[short], squared[short] = self._exact.nearest(queries[short], k, allowed)
         return rows, squared
 
@@ -252,82 +266,6 @@ class FaissIndex(SearchIndex):
 
 
 _EFFORT = {"hnsw": "ef_search", "ivf": "num_probes", "ivfpq": "num_probes"}
-
-
-def first_params(kind: str, num_rows: int, dim: int) -> dict[str, int]:
-    """Gives a kind's parameters before they are tuned.
-
-    Raises:
-        ValueError: So few items do not suffice for the kind.
-    """
-    needed = MIN_PRODUCT_ROWS if kind == "ivfpq" else 1
-    if num_rows < needed:
-        raise ValueError(
-            f"the store holds {num_rows} embedding(s); expected at least {needed:,} for {kind}: "
-            "use flat or auto"
-        )
-    code_bits = 8 if num_rows >= MIN_ROUNDED_ROWS else 32
-    if kind == "hnsw":
-        return {
-            "num_links": NUM_LINKS,
-            "ef_construction": EF_CONSTRUCTION,
-            "code_bits": code_bits,
-        }
-    lists = {"num_lists": list_count(num_rows)}
-    if kind == "ivf":
-        return {**lists, "code_bits": code_bits}
-    return {**lists, "num_parts": part_count(dim), "part_bits": 8}
-
-
-def empty_index(kind: str, dim: int, params: Mapping[str, int | float]) -> Any:
-    """Gives FAISS's index of this kind and these parameters, neither trained nor filled."""
-    faiss = load_faiss()
-    if kind == "hnsw":
-        links = int(params["num_links"])
-        if params["code_bits"] == 8:
-            graph = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, links)
-        else:
-            graph = faiss.IndexHNSWFlat(dim, links)
-        graph.hnsw.efConstruction = int(params["ef_construction"])
-        index = faiss.IndexIDMap(graph)
-        index.own_fields = True
-        graph.this.disown()
-        return index
-    lists = int(params["num_lists"])
-    centres = faiss.IndexFlatL2(dim)
-    if kind == "ivfpq":
-        index = faiss.IndexIVFPQ(
-            centres, dim, lists, int(params["num_parts"]), int(params["part_bits"])
-        )
-        # Tables for every list would take 260 MB at 4,000 lists and 64 parts; without them a probe
-        # costs 15 microseconds more.
-        index.use_precomputed_table = -1
-        index.pq.cp.seed = SEED
-        index.pq.cp.min_points_per_centroid = 1  # or else FAISS prints what is only advice
-    elif params["code_bits"] == 8:
-        index = faiss.IndexIVFScalarQuantizer(centres, dim, lists, faiss.ScalarQuantizer.QT_8bit)
-    else:
-        index = faiss.IndexIVFFlat(centres, dim, lists)
-    index.own_fields = True
-    centres.this.disown()
-    index.cp.seed = SEED
-    index.cp.min_points_per_centroid = 1
-    return index
-
-
-def _trained(
-    store: EmbeddingStore, kind: str, params: Mapping[str, int], left_out: NDArray[np.int64]
-) -> Any:
-    index = empty_index(kind, store.dim, params)
-    others = np.ones(len(store), dtype=np.bool_)
-    others[left_out] = False
-    rows = np.flatnonzero(others)
-    wanted = TRAIN_ROWS_A_LIST * params.get("num_lists", 1)
-    wanted = max(wanted, MIN_ROUNDED_ROWS, PRODUCT_TRAIN_ROWS if kind == "ivfpq" else 0)
-    if len(rows) > wanted:
-        rows = np.sort(np.random.default_rng(SEED).choice(rows, wanted, replace=False))
-    index.train(store.take(rows))
-    return index
 
 
 def _block_rows(kind: str, dim: int) -> int:
@@ -381,18 +319,3 @@ def _params(kind: str, effort: int, **selected: Any) -> Any:
 def _unrestricted(kind: str, effort: int) -> Any:
     """Gives FAISS's parameters, which it only reads; making them takes ten microseconds."""
     return _params(kind, effort)
-
-
-def _tuning(
-    kind: str, params: Mapping[str, int], num_rows: int, dim: int
-) -> tuple[list[int], int, float]:
-    """Gives the efforts to try, the largest multiple of candidates and the bytes an effort."""
-    if kind == "hnsw":
-        code_bytes = dim * params["code_bits"] // 8
-        return efforts(16, MAX_EF), 4, 2.0 * params["num_links"] * code_bytes
-    items_a_list = num_rows / params["num_lists"]
-    ladder = efforts(1, params["num_lists"])
-    if kind == "ivf":
-        return ladder, 8, items_a_list * dim * params["code_bits"] / 8
-    # Besides its codes, a probed list costs a table of 256 distances a part.
-    return ladder, 64, items_a_list * params["num_parts"] + 256 * 4 * dim
