@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import visual_search
 from visual_search import __main__ as console
+from visual_search import command_line
 from visual_search.command_line import check_overrides
 from visual_search.config import ConfigError, register_schema
 
@@ -199,3 +201,18 @@ def test_a_key_of_data_needs_a_choice_of_data(command: str) -> None:
     register_schema()
     with pytest.raises(ConfigError, match=r"no data is chosen; expected data=OPTION beside it$"):
         check_overrides(command, ["data.root=x"])
+
+
+def test_a_package_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def needs(name: str) -> Callable[[object], object]:
+        def task(config: object) -> object:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+        return command_line._readable(task)
+
+    with pytest.raises(SystemExit) as end:
+        needs("pandas")(None)
+    assert end.value.code == 1
+    assert "pandas is not installed; expected it here: pip install" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):  # a fault of ours
+        needs("visual_search.nowhere")(None)

@@ -193,6 +193,7 @@ def _items_of_catalogue(
 def print_changed(changed: Changed) -> None:
     """Prints what was done and what the bundle holds now."""
     from visual_search.bundle.bundle import Bundle
+    from visual_search.retrieval.search_plan import SearchPlan
 
     change = changed.change
     if change is not None:
@@ -212,11 +213,11 @@ def print_changed(changed: Changed) -> None:
         print(f"Columns that the bundle does not have were left out: {', '.join(changed.left_out)}")
     _print_refused(changed.refused)
     bundle = Bundle.open(changed.folder, verify="sizes")
-    plan = bundle.manifest.index.plan
+    plan = SearchPlan.from_json(bundle.manifest.index.plan)
     counts = bundle.values_of("category")
     print(
         f"{bundle.name}, generation {bundle.manifest.generation}: {len(bundle):,} items in "
-        f"{len(counts):,} categories; index {plan['kind']}; {plan['reason']}."
+        f"{len(counts):,} categories; index {plan.sentence()}."
     )
     if change is None:
         for name, count in counts.items():

@@ -82,6 +82,12 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        except ModuleNotFoundError as error:  # where only a bundle's requirements are installed
+            if os.environ.get("HYDRA_FULL_ERROR") or "visual_search" in str(error.name):
+                raise
+            need = "expected it here: pip install visual-search brings it"
+            print(f"error: {error.name} is not installed; {need}", file=sys.stderr)
+            raise SystemExit(1) from None
         except (ValueError, OSError, RuntimeError) as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise

@@ -294,14 +294,17 @@ def print_export(exported: Exported) -> None:
     from rich import print as rich_print
     from rich.markup import escape
 
-    folder, check, plan = exported.folder, exported.check, exported.manifest.index.plan
+    from visual_search.retrieval.search_plan import SearchPlan
+
+    folder, check = exported.folder, exported.check
+    plan = SearchPlan.from_json(exported.manifest.index.plan)
     print(f"Bundle {folder}: {exported.num_bytes / 2**20:.1f} MiB")
     print(
         f"Encoder: {check.num_pictures} pictures differ from PyTorch by at most "
         f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), and find the "
         f"same {check.k} neighbours."
     )
-    print(f"Index: {plan['kind']}, {exported.manifest.num_rows:,} items; {plan['reason']}.")
+    print(f"Index: {exported.manifest.num_rows:,} items; {plan.sentence()}.")
     if exported.headline:
         rich_print(escape(f"The run: {exported.headline}"))
     if exported.again is not None:

@@ -94,7 +94,7 @@ def test_writing_is_off_without_a_token() -> None:
         ):
             assert answer.status_code == 403
             assert answer.json()["type"] == "/docs#problem-writing-off"
-            assert "start it with write_token" in answer.json()["detail"]
+            assert "set VISUAL_SEARCH_TOKEN" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,20 @@ class SearchPlan:
                     "build the index again"
                 )
 
+    def sentence(self) -> str:
+        """Says the kind, why it was chosen and what it finds of the exact neighbours.
+
+        Example:
+            >>> SearchPlan("flat", "3 items are searched exactly").sentence()
+            'flat; 3 items are searched exactly'
+        """
+        if self.recall is None:
+            return f"{self.kind}; {self.reason}"
+        return (
+            f"{self.kind}; {self.reason}; recall@{self.recall_k} {self.recall:.3f} of the exact "
+            f"neighbours, measured on {self.num_sample:,} items"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Gives the plan as plain values for JSON."""
         return {**dataclasses.asdict(self), "params": dict(self.params)}

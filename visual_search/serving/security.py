@@ -159,8 +159,8 @@ def check_token(request: Request, token: str | None) -> None:
     if token is None:
         raise Problem(
             "writing-off",
-            "This server was started without a token, so items can only be read; start it with "
-            "write_token to add and remove items.",
+            "This server was started without a token, so items can only be read; set "
+            "VISUAL_SEARCH_TOKEN (write_token) and start it again to add and remove items.",
         )
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Both are compared as bytes and in full, so that the time tells nothing about the token.
