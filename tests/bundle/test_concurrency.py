@@ -198,11 +198,14 @@ def test_eight_threads_search_while_another_process_writes(tmp_path: Path) -> No
     ids = [f"item-{n}" for n in range(40)]
     folder = create(tmp_path / "bundle", ids)
     code = """
-import sys
+import sys, time
+from pathlib import Path
 from visual_search.bundle.writing import add_items
 ids = [f"item-{n}" for n in range(40)]
 for n in range(1, 16):
     add_items(sys.argv[1], items_of(ids, mark=f"{n}-"), tidy=n % 4 == 0)
+    while n % 4 == 0 and not Path(sys.argv[2], f"seen-{n // 4 + 1}").exists():
+        time.sleep(0.01)  # however slow the machine: readers have seen so many generations
 """
     held = [Bundle.open(folder)]
     done = threading.Event()
@@ -229,19 +232,27 @@ for n in range(1, 16):
             count += 1
         return count
 
-    writer = start_python(code, str(folder))
+    writer = start_python(code, str(folder), str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
         readers = [pool.submit(read) for _ in range(8)]
-        while writer.poll() is None:
+        try:
+            while writer.poll() is None and not any(reader.done() for reader in readers):
+                for number in range(len(seen) + 1):
+                    (tmp_path / f"seen-{number}").touch()
+                held[0] = held[0].refreshed()
+                fresh = Bundle.open(folder)  # a new reader, at whatever moment this is
+                assert len(fresh) == 40
             held[0] = held[0].refreshed()
-            fresh = Bundle.open(folder)  # a new reader, at whatever moment this is
-            assert len(fresh) == 40
-        held[0] = held[0].refreshed()
-        time.sleep(0.2)
-        done.set()
+            last = held[0].manifest.generation
+            while last not in seen and not any(reader.done() for reader in readers):
+                time.sleep(0.01)
+        finally:
+            done.set()
+            if writer.poll() is None:
+                writer.kill()  # something failed above: it may be waiting for readers
         counts = [reader.result() for reader in readers]
     assert writer.communicate()[1] == ""
     assert writer.returncode == 0
     assert min(counts) > 0
-    assert len(seen) > 3
+    assert len(seen) > 4
     assert held[0].manifest.generation == 16
