@@ -294,6 +294,11 @@ def test_wrong_override_names_the_key_and_the_nearest_right_one(
         check_overrides("train", ["seed=1", override])
 
 
+def test_a_key_that_a_chosen_file_lacks_is_told_with_those_it_has() -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is no setting.*data\.root"):
+        check_overrides("check", ["data=fashion_product_images", "data.path=x.zip"])
+
+
 def test_a_wrong_job_of_a_multirun_is_found_before_the_first_starts() -> None:
     check_overrides("train", ["-m", "experiment=baseline,plus_layer"])
     with pytest.raises(ConfigError, match=r"experiment.plus_layr"):

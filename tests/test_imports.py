@@ -41,10 +41,10 @@ def _names(text: str) -> frozenset[str]:
 RING_1 = _names("catalog models retrieval views")
 RING_3 = _names(
     "__init__ __main__ assembly atomic check_tables checking command_line comparisons "
-    "compressions config downloading external jobs measurements outcomes overviews pages rankings "
-    "results run_embeddings runs schemas shown_items sweepers sweeps tables bundle_changes "
-    "catalog_embeddings embedding_shards exporting model_card search_schemas searching "
-    "serving_command terminal_pictures"
+    "compressions config config_errors downloading external jobs measurements outcomes "
+    "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
+    "tables bundle_changes catalog_embeddings embedding_shards exporting model_card "
+    "search_schemas searching serving_command terminal_pictures"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(

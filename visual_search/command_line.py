@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from visual_search.config import ConfigError, config_folder, register_schema
-from visual_search.sweepers import EXTRA
+from visual_search.config_errors import explain_error, known_names, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 HYDRA_VERSION_BASE = "1.3"
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
-GLOBAL_GROUPS = (
-    "budget",
-    "debug",
-    "experiment",
-    "sweep",
-)  # their files change any part of the config
 BARE = {
     "leaderboard": "outputs",
     "index": "action",
 }  # command -> the key of an argument without one
-GLOBAL_LINE = "# @package _global_"
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
 # Parts of Hydra's own config that could start code; they stay as the command's YAML has them. Of
@@ -129,7 +120,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: Composition failed, or would start code that the package does not name; says
             which key it was, and the nearest right one.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import initialize_config_dir
     from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -169,8 +160,26 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             ValueError,
             AssertionError,
         ) as error:
-            known = _known_names(compose(config_name))
-            raise ConfigError(_explain(error, overrides, known)) from error
+            known = known_names(_composed_with_groups(config_name, overrides))
+            raise ConfigError(explain_error(error, overrides, known)) from error
+
+
+def _composed_with_groups(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes the command with those overrides alone that choose a file of a group."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    chosen = []
+    for override in overrides:
+        group, _, option = override.partition("=")
+        if (config_folder() / group / f"{option}.yaml").is_file():
+            chosen.append(override)
+    try:
+        return compose(config_name, chosen)
+    except (HydraException, OmegaConfBaseException, YAMLError):  # it is this file that is wrong
+        return compose(config_name)
 
 
 def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> None:
@@ -291,108 +300,8 @@ def _check_closed(config: DictConfig, prefix: str = "") -> None:
         if fields and key not in fields:
             raise ConfigError(
                 f"{prefix}{key} is no setting; expected one of {', '.join(fields)}"
-                f"{_nearest(key, fields)}"
+                f"{nearest(key, fields)}"
             )
         child = config._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             _check_closed(child, f"{prefix}{key}.")
-
-
-def _explain(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
-    """Gives Hydra's error as what was wrong, what was expected and what to do."""
-    text = " ".join(str(error).split())
-    if plugin := re.search(
-        r"Could not find '(hydra/(launcher/joblib|sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
-        text,
-    ):
-        return (
-            f"{plugin[1]} is not installed; expected the extra 'sweeps', which brings the "
-            f"joblib launcher and the Optuna sweeper; run: {EXTRA}"
-        )
-    for given in overrides:
-        group, _, option = given.partition("=")
-        if option == "null" and "Config group override must be" in text and group in known:
-            return (
-                f"{given!r} leaves the group out, and this one must be chosen; expected one of "
-                f"its files: choose {group}=OPTION (--help lists them)"
-            )
-    if error.__cause__ is not None:
-        text += " " + " ".join(str(error.__cause__).split())
-    if override := getattr(error, "override", None):
-        return (
-            f"cannot read {override!r}; expected KEY=VALUE; a value with spaces or any of ~ = , "
-            "[ ] { } ( ) needs quotes of its own, as in 'data.root=\"my pictures\"'"
-        )
-    if missing := _without_global_line(text, overrides):
-        return (
-            f"{missing} does not start with {GLOBAL_LINE!r}, so its settings would land under "
-            "its group's name; expected that as its first line; add it"
-        )
-    file = re.match(r"In '([^']+/[^']+)':", text)
-    where = f"{file[1]}.yaml: " if file else ""
-    if choice := re.search(
-        r"Could not find '(.+?)/([^/']+)' Available options in '.+?': (.*)", text
-    ):
-        group, option, rest = choice.groups()
-        options = rest.partition(" Config search path")[0].split()
-        close = difflib.get_close_matches(option, options, n=1)
-        return (
-            f"{where}{group}={option}: there is no {group}/{option}.yaml; expected one of "
-            f"{', '.join(options)}" + (f"; did you mean '{group}={close[0]}'?" if close else "")
-        )
-    if value := re.search(
-        r"(Value .+? could not be conv.+?|Invalid type assign.+?) full_key: (\S+)", text
-    ):
-        return f"{where}{value[2]} is of a wrong type: {value[1]}"
-    for key in _named_keys(text, overrides):
-        if key not in known:
-            parent = key.rpartition(".")[0]
-            beside = [name for name in known if name.rpartition(".")[0] == parent]
-            expected = f"; expected one of {', '.join(beside)}" if beside else ""
-            return f"{where}{key} is no setting{expected}{_nearest(key, known)}"
-    return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
-
-
-def _without_global_line(text: str, overrides: Sequence[str]) -> str:
-    """Gives the file that lacks the line which lets it change the whole config, if that is it."""
-    groups = "|".join(GLOBAL_GROUPS)
-    found = re.search(rf"'\w+@({groups})\.", text) or re.search(rf"Key '({groups})' not in", text)
-    for override in overrides if found else ():
-        group, _, option = override.partition("=")
-        if found and group == found[1]:
-            return f"{group}/{option}.yaml"
-    return ""
-
-
-def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
-    """Gives the names that an error of Hydra's complains about, the most telling first."""
-    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    for key in re.findall(r"full_key: ([\w./-]+)", text):
-        # Of lodaer.batch_size Hydra names lodaer only.
-        yield from (name for name in given if name.startswith(f"{key}."))
-        yield key
-    yield from re.findall(r"Could not override '([^']+)'", text)
-    yield from re.findall(r"Key '([^']+)'", text)
-
-
-def _nearest(word: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _known_names(config: DictConfig) -> list[str]:
-    """Gives every dotted key of the config, and every group of the YAML files."""
-    from omegaconf import DictConfig
-
-    names: list[str] = []
-
-    def walk(node: DictConfig, prefix: str) -> None:
-        for key in map(str, node):
-            names.append(f"{prefix}{key}")
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                walk(child, f"{prefix}{key}.")
-
-    walk(config, "")
-    names += [path.name for path in config_folder().iterdir() if path.is_dir()]
-    return sorted(set(names))

@@ -1,0 +1,134 @@
+"""Says in one line what is wrong with an override or a file of settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from visual_search.config import config_folder
+from visual_search.sweepers import EXTRA
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GLOBAL_GROUPS = (
+    "budget",
+    "debug",
+    "experiment",
+    "sweep",
+)  # their files change any part of the config
+GLOBAL_LINE = "# @package _global_"
+
+
+def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
+    """Gives Hydra's error as what was wrong, what was expected and what to do.
+
+    Args:
+        error: What Hydra, OmegaConf or the YAML reader raised.
+        overrides: As they were given.
+        known: What `known_names` gives.
+    """
+    text = " ".join(str(error).split())
+    if plugin := re.search(
+        r"Could not find '(hydra/(launcher/joblib|sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
+        text,
+    ):
+        return (
+            f"{plugin[1]} is not installed; expected the extra 'sweeps', which brings the "
+            f"joblib launcher and the Optuna sweeper; run: {EXTRA}"
+        )
+    for given in overrides:
+        group, _, option = given.partition("=")
+        if option == "null" and "Config group override must be" in text and group in known:
+            return (
+                f"{given!r} leaves the group out, and this one must be chosen; expected one of "
+                f"its files: choose {group}=OPTION (--help lists them)"
+            )
+    if error.__cause__ is not None:
+        text += " " + " ".join(str(error.__cause__).split())
+    if override := getattr(error, "override", None):
+        return (
+            f"cannot read {override!r}; expected KEY=VALUE; a value with spaces or any of ~ = , "
+            "[ ] { } ( ) needs quotes of its own, as in 'data.root=\"my pictures\"'"
+        )
+    if missing := _without_global_line(text, overrides):
+        return (
+            f"{missing} does not start with {GLOBAL_LINE!r}, so its settings would land under "
+            "its group's name; expected that as its first line; add it"
+        )
+    file = re.match(r"In '([^']+/[^']+)':", text)
+    where = f"{file[1]}.yaml: " if file else ""
+    if choice := re.search(
+        r"Could not find '(.+?)/([^/']+)' Available options in '.+?': (.*)", text
+    ):
+        group, option, rest = choice.groups()
+        options = rest.partition(" Config search path")[0].split()
+        close = difflib.get_close_matches(option, options, n=1)
+        return (
+            f"{where}{group}={option}: there is no {group}/{option}.yaml; expected one of "
+            f"{', '.join(options)}" + (f"; did you mean '{group}={close[0]}'?" if close else "")
+        )
+    if value := re.search(
+        r"(Value .+? could not be conv.+?|Invalid type assign.+?) full_key: (\S+)", text
+    ):
+        return f"{where}{value[2]} is of a wrong type: {value[1]}"
+    for key in _named_keys(text, overrides):
+        if key not in known:
+            parent = key.rpartition(".")[0]
+            beside = [
+                name
+                for name in known
+                if name.rpartition(".")[::2] != (parent, "_target_")
+                and name.rpartition(".")[0] == parent
+            ]
+            expected = f"; expected one of {', '.join(beside)}" if beside else ""
+            return f"{where}{key} is no setting{expected}{nearest(key, known)}"
+    return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
+
+
+def _without_global_line(text: str, overrides: Sequence[str]) -> str:
+    """Gives the file that lacks the line which lets it change the whole config, if that is it."""
+    groups = "|".join(GLOBAL_GROUPS)
+    found = re.search(rf"'\w+@({groups})\.", text) or re.search(rf"Key '({groups})' not in", text)
+    for override in overrides if found else ():
+        group, _, option = override.partition("=")
+        if found and group == found[1]:
+            return f"{group}/{option}.yaml"
+    return ""
+
+
+def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
+    """Gives the names that an error of Hydra's complains about, the most telling first."""
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for key in re.findall(r"full_key: ([\w./-]+)", text):
+        # Of lodaer.batch_size Hydra names lodaer only.
+        yield from (name for name in given if name.startswith(f"{key}."))
+        yield key
+    yield from re.findall(r"Could not override '([^']+)'", text)
+    yield from re.findall(r"Key '([^']+)'", text)
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """Gives the hint at the choice that the word comes nearest to, or an empty text."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def known_names(config: DictConfig) -> list[str]:
+    """Gives every dotted key of the config, and every group of the YAML files."""
+    from omegaconf import DictConfig
+
+    names: list[str] = []
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for key in map(str, node):
+            names.append(f"{prefix}{key}")
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                walk(child, f"{prefix}{key}.")
+
+    walk(config, "")
+    names += [path.name for path in config_folder().iterdir() if path.is_dir()]
+    return sorted(set(names))
