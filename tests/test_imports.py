@@ -43,7 +43,7 @@ RING_3 = _names(
     "__init__ __main__ assembly atomic check_tables checking command_line comparisons "
     "compressions config config_errors downloading external jobs measurements outcomes "
     "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
-    "tables bundle_changes catalog_embeddings embedding_shards exporting model_card "
+    "tables bundle_changes catalog_embeddings embedding_shards exporting first_weights model_card "
     "search_schemas searching serving_command terminal_pictures"
 ) | set(COMMANDS)
 ROOMS = {

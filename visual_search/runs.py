@@ -191,6 +191,7 @@ def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
         if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
     }
     kept["model"] = _weights_by_content(config["model"])
+    kept["training"] = _start_by_content(kept["training"])
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -267,11 +268,25 @@ def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     return {name: first.get(name, value) for name, value in model.items()}
 
 
+def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the node of training with what the run to start from has learned, not its folder."""
+    node = dict(training)
+    start = node.pop("start_from", None)
+    if start is not None:
+        path = Run(Path(start)).checkpoint
+        node["start_from"] = _sha256(path) if path.is_file() else start
+    return node
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a model's node with the SHA-256 of a weights file in place of its path."""
     node = dict(model)
     path = Path(str(node.get("weights") or ""))
     if path.is_file():
-        with path.open("rb") as file:
-            node["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+        node["weights"] = _sha256(path)
     return node

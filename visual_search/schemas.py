@@ -60,6 +60,7 @@ class TrainingConfig:
     schedule: str = "constant"
     warmup_fraction: float = 0.0
     backbone_factor: float = 1.0
+    start_from: str | None = None
     evaluate_every_n_epochs: int = 5
     checkpoint_every_n_seconds: float = 300.0
 

@@ -121,6 +121,7 @@ def _overrides() -> str:
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
     from visual_search.assembly import cache, new_model, new_modules, new_trainer, quieten
+    from visual_search.first_weights import take_weights
     from visual_search.pages import write_run_report
     from visual_search.results import save_results
     from visual_search.training.checkpointing import Interruption, RunCheckpoint
@@ -139,6 +140,11 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
         )
         trainer = new_trainer(run, settings, keeper)
         checkpoint = run.checkpoint if run.checkpoint.is_file() else None
+        start = settings["training"]["start_from"]
+        if start is not None and checkpoint is None:
+            taken = take_weights(model, start)
+            if trainer.is_global_zero:
+                print(taken)
         if checkpoint is not None and trainer.is_global_zero:
             print(f"Going on from {checkpoint}")
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
