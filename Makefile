@@ -73,10 +73,12 @@ check: setup ## format, lint, types, and what may import what
 	$(BIN)/python -m pytest -n 0 tests/test_imports.py
 
 .PHONY: bench
-bench: setup ## measure speed, one benchmark after the other
-	@for file in benchmarks/statistics_coverage.py benchmarks/throughput.py; do \
-	  echo "== $$file"; $(BIN)/python "$$file"; \
-	done
+bench: setup ## measure speed, one after the other; PHOTOS=folder and BUNDLE=folder add those of pictures and serve
+	$(BIN)/python benchmarks/statistics_coverage.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/large_index.py --folder data/bench --num-items 100000
+	$(if $(PHOTOS),$(BIN)/python benchmarks/pictures.py "$(PHOTOS)")
+	$(if $(BUNDLE),$(BIN)/python benchmarks/serve.py --bundle "$(BUNDLE)")
 
 .PHONY: results
 results: setup ## make the README's table of experiments from benchmarks/results
