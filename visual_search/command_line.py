@@ -160,7 +160,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             ValueError,
             AssertionError,
         ) as error:
-            known = known_names(_composed_with_groups(config_name, overrides))
+            known = known_names(config_name, _composed_with_groups(config_name, overrides))
             raise ConfigError(explain_error(error, overrides, known)) from error
 
 

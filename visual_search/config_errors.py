@@ -116,8 +116,9 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def known_names(config: DictConfig) -> list[str]:
-    """Gives every dotted key of the config, and every group of the YAML files."""
+def known_names(config_name: str, config: DictConfig) -> list[str]:
+    """Gives every dotted key of a command's config, and every group that it can choose from."""
+    import yaml
     from omegaconf import DictConfig
 
     names: list[str] = []
@@ -130,5 +131,8 @@ def known_names(config: DictConfig) -> list[str]:
                 walk(child, f"{prefix}{key}.")
 
     walk(config, "")
-    names += [path.name for path in config_folder().iterdir() if path.is_dir()]
+    file = config_folder() / f"{config_name}.yaml"
+    for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]:
+        if isinstance(entry, dict):
+            names += [group for group in entry if (config_folder() / group).is_dir()]
     return sorted(set(names))

@@ -64,8 +64,8 @@ async def read_new_items(request: Request, service: Service) -> NewItems:
     if len(images) != len(rows):
         raise Problem(
             "invalid",
-            f"There are {len(images)} pictures for {len(rows)} items; expected one each, in the "
-            "same order.",
+            f"There are {len(images)} pictures for {len(rows)} items; expected a file in the "
+            "field 'image' for each, in the same order.",
         )
     return NewItems(
         served,
