@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "autoencoder_study.json"
 IMAGES = ROOT / "docs" / "images"
 MSE = "MSE in -1..1"
+CROWDED = 0.04  # of mAP@5: a label below its line where another line is so near above it
 SHOWN_FLOORS = ("untrained", "pixels_32_pca_64", "hog_pca_256_unit")
 
 
@@ -91,7 +92,11 @@ def curve_of(run: Path) -> dict[str, Any]:
     measured = history.dropna(subset=["val/map_at_5"])
     summary = validation_summary(run)
     floors = {
-        floor["name"]: {"title": floor["title"], "micro": floor["micro_map_at_5"]}
+        floor["name"]: {
+            "title": floor["title"],
+            "micro": floor["micro_map_at_5"],
+            "macro": floor["macro_map_at_5"],
+        }
         for floor in summary["floors"]
     }
     return {
@@ -150,28 +155,34 @@ def draw_curve(curve: dict[str, Any]) -> Figure:
         above, below = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 1], "hspace": 0.12}
         )
-        above.plot(curve["measured_epochs"], curve["micro"], color=INK, marker="o", ms=3.5)
-        above.plot(curve["measured_epochs"], curve["macro"], color=MACRO, marker="o", ms=3.5)
-        last = curve["measured_epochs"][-1]
-        above.annotate("micro", (last, curve["micro"][-1]), (6, -3), textcoords="offset points")
-        above.annotate(
-            "macro", (last, curve["macro"][-1]), (6, -3), textcoords="offset points", color=MACRO
-        )
-        for name in SHOWN_FLOORS:
-            floor = curve["floors"].get(name)
-            if floor is None:
-                continue
+        start = curve["floors"].get("untrained")  # the same network before its first step
+        for name, colour in (("micro", INK), ("macro", MACRO)):
+            epochs, values = curve["measured_epochs"], curve[name]
+            if start is not None:
+                epochs, values = [0, *epochs], [start[name], *values]
+            above.plot(epochs, values, color=colour, marker="o", ms=3.5)
+            above.annotate(
+                name,
+                (epochs[-1], values[-1]),
+                (6, -10 if name == "micro" else -3),
+                textcoords="offset points",
+                color=colour,
+            )
+        shown = [curve["floors"][name] for name in SHOWN_FLOORS if name in curve["floors"]]
+        for floor in shown:
+            is_crowded = any(0 < other["micro"] - floor["micro"] < CROWDED for other in shown)
             above.axhline(floor["micro"], color=OTHER, lw=1.2, ls="--", zorder=0)
             above.annotate(
                 f"{floor['title']}  {floor['micro']:.3f}",
-                (0, floor["micro"]),
-                (2, 3),
+                (max(curve["epochs"]) / 10, floor["micro"]),
+                (2, -3 if is_crowded else 3),
                 textcoords="offset points",
+                va="top" if is_crowded else "bottom",
                 color=MUTED,
                 fontsize=9,
             )
         above.set_ylabel("mAP@5")
-        above.set_ylim(0, None)
+        above.set_ylim(0, above.get_ylim()[1] + CROWDED)
         above.set_title(
             f"{curve['num_queries']:,} validation queries; dashed: micro of what learns nothing",
             loc="left",
