@@ -299,6 +299,14 @@ def test_a_key_that_a_chosen_file_lacks_is_told_with_those_it_has() -> None:
         check_overrides("check", ["data=fashion_product_images", "data.path=x.zip"])
 
 
+def test_a_key_of_swept_files_is_told_how_to_be_given() -> None:
+    """A network's own setting, in a multirun over experiments that all have this network."""
+    jobs = ["-m", "experiment=residual,simclr"]
+    with pytest.raises(ConfigError, match=r"model\.width is no setting.*give \+\+model\.width=8"):
+        check_overrides("train", [*jobs, "model.width=8"])
+    check_overrides("train", [*jobs, "++model.width=8"])
+
+
 def test_a_wrong_job_of_a_multirun_is_found_before_the_first_starts() -> None:
     check_overrides("train", ["-m", "experiment=baseline,plus_layer"])
     with pytest.raises(ConfigError, match=r"experiment.plus_layr"):

@@ -84,8 +84,22 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
                 and name.rpartition(".")[0] == parent
             ]
             expected = f"; expected one of {', '.join(beside)}" if beside else ""
-            return f"{where}{key} is no setting{expected}{nearest(key, known)}"
+            hint = _of_swept_files(key, overrides) or nearest(key, known)
+            return f"{where}{key} is no setting{expected}{hint}"
     return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
+
+
+def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
+    """Gives what to do where only the files that a multirun goes through may have the key."""
+    given = next((one for one in overrides if one.partition("=")[0] == key), "")
+    for override in overrides:
+        group, _, options = override.partition("=")
+        if given and "," in options and (config_folder() / group).is_dir():
+            return (
+                f"; where every job of {override} has it, give ++{given}, since a multirun looks "
+                "first at what its jobs share"
+            )
+    return ""
 
 
 def _without_global_line(text: str, overrides: Sequence[str]) -> str:
