@@ -102,12 +102,15 @@ def reference_of(folder: Path) -> float | None:
 
 def command_of(argv: list[str]) -> str:
     """Gives the command without the folders of one machine."""
-    local = ("outputs=", "pictures.cache_dir=")
-    shown = [
-        f"data.path={Path(part.partition('=')[2]).name}" if part.startswith("data.path=") else part
-        for part in argv[1:]
-        if not part.startswith(local)
-    ]
+    shown = []
+    for part in argv[1:]:
+        key, _, value = part.partition("=")
+        if key in ("data.path", "data.root"):
+            shown.append(f"{key}={Path(value).name}")
+        elif key == "training.start_from":  # a run: its experiment and its hash
+            shown.append(f"{key}={Path('outputs', *Path(value).parts[-2:])}")
+        elif key not in ("outputs", "pictures.cache_dir"):
+            shown.append(part)
     return " ".join(["python -m visual_search.train", *shown])
 
 

@@ -74,7 +74,13 @@ def write_run(folder: Path, seed: int, shift: float, **status: Any) -> Path:
         "processor": "a chip",
         "num_cpus": 2,
         "packages": {"torch": "1"},
-        "command": ["train.py", "data.path=somewhere/else/crops.zip", "outputs=there", "seed=1"],
+        "command": [
+            "train.py",
+            "data.path=somewhere/else/crops.zip",
+            "outputs=there",
+            "seed=1",
+            "training.start_from=/home/a/runs/best/0123456789",
+        ],
     }
     reference = {"headline": {"mean": "precision_at_5"}, "macro_precision_at_5": 0.5 + shift}
     files = {
@@ -105,7 +111,10 @@ def test_seeds_of_an_experiment_become_one_line(laboratory: ModuleType, tmp_path
     mean, low, high = first["micro_interval"]
     assert mean == pytest.approx(np.mean(means))
     assert low < mean < high
-    assert first["command"] == "python -m visual_search.train data.path=crops.zip seed=1"
+    assert first["command"] == (
+        "python -m visual_search.train data.path=crops.zip seed=1 "
+        "training.start_from=outputs/best/0123456789"
+    )
     line = laboratory.table(entries, "shop").splitlines()[2]
     assert line.startswith("| `simclr` | 0.547 [")
     assert line.endswith("(0.500-0.594) | 0.547 | 0.550 | 64 | 512 | 3 | 2 | 1 min |")
