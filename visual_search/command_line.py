@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from visual_search.config import ConfigError, config_folder, register_schema
-from visual_search.config_errors import explain_error, known_names, nearest
+from visual_search.config import ConfigError, config_folder, nearest, register_schema
+from visual_search.config_errors import explain_error, known_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def bind(
     if target not in BUILDERS[group]:
         raise ConfigError(
             f"{place}._target_={target!r} is not a builder that a config may name; expected one of "
-            f"{', '.join(BUILDERS[group])}{_nearest(target, BUILDERS[group])}"
+            f"{', '.join(BUILDERS[group])}{nearest(target, BUILDERS[group])}"
         )
     module, _, name = target.rpartition(".")
     builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
@@ -207,7 +207,7 @@ def _check_arguments(
         if name not in parameters:
             raise ConfigError(
                 f"{place}.{name} is no argument of {target}; expected one of "
-                f"{', '.join(parameters) or '(it has none)'}{_nearest(name, list(parameters))}"
+                f"{', '.join(parameters) or '(it has none)'}{nearest(name, list(parameters))}"
             )
     missing = [
         name
@@ -247,8 +247,9 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
         ) from error
 
 
-def _nearest(word: str, choices: tuple[str, ...] | list[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """Gives the hint at the choice that a word or a dotted key comes nearest to, or nothing."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if not close:
         tails = {choice.rpartition(".")[2]: choice for choice in choices}
         close = [

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from visual_search.config import config_folder
+from visual_search.config import config_folder, nearest
 from visual_search.sweepers import EXTRA
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
             beside = [
                 name
                 for name in known
-                if name.rpartition(".")[::2] != (parent, "_target_")
-                and name.rpartition(".")[0] == parent
+                if name.rpartition(".")[0] == parent and not name.endswith("_target_")
             ]
             expected = f"; expected one of {', '.join(beside)}" if beside else ""
             hint = _of_swept_files(key, overrides) or nearest(key, known)
@@ -122,12 +121,6 @@ def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
         yield key
     yield from re.findall(r"Could not override '([^']+)'", text)
     yield from re.findall(r"Key '([^']+)'", text)
-
-
-def nearest(word: str, choices: Sequence[str]) -> str:
-    """Gives the hint at the choice that the word comes nearest to, or an empty text."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def known_names(config_name: str, config: DictConfig) -> list[str]:

@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 ENCODER = "encoder."
 
 
+def checkpoint_to_start_from(folder: str | Path) -> Path:
+    """Gives the checkpoint of a run to start from.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = Run(Path(folder)).checkpoint
+    if not path.is_file():
+        raise ConfigError(
+            f"{_key(folder)}: there is no {path}; expected the folder of a run that has trained, "
+            "as outputs/NAME/HASH; check the path"
+        )
+    return path
+
+
 def take_weights(model: Encoder, folder: str | Path) -> str:
     """Copies the weights of a run's network into another one, where both have them.
 
@@ -33,13 +48,8 @@ def take_weights(model: Encoder, folder: str | Path) -> str:
     """
     from visual_search.training.checkpointing import load_checkpoint
 
-    key = f"training.start_from={folder}"
-    path = Run(Path(folder)).checkpoint
-    if not path.is_file():
-        raise ConfigError(
-            f"{key}: there is no {path}; expected the folder of a run that has trained, as "
-            "outputs/NAME/HASH; check the path"
-        )
+    key = _key(folder)
+    path = checkpoint_to_start_from(folder)
     there = {
         name.removeprefix("model."): value
         for name, value in load_checkpoint(path)["state_dict"].items()
@@ -69,3 +79,7 @@ def take_weights(model: Encoder, folder: str | Path) -> str:
             )
     model.load_state_dict({**own, **{name: there[name] for name in common}})
     return f"First weights from {path}: {len(common)} of the network's {len(own)} tensors"
+
+
+def _key(folder: str | Path) -> str:
+    return f"training.start_from={folder}"

@@ -48,6 +48,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     from omegaconf import OmegaConf
 
     from visual_search.assembly import check_builders, read_catalog
+    from visual_search.first_weights import checkpoint_to_start_from
     from visual_search.runs import open_run, run_hash
     from visual_search.tables import print_result
 
@@ -59,6 +60,8 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))
     if run.state != "finished" or settings["rerun"]:
         check_builders(settings)
+        if settings["training"]["start_from"] is not None:
+            checkpoint_to_start_from(settings["training"]["start_from"])
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # started by the first process, to help it
         _fit_and_test(run, settings, catalog)
         return run
