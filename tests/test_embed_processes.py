@@ -97,6 +97,10 @@ def kill_after_first_shard(words: list[str], out: Path) -> int:
     return len(list(out.glob("finished/[0-9]*.json")))
 
 
+def _times_of_finished(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("finished/[0-9]*.json")}
+
+
 def _children(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(word) for word in path.read_text().split()] if path.is_file() else []
@@ -120,12 +124,12 @@ def test_a_killed_command_goes_on_where_it_was(
     assert not (out / "manifest.json").exists()
     with pytest.raises(FileNotFoundError, match="it is unfinished: start its command again"):
         next(read_shards(out))
-    times = {path.stem: path.stat().st_mtime_ns for path in (out / "finished").iterdir()}
+    times = _times_of_finished(out)  # without a file whose writing the kill cut short
 
     said = embed(run, out, *then)
     assert f"{finished} of 12 shards are finished; going on with" in said
     assert said.count("going on with") == 1
-    kept = {path.stem: path.stat().st_mtime_ns for path in (out / "finished").iterdir()}
+    kept = _times_of_finished(out)
     assert {name: kept[name] for name in times} == times  # what was finished stayed
     assert files(out) == files(alone)
     assert not [path for path in out.rglob("*") if ".tmp" in path.name]
