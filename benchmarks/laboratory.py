@@ -1,12 +1,13 @@
-"""Collects finished runs of experiments into results, and makes the README's table from them.
+"""Collects finished runs of experiments into results, and makes the tables of them.
 
     python benchmarks/laboratory.py collect outputs/best_supervised/* outputs/residual/*
     make results
 
 ``collect`` reads each run's folder (its numbers, its config, and its evaluation by
 ``reference_2023`` where there is one), puts the seeds of one experiment together and writes
-``benchmarks/results/laboratory.json``; what it had of the same experiment, data and device is
-replaced. ``table`` writes the Markdown table between the README's markers.
+``benchmarks/results/laboratory.json``, with the queries' values in ``laboratory/``. Seeds that
+were collected before stay beside new ones of the same experiment, data and kind of device.
+``table`` writes the Markdown tables between the markers of README.md and docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -18,25 +19,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "laboratory.json"
-README = ROOT / "README.md"
+QUERIES = RESULTS.with_suffix("")  # what each query scored, a file a seed
+BENCHMARK = "complete-the-look-crops"
 BEGIN, END = "<!-- laboratory: made by `make results` -->", "<!-- /laboratory -->"
 COLUMNS = (
     "experiment", "mAP@5 micro", "macro", "`reference_2023`", "px", "width", "epochs", "seeds",
     "time",
 )  # fmt: skip
-KEY = ("experiment", "catalog", "relevance", "processor", "num_cpus", "gpu")
+ELSEWHERE_COLUMNS = (
+    "catalogue", "experiment", "mAP@5 micro", "macro", "best floor", "seeds", "time",
+)  # fmt: skip
+KEY = ("experiment", "catalog", "relevance", "num_training", "gpu")
+INTERVALS = ("micro_interval", "macro_interval")
 
 
-def collect(folders: list[Path]) -> list[dict[str, Any]]:
-    """Gives one entry an experiment, data and device, with all its seeds."""
-    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+def collect(
+    folders: list[Path], old: list[dict[str, Any]] | None = None, queries: Path = QUERIES
+) -> list[dict[str, Any]]:
+    """Gives one entry an experiment, data and device, with all its seeds: new and older ones.
+
+    A seed that is collected again takes the place of the older one.
+    """
+    entries = {tuple(entry[part] for part in KEY): entry for entry in old or []}
+    runs: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = defaultdict(dict)
     for folder in folders:
         run = read_run(folder)
-        runs[tuple(run["entry"][part] for part in KEY)].append(run)
-    return [joined(members) for members in runs.values()]
+        runs[tuple(run["entry"][part] for part in KEY)][run["seed"]["seed"]] = run
+    for key, members in runs.items():
+        for seed in entries.get(key, {"seeds": []})["seeds"]:
+            if seed["seed"] not in members:
+                before = earlier(entries[key], seed, queries)
+                if before is not None:
+                    members[seed["seed"]] = before
+        entries[key] = joined(list(members.values()), queries)
+    return sorted(entries.values(), key=lambda one: (one["catalog"], -one["micro_interval"][0]))
+
+
+def earlier(entry: dict[str, Any], seed: dict[str, Any], queries: Path) -> dict[str, Any] | None:
+    """Gives a seed that was collected before, or None (said) where its queries are gone."""
+    path = queries / file_of(entry, seed)
+    if not path.is_file():
+        print(f"{entry['experiment']}, seed {seed['seed']}: left out, {path.name} is gone")
+        return None
+    shared = {name: entry[name] for name in entry if name not in ("seeds", *INTERVALS)}
+    return {"entry": shared, "seed": seed, "per_query": pd.read_parquet(path)}
+
+
+def file_of(entry: dict[str, Any], seed: dict[str, Any]) -> str:
+    """Gives the name of the file with what each query of a seed scored."""
+    parts = [entry[part] or "cpu" for part in KEY]
+    return "-".join(str(part).replace(" ", "_") for part in [*parts, seed["seed"]]) + ".parquet"
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -45,9 +82,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is not finished.
     """
-    import pandas as pd
-    import yaml
-
     status = json.loads((folder / "status.json").read_text())
     if status["state"] != "finished":
         raise ValueError(f"{folder} is {status['state']}, expected a finished run; finish it first")
@@ -59,8 +93,6 @@ def read_run(folder: Path) -> dict[str, Any]:
         "experiment": folder.parent.name,
         "catalog": summary["identity"]["data"],
         "relevance": "+".join(config["protocol"].get("relevance", ["category"])),
-        "processor": environment["processor"],
-        "num_cpus": environment["num_cpus"],
         "gpu": None if device == "cpu" else device,
         "command": command_of(environment["command"]),
         "catalog_fingerprint": summary["catalog_fingerprint"],
@@ -83,12 +115,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         "micro_hit_at_1": summary["micro_hit_at_1"],
         "reference_2023": reference_of(folder),
         "seconds": status["seconds"],
+        "processor": environment["processor"],
+        "num_cpus": environment["num_cpus"],
     }
+    per_query = pd.read_parquet(folder / "metrics" / "per_query.parquet")
+    per_query = per_query.rename(columns={summary["headline"]["column"]: "value"})
     return {
         "entry": entry,
         "seed": seed,
-        "per_query": pd.read_parquet(folder / "metrics" / "per_query.parquet"),
-        "column": summary["headline"]["column"],
+        "per_query": per_query[["query_id", "group", "category", "value"]],
     }
 
 
@@ -114,8 +149,12 @@ def command_of(argv: list[str]) -> str:
     return " ".join(["python -m visual_search.train", *shown])
 
 
-def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Gives the entry of several seeds; the interval is of the mean over them, query by query."""
+def joined(runs: list[dict[str, Any]], queries: Path) -> dict[str, Any]:
+    """Gives the entry of several seeds; the interval is of the mean over them, query by query.
+
+    Raises:
+        ValueError: They were measured on different queries.
+    """
     from visual_search.retrieval.statistics import bootstrap_interval
 
     runs = sorted(runs, key=lambda run: run["seed"]["seed"])
@@ -125,30 +164,23 @@ def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
         table = run["per_query"].sort_values("query_id")
         if table["query_id"].tolist() != first["query_id"].tolist():
             raise ValueError("the seeds have different queries; expected the same data and split")
-        values.append(table[run["column"]].to_numpy(dtype=np.float64))
+        values.append(table["value"].to_numpy(dtype=np.float64))
+    queries.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        run["per_query"].to_parquet(queries / file_of(run["entry"], run["seed"]), index=False)
     mean = np.mean(values, axis=0)
-    intervals = {
-        statistic: bootstrap_interval(
-            mean, first["group"].to_numpy(), first["category"].to_numpy(), statistic
-        )
-        for statistic in ("micro", "macro")
-    }
+    groups, categories = first["group"].to_numpy(), first["category"].to_numpy()
+    intervals = [
+        bootstrap_interval(mean, groups, categories, statistic) for statistic in ("micro", "macro")
+    ]
     return {
         **runs[0]["entry"],
         "seeds": [run["seed"] for run in runs],
         **{
-            f"{statistic}_interval": [interval.mean, interval.low, interval.high]
-            for statistic, interval in intervals.items()
+            name: [interval.mean, interval.low, interval.high]
+            for name, interval in zip(INTERVALS, intervals, strict=True)
         },
     }
-
-
-def merge(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gives all entries, newer ones in the place of older ones of the same key."""
-    entries = {tuple(entry[part] for part in KEY): entry for entry in [*old, *new]}
-    return sorted(
-        entries.values(), key=lambda entry: (entry["catalog"], -entry["micro_interval"][0])
-    )
 
 
 def table(entries: list[dict[str, Any]], catalog: str) -> str:
@@ -179,22 +211,46 @@ def table(entries: list[dict[str, Any]], catalog: str) -> str:
     return "\n".join(lines)
 
 
+def elsewhere(entries: list[dict[str, Any]]) -> str:
+    """Gives the Markdown table of the entries of other catalogues than the benchmark."""
+    lines = [
+        f"| {' | '.join(ELSEWHERE_COLUMNS)} |",
+        f"| {' | '.join('---' for _ in ELSEWHERE_COLUMNS)} |",
+    ]
+    for entry in entries:
+        if entry["catalog"] == BENCHMARK:
+            continue
+        micro, low, high = entry["micro_interval"]
+        floor = max(entry["floors"], key=entry["floors"].__getitem__)
+        cells = [
+            entry["catalog"],
+            f"`{entry['experiment']}`",
+            f"{micro:.3f} [{low:.3f}, {high:.3f}]{_spread(entry['seeds'], 'micro_map_at_5')}",
+            f"{entry['macro_interval'][0]:.3f}",
+            f"{floor} {entry['floors'][floor]:.3f}",
+            str(len(entry["seeds"])),
+            f"{np.mean([seed['seconds'] for seed in entry['seeds']]) / 60:.0f} min",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _spread(seeds: list[dict[str, Any]], name: str) -> str:
     values = [seed[name] for seed in seeds]
     return f" ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else ""
 
 
-def with_table(readme: str, entries: list[dict[str, Any]], catalog: str) -> str:
-    """Gives the README with the table between its markers.
+def with_table(text: str, made: str, name: str = "README.md") -> str:
+    """Gives a page with the table between its markers.
 
     Raises:
         ValueError: The markers are missing.
     """
-    before, found, rest = readme.partition(BEGIN)
+    before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not found or not ended:
-        raise ValueError(f"README.md has no {BEGIN} ... {END}; expected both; put them back")
-    return f"{before}{BEGIN}\n{table(entries, catalog)}\n{END}{after}"
+        raise ValueError(f"{name} has no {BEGIN} ... {END}; expected both; put them back")
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def main() -> None:
@@ -203,17 +259,19 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     collecting = verbs.add_parser("collect", help="read runs into the results")
     collecting.add_argument("runs", nargs="+", type=Path)
-    verbs.add_parser("table", help="write the README's table")
+    verbs.add_parser("table", help="write the tables of the pages")
     given = parser.parse_args()
     entries = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     if given.verb == "collect":
-        entries = merge(entries, collect(given.runs))
+        entries = collect(given.runs, entries)
         RESULTS.write_text(json.dumps(entries, indent=1) + "\n")
         print(f"{len(entries)} experiments in {RESULTS.relative_to(ROOT)}")
     else:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(with_table(text, entries, "complete-the-look-crops"), encoding="utf-8")
-        print("README.md has the table of benchmarks/results/laboratory.json")
+        pages = {"README.md": table(entries, BENCHMARK), "docs/experiments.md": elsewhere(entries)}
+        for name, made in pages.items():
+            text = (ROOT / name).read_text(encoding="utf-8")
+            (ROOT / name).write_text(with_table(text, made, name), encoding="utf-8")
+        print(f"{' and '.join(pages)} have the tables of {RESULTS.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_seeds_of_an_experiment_become_one_line(laboratory: ModuleType, tmp_path
         write_run(tmp_path / "simclr" / "a", 0, 0.0),
         write_run(tmp_path / "residual" / "c", 0, -0.2),
     ]
-    entries = laboratory.merge([], laboratory.collect(runs))
+    entries = laboratory.collect(runs, queries=tmp_path / "queries")
     assert [entry["experiment"] for entry in entries] == ["simclr", "residual"]
     first = entries[0]
     assert [seed["seed"] for seed in first["seeds"]] == [0, 1]
@@ -121,12 +121,40 @@ def test_seeds_of_an_experiment_become_one_line(laboratory: ModuleType, tmp_path
     assert len(laboratory.table(entries, "another").splitlines()) == 2
 
 
-def test_newer_results_take_the_place_of_older_ones(laboratory: ModuleType, tmp_path: Path) -> None:
-    old = laboratory.collect([write_run(tmp_path / "simclr" / "a", 0, 0.0)])
-    new = laboratory.collect([write_run(tmp_path / "simclr" / "b", 0, 0.1)])
-    merged = laboratory.merge(old, new)
-    assert len(merged) == 1
-    assert merged[0]["micro_interval"] == new[0]["micro_interval"]
+def test_seeds_collected_before_stay_beside_new_ones(
+    laboratory: ModuleType, tmp_path: Path
+) -> None:
+    runs = [write_run(tmp_path / "simclr" / name, n, 0.1 * n) for n, name in enumerate("abc")]
+    queries = tmp_path / "queries"
+    first = laboratory.collect(runs[:2], queries=queries)
+    both = laboratory.collect(runs[2:], first, queries)
+    (at_once,) = laboratory.collect(runs, queries=tmp_path / "others")
+    assert both == [at_once]
+    assert [seed["seed"] for seed in both[0]["seeds"]] == [0, 1, 2]
+
+
+def test_a_seed_collected_again_takes_the_older_one_s_place(
+    laboratory: ModuleType, tmp_path: Path
+) -> None:
+    queries = tmp_path / "queries"
+    old = laboratory.collect([write_run(tmp_path / "simclr" / "a", 0, 0.0)], queries=queries)
+    new = laboratory.collect([write_run(tmp_path / "simclr" / "b", 0, 0.1)], old, queries)
+    assert len(new) == 1
+    assert [seed["seed"] for seed in new[0]["seeds"]] == [0]
+    assert new[0]["micro_interval"][0] > old[0]["micro_interval"][0]
+
+
+def test_a_seed_whose_queries_are_gone_is_left_out_and_said(
+    laboratory: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(tmp_path / "simclr" / name, n, 0.1 * n) for n, name in enumerate("ab")]
+    queries = tmp_path / "queries"
+    old = laboratory.collect(runs[:1], queries=queries)
+    (path,) = queries.iterdir()
+    path.unlink()
+    (entry,) = laboratory.collect(runs[1:], old, queries)
+    assert [seed["seed"] for seed in entry["seeds"]] == [1]
+    assert "simclr, seed 0: left out" in capsys.readouterr().out
 
 
 def test_unfinished_runs_and_other_queries_are_refused(
@@ -138,16 +166,29 @@ def test_unfinished_runs_and_other_queries_are_refused(
     table = pd.read_parquet(runs[1] / "metrics" / "per_query.parquet")
     table.assign(query_id="x").to_parquet(runs[1] / "metrics" / "per_query.parquet")
     with pytest.raises(ValueError, match="the seeds have different queries"):
-        laboratory.collect(runs)
+        laboratory.collect(runs, queries=tmp_path / "queries")
 
 
 def test_the_table_stands_between_its_markers(laboratory: ModuleType, tmp_path: Path) -> None:
-    entries = laboratory.collect([write_run(tmp_path / "simclr" / "a", 0, 0.0)])
+    run = write_run(tmp_path / "simclr" / "a", 0, 0.0)
+    made = laboratory.table(laboratory.collect([run], queries=tmp_path / "queries"), "shop")
     readme = f"before\n{laboratory.BEGIN}\nold\n{laboratory.END}\nafter\n"
-    found = laboratory.with_table(readme, entries, "shop")
+    found = laboratory.with_table(readme, made)
     assert found.startswith(f"before\n{laboratory.BEGIN}\n| experiment |")
     assert found.endswith(f"\n{laboratory.END}\nafter\n")
     assert "old" not in found
-    assert laboratory.with_table(found, entries, "shop") == found
+    assert laboratory.with_table(found, made) == found
     with pytest.raises(ValueError, match=r"README\.md has no"):
-        laboratory.with_table("nothing", entries, "shop")
+        laboratory.with_table("nothing", made)
+
+
+def test_other_catalogues_stand_beside_their_best_floor(
+    laboratory: ModuleType, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "simclr" / "a", 0, 0.0)
+    entries = laboratory.collect([run], queries=tmp_path / "queries")
+    (line,) = laboratory.elsewhere(entries).splitlines()[2:]
+    assert line.startswith("| shop | `simclr` | 0.500 [")
+    assert line.endswith("| 0.500 | HOG 0.400 | 1 | 1 min |")
+    benchmark = {**entries[0], "catalog": laboratory.BENCHMARK}
+    assert len(laboratory.elsewhere([benchmark]).splitlines()) == 2
