@@ -31,8 +31,9 @@ COLUMNS = (
     "experiment", "mAP@5 micro", "macro", "`reference_2023`", "px", "width", "epochs", "seeds",
     "time",
 )  # fmt: skip
+FLOOR = "HOG + PCA-256 + unit length"
 ELSEWHERE_COLUMNS = (
-    "catalogue", "experiment", "mAP@5 micro", "macro", "best floor", "seeds", "time",
+    "catalogue", "experiment", "mAP@5 micro", "macro", FLOOR, "best floor", "seeds", "time",
 )  # fmt: skip
 KEY = ("experiment", "catalog", "relevance", "num_training", "gpu")
 INTERVALS = ("micro_interval", "macro_interval")
@@ -227,7 +228,8 @@ def elsewhere(entries: list[dict[str, Any]]) -> str:
             f"`{entry['experiment']}`",
             f"{micro:.3f} [{low:.3f}, {high:.3f}]{_spread(entry['seeds'], 'micro_map_at_5')}",
             f"{entry['macro_interval'][0]:.3f}",
-            f"{floor} {entry['floors'][floor]:.3f}",
+            f"{entry['floors'][FLOOR]:.3f}" if FLOOR in entry["floors"] else "",
+            f"{entry['floors'][floor]:.3f}: {floor}",
             str(len(entry["seeds"])),
             f"{np.mean([seed['seconds'] for seed in entry['seeds']]) / 60:.0f} min",
         ]

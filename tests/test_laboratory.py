@@ -189,6 +189,6 @@ def test_other_catalogues_stand_beside_their_best_floor(
     entries = laboratory.collect([run], queries=tmp_path / "queries")
     (line,) = laboratory.elsewhere(entries).splitlines()[2:]
     assert line.startswith("| shop | `simclr` | 0.500 [")
-    assert line.endswith("| 0.500 | HOG 0.400 | 1 | 1 min |")
+    assert line.endswith("| 0.500 |  | 0.400: HOG | 1 | 1 min |")
     benchmark = {**entries[0], "catalog": laboratory.BENCHMARK}
     assert len(laboratory.elsewhere([benchmark]).splitlines()) == 2

@@ -301,8 +301,14 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     more = ("callbacks=none", "trainer.max_epochs=3", "training.checkpoint_every_n_seconds=0")
     uninterrupted = run_here(tmp_path / "whole", *more)
     assert stop_after_first_checkpoint(tmp_path / "cut", more, signal.SIGKILL) == -9
-    assert only_run(tmp_path / "cut").state == "running"  # it had no time to say otherwise
+    killed = only_run(tmp_path / "cut")
+    assert killed.state == "running"  # it had no time to say otherwise
+    before = killed.seconds_so_far()
+    assert 0 <= before < 240
+    later = killed.checkpoint.stat().st_mtime + 1000
+    os.utime(killed.checkpoint, (later, later))  # as if that epoch had taken so long
     resumed = run_here(tmp_path / "cut", *more)
+    assert before + 1000 < resumed.status()["seconds"] == resumed.seconds_so_far() < 1480
     assert_same_weights(resumed, uninterrupted)
     assert numbers(resumed) == numbers(uninterrupted)
 

@@ -86,6 +86,15 @@ class Run:
         """Gives the content of ``metrics/summary.json``, empty where there is none."""
         return _read_json(self.folder / "metrics" / "summary.json")
 
+    def seconds_so_far(self) -> float:
+        """Gives the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
+        status = self.status()
+        seconds = float(status.get("seconds", 0.0))
+        if status.get("state") == "running" and self.checkpoint.is_file():
+            since = datetime.fromisoformat(status["since"]).timestamp()
+            seconds += max(0.0, self.checkpoint.stat().st_mtime - since)
+        return seconds
+
     def set_state(self, state: State, **facts: Any) -> None:
         """Writes the state, and facts beside it, atomically."""
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -91,7 +91,7 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
 
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
     started = time.time()
-    elapsed = float(run.status().get("seconds", 0.0))
+    elapsed = run.seconds_so_far()
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_text(run.folder / "overrides.yaml", _overrides())
     write_json(run.folder / "environment.json", environment())
