@@ -286,14 +286,15 @@ def rank_by_float32(
     order = rounded.argsort(axis=1)[:, : k + 1]  # the next one, too, could be the k-th
     places = np.arange(len(queries))[:, None]
     rows, squared = candidates[places, order], rounded[places, order].astype(np.float64)
-    before, after = squared[:, :-1], squared[:, 1:]
-    # Each of the two is off by at most (D + 3) u of itself.
-    margin = (store.dim + 8) * (2 * UNIT_ROUNDOFF * after + 4 * SMALLEST_NORMAL)
+    # Neighbours in the order are each off by at most (D + 3) u of themselves: the nearer one has to
+    # be below what the farther one may be at least.
+    slack = store.dim + 8
+    at_least = squared[:, 1:] * (1 - 2 * slack * UNIT_ROUNDOFF) - 4 * slack * SMALLEST_NORMAL
+    is_near = at_least <= squared[:, :-1]  # [Q, K]
     rows, squared = rows[:, :k], squared[:, :k].copy()
-    # infinity after infinity is not "near": there is nothing to rank
-    unclear = ((after <= before + margin) & np.isfinite(after)).any(axis=1)
-    if unclear.any():
-        asked = np.flatnonzero(unclear)
+    if is_near.any():
+        is_near &= np.isfinite(at_least)  # infinity after infinity: there is nothing to rank
+        asked = np.flatnonzero(is_near.any(axis=1))
         rows[asked], squared[asked] = rank_candidates(store, queries[asked], candidates[asked], k)
     return rows, squared
 

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 from visual_search.retrieval.embeddings import MAX_LENGTH, check_array
 from visual_search.retrieval.nearest import row_lengths
-from visual_search.retrieval.search_engine import load_faiss
+from visual_search.retrieval.search_engine import faiss_threads, load_faiss
+
+# Up to so many numbers (128 rows of 512) one thread compares: waking a second one takes 40 us, and
+# 8 ms on a machine whose cores are busy, where the whole of one query takes 20 us.
+ONE_THREAD_VALUES = 2**16
 
 
 class EmbeddingStore(Protocol):
@@ -138,14 +142,15 @@ class ArrayStore:
             if len(self._arrays) > 1:
                 here = np.where((rows >= start) & (rows < start + len(array)), rows - start, -1)
             part = np.empty(rows.shape, dtype=np.float32)
-            faiss.fvec_L2sqr_by_idx(
-                faiss.swig_ptr(part),
-                faiss.swig_ptr(queries),
-                faiss.swig_ptr(array),
-                faiss.swig_ptr(here),
-                self.dim,
-                *rows.shape,
-            )
+            with faiss_threads(1 if rows.size * self.dim <= ONE_THREAD_VALUES else None):
+                faiss.fvec_L2sqr_by_idx(
+                    faiss.swig_ptr(part),
+                    faiss.swig_ptr(queries),
+                    faiss.swig_ptr(array),
+                    faiss.swig_ptr(here),
+                    self.dim,
+                    *rows.shape,
+                )
             found = part if found is None else np.minimum(found, part, out=found)
         return np.full(rows.shape, np.inf, dtype=np.float32) if found is None else found
 
