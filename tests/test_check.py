@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixtur
     print_check(checked)
     printed = capsys.readouterr().out
     assert "Fit to train on: 1 note." in printed
+    assert "30 items each" in printed
     assert str(checked.folder / "report.html") in printed.replace("\n", "")
 
 
@@ -121,6 +123,7 @@ def test_each_trouble_is_found_and_named(
     print_check(checked)
     printed = capsys.readouterr().out
     assert "i40 beside i12" in printed
+    assert "i01 (nowhere.png): line 3" in printed
     assert "Not fit to train on as it is: 5 errors" in printed
 
     content = json.loads((checked.folder / "findings.json").read_text(encoding="utf-8"))
@@ -147,6 +150,28 @@ def test_the_rule_says_what_the_gallery_leaves_out(orderly: Path) -> None:
         "Of 2 categories it takes the 7 that the seed chooses, which leaves out 6 items: hat, shoe."
     )
     assert checked.categories["gallery"].tolist() == [7, 7]
+
+
+def test_the_rule_names_the_splits_that_the_gallery_is_of(orderly: Path) -> None:
+    checked = check_data(settings(orderly, "protocol.gallery_splits=[train,val]"))
+    assert "keeps 40 items of 60" in checked.rule
+    assert checked.rule.endswith("No category of the train and val splits is cut.")
+
+
+def test_thousands_of_categories_have_one_sheet_together(
+    orderly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.read_csv(orderly, dtype=str)
+    table["category"] = [f"c{place // 2:02d}" for place in range(60)]
+    table.to_csv(orderly, index=False)
+    monkeypatch.setattr("visual_search.checking.MAX_SHEETS", 4)
+    checked = check_data(settings(orderly, "sheet_items=5"))
+    page = (checked.folder / "report.html").read_text(encoding="utf-8")
+    alts = re.findall('alt="([^"]* pictures of [^"]*)"', page)
+    assert alts == [
+        *(f"2 pictures of c{place:02d}" for place in range(4)),
+        "15 pictures of Of each smaller category one picture",
+    ]
 
 
 def test_what_cannot_be_split_or_measured_is_an_error(orderly: Path) -> None:

@@ -21,6 +21,8 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": ""}
 def print_check(checked: Checked) -> None:
     """Prints the catalogue in numbers, its categories, the findings, and where the page lies."""
     from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
     from visual_search.tables import shown
 
@@ -37,7 +39,7 @@ def print_check(checked: Checked) -> None:
         console.print(f"{finding.severity}: {shown(finding.what)}", style=style, markup=False)
         for line in _named_lines(finding):
             console.print(f"    {shown(line)}", markup=False, soft_wrap=True)
-        console.print(f"    -> {shown(finding.advice)}", markup=False)
+        console.print(Padding(Text(f"-> {shown(finding.advice)}"), (0, 0, 0, 4), expand=False))
     console.print(f"\n{checked.standing}\n", style="bold", markup=False)
     for name, what in ((REPORT_FILE, "with pictures"), (FINDINGS_FILE, "every one by name")):
         console.print(f"  {checked.folder / name}  {what}", markup=False, soft_wrap=True)
@@ -49,7 +51,8 @@ def _named_lines(finding: Finding) -> Sequence[str]:
     most = most if finding.severity != "note" else 0
     lines = []
     for item in finding.items[:most]:
-        beside = f" beside {item.other_id}" if item.other_id else ""
+        beside = f" ({item.other_id})" if finding.names_pictures else f" beside {item.other_id}"
+        beside = beside if item.other_id else ""
         lines.append(f"{item.item_id}{beside}{f': {item.why}' if item.why else ''}")
     rest = finding.num_items - len(lines)
     return [*lines, f"... and {rest:,} more"] if lines and rest else lines

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.catalog.checks import Finding, Severity
     from visual_search.retrieval.protocol import Protocol
+    from visual_search.views.html_check import ContactSheet
 
 REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
 QUERY_SPLIT = "test"
+MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
 # Kinds of findings whose items are rows without a picture, or names of something else.
 _WITHOUT_PICTURES = ("attributes", "broken", "categories", "few", "groups", "imbalance", "large",
                      "leak_groups_given", "refused")  # fmt: skip
@@ -227,8 +229,8 @@ def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Fi
 def _rule(
     catalog: Catalog, protocol: Protocol, gallery: NDArray[np.int64], queries: NDArray[np.int64]
 ) -> str:
+    from visual_search.catalog.catalog import SPLITS
     from visual_search.catalog.checks import many
-    from visual_search.retrieval.protocol import gallery_splits
 
     if not len(gallery):
         return "No gallery can be chosen; see the findings."
@@ -238,12 +240,14 @@ def _rule(
     )
     if protocol.name != "gallery_query":
         return text
-    splits = gallery_splits(QUERY_SPLIT)
+    held = set(catalog.table["split"].iloc[gallery])
+    splits = [split for split in SPLITS if split in held]
     pool = catalog.table["category"][catalog.table["split"].isin(splits)].value_counts()
     kept = catalog.table["category"].iloc[gallery].value_counts()
     cut = [name for name in pool.index if kept.get(name, 0) < pool[name]]
     if not cut:
-        return f"{text} No category of the {' and '.join(splits)} split is cut."
+        noun = "split" if len(splits) == 1 else "splits"
+        return f"{text} No category of the {' and '.join(splits)} {noun} is cut."
     left_out = int(pool.sum()) - len(gallery)
     return (
         f"{text} Of {many(len(cut), 'category', 'categories')} it takes the "
@@ -284,11 +288,12 @@ def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
     catalog = checked.cached.catalog
     groups = catalog.table["group"].value_counts()
     splits = {split: len(catalog.rows_of_split(split)) for split in ("train", "val", "test")}
+    least, most = checked.categories["items"].min(), checked.categories["items"].max()
     return {
         "Items": (f"{len(catalog):,}", f"{len(catalog.refused):,} refused"),
         "Categories": (
             f"{len(checked.categories):,}",
-            f"{checked.categories['items'].min():,} to {checked.categories['items'].max():,} items",
+            f"{least:,} to {most:,} items" if least < most else f"{many(least, 'item')} each",
         ),
         "Groups": (f"{len(groups):,}", f"at most {many(int(groups.iloc[0]), 'item')}"),
         "Train": (f"{splits['train']:,}", f"{splits['val']:,} val, {splits['test']:,} test"),
@@ -299,10 +304,9 @@ def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
 def _page(checked: Checked, sheet_items: int) -> Any:
     from datetime import datetime
 
-    import numpy as np
     import pandas as pd
 
-    from visual_search.views.html_check import CheckFinding, CheckPage, ContactSheet, ShownPair
+    from visual_search.views.html_check import CheckFinding, CheckPage, ShownPair
 
     catalog, pictures = checked.cached.catalog, checked.cached.pictures
     row_of_id = {item_id: row for row, item_id in enumerate(catalog.table["item_id"])}
@@ -316,19 +320,15 @@ def _page(checked: Checked, sheet_items: int) -> Any:
                 shown = pictures[[row_of_id[each] for each in ids]]
                 pairs.append(ShownPair(list(shown), ids, item.why))
         named = [(item.item_id, item.why, item.other_id) for item in finding.items]
-        table = pd.DataFrame(named, columns=["name", "why", "beside"])
-        if not table["beside"].any():
-            table = table.drop(columns="beside")
+        other = "picture" if finding.names_pictures else "beside"
+        table = pd.DataFrame(named, columns=["name", "why", other])
+        if not table[other].any():
+            table = table.drop(columns=other)
         findings.append(
             CheckFinding(
                 finding.severity, finding.what, finding.advice, table, finding.num_items, pairs
             )
         )
-    sheets = []
-    for category in checked.categories["category"]:
-        rows = np.flatnonzero((catalog.table["category"] == category).to_numpy())
-        places = np.linspace(0, len(rows) - 1, min(len(rows), sheet_items)).round().astype(int)
-        sheets.append(ContactSheet(category, len(rows), pictures[rows[places]]))
     return CheckPage(
         name=catalog.name,
         standing=checked.standing,
@@ -337,7 +337,34 @@ def _page(checked: Checked, sheet_items: int) -> Any:
         categories=checked.categories,
         attributes=checked.attributes,
         pictures=checked.pictures,
-        sheets=sheets,
+        sheets=_sheets(checked, sheet_items),
         rule=checked.rule,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+def _sheets(checked: Checked, sheet_items: int) -> list[ContactSheet]:
+    """Gives a contact sheet of each category, and of those that are too many one together."""
+    import numpy as np
+
+    from visual_search.views.html_check import ContactSheet
+
+    def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)
+        return rows[places]
+
+    catalog, pictures = checked.cached.catalog, checked.cached.pictures
+    rows_of = {
+        name: np.asarray(rows, dtype=np.int64)
+        for name, rows in catalog.table.groupby("category").indices.items()
+    }
+    names = list(checked.categories["category"])
+    sheets = [
+        ContactSheet(name, len(rows_of[name]), pictures[spread(rows_of[name], sheet_items)])
+        for name in names[:MAX_SHEETS]
+    ]
+    rest = np.array([rows_of[name][0] for name in names[MAX_SHEETS:]], dtype=np.int64)
+    if len(rest):
+        title = "Of each smaller category one picture"
+        sheets.append(ContactSheet(title, len(rest), pictures[spread(rest, 3 * sheet_items)]))
+    return sheets

@@ -102,6 +102,7 @@ def test_troubles_of_categories_are_found() -> None:
         check_categories(catalog, catalog.rows_of_split("train"), catalog.rows_of_split("test"))
     )
     assert found["categories_alike"].items == (NamedItem("t shirt", "beside 'T-Shirt'"),)
+    assert found["categories_alike"].what.startswith("1 category with the name of another one, but")
     assert found["categories_of_one"].items == (NamedItem("cape", "1 item"),)
     assert found["imbalance"].items == (NamedItem("T-Shirt", "45 items"),)
     assert "11 times the median of 4" in found["imbalance"].what

@@ -70,6 +70,11 @@ class Finding:
                 f"severity is {self.severity!r}; expected one of {list(SEVERITIES)}: choose one"
             )
 
+    @property
+    def names_pictures(self) -> bool:
+        """Whether what stands beside an item is its own picture, and no other item."""
+        return self.kind in ("refused_rows", "broken_pictures")
+
 
 def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Gives the findings by severity; within one they keep their order.
@@ -191,7 +196,7 @@ def check_categories(
                 "error",
                 f"All {len(catalog):,} items are of one category, {counts.index[0]!r}: every "
                 "neighbour is right, and a search cannot be measured by category.",
-                "Name another column as the category, such as data.category=COLUMN.",
+                "Name another column by data.category, or give the folder above the categories.",
             )
         )
     alike = _alike(list(counts.index))
@@ -200,8 +205,8 @@ def check_categories(
             Finding(
                 "categories_alike",
                 "warning",
-                f"Between another one and {many(len(alike), 'category', 'categories')} only "
-                "capitals, spaces or signs differ.",
+                f"{many(len(alike), 'category', 'categories')} with the name of another one, but "
+                "for capitals, spaces or signs.",
                 "If they mean the same, write them alike in the data.",
                 *named([NamedItem(name, f"beside {other!r}") for name, other in alike]),
             )

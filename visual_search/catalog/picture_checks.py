@@ -111,7 +111,7 @@ def _check_modes(catalog: Catalog, facts: pd.DataFrame) -> list[Finding]:
         )  # fmt: skip
     for column, what, advice in (
         ("transparent", "have transparent parts.", "These become white."),
-        ("animated", "are animations.", "Only the first frame is taken."),
+        ("animated", "are animated.", "Only the first frame is taken."),
     ):
         which = facts[column].to_numpy(dtype=np.bool_)
         findings += _found(catalog, which, formats, column, "note", what, advice)
