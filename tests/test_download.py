@@ -97,7 +97,8 @@ def test_a_list_is_downloaded_and_the_rest_is_told(
     assert "1 failed:\n  1 x status 500 Internal Server Error, such as 3.jpg" in printed
     assert f"picture: {tmp_path / 'shop' / '.downloads.jsonl'}\n" in printed
     assert "The same command again goes on" in printed
-    assert "try_again=[refused]" in printed
+    # without `failed` the same words would leave out those that failed
+    assert "try_again=[failed,refused]" in printed
 
     server.on("/3.jpg", picture())
     again = download_listed(settings)
@@ -222,6 +223,27 @@ def test_many_reasons_are_cut_and_alike_ones_are_one(
     assert "20 refused:\n  8 x redirected to elsewhere.example.org; expected" in printed
     assert printed.count(" x ") == MAX_REASONS
     assert "  ... and 5 further reasons, in the manifest\n" in printed
+
+
+def test_reasons_are_one_line_without_the_url(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {
+        "empty.jpg": "", "file.jpg": "ftp://a.example.org/1.jpg",
+        "plain.jpg": "http://a.example.org/1.jpg", "odd.jpg": "http://a.example.org/ä b.jpg",
+    }  # fmt: skip
+    path = tmp_path / "list.csv"
+    path.write_text("name;url\n" + "".join(f"{name};{url}\n" for name, url in rows.items()))
+    downloaded = download_listed(asked(urls=str(path), folder=str(tmp_path / "shop")))
+    first = downloaded.report.records[0]
+    torn = dataclasses.replace(first, name="torn.jpg", status="failed", error="so:\nit \x1b[2J")
+    report = dataclasses.replace(downloaded.report, records=(*downloaded.report.records, torn))
+    print_download(dataclasses.replace(downloaded, report=report))
+    printed = capsys.readouterr().out
+    assert "  2 x it is not https; expected https, or 'a.example.org' among http" in printed
+    assert "  1 x '' is no URL; expected one as https://host/path, such as empty.jpg\n" in printed
+    assert "  1 x it has the scheme 'ftp'; expected" in printed
+    assert "  1 x so: it \N{REPLACEMENT CHARACTER}[2J, such as torn.jpg\n" in printed
 
 
 def test_the_status_says_whether_something_is_left(server: PictureServer, tmp_path: Path) -> None:

@@ -112,10 +112,11 @@ def read_list(path: str) -> list[WantedPicture]:
             name that leads out of the folder.
     """
     from visual_search.catalog.download_settings import WantedPicture
-    from visual_search.catalog.readers.table import read_csv
+    from visual_search.catalog.readers.table import read_csv, separator_of
 
     try:
-        raw = read_csv(Path(path).read_bytes(), "\t" if path.lower().endswith(".tsv") else ",")
+        data = Path(path).read_bytes()
+        raw = read_csv(data, separator_of(path, data))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"urls={path} cannot be read ({error}); expected a CSV in UTF-8 with the columns name "
@@ -146,10 +147,13 @@ def print_download(downloaded: Downloaded) -> None:
     """Prints how many pictures are there, why the others are not, and what to do next."""
     from rich.console import Console
 
+    from visual_search.tables import shown
+
     console = Console(highlight=False, emoji=False)
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, markup=False, soft_wrap=True, style=style)
+        # a reason may hold what a server said, control characters and all
+        console.print(shown(text), markup=False, soft_wrap=True, style=style)
 
     report = downloaded.report
     saved = report.of("saved")
@@ -176,7 +180,9 @@ def print_download(downloaded: Downloaded) -> None:
     if not report.is_complete:
         say("The same command again goes on with those that failed or were not tried.")
     if report.of("refused"):
-        say("try_again=[refused] tries the refused ones again, as after allowed_hosts=[HOST].")
+        say(
+            "try_again=[failed,refused] tries the refused ones, too, as after allowed_hosts=[HOST]."
+        )
 
 
 def _limits(settings: Mapping[str, Any]) -> DownloadSettings:
@@ -280,15 +286,26 @@ def _reasons(records: tuple[PictureRecord, ...]) -> list[str]:
     """Gives the reasons of records, the most frequent first, each with an example."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
-        # URLs and numbers differ from picture to picture where the reason is one.
-        reason = record.error.replace(record.url, "it")
-        found[re.sub(r"https?://([^/\s]+)/[^\s;,]*", r"\1", reason)].append(record.name)
+        found[_without_url(record)].append(record.name)
     ordered = sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0]))
     lines = [f"{len(names):,} x {reason}, such as {names[0]}" for reason, names in ordered]
     if len(lines) > MAX_REASONS:
         num_more = len(lines) - MAX_REASONS
         lines[MAX_REASONS:] = [f"... and {num_more:,} further reasons, in the manifest"]
     return lines
+
+
+def _without_url(record: PictureRecord) -> str:
+    """Gives the reason without the URL, which differs from picture to picture where it is one."""
+    from visual_search.catalog.addresses import parse_url
+
+    reason = " ".join(record.error.split())  # a server's line break would tear the line apart
+    # as `parse_url` spells it first: an own spelling would be a reason of its own
+    with contextlib.suppress(ValueError):
+        reason = reason.replace(str(parse_url(record.url)), "it")
+    if record.url.strip():
+        reason = reason.replace(repr(record.url), "it").replace(record.url, "it")
+    return re.sub(r"https?://(?!host/path)([^/\s]+)/[^\s;,]*", r"\1", reason)  # no example of one
 
 
 def _size(num_bytes: float) -> str:

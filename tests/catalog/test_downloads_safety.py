@@ -80,9 +80,9 @@ BODIES: dict[str, tuple[Answer, str]] = {
     ),
     "announced too large": (
         picture(Content_Length=10**12),
-        "announces 1,000,000,000,000 bytes; at most 50,000 are taken",
+        "announces 1,000,000,000,000 bytes; max_bytes allows 50,000",
     ),
-    "endless": (endless, "sends more than 50,000 bytes"),
+    "endless": (endless, "sends more than 50,000 bytes, as max_bytes allows"),
     "packed": (
         picture(gzip.compress(jpeg()), Content_Encoding="gzip"),
         "is packed ('gzip') though not asked to be",

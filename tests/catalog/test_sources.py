@@ -51,6 +51,11 @@ def test_unsafe_names_are_refused_by_folder_and_zip(shop: Path, shop_zip: Path, 
         assert "expected a path below" in (source.problem(image) or "")
 
 
+def test_a_url_is_no_path() -> None:
+    with pytest.raises(ValueError, match=r"'https://a\.org/1\.jpg' is a URL; fetch the pictures"):
+        safe_name("https://a.org/1.jpg")
+
+
 def test_safe_names_with_dots_are_kept() -> None:
     assert safe_name("images/..hidden..jpg") == "images/..hidden..jpg"
     assert safe_name("a b/ü.jpg") == "a b/ü.jpg"

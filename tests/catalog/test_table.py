@@ -69,6 +69,24 @@ def test_columns_are_named_by_the_caller(shop: Path) -> None:
     assert catalog.name == "rings"
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_csv_of_semicolons_or_tabs_is_read(shop: Path, sign: str) -> None:
+    text = 'item_id;image;category\r\n1;images/1.jpg;"Hats, caps"\r\n'.replace(";", sign)
+    assert list(table(write(shop, text)).table["category"]) == ["Hats, caps"]
+
+
+def test_other_words_for_a_split(shop: Path) -> None:
+    rows = "1,images/1.jpg,Hats, Training\n2,images/2.jpg,Hats,validation\n"
+    catalog = table(write(shop, "item_id,image,category,part\n" + rows), split="part")
+    assert list(catalog.table["split"]) == ["train", "val"]
+
+
+def test_a_url_in_the_place_of_a_picture_is_told(shop: Path) -> None:
+    path = write(shop, HEADER + "1,https://shop.example.org/1.jpg,Hats,red\n")
+    with pytest.raises(BadItemsError, match="is a URL; fetch the pictures first"):
+        table(path)
+
+
 def test_a_pattern_may_cut_a_column(shop: Path) -> None:
     (shop / "images" / "01").mkdir()
     (shop / "images" / "01" / "0123.jpg").write_bytes(b"")
@@ -129,8 +147,8 @@ def test_bad_rows_leave_the_good_ones_behind_them(shop: Path) -> None:
 
 
 def test_an_unknown_split_is_refused(shop: Path) -> None:
-    path = write(shop, "item_id,image,category,part\n1,images/1.jpg,Hats,training\n")
-    with pytest.raises(BadItemsError, match=r"line 2: the split is 'training'; expected one of"):
+    path = write(shop, "item_id,image,category,part\n1,images/1.jpg,Hats,extra\n")
+    with pytest.raises(BadItemsError, match=r"line 2: the split is 'extra'; expected one of"):
         table(path, split="part")
 
 

@@ -179,7 +179,7 @@ class Fetcher:
         check_headers(response)
         if announced is not None and announced > self._settings.max_bytes:
             raise FetchError(
-                f"announces {announced:,} bytes; at most {self._settings.max_bytes:,} are taken",
+                f"announces {announced:,} bytes; max_bytes allows {self._settings.max_bytes:,}",
                 "refused",
             )
         data = bytearray()
@@ -189,7 +189,7 @@ class Fetcher:
             data += chunk
             if len(data) > self._settings.max_bytes:
                 raise FetchError(
-                    f"sends more than {self._settings.max_bytes:,} bytes; so many are taken",
+                    f"sends more than {self._settings.max_bytes:,} bytes, as max_bytes allows",
                     "refused",
                 )
         if announced is not None and len(data) < announced:

@@ -34,8 +34,8 @@ def safe_name(image: str) -> str:
         'images/1.jpg'
 
     Raises:
-        ValueError: The name is empty, absolute, has a ``..`` or a drive letter, or is not text
-            that UTF-8 can hold.
+        ValueError: The name is empty, a URL, absolute, has a ``..`` or a drive letter, or is not
+            text that UTF-8 can hold.
     """
     reason = ""
     parts = re.split(r"[/\\]", image)
@@ -43,6 +43,8 @@ def safe_name(image: str) -> str:
         reason = "is empty"
     elif "\0" in image or not _is_utf8(image):
         reason = "is not valid UTF-8 text; rename the file"
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image):
+        reason = "is a URL; fetch the pictures first, with visual_search.download urls=FILE.csv"
     elif not parts[0]:
         reason = "is absolute"
     elif re.match(r"[A-Za-z]:", image):

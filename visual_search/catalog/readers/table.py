@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
+from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.sources import (
     FolderSource,
     ZipSource,
@@ -66,14 +67,16 @@ def table(
     splits, lose the white space around them.
 
     Args:
-        path: A ``.csv``, ``.tsv`` or ``.parquet`` file, or a folder or ``.zip`` that holds one.
+        path: A ``.csv`` (of commas, or of semicolons or tabs), ``.tsv`` or ``.parquet`` file, or a
+            folder or ``.zip`` that holds one.
         item_id: Column of the ids; an id names one item, the first row with it wins.
         image: Column of the picture paths, relative to the table, separated by ``/``. They may not
             leave the folder of the table (or the folder or zip given as ``path``).
         category: Column of the categories.
         group: Column of what must not be split (a board, a product); an empty value, or ``None``,
             makes the item a group of its own.
-        split: Column of the splits, each ``train``, ``val``, ``test`` or empty.
+        split: Column of the splits, each ``train``, ``val``, ``test``, another word for one of them
+            such as ``validation``, or empty.
         attributes: Columns to keep as attributes; ``None`` keeps every other column.
         image_pattern: Builds the picture path from other columns, in the place of ``image``:
             ``"images/{id}.jpg"``, or ``"images/{id:.3}/{id}.jpg"`` for the id's first three
@@ -117,7 +120,7 @@ def table(
             "image": pattern.format_map(row) if image_pattern is not None else row[image],
             "category": row[category].strip(),
             "group": (row[group] if group is not None else "") or row[item_id],
-            "split": row[split].strip() if split is not None else "",
+            "split": split_of_word(row[split]) if split is not None else "",
         }
         reason = _reason_to_refuse(item, seen, place)
         if not reason:
@@ -144,6 +147,22 @@ def table(
         on_bad_item=on_bad_item,
         origin=origin,
     )
+
+
+def separator_of(name: str, data: bytes) -> str:
+    """Gives what separates the fields of a table: a tab in a ``.tsv``, else a comma.
+
+    A header without any comma is one of semicolons, as spreadsheets write where the comma is the
+    decimal sign, or of tabs: with commas the table would have a single column.
+
+    Example:
+        >>> separator_of("a.csv", b"sku,type"), separator_of("a.csv", b"sku;type")
+        (',', ';')
+    """
+    if name.lower().endswith(".tsv"):
+        return "\t"
+    header = data.partition(b"\n")[0]
+    return next((sign for sign in (",", ";", "\t") if sign.encode() in header), ",")
 
 
 def read_csv(data: bytes, delimiter: str) -> RawTable:
@@ -255,7 +274,7 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
     if len(tables) != 1:
         raise ValueError(
             f"{path} holds {len(tables)} tables {tables[:10]}; expected one with a suffix of "
-            f"{list(TABLE_SUFFIXES)}: " + ("name it by table_name" if tables else "add one")
+            f"{list(TABLE_SUFFIXES)}: " + ("name it by data.table_name" if tables else "add one")
         )
     return source, tables[0]
 
@@ -269,7 +288,7 @@ def _read(source: FolderSource | ZipSource, inner: str) -> RawTable:
     try:
         if suffix == ".parquet":
             return read_parquet(data)
-        return read_csv(data, "\t" if suffix == ".tsv" else ",")
+        return read_csv(data, separator_of(inner, data))
     except ValueError as error:
         raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
 
@@ -285,12 +304,12 @@ def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> lis
         pattern.format_map(dict.fromkeys(fields, ""))  # refuses here a format for numbers
     except (ValueError, LookupError, AttributeError) as error:
         raise ValueError(
-            f"image_pattern {pattern!r} is malformed: {error}; expected columns in braces, as "
+            f"data.image_pattern {pattern!r} is malformed: {error}; expected columns in braces, as "
             "'images/{id}.jpg'"
         ) from error
     if not fields:
         raise ValueError(
-            f"image_pattern {pattern!r} names no column; expected one in braces, as "
+            f"data.image_pattern {pattern!r} names no column; expected one in braces, as "
             "'images/{id}.jpg'"
         )
     return fields
@@ -310,7 +329,8 @@ def _check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -
             hint = f", the nearest is {lower[near[0]]!r}" if near else ""
             raise ValueError(
                 f"{origin} has no column {column!r}; it has {list(columns)}{hint}; name its "
-                "columns by item_id, image (or image_pattern), category, group, split, attributes"
+                "columns by data.item_id, data.image (or data.image_pattern), data.category, "
+                "data.group, data.split, data.attributes"
             )
 
 
@@ -319,8 +339,8 @@ def _check_attributes(attributes: Sequence[str], origin: str) -> None:
     if taken:
         raise ValueError(
             f"{origin} has the column(s) {taken} as attributes, names that the catalogue uses "
-            f"itself; use one by its role (as {taken[0]}={taken[0]}), or list the attributes to "
-            "keep without it"
+            f"itself; use one by its role (as data.{taken[0]}={taken[0]}), or list the attributes "
+            "to keep without it, as data.attributes=[colour]"
         )
 
 
