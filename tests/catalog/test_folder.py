@@ -89,6 +89,17 @@ def test_a_zip_works_as_well(tmp_path: Path, prefix: str) -> None:
     assert catalog.name == "shop"
 
 
+def test_a_stray_file_makes_no_category_of_the_folder_around_all(tmp_path: Path) -> None:
+    names = ("coats/1.jpg", "coats/2.jpg", "hats/1.jpg", "README.txt", "loose.jpg")
+    path = pack(fill(tmp_path / "root", *names), tmp_path / "shop.zip", "shop/")
+    catalog = folder(path, on_bad_item="skip")
+    assert catalog.table["category"].tolist() == ["coats", "coats", "hats"]
+    assert [item.item_id for item in catalog.refused] == ["README.txt", "loose.jpg"]
+    # a folder of pictures with a few in a deeper one is a category
+    lone = fill(tmp_path / "lone", "coats/1.jpg", "coats/new/2.jpg", "coats/new/3.jpg")
+    assert set(folder(pack(lone, tmp_path / "lone.zip")).table["category"]) == {"coats"}
+
+
 def test_a_zip_of_one_category_is_not_unwrapped(tmp_path: Path) -> None:
     path = pack(fill(tmp_path / "root", "dress/1.jpg", "dress/deep/2.jpg"), tmp_path / "a.zip")
     assert set(folder(path).table["category"]) == {"dress"}

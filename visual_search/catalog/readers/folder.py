@@ -157,12 +157,19 @@ def _folders(source: FolderSource | ZipSource, base: str) -> list[str]:
 
 
 def _wrapping_folder(source: FolderSource | ZipSource, splits: bool) -> str:
-    """Gives ``photos/`` when a zip holds only that folder and it only folders, else nothing."""
+    """Gives ``photos/`` when a zip holds only that folder and it folders of pictures, else nothing.
+
+    A stray file beside these folders, such as a read-me, does not make a category of the one around
+    them; a category is one in which half of the files or more lie, or one folder beside files.
+    """
     if isinstance(source, FolderSource):
         return ""
     paths = [name.split("/") for name in source.names() if not is_clutter(name)]
     tops = {path[0] for path in paths}
-    if len(tops) != 1 or not all(len(path) > 2 for path in paths):
+    deep = [path for path in paths if len(path) > 2]
+    if len(tops) != 1 or 2 * len(deep) <= len(paths):
+        return ""
+    if len(deep) < len(paths) and len({path[1] for path in deep}) == 1:
         return ""
     (top,) = tops
     # A zip of `train/coats/1.jpg` alone is not wrapped when `train` is a split.

@@ -102,8 +102,20 @@ def read_text(source: FolderSource | ZipSource, inner: str) -> str:
         ) from error
 
 
-def check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -> None:
-    """Refuses a listing that lacks one of the columns it is published with.
+def check_columns(
+    columns: Sequence[str],
+    needed: Sequence[str],
+    origin: str,
+    advice: str = "expected the file as it is published: fetch it again, or read it with "
+    "data=table",
+) -> None:
+    """Refuses a listing that lacks one of the columns it is to have.
+
+    Args:
+        columns: What it has.
+        needed: What it is to have; by default what it is published with.
+        origin: What was read, for messages.
+        advice: What was expected, and what to do.
 
     Raises:
         ValueError: Names the missing ones, what there is, and the nearest name.
@@ -113,8 +125,7 @@ def check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) ->
         near = difflib.get_close_matches(missing[0], columns, n=1)
         hint = f", the nearest is {near[0]!r}" if near else ""
         raise ValueError(
-            f"{origin} has no column {missing}; it has {list(columns)}{hint}; expected the file "
-            "as it is published: fetch it again, or read it with data=table"
+            f"{origin} has no column {missing}; it has {list(columns)}{hint}; {advice}"
         )
 
 

@@ -27,6 +27,11 @@ from visual_search.catalog.readers.sources import FolderSource, is_clutter
 if TYPE_CHECKING:
     import pyarrow
 
+ADVICE = (
+    "expected those that are named: name its columns by data.category, data.item_id, data.group, "
+    "data.split, data.attributes"
+)
+
 
 def parquet(
     path: str | os.PathLike[str],
@@ -80,7 +85,7 @@ def parquet(
             if attributes is None:
                 attributes = _plain_columns(opened.schema_arrow, {*named, image, *REQUIRED_COLUMNS})
             columns = list(dict.fromkeys([*named, *attributes]))
-            check_columns(opened.schema_arrow.names, columns, origin)
+            check_columns(opened.schema_arrow.names, columns, origin, ADVICE)
             texts = _texts(opened.read(columns=columns), origin)
         files[inner] = ParquetFile(file, row_groups, stamp)
         tables[inner] = (texts, empty)

@@ -54,6 +54,7 @@ class ParquetSource:
         self._image = image
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Sequence[Any]] = OrderedDict()
+        self._keys: dict[str, str] = {}  # a file that changes is refused, so they stay true
 
     def __repr__(self) -> str:
         return f"ParquetSource({len(self._files)} file(s), column {self._image!r})"
@@ -89,13 +90,16 @@ class ParquetSource:
         return None
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the SHA-256 of each picture's bytes; it reads them all.
+        """Gives the SHA-256 of each picture's bytes; each is read for it once a process.
 
         Raises:
             FileNotFoundError: No row has this name.
             ValueError: A row is refused, as in ``load``.
         """
-        return [hashlib.sha256(self.load(image)).hexdigest() for image in images]
+        for image in images:
+            if image not in self._keys:
+                self._keys[image] = hashlib.sha256(self.load(image)).hexdigest()
+        return [self._keys[image] for image in images]
 
     def _locate(self, image: str) -> tuple[str, int, int]:
         """Gives file, row group and the row within it."""
