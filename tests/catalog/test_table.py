@@ -75,6 +75,14 @@ def test_a_csv_of_semicolons_or_tabs_is_read(shop: Path, sign: str) -> None:
     assert list(table(write(shop, text)).table["category"]) == ["Hats, caps"]
 
 
+def test_what_is_no_table_is_told_to_become_one(shop: Path) -> None:
+    with zipfile.ZipFile(shop / "shop.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    for path in (shop / "shop.xlsx", write(shop, "item_id,image\n", "shop.txt")):
+        with pytest.raises(ValueError, match=r"is no table that is read here.*as CSV in UTF-8"):
+            table(path)
+
+
 def test_other_words_for_a_split(shop: Path) -> None:
     rows = "1,images/1.jpg,Hats, Training\n2,images/2.jpg,Hats,validation\n"
     catalog = table(write(shop, "item_id,image,category,part\n" + rows), split="part")

@@ -175,8 +175,8 @@ def check_copies(catalog: Catalog, facts: pd.DataFrame) -> list[Finding]:
                 "copies_other_category",
                 "warning",
                 f"{many(len(other), 'item')} with the very picture of an item of another category.",
-                "One of the two labels is wrong, or the picture shows several products; mend the "
-                "label or keep one of them.",
+                "One of the two labels is wrong, the picture shows several products, or it stands "
+                "for those without one; mend the label, keep one of them, or leave them out.",
                 *named(other),
             )
         )

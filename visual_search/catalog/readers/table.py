@@ -7,6 +7,7 @@ import difflib
 import io
 import os
 import string
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 MAX_TABLE_BYTES = 2**31
+_SPREADSHEETS = (".ods", ".xls", ".xlsm", ".xlsx")
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,12 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
     """Gives the root of the pictures and the table's path below it."""
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         return FolderSource(path.absolute().parent), path.name
+    # a spreadsheet is a zip, too: of XML
+    if path.is_file() and (path.suffix.lower() in _SPREADSHEETS or not zipfile.is_zipfile(path)):
+        raise ValueError(
+            f"{path} is no table that is read here; expected a suffix of {list(TABLE_SUFFIXES)}, "
+            "or a folder or .zip with one: save a spreadsheet as CSV in UTF-8"
+        )
     source = open_source(path)
     tables = [
         name
