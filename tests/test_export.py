@@ -140,6 +140,27 @@ def test_wrong_settings_of_an_export_are_refused(run: Run, exported: Exported) -
         export_run(settings_of("export"))
 
 
+def test_what_an_index_cannot_be_is_refused_before_anything_is_embedded(
+    run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visual_search.exporting.embed_rows", lambda *_: pytest.fail("embedded"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for override, message in (
+        ("index=tree", "index=tree; expected one of flat, .*: set index=auto"),
+        ("index=lancedb", "lancedb is not installed; expected the extra"),
+        ("target_recall=2", "target_recall is 2.0; expected a share"),
+        ("num_threads=0", "num_threads=0; expected at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export_run(asked(run, tmp_path / "x", override))
+        with pytest.raises(ConfigError, match=message):
+            change("rebuild", bundle, override)
+    for override in ("thumbnail_px=0", "num_checked=0"):
+        with pytest.raises(ConfigError, match=f"{override}; expected at least 1"):
+            export_run(asked(run, tmp_path / "x", override))
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_search_finds_an_added_picture_first_and_forgets_a_removed_one(
     bundle: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,11 +203,13 @@ def test_a_catalogue_is_added_and_replaces_what_it_names_again(
     print_changed(change("add", bundle, *more, cache))
     printed = capsys.readouterr().out
     assert "1 added." in printed
+    assert "Categories that no item had before: Gloves\n" in printed
     assert "Gloves/two.png" in printed
     with Image.open(picture) as image:
         image.transpose(Image.Transpose.ROTATE_90).save(folder / "one.png")
     again = change("add", bundle, *more, cache)
     assert (again.change.num_added, again.change.num_replaced) == (0, 1)
+    assert again.new_categories == ()
     assert Bundle.open(bundle).values_of("category")["Gloves"] == 1
     hits = search(bundle, f"image={folder / 'one.png'}", "k=1").answers[0].hits
     assert hits[0].item_id == "Gloves/one.png"
@@ -234,6 +257,8 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
         (["item=nobody"], "no item 'nobody' in .* of its 72 items, such as"),
         (["item=nobody", "format=xml"], "format=xml; expected one of table, json"),
         (["item=nobody", "k=0"], "k=0; expected at least 1"),
+        (["item=nobody", "out=a/grid.jpg"], "ends with .png, .*: set out=a/grid.png"),
+        (["item=nobody", "out=."], "out=.; expected a name that ends with .png, .*out=grid.png"),
     ):
         with pytest.raises(ConfigError, match=message):
             search(bundle, *overrides)
@@ -244,6 +269,8 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
     (tmp_path / "page.jpg").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"page.jpg: not a picture"):
         search(bundle, f"image={tmp_path / 'page.jpg'}")
+    with pytest.raises(ValueError, match=r"page.jpg: not a picture"):
+        change("add", bundle, f"image={tmp_path / 'page.jpg'}", "item=x", "category=Hats")
     for action, overrides, message in (
         ("delete", [], "got the action 'delete'; expected one of add, remove, rebuild, info"),
         ("remove", [], "nothing to remove; expected item=ID"),
@@ -264,6 +291,9 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
     first, second = Bundle.open(bundle).item_ids(limit=2)
     ids.write_text(f"{first}\n\n {second} \n", encoding="utf-8")
     assert change("remove", bundle, f"ids={ids}").change.num_removed == 2
+    with pytest.raises(ConfigError, match="pass over them with skip_missing=true"):
+        change("remove", bundle, f"ids={ids}")
+    assert change("remove", bundle, f"ids={ids}", "skip_missing=true").change.num_removed == 0
 
 
 @pytest.mark.parametrize("lacking", ["torch", "lightning", "pandas", "matplotlib"])
@@ -277,4 +307,4 @@ def test_a_search_needs_no_torch(bundle: Path, picture: Path, lacking: str, tmp_
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert "Like new one.png" in ended.stdout
+    assert "Like new one.png\n" in ended.stdout

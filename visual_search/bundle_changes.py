@@ -27,10 +27,22 @@ class Changed:
         change: What was done; None where it was only looked at.
         left_out: Columns of the catalogue that the bundle does not have.
         refused: Items that were not added, with the reason.
+        new_categories: Categories that no item had before.
     """
 
     folder: Path
     change: Change | None
+    left_out: tuple[str, ...] = ()
+    refused: tuple[RefusedItem, ...] = ()
+    new_categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _New:
+    """Items to add, the bundle as it was before, and what became of the catalogue's rest."""
+
+    bundle: Bundle
+    items: BundleItems
     left_out: tuple[str, ...] = ()
     refused: tuple[RefusedItem, ...] = ()
 
@@ -60,10 +72,14 @@ def change_bundle(settings: dict[str, Any]) -> Changed:
     folder = Path(settings["bundle"])
     if action == "info":
         return Changed(folder, None)
+    check_index_settings(settings)
     if action == "remove":
-        ids = _ids(settings)
+        ids, skip = _ids(settings), settings["skip_missing"]
+        wait_s = settings["wait_s"]
         try:
-            return Changed(folder, remove_items(folder, ids, wait_seconds=settings["wait_s"]))
+            return Changed(
+                folder, remove_items(folder, ids, skip_missing=skip, wait_seconds=wait_s)
+            )
         except KeyError as error:
             raise ConfigError(str(error.args[0])) from error
     wait = {"wait_seconds": settings["wait_s"], "num_threads": settings["num_threads"]}
@@ -77,10 +93,44 @@ def change_bundle(settings: dict[str, Any]) -> Changed:
                 **wait,
             )
         return Changed(folder, change)
-    items, made_by, left_out, refused = _new_items(settings)
+    new = _new_items(settings)
+    made_by = new.bundle.manifest.encoder.sha256
     with progress_bar("Building the index", " items") as advance:
-        change = add_items(folder, items, made_by=made_by, on_progress=advance, **wait)
-    return Changed(folder, change, left_out, refused)
+        change = add_items(folder, new.items, made_by=made_by, on_progress=advance, **wait)
+    known = new.bundle.values_of("category")
+    unknown = sorted(set(new.items.columns["category"]) - set(known))
+    return Changed(folder, change, new.left_out, new.refused, tuple(unknown))
+
+
+def check_index_settings(settings: Mapping[str, Any]) -> None:
+    """Checks what a command says of a bundle's index, before hours of embedding and not after.
+
+    Args:
+        settings: Its ``index``, ``target_recall`` and ``num_threads``; None leaves them open.
+
+    Raises:
+        ConfigError: There is no such kind, its package is not installed, or a number is out of
+            range.
+    """
+    from importlib.util import find_spec
+
+    from visual_search.retrieval.search_plan import KINDS, check_targets
+
+    kind, recall, threads = (settings[name] for name in ("index", "target_recall", "num_threads"))
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"index={kind}; expected one of {', '.join(KINDS)}: set index=auto")
+    if kind == "lancedb" and find_spec("lancedb") is None:
+        raise ConfigError(
+            "index=lancedb, and the package lancedb is not installed; expected the extra of that "
+            "name: pip install 'visual-search[lancedb]', or set index=auto"
+        )
+    if threads is not None and threads < 1:
+        raise ConfigError(f"num_threads={threads}; expected at least 1: leave it out for all cores")
+    if recall is not None:
+        try:
+            check_targets(recall, recall_k=1)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 def _ids(settings: Mapping[str, Any]) -> list[str]:
@@ -100,9 +150,7 @@ def _ids(settings: Mapping[str, Any]) -> list[str]:
     return ids
 
 
-def _new_items(
-    settings: dict[str, Any],
-) -> tuple[BundleItems, str, tuple[str, ...], tuple[RefusedItem, ...]]:
+def _new_items(settings: dict[str, Any]) -> _New:
     """Gives the items to add, embedded by the bundle's own encoder."""
     from visual_search.bundle.bundle import Bundle
 
@@ -112,15 +160,14 @@ def _new_items(
             "another of conf/data/), or image=PICTURE item=ID category=NAME"
         )
     bundle = Bundle.open(settings["bundle"], num_threads=settings["num_threads"])
-    made_by = bundle.manifest.encoder.sha256
     if settings["image"]:
-        return _one_item(bundle, settings), made_by, (), ()
-    items, left_out, refused = _items_of_catalogue(bundle, settings)
-    return items, made_by, left_out, refused
+        return _New(bundle, _one_item(bundle, settings))
+    return _items_of_catalogue(bundle, settings)
 
 
 def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.images import PictureError
     from visual_search.catalog.thumbnails import thumbnail
 
     item_id = settings["item"]
@@ -142,10 +189,14 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     attributes = {str(name): str(value) for name, value in given.items()}
     _check_columns(bundle, attributes)
     columns = {"category": settings["category"], **attributes}
+    try:
+        picture = bundle.encoder.decode(data)  # [3, S, S]
+    except PictureError as error:
+        raise ValueError(f"{path}: {error}") from error
     return BundleItems(
         item_ids=[str(item_id)],
         columns={name: [value] for name, value in columns.items()},
-        embeddings=bundle.encoder.embed(bundle.encoder.decode(data)[None]),
+        embeddings=bundle.encoder.embed(picture[None]),
         thumbnails=[thumbnail(data)],
     )
 
@@ -159,9 +210,7 @@ def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
         )
 
 
-def _items_of_catalogue(
-    bundle: Bundle, settings: dict[str, Any]
-) -> tuple[BundleItems, tuple[str, ...], tuple[RefusedItem, ...]]:
+def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
     import numpy as np
 
     from visual_search.assembly import cache, progress_bar
@@ -187,7 +236,7 @@ def _items_of_catalogue(
         thumbnails=small,
     )
     left_out = tuple(name for name in names if name not in bundle.columns)
-    return items, left_out, catalog.refused
+    return _New(bundle, items, left_out, catalog.refused)
 
 
 def print_changed(changed: Changed) -> None:
@@ -212,6 +261,8 @@ def print_changed(changed: Changed) -> None:
     if changed.left_out:
         print(f"Columns that the bundle does not have were left out: {', '.join(changed.left_out)}")
     _print_refused(changed.refused)
+    if changed.new_categories:
+        print(f"Categories that no item had before: {', '.join(changed.new_categories)}")
     bundle = Bundle.open(changed.folder, verify="sizes")
     plan = SearchPlan.from_json(bundle.manifest.index.plan)
     counts = bundle.values_of("category")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.bundle_changes import check_index_settings
 from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
 from visual_search.runs import Run
@@ -70,20 +71,12 @@ def export_run(settings: dict[str, Any]) -> Exported:
     from visual_search.models.exporting import export_encoder
 
     quieten()
+    _check_settings(settings)
     run = finished_run(settings["run"])
     folder = Path(settings["out"] or run.folder / BUNDLE)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty; expected a new folder: give out=DIR, or delete it"
-        )
-    if settings["items"] not in ITEMS:
-        raise ConfigError(
-            f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
-        )
-    if settings["items"] == "gallery" and settings["data"]:
-        raise ConfigError(
-            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
-            "run's protocol on the run's data"
         )
     summary = run.summary()
     config = _config(run.config(), settings)
@@ -123,6 +116,23 @@ def export_run(settings: dict[str, Any]) -> Exported:
             )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Exported(folder, manifest, check, str(summary.get("standing", "")), again, size)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses what would fail only after the whole catalogue was embedded."""
+    if settings["items"] not in ITEMS:
+        raise ConfigError(
+            f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
+        )
+    if settings["items"] == "gallery" and settings["data"]:
+        raise ConfigError(
+            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
+            "run's protocol on the run's data"
+        )
+    for name, usual in (("thumbnail_px", 192), ("num_checked", 64)):
+        if settings[name] < 1:
+            raise ConfigError(f"{name}={settings[name]}; expected at least 1: set {name}={usual}")
+    check_index_settings(settings)
 
 
 def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

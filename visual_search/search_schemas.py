@@ -63,6 +63,7 @@ class IndexSchema:
     category: str | None = None
     attributes: Any = None
     ids: str | None = None
+    skip_missing: bool = False
     index: str | None = None
     target_recall: float | None = None
     wait_s: float = 30.0

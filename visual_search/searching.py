@@ -87,6 +87,12 @@ def search_bundle(settings: Mapping[str, Any]) -> Searched:
             )
     if settings["k"] < 1:
         raise ConfigError(f"k={settings['k']}; expected at least 1: set k=5")
+    out = Path(settings["out"] or "grid.png")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(
+            f"out={out}; expected a name that ends with .png, which the grid is: set "
+            f"out={out.parent / (out.stem or 'grid')}.png"
+        )
     bundle = Bundle.open(
         settings["bundle"], verify=settings["verify"], num_threads=settings["num_threads"]
     )
@@ -273,7 +279,7 @@ def _print_table(searched: Searched, answer: Answer) -> None:
     from rich.table import Table
 
     attributes = [name for name in searched.bundle.columns if name != "category"]
-    table = Table(title=f"Like {escape(answer.title)}", title_justify="left")
+    table = Table()
     table.add_column("Rank", justify="right")
     table.add_column("Item", overflow="fold")
     table.add_column("Category")
@@ -289,6 +295,7 @@ def _print_table(searched: Searched, answer: Answer) -> None:
             *(escape(hit.attributes.get(name, "")) for name in attributes),
         )
     console = Console()
+    console.print(f"Like [bold]{escape(answer.title)}[/bold]", soft_wrap=True, highlight=False)
     console.print(table)
     if len(answer.hits) < searched.k:
         console.print(f"No more than {len(answer.hits)} item(s) match.")

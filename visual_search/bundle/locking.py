@@ -83,7 +83,7 @@ def _wait_for(lock: int, folder: Path, wait_seconds: float) -> None:
                 raise BundleLockedError(
                     f"{folder} is being written by {_holder(folder)}, and this write waited "
                     f"{wait_seconds:g} seconds; expected one writer at a time: try again later, or "
-                    "wait longer with wait_seconds"
+                    "wait longer (wait_seconds, at the command line wait_s)"
                 ) from error
             time.sleep(min(_POLL_SECONDS, left))
         else:

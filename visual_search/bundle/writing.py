@@ -147,7 +147,7 @@ def remove_items(
             raise KeyError(
                 f"the bundle {draft.base.name!r} has no item {', '.join(map(repr, missing[:5]))}"
                 f"{more}; expected ids that are in it, and nothing was removed: leave them out, or "
-                "set skip_missing"
+                "pass over them with skip_missing=true"
             )
         if not len(rows):
             return _change(draft.base, is_rebuilt=False)
