@@ -117,6 +117,11 @@ def bmp_of(width: int, height: int) -> bytes:
         ({"data": {"image": "http://127.0.0.1/"}}, 422, "invalid", "Addresses are not fetched"),
         ({"json": ["p0"]}, 422, "invalid", "The JSON is a list; expected an object"),
         ({"json": {"item": "p0", "kk": 3}}, 422, "invalid", "field 'kk' is not known"),
+        ({"data": {"item": "p0", "category": "Hats"}}, 422, "invalid", "where=column:value"),
+        ({"data": {"item": ["p0", "p1"]}}, 422, "invalid", "'item' has 2 values; expected one"),
+        ({"json": {"item": ["p0", "p1"]}}, 422, "invalid", "'item' has 2 values; expected one"),
+        ({"data": {"item": "p0"}, "files": {"image": drawn("Hats", "red")}},
+         422, "invalid", "a picture and the item 'p0'; expected one"),
         ({"json": {"item": {"a": 1}}}, 422, "invalid", "'item' holds a dict"),
         ({"json": {"item": "p0", "k": 2.5}}, 422, "invalid", "'k' holds a float"),
         ({"json": {"item": "p0", "k": True}}, 422, "invalid", "'k' holds a bool"),
@@ -154,6 +159,20 @@ def test_unknown_addresses_and_methods_are_problems_too() -> None:
     assert "POST" in wrong.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    "address", ["/", "/healthz", "/api/items/p0/thumbnail", "/static/page.css"]
+)
+def test_head_is_answered_as_get_without_content(address: str) -> None:
+    with client() as one:
+        got, head, wrong = one.get(address), one.head(address), one.head("/api/search")
+    assert head.status_code == got.status_code == 200
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert head.headers["content-length"] == str(len(got.content))
+    assert head.headers["x-content-type-options"] == "nosniff"
+    assert (head.content, wrong.content) == (b"", b"")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
 def test_a_mistake_of_ours_is_a_problem_without_its_inside(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -178,7 +197,8 @@ def test_openapi_and_its_page_name_every_route() -> None:
         "/api/items/{item_id}/thumbnail", "/healthz", "/metrics",
     }  # fmt: skip
     assert all(path in page for path in paths)
-    assert "curl -F image=@shoe.jpg -F k=5" in page
+    assert re.search("curl -F image=@shoe.jpg -F k=5 -F where=category:(Hats|Bags|Shoes) ", page)
+    assert "/api/items/p0/thumbnail" in page  # an item that is there: what is copied works
     assert all(f'id="problem-{kind}"' in page for kind in KINDS)
     for part in ("http://cdn", "https://", "<script", "style="):
         assert part not in page

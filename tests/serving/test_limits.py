@@ -102,7 +102,8 @@ def test_forms_have_their_limits(fields: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [("limit=201", "limit is '201'; expected a whole number from 1 to 200"), ("limit=0", "limit"),
-     ("start=-1", "start is '-1'"), ("start=x", "start is 'x'"), ("where=x", "column:value")],
+     ("start=-1", "start is '-1'"), ("start=x", "start is 'x'"), ("where=x", "column:value"),
+     ("category=Hats", "The field 'category' is not known")],
 )  # fmt: skip
 def test_pages_of_items_have_their_limits(query: str, message: str) -> None:
     with client() as one:

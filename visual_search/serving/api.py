@@ -48,8 +48,8 @@ SEARCH_EXTRA: dict[str, Any] = {
         },
     },
     "x-examples": [
-        "curl -F image=@shoe.jpg -F k=5 -F where=category:Shoes {server}/api/search",
-        'curl --json \'{{"item": "15970", "k": 5}}\' {server}/api/search',
+        "curl -F image=@shoe.jpg -F k=5 -F where=category:{category} {server}/api/search",
+        'curl --json \'{{"item": "{item}", "k": 5}}\' {server}/api/search',
     ],
 }
 
@@ -65,10 +65,11 @@ def api_router(service: Service) -> APIRouter:
     async def search(request: Request) -> Response:
         """Finds the items nearest to an uploaded picture, or to an item of the bundle.
 
-        The picture is a JPEG, PNG, GIF, BMP, WebP or AVIF file. An item is never its own neighbour.
+        Either a picture (a JPEG, PNG, GIF, BMP, WebP or AVIF file) or an item is asked for. An item
+        is never its own neighbour.
         """
         with service.searcher.admitted():
-            query = await read_query(request, service.settings, service.columns())
+            query = await read_query(request, service.settings, service.columns(), strict=True)
             served = service.one(query.bundles[0] if query.bundles else None)
             answer = await service.searcher.search(query, served)
         hits = [

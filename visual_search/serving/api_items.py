@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from visual_search.serving.api import thumbnail_address
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import check_columns, parse_count, parse_where
+from visual_search.serving.queries import check_columns, check_names, parse_count, parse_where
 from visual_search.serving.schemas import PROBLEMS, ChangeResult, ItemPage, ShownItem
 from visual_search.serving.searching import no_such_item
 from visual_search.serving.security import check_token
@@ -48,7 +48,7 @@ ADD_EXTRA: dict[str, Any] = {
     },
     "x-examples": [
         'curl -H "Authorization: Bearer $TOKEN" -F image=@shoe.jpg '
-        '-F \'items=[{{"item_id": "new-1", "category": "Shoes"}}]\' {server}/api/items'
+        '-F \'items=[{{"item_id": "new-1", "category": "{category}"}}]\' {server}/api/items'
     ],
 }
 DELETE_EXTRA: dict[str, Any] = {
@@ -64,9 +64,12 @@ def items_router(service: Service) -> APIRouter:
 
     @router.get(
         "/api/items", response_model=ItemPage, responses=PROBLEMS, summary="List items",
-        openapi_extra={"x-examples": ["curl '{server}/api/items?where=category:Shoes&limit=10'"]},
+        openapi_extra={"x-examples": [
+            "curl '{server}/api/items?where=category:{category}&limit=10'"
+        ]},
     )  # fmt: skip
     async def list_items(
+        request: Request,
         where: Annotated[
             list[str], Query(description="column:value; repeated, as for a search.")
         ] = [],  # noqa: B006 - FastAPI copies it
@@ -75,6 +78,7 @@ def items_router(service: Service) -> APIRouter:
         bundle: BundleName = "",
     ) -> ItemPage:
         """Gives a page of the items that fit a filter, in the order in which they were added."""
+        check_names(request.query_params, ("where", "start", "limit", "bundle"))
         parse_count("limit", str(limit), least=1, most=settings.max_page_size)
         served = service.one(bundle)
         snapshot = served.snapshot
@@ -102,7 +106,7 @@ def items_router(service: Service) -> APIRouter:
     @router.get(
         "/api/items/{item_id:path}/thumbnail", responses=PROBLEMS, response_class=Response,
         summary="An item's small picture",
-        openapi_extra={"x-examples": ["curl -O {server}/api/items/15970/thumbnail"]},
+        openapi_extra={"x-examples": ["curl -O {server}/api/items/{item}/thumbnail"]},
     )  # fmt: skip
     async def thumbnail(item_id: str, bundle: BundleName = "") -> Response:
         """Gives a JPEG file."""
@@ -119,7 +123,7 @@ def items_router(service: Service) -> APIRouter:
 
     @router.get(
         "/api/items/{item_id:path}", response_model=ShownItem, responses=PROBLEMS,
-        summary="One item", openapi_extra={"x-examples": ["curl {server}/api/items/15970"]},
+        summary="One item", openapi_extra={"x-examples": ["curl {server}/api/items/{item}"]},
     )  # fmt: skip
     async def item(item_id: str, bundle: BundleName = "") -> ShownItem:
         """Gives an item's category and attributes."""

@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visual_search.serving.api import api_router
 from visual_search.serving.api_items import items_router
-from visual_search.serving.docs_page import docs_page
+from visual_search.serving.docs_page import docs_page, for_examples
 from visual_search.serving.limits import LimitBodies
 from visual_search.serving.metrics import CountRequests
 from visual_search.serving.pages import pages_router
@@ -68,7 +68,7 @@ def create_app(bundles: Sequence[Bundle], settings: ServeSettings = DEFAULTS) ->
     app.include_router(api_router(service))
     app.include_router(items_router(service))
     app.mount("/static", _Static(directory=STATIC), name="static")
-    _add_docs(app, settings)
+    _add_docs(app, service)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     # The last one added is the outermost: it sees every request first and every answer last.
@@ -76,6 +76,7 @@ def create_app(bundles: Sequence[Bundle], settings: ServeSettings = DEFAULTS) ->
     app.add_middleware(CheckSender, trusted_hosts=settings.trusted_hosts)
     app.add_middleware(CountRequests, metrics=service.metrics, clock=time.perf_counter)
     app.add_middleware(SecureAnswers)
+    app.add_middleware(AnswerHead)
     app.state.service = service
     return app
 
@@ -89,7 +90,26 @@ class _Static(StaticFiles):
         return response
 
 
-def _add_docs(app: FastAPI, settings: ServeSettings) -> None:
+class AnswerHead:
+    """Answers HEAD as GET without its content: so monitors and load balancers ask for health."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_content(message: Message) -> None:
+            is_content = message["type"] == "http.response.body"
+            await send({**message, "body": b""} if is_content else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_content)
+
+
+def _add_docs(app: FastAPI, service: Service) -> None:
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -103,8 +123,15 @@ def _add_docs(app: FastAPI, settings: ServeSettings) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         server = f"{request.url.scheme}://{request.url.netloc}"
-        can_write = settings.write_token is not None
-        return HTMLResponse(docs_page(app.openapi(), server=server, can_write=can_write))
+        snapshot = next(iter(service.bundles.values())).snapshot
+        page = docs_page(
+            app.openapi(),
+            server=server,
+            item=for_examples(snapshot.bundle.item_ids(limit=20), "15970"),
+            category=for_examples(snapshot.filters["category"], "Shoes"),
+            can_write=service.settings.write_token is not None,
+        )
+        return HTMLResponse(page)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

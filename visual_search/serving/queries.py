@@ -41,7 +41,11 @@ class Query:
 
 
 async def read_query(
-    request: Request, settings: ServeSettings, columns: Iterable[str] = ()
+    request: Request,
+    settings: ServeSettings,
+    columns: Iterable[str] = (),
+    *,
+    strict: bool = False,
 ) -> Query:
     """Gives what a form or JSON asks for.
 
@@ -49,6 +53,8 @@ async def read_query(
         request: A request whose body was not read.
         settings: Limits and the default number of neighbours.
         columns: Known columns, for names that hold a colon.
+        strict: A program asks, by a form too: what would not be looked at is refused. JSON is
+            always a program's; a page's form may hold a picture beside the item that it replaces.
 
     Raises:
         Problem: The body is of another kind, too large, or a value cannot be used.
@@ -58,7 +64,7 @@ async def read_query(
         async with read_form(request, settings, max_files=1) as form:
             image, name = await _image(form, settings)
             texts = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
-            return _query(texts, settings, columns, image=image, image_name=name)
+            return _query(texts, settings, columns, image=image, image_name=name, strict=strict)
     if kind == "application/json":
         return _query(
             _json_fields(await read_body(request, settings)), settings, columns, strict=True
@@ -157,11 +163,8 @@ def _query(
     by_name: dict[str, list[str]] = {}
     for name, value in fields:
         by_name.setdefault(name, []).append(value)
-    unknown = [name for name in by_name if name not in _FIELDS]
-    if strict and unknown:
-        raise Problem(
-            "invalid", f"The field {unknown[0][:100]!r} is not known; expected {list(_FIELDS)}."
-        )
+    if strict:
+        _check_fields(by_name, has_image=image is not None)
     k = by_name.get("k", [""])[-1].strip()
     item_id = by_name.get("item", [""])[-1]
     return Query(
@@ -172,6 +175,39 @@ def _query(
         where=parse_where([text for text in by_name.get("where", []) if text], columns),
         bundles=tuple(dict.fromkeys(name for name in by_name.get("bundle", []) if name)),
     )
+
+
+def check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses what a request names and nobody would look at: without it the answer is another one.
+
+    Raises:
+        Problem: A name is not among those that are known.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise Problem(
+            "invalid",
+            f"The field {unknown[0][:100]!r} is not known; expected {list(known)}; correct it, or "
+            "write a filter as where=column:value.",
+        )
+
+
+def _check_fields(by_name: Mapping[str, Sequence[str]], *, has_image: bool) -> None:
+    check_names(by_name, _FIELDS)
+    for name in ("item", "k", "bundle"):
+        if len(by_name.get(name, ())) > 1:
+            raise Problem(
+                "invalid",
+                f"The field {name!r} has {len(by_name[name])} values; expected one; send a request "
+                "for each.",
+            )
+    item_id = by_name.get("item", [""])[0]
+    if has_image and item_id.strip():
+        raise Problem(
+            "invalid",
+            f"There are a picture and the item {item_id[:100]!r}; expected one of them; leave the "
+            "other out.",
+        )
 
 
 async def _image(form: FormData, settings: ServeSettings) -> tuple[bytes | None, str]:
