@@ -51,6 +51,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
             something else.
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
+    import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
     from visual_search.assembly import cache, quieten, read_catalog
     from visual_search.measurements import finished_run
     from visual_search.runs import Run
