@@ -344,5 +344,6 @@ def quieten() -> None:
         ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
         ".*sync_dist=True.*",  # every process logs the same number, gathered from all
         ".*Checkpoint directory.*exists and is not empty.*",
+        ".*could be decompression bomb.*",  # Pillow's; ours refuses the picture by name
     ):
         warnings.filterwarnings("ignore", message=pattern)

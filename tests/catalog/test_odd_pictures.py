@@ -155,7 +155,7 @@ rgb_png = encoded(image(COLORS, "RGB"), "PNG")
 TEXT_BOMB = zlib.compress(bytes(20 * 2**20), 9)  # 20 KB that unpack to 20 MiB
 NO_PICTURE = (
     "not a picture in a format that is read here (JPEG, PNG, GIF, BMP, WEBP, AVIF), or its header "
-    "is damaged; "
+    "is damaged; save it anew as JPEG or PNG; "
 )
 # name of the file -> its bytes and the whole reason
 REFUSED: dict[str, tuple[bytes, str]] = {

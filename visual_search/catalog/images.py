@@ -249,7 +249,7 @@ def _named_errors(data: bytes, limits: PictureLimits) -> Iterator[None]:
         start = "the file is empty" if not data else f"the file starts with {data[:12]!r}"
         raise PictureError(
             f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
-            f"is damaged; {start}"
+            f"is damaged; save it anew as JPEG or PNG; {start}"
         ) from error
     except Exception as error:
         raise PictureError(f"does not decode: {type(error).__name__}: {error}") from error
