@@ -231,6 +231,25 @@ def test_a_rebuild_keeps_the_answers_and_info_tells(
     assert "Dresses: 24" in printed
 
 
+def test_a_narrow_table_still_says_which_item_how_far(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Bundle.open(bundle)
+    item_id = opened.item_ids()[0]
+    settings = settings_of("search", f"bundle={bundle}", f"item='{item_id}'", "k=2")
+    for width, header in ((60, "colour ·"), (160, opened.columns[-1])):
+        monkeypatch.setenv("COLUMNS", str(width))
+        searched = search_bundle(settings)
+        print_search(searched, settings)
+        printed = capsys.readouterr().out
+        assert header in printed
+        for hit in searched.answers[0].hits:
+            assert f"{hit.squared_distance:.4f}" in printed
+            assert hit.item_id in printed
+            assert hit.category in printed
+        assert max(map(len, printed.splitlines()[:8])) <= width
+
+
 def test_filters_hold_and_name_what_they_do_not_know(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     item_id = opened.item_ids()[0]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from visual_search.config import ConfigError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from visual_search.bundle.bundle import Bundle, Hit
 
 FORMATS = ("table", "json")
@@ -276,26 +278,41 @@ def _print_inline(searched: Searched, inline: str) -> None:
 def _print_table(searched: Searched, answer: Answer) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     attributes = [name for name in searched.bundle.columns if name != "category"]
-    table = Table()
-    table.add_column("Rank", justify="right")
+    console = Console()
+    console.print(f"Like [bold]{escape(answer.title)}[/bold]", soft_wrap=True, highlight=False)
+    table = _table(answer, attributes)
+    unbounded = console.options.update(width=10_000)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        table = _table(answer, attributes, in_one=True)
+    console.print(table)
+    if len(answer.hits) < searched.k:
+        console.print(f"No more than {len(answer.hits)} item(s) match.")
+
+
+def _table(answer: Answer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
+    """Gives the hits as a table; the attributes share one column where each has no room."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    in_one = in_one and bool(attributes)
+    table = Table(expand=in_one)  # so that the shared column takes what the others leave
+    table.add_column("Rank", justify="right", no_wrap=True)
     table.add_column("Item", overflow="fold")
-    table.add_column("Category")
-    table.add_column("Distance", justify="right")
-    for name in attributes:
-        table.add_column(escape(name), overflow="ellipsis", no_wrap=True)
+    table.add_column("Category", overflow="fold")
+    table.add_column("Distance", justify="right", no_wrap=True)
+    for name in [" · ".join(attributes)] if in_one else attributes:
+        table.add_column(escape(name), overflow="fold", ratio=1 if in_one else None)
     for hit in answer.hits:
+        texts = [escape(hit.attributes.get(name, "")) for name in attributes]
+        if in_one:
+            texts = [" · ".join(texts)]
         table.add_row(
             str(hit.rank),
             escape(hit.item_id),
             escape(hit.category),
             f"{hit.squared_distance:.4f}",
-            *(escape(hit.attributes.get(name, "")) for name in attributes),
+            *texts,
         )
-    console = Console()
-    console.print(f"Like [bold]{escape(answer.title)}[/bold]", soft_wrap=True, highlight=False)
-    console.print(table)
-    if len(answer.hits) < searched.k:
-        console.print(f"No more than {len(answer.hits)} item(s) match.")
+    return table
