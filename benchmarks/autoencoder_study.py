@@ -26,12 +26,15 @@ from matplotlib.figure import Figure
 
 from visual_search.run_embeddings import own_embedding
 from visual_search.views.style import BAR, INK, MACRO, MUTED, OTHER, RIGHT, WRONG, quiet_style
+from visual_search.views.training_curves import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "autoencoder_study.json"
 IMAGES = ROOT / "docs" / "images"
 MSE = "MSE in -1..1"
 CROWDED = 0.04  # of mAP@5: a label below its line where another line is so near above it
+LABEL_APART, LABEL_REACH = 0.045, 0.06  # of the axes: between lines of text, to what is beside it
+USUAL_DIM = 512
 SHOWN_FLOORS = ("untrained", "pixels_32_pca_64", "hog_pca_256_unit")
 
 
@@ -136,15 +139,21 @@ def variant_of(run: Path) -> dict[str, Any]:
     """Gives a run's reconstruction error beside its mAP@5, on validation queries."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     own = json.loads((run / "metrics" / "summary.json").read_text())
-    interval = validation_summary(run)["intervals"]["micro"]
+    measured = validation_summary(run)
+    interval = measured["intervals"]["micro"]
+    untrained = [floor for floor in measured["floors"] if floor["name"] == "untrained"]
+    module, _, objective = config["objective"]["_target_"].rpartition(".")
     return {
         **facts(run),
         "name": run.parent.name,
-        "objective": config["objective"]["_target_"].rpartition(".")[2],
+        "objective": objective,
+        "labels": module.endswith(".supervised"),
         "dim": own["embedding_dim"],
         "epochs": own["epochs"],
         "error": own["val_loss"] if own.get("loss_name") == MSE else None,
         "micro": [interval["mean"], interval["low"], interval["high"]],
+        "macro": measured["macro_map_at_5"],
+        "untrained": untrained[0]["micro_map_at_5"] if untrained else None,
     }
 
 
@@ -231,24 +240,57 @@ def draw_embeddings(runs: list[dict[str, Any]]) -> Figure:
 def draw_variants(variants: list[dict[str, Any]]) -> Figure:
     """Draws mAP@5 against reconstruction error, one point a run."""
     shown = [variant for variant in variants if variant["error"] is not None]
+    low = min(variant["micro"][1] for variant in shown) - CROWDED
+    high = max(variant["micro"][2] for variant in shown) + CROWDED
+    errors = [variant["error"] for variant in shown]
+    left, right = 0.55 * min(errors), 1.2 * max(errors)  # room for names on both sides
+    step = 0.02 * (right - left)
     with quiet_style():
         figure = Figure(figsize=(8.5, 5.0))
         axis = figure.subplots()
         for variant in shown:
-            mean, low, high = variant["micro"]
-            axis.plot([variant["error"]] * 2, [low, high], color=OTHER, lw=1, zorder=1)
+            mean, least, most = variant["micro"]
+            axis.plot([variant["error"]] * 2, [least, most], color=OTHER, lw=1, zorder=1)
             axis.plot(variant["error"], mean, "o", color=BAR, ms=6, zorder=2)
-            label = f"{variant['name']}, {variant['dim']}-d"
-            axis.annotate(
-                label, (variant["error"], mean), (7, -3), textcoords="offset points", fontsize=9
+        for number, beside in enumerate(_clusters(shown, LABEL_REACH * (right - left))):
+            # The names of the smallest errors stand at the left, all others at the right.
+            places = [variant["error"] for variant in beside]
+            x = max(places) + step if number else min(places) - step
+            heights = spread(
+                [variant["micro"][0] for variant in beside], LABEL_APART * (high - low)
             )
+            for variant, height in zip(beside, heights, strict=True):
+                axis.plot(
+                    [variant["error"], x], [variant["micro"][0], height],
+                    color=OTHER, lw=0.7, zorder=0,
+                )  # fmt: skip
+                dim = "" if variant["dim"] == USUAL_DIM else f", {variant['dim']:,}-d"
+                axis.annotate(
+                    f"{variant['name']}{dim}",
+                    (x, height),
+                    (2 if number else -2, -3),
+                    textcoords="offset points",
+                    ha="left" if number else "right",
+                    fontsize=9,
+                )
         axis.set_xlabel(
             "reconstruction error of validation pictures (MSE in -1..1): left is better"
         )
         axis.set_ylabel("mAP@5 of validation queries: up is better")
-        axis.set_ylim(0, None)
-        axis.set_xlim(0, max(variant["error"] for variant in shown) * 1.25)
+        axis.set_ylim(low, high)
+        axis.set_xlim(left, right)
         return figure
+
+
+def _clusters(variants: list[dict[str, Any]], reach: float) -> list[list[dict[str, Any]]]:
+    """Gives variants whose errors are within reach of the next one together, upwards in mAP@5."""
+    found: list[list[dict[str, Any]]] = []
+    for variant in sorted(variants, key=lambda one: float(one["error"])):
+        if found and variant["error"] - found[-1][-1]["error"] < reach:
+            found[-1].append(variant)
+        else:
+            found.append([variant])
+    return [sorted(cluster, key=lambda one: float(one["micro"][0])) for cluster in found]
 
 
 def _bars(intervals: list[list[float]]) -> list[list[float]]:

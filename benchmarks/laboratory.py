@@ -7,7 +7,8 @@
 ``reference_2023`` where there is one), puts the seeds of one experiment together and writes
 ``benchmarks/results/laboratory.json``, with the queries' values in ``laboratory/``. Seeds that
 were collected before stay beside new ones of the same experiment, data and kind of device.
-``table`` writes the Markdown tables between the markers of README.md and docs/experiments.md.
+``table`` writes the Markdown tables between the markers of README.md and docs/experiments.md; that
+of the variants is made of ``benchmarks/results/autoencoder_study.json``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "laboratory.json"
 QUERIES = RESULTS.with_suffix("")  # what each query scored, a file a seed
 BENCHMARK = "complete-the-look-crops"
-BEGIN, END = "<!-- laboratory: made by `make results` -->", "<!-- /laboratory -->"
+STUDY = RESULTS.with_name("autoencoder_study.json")
 COLUMNS = (
     "experiment", "mAP@5 micro", "macro", "`reference_2023`", "px", "width", "epochs", "seeds",
     "time",
@@ -34,6 +35,9 @@ COLUMNS = (
 FLOOR = "HOG + PCA-256 + unit length"
 ELSEWHERE_COLUMNS = (
     "catalogue", "experiment", "mAP@5 micro", "macro", FLOOR, "best floor", "seeds", "time",
+)  # fmt: skip
+VARIANT_COLUMNS = (
+    "experiment", "labels", "mAP@5 micro", "macro", "untrained", "MSE", "width", "epochs",
 )  # fmt: skip
 KEY = ("experiment", "catalog", "relevance", "num_training", "gpu")
 INTERVALS = ("micro_interval", "macro_interval")
@@ -242,17 +246,41 @@ def _spread(seeds: list[dict[str, Any]], name: str) -> str:
     return f" ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else ""
 
 
-def with_table(text: str, made: str, name: str = "README.md") -> str:
+def variants_table(variants: list[dict[str, Any]]) -> str:
+    """Gives the Markdown table of what each variant reaches on validation queries, best first."""
+    lines = [
+        f"| {' | '.join(VARIANT_COLUMNS)} |",
+        f"| {' | '.join('---' for _ in VARIANT_COLUMNS)} |",
+    ]
+    for variant in sorted(variants, key=lambda one: -one["micro"][0]):
+        micro, low, high = variant["micro"]
+        error, untrained = variant["error"], variant["untrained"]
+        cells = [
+            f"`{variant['name']}`",
+            "yes" if variant["labels"] else "",
+            f"{micro:.3f} [{low:.3f}, {high:.3f}]",
+            f"{variant['macro']:.3f}",
+            "" if untrained is None else f"{untrained:.3f}",
+            "" if error is None else f"{error:.3f}",
+            f"{variant['dim']:,}",
+            str(variant["epochs"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, made: str, name: str = "README.md", which: str = "laboratory") -> str:
     """Gives a page with the table between its markers.
 
     Raises:
         ValueError: The markers are missing.
     """
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+    begin, end = f"<!-- {which}: made by `make results` -->", f"<!-- /{which} -->"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
     if not found or not ended:
-        raise ValueError(f"{name} has no {BEGIN} ... {END}; expected both; put them back")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+        raise ValueError(f"{name} has no {begin} ... {end}; expected both; put them back")
+    return f"{before}{begin}\n{made}\n{end}{after}"
 
 
 def main() -> None:
@@ -269,11 +297,16 @@ def main() -> None:
         RESULTS.write_text(json.dumps(entries, indent=1) + "\n")
         print(f"{len(entries)} experiments in {RESULTS.relative_to(ROOT)}")
     else:
-        pages = {"README.md": table(entries, BENCHMARK), "docs/experiments.md": elsewhere(entries)}
-        for name, made in pages.items():
+        variants = json.loads(STUDY.read_text())["variants"]
+        tables = (
+            ("README.md", "laboratory", table(entries, BENCHMARK)),
+            ("docs/experiments.md", "laboratory", elsewhere(entries)),
+            ("docs/experiments.md", "variants", variants_table(variants)),
+        )
+        for name, which, made in tables:
             text = (ROOT / name).read_text(encoding="utf-8")
-            (ROOT / name).write_text(with_table(text, made, name), encoding="utf-8")
-        print(f"{' and '.join(pages)} have the tables of {RESULTS.relative_to(ROOT)}")
+            (ROOT / name).write_text(with_table(text, made, name, which), encoding="utf-8")
+        print(f"README.md and docs/experiments.md have the tables of {RESULTS.parent.name}/")
 
 
 if __name__ == "__main__":

@@ -132,9 +132,16 @@ def test_variants_stand_at_their_error_and_their_map(study: ModuleType, tmp_path
     ]
     found = [study.variant_of(run) for run in runs]
     assert [variant["error"] for variant in found] == [0.1, None]  # another error is no MSE
+    assert found[0]["untrained"] == 0.48
+    assert not found[0]["labels"]
+    assert found[0]["macro"] == pytest.approx(0.3)
     figure = study.draw_variants(found)
     assert isinstance(figure, Figure)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["residual, 512-d"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["residual"]
+    narrow = found[0] | {"dim": 32, "micro": [0.401, 0.38, 0.42]}
+    texts = study.draw_variants([found[0], narrow]).axes[0].texts
+    assert [text.get_text() for text in texts] == ["residual", "residual, 32-d"]
+    assert texts[1].xy[1] - texts[0].xy[1] > 0.003  # names of points that meet stand apart
 
 
 def test_unfinished_and_unevaluated_runs_are_refused(study: ModuleType, tmp_path: Path) -> None:

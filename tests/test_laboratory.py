@@ -172,14 +172,40 @@ def test_unfinished_runs_and_other_queries_are_refused(
 def test_the_table_stands_between_its_markers(laboratory: ModuleType, tmp_path: Path) -> None:
     run = write_run(tmp_path / "simclr" / "a", 0, 0.0)
     made = laboratory.table(laboratory.collect([run], queries=tmp_path / "queries"), "shop")
-    readme = f"before\n{laboratory.BEGIN}\nold\n{laboratory.END}\nafter\n"
+    begin, end = "<!-- laboratory: made by `make results` -->", "<!-- /laboratory -->"
+    readme = f"before\n{begin}\nold\n{end}\nafter\n"
     found = laboratory.with_table(readme, made)
-    assert found.startswith(f"before\n{laboratory.BEGIN}\n| experiment |")
-    assert found.endswith(f"\n{laboratory.END}\nafter\n")
+    assert found.startswith(f"before\n{begin}\n| experiment |")
+    assert found.endswith(f"\n{end}\nafter\n")
     assert "old" not in found
     assert laboratory.with_table(found, made) == found
     with pytest.raises(ValueError, match=r"README\.md has no"):
         laboratory.with_table("nothing", made)
+    with pytest.raises(ValueError, match=r"<!-- variants: made by"):
+        laboratory.with_table(readme, made, which="variants")  # the other table stays
+
+
+def test_variants_stand_best_first(laboratory: ModuleType) -> None:
+    weak = {
+        "name": "residual", "labels": False, "micro": [0.36, 0.34, 0.38], "macro": 0.29,
+        "untrained": 0.238, "error": 0.0712, "dim": 512, "epochs": 5,
+    }  # fmt: skip
+    best = weak | {"name": "supcon", "labels": True, "micro": [0.7, 0.68, 0.72], "error": None}
+    lines = laboratory.variants_table([weak, best | {"untrained": None}]).splitlines()[2:]
+    assert lines == [
+        "| `supcon` | yes | 0.700 [0.680, 0.720] | 0.290 |  |  | 512 | 5 |",
+        "| `residual` |  | 0.360 [0.340, 0.380] | 0.290 | 0.238 | 0.071 | 512 | 5 |",
+    ]
+
+
+def test_the_pages_have_the_tables_of_their_results(laboratory: ModuleType) -> None:
+    entries = json.loads(laboratory.RESULTS.read_text())
+    variants = json.loads(laboratory.STUDY.read_text())["variants"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert laboratory.table(entries, laboratory.BENCHMARK) in readme
+    experiments = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert laboratory.elsewhere(entries) in experiments
+    assert laboratory.variants_table(variants) in experiments
 
 
 def test_other_catalogues_stand_beside_their_best_floor(

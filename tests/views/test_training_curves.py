@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from tests.views.test_figures import assert_texts_within_page, texts
 from visual_search.views.style import MACRO, MICRO
-from visual_search.views.training_curves import _spread, training_curves
+from visual_search.views.training_curves import spread, training_curves
 
 NAN = float("nan")
 
@@ -135,10 +135,10 @@ def test_floors_are_lines_with_their_names_apart() -> None:
 
 
 def test_names_that_meet_are_spread_about_their_middle() -> None:
-    assert _spread([0.0, 10.0], 1.0) == [0.0, 10.0]
-    assert _spread([5.0, 5.0], 1.0) == [4.5, 5.5]
-    assert _spread([0.0, 4.9, 5.1, 5.0], 1.0) == pytest.approx([0.0, 4.0, 5.0, 6.0])
-    assert _spread([], 1.0) == []
+    assert spread([0.0, 10.0], 1.0) == [0.0, 10.0]
+    assert spread([5.0, 5.0], 1.0) == [4.5, 5.5]
+    assert spread([0.0, 4.9, 5.1, 5.0], 1.0) == pytest.approx([0.0, 4.0, 5.0, 6.0])
+    assert spread([], 1.0) == []
 
 
 @pytest.mark.parametrize("num_floors", [0, 8])

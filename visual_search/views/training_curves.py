@@ -236,7 +236,7 @@ def _fraction_scale(
     right = axes.get_xlim()[1]
     for (name, value), y in zip(
         sorted(lines.items(), key=lambda line: line[1]),
-        _spread(sorted(lines.values()), apart),
+        spread(sorted(lines.values()), apart),
         strict=True,
     ):
         axes.axhline(value, color=MUTED, linestyle=(0, (2, 2)), linewidth=1.1, label="_floor")
@@ -247,7 +247,7 @@ def _fraction_scale(
         axes.text(beside, y, f" {name}", fontsize=9, va="center", color=MUTED)
 
 
-def _spread(values: Sequence[float], apart: float) -> list[float]:
+def spread(values: Sequence[float], apart: float) -> list[float]:
     """Moves ascending values so far that neighbours are ``apart``, each group about its middle."""
     groups: list[tuple[float, int]] = []  # the middle, and how many
     for value in values:
