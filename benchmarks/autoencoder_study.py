@@ -208,18 +208,19 @@ def draw_curve(curve: dict[str, Any]) -> Figure:
 
 def draw_embeddings(runs: list[dict[str, Any]]) -> Figure:
     """Draws mAP@5 by layer and pooling, one panel a run, the same scale in all."""
-    pools = ["flatten", "average", "max", "gem"]
-    colours = dict(zip(pools, (INK, BAR, WRONG, RIGHT), strict=True))
+    colours = {"flatten": INK, "average": BAR, "max": WRONG, "gem": RIGHT}
+    used = {e["pool"] for run in runs for e in run["embeddings"]}
+    pools = [pool for pool in colours if pool in used]
     with quiet_style():
-        figure = Figure(figsize=(8.5, 1.2 + 3.2 * len(runs)))
-        axes = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
+        figure = Figure(figsize=(8.5, 1.0 + 2.4 * len(runs)))
+        axes = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
         for axis, run in zip(axes, runs, strict=True):
             plain = [e for e in run["embeddings"] if e["pca"] is None and e["normalize"]]
             layers = [*sorted({e["layer"] for e in plain if e["layer"]}, key=_natural), None]
             for place, pool in enumerate(pools):
                 shown = [e for e in plain if e["pool"] == pool]
                 axis.errorbar(
-                    [layers.index(e["layer"]) + 0.16 * (place - 1.5) for e in shown],
+                    [layers.index(e["layer"]) + 0.1 * (place - len(pools) / 2) for e in shown],
                     [e["micro"][0] for e in shown],
                     yerr=_bars([e["micro"] for e in shown]),
                     fmt="o",
@@ -232,8 +233,8 @@ def draw_embeddings(runs: list[dict[str, Any]]) -> Figure:
             axis.set_ylabel("mAP@5")
             axis.set_title(run["name"], loc="left", fontsize=10)
             axis.set_ylim(0, None)
-        axes[0].legend(loc="lower right", ncols=4, title="pooling (all of length 1)")
-        figure.subplots_adjust(hspace=0.25)
+        axes[0].legend(loc="upper left", ncols=len(pools), title="pooling (all of length 1)")
+        figure.subplots_adjust(hspace=0.45)
         return figure
 
 
@@ -300,9 +301,9 @@ def _bars(intervals: list[list[float]]) -> list[list[float]]:
     ]
 
 
-def _natural(name: str) -> tuple[str, int]:
+def _natural(name: str) -> tuple[bool, str, int]:
     letters = name.rstrip("0123456789")
-    return letters, int(name[len(letters) :] or 0)
+    return name != "stem", letters, int(name[len(letters) :] or 0)  # a stem comes before stages
 
 
 def main() -> None:

@@ -114,14 +114,14 @@ def test_other_embeddings_and_protocols_are_not_taken_for_the_run(
 
 def test_layers_are_drawn_in_their_order(study: ModuleType, tmp_path: Path) -> None:
     run = write_run(tmp_path / "plus_layer" / "0", 0.4, 0.1)
-    for layer, value in (("conv10", 0.2), ("conv2", 0.5)):
+    for layer, value in (("conv10", 0.2), ("conv2", 0.5), ("stem", 0.1)):
         write_evaluation(run, f"x-layer_{layer}", value, layer=layer, pool="average")
     write_evaluation(run, "of_the_test_queries", 0.9, split="test")
     found = study.embeddings_of(run)
-    assert {entry["layer"] for entry in found["embeddings"]} == {None, "conv2", "conv10"}
+    assert {entry["layer"] for entry in found["embeddings"]} == {None, "stem", "conv2", "conv10"}
     figure = study.draw_embeddings([found])
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
-        "conv2", "conv10", "embedding",
+        "stem", "conv2", "conv10", "embedding",
     ]  # fmt: skip
 
 
