@@ -17,8 +17,8 @@ from visual_search.retrieval.embeddings import MAX_LENGTH, check_array
 from visual_search.retrieval.nearest import row_lengths
 from visual_search.retrieval.search_engine import faiss_threads, load_faiss
 
-# Up to so many numbers (128 rows of 512) one thread compares: waking a second one takes 40 us, and
-# 8 ms on a machine whose cores are busy, where the whole of one query takes 20 us.
+# Up to so many numbers (128 rows of 512) one thread compares: 15 candidates take as long as with
+# two on a quiet machine, and waiting for the second took 7 ms on one whose cores were busy.
 ONE_THREAD_VALUES = 2**16
 
 
