@@ -51,7 +51,7 @@ NARROW = {
 }
 PARTICULAR = {
     "masked": ["objective.patch_px=8"],
-    "supcon": ["sampler.categories_per_batch=3", "sampler.items_per_category=4"],
+    "supcon": ["sampler.categories_per_batch=3"],
     "vicreg": ["objective.projection_dim=16"],
     "multi_head": ["objective.columns=[category,colour]"],
     "best_unsupervised": ["partners.refresh_every_n_epochs=1", "trainer.max_epochs=2"],
@@ -131,6 +131,19 @@ def test_a_run_is_measured_after_its_first_weights_are_gone(
     assert "first.pt, are gone" in capsys.readouterr().out
     left = [floor["name"] for floor in measured.run.summary()["floors"]]
     assert set(left) == set(names) - {"not_adapted"}
+
+
+def test_a_run_without_epochs_keeps_its_untrained_network(tmp_path: Path) -> None:
+    given = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
+    run = train(composed("train", *overrides(tmp_path, *given, "trainer.max_epochs=0")))
+    assert run.summary()["epochs"] == 0
+    untrained = next(one for one in run.summary()["floors"] if one["name"] == "untrained")
+    assert run.summary()["micro_map_at_5"] == pytest.approx(untrained["micro_map_at_5"], abs=1e-6)
+    by_layer = evaluate(run, "embedding.layer=conv3", "embedding.pool=average")
+    assert by_layer.run.summary()["num_queries_scored"] == run.summary()["num_queries_scored"]
+    started = train(composed("train", *overrides(tmp_path, *given),
+                             f"training.start_from={run.folder}"))  # fmt: skip
+    assert started.summary()["epochs"] == 1
 
 
 def gallery(run: Run) -> Any:

@@ -51,7 +51,7 @@ def check_builders(settings: dict[str, Any]) -> None:
     bind("model", settings["model"])
     bind("objective", settings["objective"])
     try:
-        build("sampler", settings["sampler"]).check_batch_size(settings["loader"]["batch_size"])
+        build("sampler", settings["sampler"]).for_batches(settings["loader"]["batch_size"])
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if settings["augmentation"]:

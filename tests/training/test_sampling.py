@@ -161,11 +161,21 @@ def test_one_category_and_one_item_are_enough() -> None:
 
 
 def test_a_batch_size_has_to_hold_whole_groups() -> None:
-    per_category(4, 8).check_batch_size(32)
-    per_category(4, 8).check_batch_size(64)
-    balanced().check_batch_size(7)
+    for size in (32, 64):
+        assert per_category(4, 8).for_batches(size) == per_category(4, 8)
+    assert balanced().for_batches(7) == balanced()
     with pytest.raises(ValueError, match="got batch_size 40, expected a multiple of 32"):
-        per_category(4, 8).check_batch_size(40)
+        per_category(4, 8).for_batches(40)
+
+
+def test_without_a_number_of_items_the_categories_share_a_batch() -> None:
+    assert per_category(3).for_batches(24) == per_category(3, 8)
+    assert per_category().for_batches(16) == per_category(8, 2)
+    assert per_category(3).for_batches(24).for_batches(48) == per_category(3, 8)
+    with pytest.raises(ValueError, match="got batch_size 16, expected a multiple of 3"):
+        per_category(3).for_batches(16)
+    with pytest.raises(ValueError, match=r"None, expected a number .* for_batches\(batch_size\)"):
+        per_category(3).order(ROWS, CATEGORIES, 0, 0, {})
 
 
 @pytest.mark.parametrize(

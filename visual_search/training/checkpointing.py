@@ -107,7 +107,8 @@ class RunCheckpoint(Callback):
 
     It saves after every epoch's validation, every ``every_n_seconds`` within an epoch, and before
     an epoch's last step if the newest file is older than ``before_validation_seconds``. It never
-    saves right after the last step: Lightning would resume behind the validation and skip it.
+    saves right after the last step: Lightning would resume behind the validation and skip it. A run
+    of no epochs keeps its untrained network.
 
     Args:
         folder: Where ``last.ckpt`` lies.
@@ -196,3 +197,8 @@ class RunCheckpoint(Callback):
         """Saves the finished epoch."""
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._save(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the untrained network of a run without epochs."""
+        if trainer.max_epochs == 0:
+            self._save(trainer)

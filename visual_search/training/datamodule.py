@@ -234,8 +234,7 @@ class CatalogDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.shuffle = shuffle
-        self.sampling = sampling or shuffled()
-        self.sampling.check_batch_size(batch_size)
+        self.sampling = (sampling or shuffled()).for_batches(batch_size)
         self.ratings: dict[str, float] = {}
         self.partners: ChoosePartners | None = None
         self.dataset = PictureDataset(pictures)

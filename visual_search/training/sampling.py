@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,13 @@ Categories = NDArray[np.str_] | NDArray[np.object_]
 class Sampling(ABC):
     """The contract: from the training rows to the order of an epoch."""
 
-    @property
-    def batch_multiple(self) -> int:
-        """Batches hold a multiple of so many items."""
-        return 1
-
-    def check_batch_size(self, batch_size: int) -> None:
-        """Refuses a batch size that this sampling cannot serve.
+    def for_batches(self, batch_size: int) -> Sampling:
+        """Gives the sampling that serves batches of this size; the same one where any size does.
 
         Raises:
-            ValueError: It is no multiple of `batch_multiple`.
+            ValueError: No order of this sampling can be cut into such batches.
         """
-        if batch_size % self.batch_multiple:
-            raise ValueError(
-                f"got batch_size {batch_size}, expected a multiple of {self.batch_multiple} for "
-                f"this sampler; set loader.batch_size={self.batch_multiple}, or change the "
-                "sampler's numbers"
-            )
+        return self
 
     def order(
         self,
@@ -170,7 +160,7 @@ def weak_categories(
     return _ByCategory(power, weakness, stronger_augmentation)
 
 
-def per_category(categories_per_batch: int = 8, items_per_category: int = 16) -> Sampling:
+def per_category(categories_per_batch: int = 8, items_per_category: int | None = None) -> Sampling:
     """Gives batches of some categories with the same number of items each, for metric learning.
 
     Every consecutive ``categories_per_batch * items_per_category`` places hold that many different
@@ -181,14 +171,16 @@ def per_category(categories_per_batch: int = 8, items_per_category: int = 16) ->
 
     Args:
         categories_per_batch: P, 1 or more; at most the categories that the training split has.
-        items_per_category: K, 1 or more.
+        items_per_category: K, 1 or more; None fills a batch: `Sampling.for_batches` divides its
+            size by P.
 
     Raises:
         ValueError: One is below 1.
 
     Example:
         >>> categories = np.array(["hat"] * 4 + ["shoe"] * 3 + ["bag"])
-        >>> order = per_category(2, 2).order(np.arange(8), categories, 0, 0, {})
+        >>> sampling = per_category(categories_per_batch=2).for_batches(4)
+        >>> order = sampling.order(np.arange(8), categories, 0, 0, {})
         >>> [len(set(categories[order[start : start + 4]])) for start in (0, 4)]
         [2, 2]
     """
@@ -266,20 +258,25 @@ class _ByCategory(Sampling):
 @dataclass(frozen=True)
 class _PerCategory(Sampling):
     categories_per_batch: int
-    items_per_category: int
+    items_per_category: int | None
 
     def __post_init__(self) -> None:
         for name in ("categories_per_batch", "items_per_category"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise ValueError(
-                    f"got sampler.{name} {getattr(self, name)}, expected 1 or more; set "
-                    f"sampler.{name}"
+                    f"got sampler.{name} {value}, expected 1 or more; set sampler.{name}"
                 )
 
-    @property
-    def batch_multiple(self) -> int:
-        """P times K."""
-        return self.categories_per_batch * self.items_per_category
+    def for_batches(self, batch_size: int) -> Sampling:
+        num = self.categories_per_batch
+        multiple = num * (self.items_per_category or 1)
+        if batch_size % multiple:
+            raise ValueError(
+                f"got batch_size {batch_size}, expected a multiple of {multiple} for this sampler; "
+                f"set loader.batch_size={multiple}, or change the sampler's numbers"
+            )
+        return replace(self, items_per_category=self.items_per_category or batch_size // num)
 
     def _order(
         self,
@@ -289,7 +286,12 @@ class _PerCategory(Sampling):
         ratings: Mapping[str, float],
     ) -> NDArray[np.int64]:
         names, members = _members(rows, categories)
-        num = self.categories_per_batch
+        num, num_items = self.categories_per_batch, self.items_per_category
+        if num_items is None:
+            raise ValueError(
+                "sampler.items_per_category is None, expected a number before an order is asked "
+                "for; call for_batches(batch_size) first"
+            )
         if num > len(names):
             raise ValueError(
                 f"got sampler.categories_per_batch {num}, but the training items have "
@@ -299,10 +301,10 @@ class _PerCategory(Sampling):
         turns = [_Turns(each, rng) for each in members]
         served = np.zeros(len(names), dtype=np.int64)
         parts: list[NDArray[np.int64]] = []
-        for _ in range(-(-len(rows) // self.batch_multiple)):
+        for _ in range(-(-len(rows) // (num * num_items))):
             chosen = np.lexsort((rng.random(len(names)), served))[:num]  # the least served
             served[chosen] += 1
-            parts += [turns[category].take(self.items_per_category) for category in chosen]
+            parts += [turns[category].take(num_items) for category in chosen]
         return np.concatenate(parts)[: len(rows)]
 
 
