@@ -208,6 +208,30 @@ def test_the_pages_have_the_tables_of_their_results(laboratory: ModuleType) -> N
     assert laboratory.variants_table(variants) in experiments
 
 
+def test_the_page_of_two_labels_has_the_numbers_of_its_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "multi_head.json").read_text())
+    by_label = [results["relevance"][name] for name in ("category", "baseColour")]
+    experiments = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    section = experiments.partition("## One network for two labels")[2].partition("## ")[0]
+    names = {"cross_entropy": "`cross_entropy`, learned subCategory",
+             "multi_head": "`multi_head`, learned both"}  # fmt: skip
+    for place, name in ((1, "cross_entropy"), (0, "multi_head")):
+        runs = [one["runs"][place] for one in by_label]
+        assert {run["run"] for run in runs} == {name}
+        cells = [
+            f"{run['micro']:.3f} [{run['micro_low']:.3f}, {run['micro_high']:.3f}]" for run in runs
+        ]
+        assert f"| {' | '.join([names[name], *cells])} |" in section
+    floors = {
+        "HOG + PCA-256 + unit length": "HOG + PCA-256 + unit length, *nothing learned*",
+        "colour histogram": "colour histogram, *nothing learned*",
+        "own network, untrained": "own network, *untrained*",
+    }
+    for title, shown in floors.items():
+        cells = [f"{one['floors'][title]['micro']:.3f}" for one in by_label]
+        assert f"| {' | '.join([shown, *cells])} |" in section
+
+
 def test_other_catalogues_stand_beside_their_best_floor(
     laboratory: ModuleType, tmp_path: Path
 ) -> None:
