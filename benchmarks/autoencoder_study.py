@@ -244,7 +244,7 @@ def draw_variants(variants: list[dict[str, Any]]) -> Figure:
     low = min(variant["micro"][1] for variant in shown) - CROWDED
     high = max(variant["micro"][2] for variant in shown) + CROWDED
     errors = [variant["error"] for variant in shown]
-    left, right = 0.55 * min(errors), 1.2 * max(errors)  # room for names on both sides
+    left, right = 0.4 * min(errors), 1.2 * max(errors)  # room for names on both sides
     step = 0.02 * (right - left)
     with quiet_style():
         figure = Figure(figsize=(8.5, 5.0))
