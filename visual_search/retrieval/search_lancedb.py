@@ -81,6 +81,7 @@ class LanceIndex(SearchIndex):
         self.folder = folder
         self._table = table
         self._scratch = scratch
+        self._leave_scratch = None if scratch is None else scratch.used_by(self)
 
     @classmethod
     def made(
@@ -250,6 +251,8 @@ class LanceIndex(SearchIndex):
             )
         self._table = lancedb.connect(target).open_table(TABLE)
         self.folder, self._scratch = target, None
+        if self._leave_scratch is not None:
+            self._leave_scratch()
         self._at_version(version)
 
     def _write_late_rows(self, table: Any) -> int:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ PROBE_ROWS = 32  # rows that have to be those of the store
 
 
 class Scratch:
-    """A folder of its own among the temporary files, removed with this object.
+    """A folder of its own among the temporary files, removed when nobody uses it any more.
 
     Attributes:
         folder: It, empty at first.
@@ -38,7 +38,21 @@ class Scratch:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="visual-search-lancedb-"))
+        self._num_users = 0
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def used_by(self, user: object) -> Callable[[], object]:
+        """Counts a user; it ends with a call of what this returns, or with the object.
+
+        A saved index calls it: until when an interpreter keeps an object is its own affair.
+        """
+        self._num_users += 1
+        return weakref.finalize(user, self._give_back)
+
+    def _give_back(self) -> None:
+        self._num_users -= 1
+        if not self._num_users:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def load_lancedb() -> Any:
