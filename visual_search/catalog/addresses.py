@@ -24,6 +24,33 @@ _KEPT = "%/:=&?~#+!$,;'@()*[]"
 _PLACE = re.compile(r"([a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 # RFC 6052: the last four bytes are an IPv4 address, reached through a network's translator.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# IANA's special-purpose address registries (RFC 6890 and what was added since), groups, and what is
+# reserved. Of IPv6 only 2000::/3 is given out at all.
+_NOT_PUBLIC_V4 = [
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+]
+_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_V6 = [
+    ipaddress.IPv6Network(network)
+    for network in ("2001::/23", "2001:db8::/32", "3fff::/20")  # the first holds Teredo
+]
 
 
 class RefusedUrlError(ValueError):
@@ -170,33 +197,24 @@ def resolve(url: Url, private_hosts: Sequence[str]) -> list[tuple[int, Any]]:
 def is_public(address: str) -> bool:
     """Says whether an IP address is one of the public network, a host and no group.
 
-    An IPv6 address that carries an IPv4 address (mapped, 6to4, Teredo, NAT64) is as public as
-    that is.
+    The answer is the table's here, not the interpreter's: of 6to4, of 2001:1::1 and of others
+    Python 3.11 says something else than 3.13. An IPv6 address that carries an IPv4 address (mapped,
+    6to4, NAT64) is as public as that is.
 
     Example:
         >>> is_public("8.8.8.8"), is_public("10.0.0.1"), is_public("::ffff:127.0.0.1")
         (True, False, False)
     """
     parsed = ipaddress.ip_address(address)
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return is_public(str(parsed.ipv4_mapped))
-        if parsed in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
-        if parsed.is_site_local:
-            return False
-        if parsed.sixtofour is not None and not is_public(str(parsed.sixtofour)):
-            return False
-        if parsed.teredo is not None and not all(is_public(str(end)) for end in parsed.teredo):
-            return False
-    return parsed.is_global and not (
-        parsed.is_private
-        or parsed.is_loopback
-        or parsed.is_link_local
-        or parsed.is_multicast
-        or parsed.is_reserved
-        or parsed.is_unspecified
-    )
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return not any(parsed in network for network in _NOT_PUBLIC_V4)
+    if parsed.ipv4_mapped is not None:
+        return is_public(str(parsed.ipv4_mapped))
+    if parsed in _NAT64:
+        return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
+    if parsed.sixtofour is not None:
+        return is_public(str(parsed.sixtofour))
+    return parsed in _PUBLIC_V6 and not any(parsed in network for network in _NOT_PUBLIC_V6)
 
 
 def _ascii_host(host: str) -> str:
