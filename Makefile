@@ -1,6 +1,6 @@
 # The door. `make` or `make help` lists the verbs; a verb sets up what it needs.
 #
-# PYTHON=python3.12 make setup      another interpreter for .venv (3.11 or newer)
+# make test PYTHON=python3.13      with another interpreter: .venv is made anew for it (3.11 or newer)
 # ARGS="experiment=baseline" make train
 
 SHELL := /bin/bash
@@ -23,6 +23,17 @@ RING_1 := catalog models retrieval views
 help: ## list the verbs
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
+# An interpreter that is asked for by name is the one that runs: .venv is made anew for it.
+ifneq ($(origin PYTHON),file)
+MINOR := import sys; print("%d.%d" % sys.version_info[:2])
+WANTED := $(shell $(PYTHON) -c '$(MINOR)' 2>/dev/null)
+PRESENT := $(shell $(BIN)/python -c '$(MINOR)' 2>/dev/null)
+ifneq ($(WANTED),$(PRESENT))
+OTHER_PYTHON := yes
+.PHONY: $(READY)
+endif
+endif
+
 .PHONY: setup
 setup: $(READY) ## make .venv and install the project into it (again when its dependencies change)
 
@@ -36,7 +47,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: $(PYTHON) cannot make virtual environments (no ensurepip);" \
 	    "install them: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	@{ [ -z "$(OTHER_PYTHON)" ] && $(BIN)/python -m pip --version >/dev/null 2>&1; } || { \
 	  echo "making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	@touch $@
