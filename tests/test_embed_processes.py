@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.holding import Hold
 from tests.test_train import run_here
 from visual_search.embedding_shards import read_shard_manifest, read_shards
 from visual_search.runs import Run
@@ -77,17 +78,16 @@ def test_more_processes_than_shards(run: Run, alone: Path, tmp_path: Path) -> No
 
 def kill_after_first_shard(words: list[str], out: Path) -> int:
     """Gives how many shards were recorded as finished when the process was dead."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hold = Hold(out.with_name("hold"), [r"/finished/\d+\.json$"] * 2)
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=hold.environment
+    )
     try:
-        deadline = time.monotonic() + 240
-        while not list(out.glob("finished/[0-9]*.json")):
-            assert process.poll() is None, "the command ended before its first shard"
-            assert time.monotonic() < deadline, "no shard within four minutes"
-            time.sleep(0.005)
+        hold.reached(process)
         children = _children(process.pid)
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while any(_is_running(child) for child in children):  # they end by themselves
             assert time.monotonic() < deadline, f"{children} outlive their first process"
             time.sleep(0.05)

@@ -208,9 +208,9 @@ class PictureServer:
             "requests_per_s": 2000.0,
             "backoff_s": 0.01,
             "max_backoff_s": 0.05,
-            "connect_timeout_s": 2.0,
-            "read_timeout_s": 2.0,
-            "total_timeout_s": 4.0,
+            "connect_timeout_s": 30.0,
+            "read_timeout_s": 30.0,
+            "total_timeout_s": 60.0,
             "http_hosts": (self.place,),
             "private_hosts": (self.place,),
         }

@@ -23,7 +23,7 @@ from visual_search.catalog import cache
 cache._CHUNK_ROWS = 4
 class Slow(Folder):
     def load(self, image):
-        time.sleep(0.05)
+        time.sleep(0.05 if image < sys.argv[3] else 3600)
         return super().load(image)
 folder = Path(sys.argv[1])
 cache.cache_pictures(
@@ -53,24 +53,25 @@ def store_file(cache_dir: Path, name: str) -> Path:
     return found
 
 
-def start_slow_build(folder: Path, cache_dir: Path) -> subprocess.Popen[bytes]:
+def start_slow_build(folder: Path, cache_dir: Path, until: str = "all") -> subprocess.Popen[bytes]:
+    """Builds until a picture of this name, at which it stays for good."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", BUILD_SLOWLY, str(folder), str(cache_dir)]
+    command = [sys.executable, "-c", BUILD_SLOWLY, str(folder), str(cache_dir), until]
     return subprocess.Popen(command, cwd=root)
 
 
 def wait_for_lines(cache_dir: Path, num_lines: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for journal in cache_dir.glob("*/journal.txt"):
             if journal.read_bytes().count(b"\n") >= num_lines:
                 return
         time.sleep(0.01)
-    raise AssertionError(f"no {num_lines} lines within a minute")
+    raise AssertionError(f"no {num_lines} lines within five minutes")
 
 
 def test_a_killed_build_goes_on_where_it_was(folder: Path, cache_dir: Path) -> None:
-    process = start_slow_build(folder, cache_dir)
+    process = start_slow_build(folder, cache_dir, until="20.png")
     try:
         wait_for_lines(cache_dir, 8)
     finally:
@@ -89,7 +90,7 @@ def test_two_processes_at_once_share_the_work(folder: Path, cache_dir: Path) -> 
     try:
         wait_for_lines(cache_dir, 1)
         result = build(catalog_of(folder), cache_dir)  # waits for the other one
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
     finally:
         process.kill()
         process.wait()

@@ -183,7 +183,7 @@ def test_a_stop_ends_whoever_waits() -> None:
     assert ended == []
     turns.stop()
     for thread in threads:
-        thread.join(2)
+        thread.join(60)
     assert sorted(ended) == ["take", "turn"]
     turns.leave(taken[0])
     assert sorted(job.wanted.name for job in turns.left()) == ["0.jpg", "1.jpg"]

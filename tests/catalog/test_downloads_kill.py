@@ -6,13 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.catalog.picture_server import PictureServer, jpeg, left_in, picture
+from tests.catalog.picture_server import Answer, Handler, PictureServer, jpeg, left_in, picture
 from visual_search.catalog.download_manifest import MANIFEST_NAME, read_manifest
 from visual_search.catalog.downloads import download_pictures
 
@@ -37,15 +38,24 @@ def server() -> Iterator[PictureServer]:
 @pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path: Path) -> None:
     wanted = server.wanted(60)
+    killed = threading.Event()
+
+    def held(number: int) -> Answer:
+        def answer(handler: Handler) -> None:
+            killed.wait(300)
+            picture(jpeg(number))(handler)
+
+        return answer
+
     for number, want in enumerate(wanted):
-        server.on(f"/{want.name}", picture(jpeg(number)))
+        server.on(f"/{want.name}", picture(jpeg(number)) if number < 20 else held(number))
     settings = server.settings(requests_per_s=100.0, max_connections=4)
     content = [[(want.name, want.url) for want in wanted], str(tmp_path), vars(settings)]
     process = subprocess.Popen(
         [sys.executable, "-c", DOWNLOAD, json.dumps(content)], cwd=Path(__file__).parents[2]
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(read_manifest(tmp_path / MANIFEST_NAME)) < 10:
             assert time.monotonic() < deadline
             assert process.poll() is None
@@ -53,6 +63,7 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
     finally:
         process.kill()
         process.wait()
+        killed.set()
     assert process.returncode == -signal.SIGKILL
     known = read_manifest(tmp_path / MANIFEST_NAME)
     there = {path.name for path in tmp_path.glob("*.jpg") if not path.name.startswith(".")}

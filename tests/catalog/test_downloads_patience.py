@@ -31,33 +31,31 @@ def server() -> Iterator[PictureServer]:
         yield running
 
 
+def say_nothing(handler: Handler) -> None:
+    """Stays silent until the client leaves."""
+    handler.connection.recv(1)
+    handler.close_connection = True
+
+
 def stall(handler: Handler) -> None:
     """Announces a picture, sends its beginning, and falls silent."""
     handler.give(200, jpeg()[:100], Content_Length=len(jpeg()))
-    time.sleep(0.6)
-    hang_up(handler)
-
-
-def say_nothing(handler: Handler) -> None:
-    time.sleep(0.6)
-    hang_up(handler)
+    say_nothing(handler)
 
 
 def drip(handler: Handler) -> None:
-    """Sends a byte now and then, never silent for long."""
-    handler.give(200, jpeg()[:100], Content_Length=len(jpeg()))
-    for byte in jpeg()[100:140]:
+    """Sends a byte now and then until the client leaves, never silent for long."""
+    handler.give(200, jpeg()[:100], Content_Length=100_000)
+    while True:
         time.sleep(0.03)
-        handler.wfile.write(bytes([byte]))
-    hang_up(handler)
+        handler.wfile.write(b"x")
 
 
 def drip_headers(handler: Handler) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    for _ in range(40):
+    while True:
         time.sleep(0.03)
         handler.wfile.write(b"x")
-    hang_up(handler)
 
 
 def cut_short(handler: Handler) -> None:
@@ -111,13 +109,19 @@ def test_what_may_be_better_later_is_tried_again(
     server: PictureServer, tmp_path: Path, kind: str
 ) -> None:
     answer, reason = BETTER_LATER[kind]
-    impatient = {"read_timeout_s": 0.2, "total_timeout_s": 0.4}
+    # Of the two limits the one that is meant is far below the other, and where a picture is to come
+    # in the end it is long enough for a machine that does other things as well.
+    patient = {"read_timeout_s": 60.0, "total_timeout_s": 120.0}
+    limit = {"silent": "read_timeout_s", "took too long": "total_timeout_s"}.get(
+        reason.removeprefix("no answer in time: ").removesuffix(" for 0.2 s"), ""
+    )
     server.on("/0.jpg", answer, picture())
-    report = server.load(tmp_path / "once", **impatient)
+    report = server.load(tmp_path / "once", **patient | ({limit: 2.0} if limit else {}))
     assert [(record.status, record.tries) for record in report.records] == [("saved", 2)]
     assert (tmp_path / "once" / "0.jpg").read_bytes() == jpeg()
 
     server.on("/0.jpg", answer)
+    impatient = patient | ({limit: 0.2} if limit else {})
     report = server.load(tmp_path / "ever", max_tries=2, **impatient)
     (record,) = report.of("failed")
     assert record.tries == 2
@@ -147,7 +151,6 @@ def test_retry_after_is_honoured_by_the_whole_host(server: PictureServer, tmp_pa
     first, second = server.asked[0][0], server.asked[1][0]
     assert server.asked[0][1] == "/0.jpg"
     assert second - first >= 1.0  # also of another picture
-    assert second - first < 4
     assert len(server.asked) == 5
 
 
@@ -169,21 +172,23 @@ def test_a_host_that_wants_too_much_patience_is_given_up(
 def test_requests_keep_their_distance(server: PictureServer, tmp_path: Path) -> None:
     server.on("/3.jpg", only_status(500), picture())  # a further try counts as well
     settings = server.settings(requests_per_s=25.0)
+    began = time.monotonic()
     report = download_pictures(server.wanted(11), tmp_path, settings=settings)
     assert report.is_complete
     moments = [moment for moment, _ in server.asked]
     assert len(moments) == 12
-    # 11 intervals of 40 ms; the server may see a request late, and then the next one sooner
-    assert 0.35 <= moments[-1] - moments[0] < 4
-    assert all(
-        later - earlier > 0.25 for earlier, later in zip(moments, moments[10:], strict=False)
-    )
+    # 40 ms apart when they are sent. The server may see one late, and then the next one sooner, but
+    # none before its time.
+    for number, moment in enumerate(moments):
+        assert moment - began >= number * 0.04
 
 
 def test_a_host_has_no_more_connections_than_allowed(server: PictureServer, tmp_path: Path) -> None:
     wanted = server.wanted(16)
-    for want in wanted:
-        server.on(f"/{want.name}", lambda handler: (time.sleep(0.02), picture()(handler))[1])
+    together = threading.Barrier(3)
+    for number, want in enumerate(wanted):
+        if number < 3:
+            server.on(f"/{want.name}", lambda handler: (together.wait(60), picture()(handler))[1])
     settings = server.settings(max_connections_per_host=3, max_connections=8)
     assert download_pictures(wanted, tmp_path, settings=settings).is_complete
     assert server.max_open == 3
@@ -195,7 +200,7 @@ def test_a_busy_host_does_not_hold_up_another_one(server: PictureServer, tmp_pat
         held = threading.Event()
         slow = server.wanted(4, "slow/{}.jpg")
         for want in slow:
-            server.on(f"/{want.name}", lambda handler: (held.wait(5), picture()(handler))[1])
+            server.on(f"/{want.name}", lambda handler: (held.wait(60), picture()(handler))[1])
         quick = other.wanted(4, "quick/{}.jpg")
         settings = server.settings(
             max_connections=3,
@@ -232,25 +237,27 @@ def test_a_server_that_leaves_between_pictures_costs_no_try(
 def test_a_server_that_dies_and_comes_back(server: PictureServer, tmp_path: Path) -> None:
     wanted = server.wanted(20)
     restarted = threading.Event()
+    cut: list[str] = []
 
-    def restart() -> None:
-        time.sleep(0.3)
+    def die() -> None:
+        server.die()
+        time.sleep(0.1)
         server.start()
         restarted.set()
 
-    def die_after_five(progress: object) -> None:
-        if len(server.paths) >= 5 and not died:
-            died.append(True)
-            server.die()
-            threading.Thread(target=restart).start()
+    def in_the_middle(handler: Handler) -> None:
+        cut.append(handler.path)
+        handler.give(200, jpeg()[:100], Content_Length=len(jpeg()))
+        threading.Thread(target=die).start()
+        say_nothing(handler)  # until its own connection is dropped
 
-    died: list[bool] = []
+    server.on("/7.jpg", in_the_middle, picture())
     settings = server.settings(
         requests_per_s=100.0, max_connections=2, max_tries=1000, give_up_after=1000
     )
-    report = download_pictures(wanted, tmp_path, settings=settings, on_progress=die_after_five)
-    assert restarted.wait(5)
-    assert died
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert restarted.wait(60)
+    assert cut == ["/7.jpg"]
     assert len(report.of("saved")) == 20
     assert max(record.tries for record in report.records) > 1
     assert len(list(tmp_path.glob("*.jpg"))) == 20

@@ -66,7 +66,7 @@ class GridEncoder:
         self.batches.append(len(pictures))
         self.entered.set()
         if self.gate is not None:
-            assert self.gate.wait(20)
+            assert self.gate.wait(120)
         time.sleep(self.seconds)
         cells = pictures.reshape(len(pictures), 3, 4, SIDE // 4, 4, SIDE // 4)
         return (cells.mean(axis=(3, 5)) / 255).reshape(len(pictures), -1).astype(np.float32)

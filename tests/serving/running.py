@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -44,7 +44,7 @@ def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive()
 
 
@@ -78,7 +78,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
 ) -> Reply:  # fmt: skip
     """Asks a real server over a connection of its own."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
@@ -86,3 +86,13 @@ def ask(
         return Reply(answer.status, lower, answer.read())
     finally:
         connection.close()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Comes back when something is so; fails after two minutes."""
+    pause = threading.Event()
+    for _ in range(12_000):
+        if is_so():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen within two minutes")

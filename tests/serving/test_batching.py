@@ -23,7 +23,7 @@ class Encoder:
     def embed(self, pictures: Pictures) -> NDArray[np.float32]:
         self.batches.append([int(picture.flat[0]) for picture in pictures])
         self.started.release()
-        assert self.let.acquire(timeout=10)
+        assert self.let.acquire(timeout=120)
         return first_pixels(pictures)
 
 
@@ -56,7 +56,7 @@ class Callers:
 
 
 def values(future: Future[NDArray[np.float32]]) -> list[float]:
-    return [float(row[0]) for row in future.result(timeout=10)]
+    return [float(row[0]) for row in future.result(timeout=120)]
 
 
 def test_a_lone_picture_goes_at_once_and_in_its_own_thread() -> None:
@@ -76,7 +76,7 @@ def test_what_comes_while_the_encoder_runs_goes_together() -> None:
     encoder = Encoder()
     callers = Callers(Batcher(encoder.embed, max_batch=4))
     first = callers.ask(1)
-    assert encoder.started.acquire(timeout=10)
+    assert encoder.started.acquire(timeout=120)
     others = [callers.ask_and_wait(value) for value in range(2, 8)]
     for _ in range(3):
         encoder.let.release()
@@ -89,7 +89,7 @@ def test_several_pictures_of_a_caller_stay_together() -> None:
     encoder = Encoder()
     callers = Callers(Batcher(encoder.embed, max_batch=4))
     first = callers.ask(0)
-    assert encoder.started.acquire(timeout=10)
+    assert encoder.started.acquire(timeout=120)
     asked = [callers.ask_and_wait(v, number) for v, number in ((1, 3), (2, 2), (3, 9))]
     for _ in range(4):
         encoder.let.release()
@@ -103,7 +103,7 @@ def test_a_full_queue_refuses() -> None:
     batcher = Batcher(encoder.embed, max_waiting=2)
     callers = Callers(batcher)
     running = callers.ask(0)
-    assert encoder.started.acquire(timeout=10)
+    assert encoder.started.acquire(timeout=120)
     waiting = [callers.ask_and_wait(value) for value in (1, 2)]
     with pytest.raises(QueueFullError, match="2 wait for the encoder, expected fewer than 2; try"):
         batcher.embed(picture(3))
@@ -123,14 +123,14 @@ def test_a_failing_batch_fails_its_own_callers_and_nobody_else() -> None:
 
     callers = Callers(Batcher(embed, max_batch=2))
     first = callers.ask(0)
-    assert encoder.started.acquire(timeout=10)
+    assert encoder.started.acquire(timeout=120)
     asked = [callers.ask_and_wait(value) for value in (13, 1, 2)]
     for _ in range(4):
         encoder.let.release()
     assert values(first) == [0.0]
     for failed in asked[:2]:
         with pytest.raises(ValueError, match="no thirteen"):
-            failed.result(timeout=10)
+            failed.result(timeout=120)
     assert values(asked[2]) == [2.0]
     assert values(callers.ask(5)) == [5.0]
 

@@ -49,7 +49,7 @@ def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
         has_touch=is_phone,
     )
     opened = context.new_page()
-    opened.set_default_timeout(10_000)
+    opened.set_default_timeout(120_000)
     complaints: list[str] = []
     opened.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
@@ -63,7 +63,7 @@ def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def until(page: Any, condition: str) -> None:
     """Waits; Playwright's own way evaluates a text in the page, which the policy forbids."""
-    for _ in range(500):
+    for _ in range(6000):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(20)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,18 +15,9 @@ from tests.serving.drawn_bundle import (
     drawn_bundle,
     next_generation,
 )
-from tests.serving.running import FORM, ask, client, form, listening
+from tests.serving.running import FORM, ask, client, form, listening, wait_until
 
 NUM_CLIENTS = 32
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 10) -> None:
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if is_so():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")
 
 
 def different_pictures() -> list[bytes]:
@@ -50,14 +40,17 @@ def test_nothing_is_lost_or_mixed_up_among_32_clients() -> None:
         alone = [search(image) for image in pictures]
         assert max(encoder.batches) == 1
         encoder.batches.clear()
-        together = threading.Barrier(NUM_CLIENTS)
+        encoder.gate = threading.Event()  # until several wait for it, however slowly they come
 
-        def at_once(image: bytes) -> list[Any]:
-            together.wait(20)
+        def four_times(image: bytes) -> list[Any]:
             return [search(image) for _ in range(4)]
 
         with ThreadPoolExecutor(NUM_CLIENTS) as threads:
-            answers = list(threads.map(at_once, pictures))
+            asked = [threads.submit(four_times, image) for image in pictures]
+            running = f"visual_search_searches_running {NUM_CLIENTS}.0"
+            wait_until(lambda: running in ask(port, "GET", "/metrics").body.decode())
+            encoder.gate.set()
+            answers = [one.result(120) for one in asked]
     assert len({str(one) for one in alone}) == NUM_CLIENTS  # each has an answer of its own
     for expected, got in zip(alone, answers, strict=True):
         assert got == [expected] * 4
@@ -80,7 +73,7 @@ def test_overload_is_answered_503_with_a_time_to_come_back() -> None:
             page = ask(port, "POST", "/", form([], image), {**FORM, "accept": "text/html"})
             assert ask(port, "GET", "/healthz").status == 200  # it is busy, not broken
             encoder.gate.set()
-            assert [one.result(20).status for one in taken] == [200] * 4
+            assert [one.result(120).status for one in taken] == [200] * 4
         assert ask(port, "POST", "/api/search", form([], image), FORM).status == 200
         metrics = ask(port, "GET", "/metrics").body.decode()
     assert (refused.status, page.status) == (503, 503)

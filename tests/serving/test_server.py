@@ -6,34 +6,44 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from tests.serving.drawn_bundle import drawn, drawn_bundle
-from tests.serving.running import FORM, Reply, ask, form
+from tests.serving.running import FORM, Reply, ask, form, wait_until
 from visual_search.serving.server import _listen, serve
 from visual_search.serving.settings import ServeSettings
 
+# Its encoder waits for a file, and says by another one that it does.
 PROGRAM = """
-import sys
+import pathlib, sys, time
 from tests.serving.drawn_bundle import GridEncoder, drawn_bundle
 from visual_search.serving.server import _listen, serve
 from visual_search.serving.settings import ServeSettings
-encoder = GridEncoder(seconds=float(sys.argv[1]))
+go_on = pathlib.Path(sys.argv[1])
+class Waiting(GridEncoder):
+    def embed(self, pictures):
+        while not go_on.exists():
+            time.sleep(0.01)
+        return super().embed(pictures)
+encoder = Waiting()
 settings = ServeSettings(port=0, max_batch=1)
-serve([drawn_bundle(encoder=encoder)], settings, on_ready=lambda url: print(url, flush=True))
+def ready(url):
+    go_on.unlink()
+    print(url, flush=True)
+serve([drawn_bundle(encoder=encoder)], settings, on_ready=ready)
 print("returned", flush=True)
 """
 
 
 @contextmanager
-def process(seconds_a_batch: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process(go_on: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(seconds_a_batch)], stdout=subprocess.PIPE,
+        [sys.executable, "-c", PROGRAM, str(go_on)], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as started:  # fmt: skip
         try:
@@ -47,9 +57,11 @@ def process(seconds_a_batch: float) -> Iterator[tuple[subprocess.Popen[str], int
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_stop_finishes_what_runs(number: signal.Signals) -> None:
+def test_a_signal_to_stop_finishes_what_runs(number: signal.Signals, tmp_path: Path) -> None:
     replies: list[Reply] = []
-    with process(0.7) as (started, port):
+    go_on = tmp_path / "go on"
+    go_on.touch()  # the server tries its encoder at its start
+    with process(go_on) as (started, port):
 
         def search() -> None:
             body = form([("k", "1")], drawn("Bags", "green"))
@@ -58,14 +70,12 @@ def test_a_signal_to_stop_finishes_what_runs(number: signal.Signals) -> None:
         threads = [threading.Thread(target=search) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for _ in range(500):
-            if b"searches_running 3.0" in ask(port, "GET", "/metrics").body:
-                break
-            time.sleep(0.01)
+        wait_until(lambda: b"searches_running 3.0" in ask(port, "GET", "/metrics").body)
         started.send_signal(number)
+        go_on.touch()
         for thread in threads:
-            thread.join(20)
-        assert started.wait(20) == 0
+            thread.join(120)
+        assert started.wait(120) == 0
         assert started.stdout is not None
         assert started.stderr is not None
         assert started.stdout.read().strip() == "returned"
