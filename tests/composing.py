@@ -9,13 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from visual_search.command_line import HYDRA_VERSION_BASE
 from visual_search.config import config_folder, register_schema
+from visual_search.typed_text import as_typed, unpacked
 
 
 def composed(command: str, *overrides: str) -> DictConfig:
     """Gives the config of ``conf/<command>.yaml`` with these overrides."""
     register_schema()
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        return compose(command, overrides=list(overrides))
+        return unpacked(command, compose(command, overrides=as_typed(command, overrides)))
 
 
 def settings_of(command: str, *overrides: str) -> dict[str, Any]:

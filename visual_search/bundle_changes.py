@@ -135,14 +135,15 @@ def check_index_settings(settings: Mapping[str, Any]) -> None:
 
 def _ids(settings: Mapping[str, Any]) -> list[str]:
     """Gives the ids to take out: those that are named, and those of a file."""
+    from visual_search.external import read_id_lines
+
     given = settings["item"]
-    ids = [str(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
+    ids = list(given) if isinstance(given, list) else [given] if given is not None else []
     if settings["ids"]:
         path = Path(settings["ids"])
         if not path.is_file():
             raise FileNotFoundError(f"no file at {path}; expected one item id a line: check ids=")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        ids += [line.strip() for line in lines if line.strip()]
+        ids += read_id_lines(path)
     if not ids:
         raise ConfigError(
             "nothing to remove; expected item=ID, item=[ID,ID], or ids=FILE with one id a line"
@@ -171,7 +172,7 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     from visual_search.catalog.thumbnails import thumbnail
 
     item_id = settings["item"]
-    if not isinstance(item_id, str | int) or not settings["category"]:
+    if not isinstance(item_id, str) or not settings["category"]:
         raise ConfigError(
             f"image={settings['image']} needs one item=ID and a category=NAME; expected both: "
             "they say what the picture shows"
@@ -180,13 +181,7 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}; expected a file: check image=")
     data = path.read_bytes()
-    given = settings["attributes"] or {}
-    if not isinstance(given, dict):
-        raise ConfigError(
-            f"attributes={given}; expected columns with their values, as in 'attributes={{colour: "
-            "Red}'"
-        )
-    attributes = {str(name): str(value) for name, value in given.items()}
+    attributes = settings["attributes"] or {}
     _check_columns(bundle, attributes)
     columns = {"category": settings["category"], **attributes}
     try:
@@ -194,7 +189,7 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     except PictureError as error:
         raise ValueError(f"{path}: {error}") from error
     return BundleItems(
-        item_ids=[str(item_id)],
+        item_ids=[item_id],
         columns={name: [value] for name, value in columns.items()},
         embeddings=bundle.encoder.embed(picture[None]),
         thumbnails=[thumbnail(data)],

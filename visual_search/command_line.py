@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.config import ConfigError, config_folder, nearest, register_schema
 from visual_search.config_errors import explain_error, known_names
+from visual_search.typed_text import as_typed, unpacked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,15 +45,16 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
 
     from visual_search.sweeps import end_early
 
-    sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
     register_schema()
     try:
+        given = _multirun_first(with_keys(config_name, sys.argv[1:]))
+        sys.argv[1:] = as_typed(config_name, given)
         check_overrides(config_name, sys.argv[1:])
         hydra.main(
             version_base=HYDRA_VERSION_BASE,
             config_path=str(config_folder()),
             config_name=config_name,
-        )(_readable(task))()
+        )(_readable(lambda config: task(unpacked(config_name, config))))()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -145,6 +145,27 @@ def saved_embeddings(folders: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
     return known
 
 
+def read_id_lines(path: Path) -> list[str]:
+    """Gives the ids of a text file with one a line, blanks at their ends included.
+
+    Lines of nothing but blanks are passed over, as is a byte order mark.
+
+    Raises:
+        ValueError: The file is not UTF-8.
+    """
+    return [line for line in _read_text(path).split("\n") if line.strip()]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text ({error}); expected UTF-8, one id a line, or a CSV or Parquet with "
+            f"{ID_COLUMN!r}"
+        ) from error
+
+
 def _read_ids(file: Path, ids: str | None) -> list[str]:
     if ids is None:
         found = [file.with_suffix(ending) for ending in BESIDE]
@@ -160,15 +181,9 @@ def _read_ids(file: Path, ids: str | None) -> list[str]:
             raise FileNotFoundError(f"no file at {path}; expected the ids of {file}")
     if path.suffix == ".parquet":
         return _ids_of_table(_read_table(path), path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text ({error}); expected one id a line, or a CSV or Parquet with "
-            f"{ID_COLUMN!r}"
-        ) from error
     if path.suffix != ".csv":
-        return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+        return read_id_lines(path)
+    text = _read_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if ID_COLUMN not in (reader.fieldnames or []):
         raise ValueError(

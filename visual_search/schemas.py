@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from visual_search.search_schemas import ExportSchema, IndexSchema, SearchSchema, ServeSchema
+from visual_search.search_schemas import (
+    ONE_TEXT,
+    ExportSchema,
+    IndexSchema,
+    SearchSchema,
+    ServeSchema,
+)
 
 
 @dataclass
@@ -147,14 +153,14 @@ class EvaluationTrainer:
 class EmbeddingOverride:
     """What of a run's network is indexed instead; ``own`` is as the run has it."""
 
-    layer: Any = "own"
-    pool: Any = "own"
+    layer: Any = field(default="own", metadata=ONE_TEXT)
+    pool: Any = field(default="own", metadata=ONE_TEXT)
     mirror: Any = "own"
     normalize: Any = "own"
     pca: Any = "own"
     whiten: Any = "own"
-    whiten_by: Any = "own"
-    beside: Any = "own"
+    whiten_by: Any = field(default="own", metadata=ONE_TEXT)
+    beside: Any = field(default="own", metadata=ONE_TEXT)
     beside_pca: Any = "own"
     beside_weight: Any = "own"
 

@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+# Fields of text for which OmegaConf has no type; `visual_search.typed_text` reads these instead.
+ONE_TEXT = {"typed": "str | None"}
+ONE_OR_MORE = {"typed": "str | list[str] | None"}
+COLUMNS = {"typed": "dict[str, str] | None"}
+COLUMNS_OF_SEVERAL = {"typed": "dict[str, list[str]] | None"}
+
 
 @dataclass
 class CacheConfig:
@@ -39,11 +45,11 @@ class SearchSchema:
     """The closed top level of ``conf/search.yaml``: any other key is an error."""
 
     bundle: str | None = None
-    image: Any = None
-    item: Any = None
+    image: Any = field(default=None, metadata=ONE_OR_MORE)
+    item: Any = field(default=None, metadata=ONE_OR_MORE)
     k: int = 5
-    category: Any = None
-    where: Any = None
+    category: Any = field(default=None, metadata=ONE_OR_MORE)
+    where: Any = field(default=None, metadata=COLUMNS_OF_SEVERAL)
     format: str = "table"
     out: str | None = None
     inline: str = "auto"
@@ -59,9 +65,9 @@ class IndexSchema:
     bundle: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     image: str | None = None
-    item: Any = None
-    category: str | None = None
-    attributes: Any = None
+    item: Any = field(default=None, metadata=ONE_OR_MORE)
+    category: str | None = field(default=None, metadata=ONE_TEXT)
+    attributes: Any = field(default=None, metadata=COLUMNS)
     ids: str | None = None
     skip_missing: bool = False
     index: str | None = None

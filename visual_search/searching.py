@@ -106,19 +106,12 @@ def search_bundle(settings: Mapping[str, Any]) -> Searched:
 
 def _several(value: Any) -> list[str]:
     """Gives the texts of a setting that is one text or a list."""
-    if value is None:
-        return []
-    return [str(one) for one in (value if isinstance(value, list) else [value])]
+    return list(value) if isinstance(value, list) else [value] if value is not None else []
 
 
 def _where(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """Gives the filters, and refuses values that no item has, naming the nearest that one has."""
-    given = settings["where"] or {}
-    if not isinstance(given, dict):
-        raise ConfigError(
-            f"where={given}; expected columns with what is accepted, as in 'where={{colour: Red}}'"
-        )
-    where = {str(name): _several(value) for name, value in given.items()}
+    where = {name: _several(value) for name, value in (settings["where"] or {}).items()}
     if settings["category"] is not None:
         where["category"] = _several(settings["category"])
     for column, values in where.items():
