@@ -47,8 +47,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
 
     register_schema()
     try:
-        given = _multirun_first(with_keys(config_name, sys.argv[1:]))
-        sys.argv[1:] = as_typed(config_name, given)
+        sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
         check_overrides(config_name, sys.argv[1:])
         hydra.main(
             version_base=HYDRA_VERSION_BASE,
@@ -94,19 +93,24 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
 
 
 def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
-    """Gives the arguments with a key in front of a bare path, where the command takes one.
+    """Gives the arguments as Hydra is to have them.
 
-    >>> with_keys("leaderboard", ["outputs/", "out=docs"])
-    ['outputs="outputs/"', 'out=docs']
+    A bare path has a key in front, where the command takes one; text is what was typed.
+
+    Raises:
+        ConfigError: See `visual_search.typed_text.as_typed`.
+
+    >>> with_keys("leaderboard", ["runs (old)/", "out=1e3"])
+    ['outputs="runs (old)/"', 'out="1e3"']
     """
     key = BARE.get(command)
-    if key is None:
-        return list(arguments)
-    quoted = [argument.replace("\\", "\\\\").replace('"', '\\"') for argument in arguments]
-    return [
-        argument if not argument or "=" in argument or argument[0] == "-" else f'{key}="{text}"'
-        for argument, text in zip(arguments, quoted, strict=True)
+    keyed = [
+        argument
+        if key is None or "=" in argument or argument[:1] in ("", "-")
+        else f"{key}={argument}"
+        for argument in arguments
     ]
+    return as_typed(command, keyed)
 
 
 def _multirun_first(arguments: Sequence[str]) -> list[str]:

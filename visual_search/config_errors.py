@@ -50,8 +50,8 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
         text += " " + " ".join(str(error.__cause__).split())
     if override := getattr(error, "override", None):
         return (
-            f"cannot read {override!r}; expected KEY=VALUE; a value with spaces or any of ~ = , "
-            "[ ] { } ( ) needs quotes of its own, as in 'data.root=\"my pictures\"'"
+            f"cannot read {override!r}; expected KEY=VALUE; a value of this key with any of ~ = , "
+            "[ ] { } ( ) needs quotes of its own, as in 'KEY=\"...\"'"
         )
     if missing := _without_global_line(text, overrides):
         return (

@@ -114,11 +114,11 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
 
 
 def _overrides() -> str:
+    import yaml
     from hydra.core.hydra_config import HydraConfig
 
-    if not HydraConfig.initialized():
-        return "[]\n"
-    return "".join(f"- {override}\n" for override in HydraConfig.get().overrides.task) or "[]\n"
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return yaml.safe_dump(given, allow_unicode=True, default_flow_style=False, width=10_000)
 
 
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, Group
+from visual_search.retrieval.report_files import is_formula
 from visual_search.retrieval.standing import interval_text
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -111,8 +111,8 @@ def to_csv(groups: Sequence[Group]) -> str:
     """Gives all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, the columns.
 
     Numbers are written in full, and what is missing is empty. Text is quoted; where it begins with
-    ``=``, ``+``, ``-``, ``@``, a tab or a line break, an apostrophe goes before it, so that a
-    spreadsheet shows it and does not run it: take the apostrophe away when reading it as data.
+    ``=``, ``+``, ``-``, ``@``, a tab or a line break and is no number, an apostrophe goes before
+    it, so that a spreadsheet shows it and does not run it: take it away when reading it as data.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -132,7 +132,7 @@ def to_csv(groups: Sequence[Group]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         text = _encodable(value)
-        return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+        return f"'{text}" if is_formula(text) else text
     return "" if pd.isna(value) else value
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ SUMMARY_FILE = "summary.json"
 
 TEXT_COLUMNS = ("query_id", "category", "group")
 COUNTS = ("category", "num_gallery", "num_queries", "num_queries_scored", "num_left_out")
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 LIST_COLUMNS = (
     "neighbour_ids",
     "neighbour_categories",
@@ -37,8 +39,8 @@ def save_report(report: RetrievalReport, folder: str | os.PathLike[str]) -> dict
     NaN and infinity become null, since JSON has neither.
 
     A category that a spreadsheet would run as a formula (it begins with ``=``, ``+``, ``-``,
-    ``@``, a tab or a carriage return) gets an apostrophe in front in the CSV, and so does one that
-    begins with an apostrophe; `load_report` takes it away again.
+    ``@``, a tab or a line break, and is no number) gets an apostrophe in front in the CSV, and so
+    does one that begins with an apostrophe; `load_report` takes it away again.
 
     Returns:
         File name -> path.
@@ -68,24 +70,36 @@ def save_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def is_formula(text: str) -> bool:
+    """Tells whether a spreadsheet would run a text; a number with a sign is none.
+
+    Example:
+        >>> is_formula("=cmd()"), is_formula("-1+cmd()"), is_formula("-3.5"), is_formula("Hats")
+        (True, True, False, False)
+    """
+    return text.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(text)
+
+
 def as_cell(text: str) -> str:
     """Gives a text as a CSV cell that no spreadsheet runs as a formula.
 
     Example:
-        >>> as_cell("=cmd()"), as_cell("Hats")
-        ("'=cmd()", 'Hats')
+        >>> as_cell("=cmd()"), as_cell("-1"), as_cell("Hats")
+        ("'=cmd()", '-1', 'Hats')
     """
-    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+    return f"'{text}" if is_formula(text) or text.startswith("'") else text
 
 
 def from_cell(cell: str) -> str:
-    """Gives the text that `as_cell` was given.
+    """Gives the text that `as_cell` was given, or gave before it knew numbers.
 
     Example:
-        >>> from_cell(as_cell("'t Hooft")), from_cell("Hats")
-        ("'t Hooft", 'Hats')
+        >>> from_cell(as_cell("'t Hooft")), from_cell("'-1"), from_cell("Hats")
+        ("'t Hooft", '-1', 'Hats')
     """
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_SIGNS) else cell
+    return (
+        cell[1:] if cell.startswith("'") and cell[1:].startswith((*_FORMULA_SIGNS, "'")) else cell
+    )
 
 
 def load_report(folder: str | os.PathLike[str]) -> RetrievalReport:

@@ -22,6 +22,7 @@ from matplotlib import image as mpl_image
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path, write_text
+from visual_search.retrieval.report_files import is_formula
 from visual_search.views.picture_grids import check_pictures
 from visual_search.views.style import MAX_CATEGORIES, OTHER_NAME, group_rare, styles_by_category
 
@@ -150,9 +151,9 @@ def write_projector(
 
     Line breaks and tabs in labels become blanks; an empty or missing value becomes "(none)", since
     the projector skips empty lines and would shift the rows; a text that a spreadsheet would run
-    as formula (``=``, ``+``, ``-``, ``@``) gets an apostrophe in front. With more than 50
-    different values in ``category_column``, which the projector would refuse to colour, there is
-    another column "<category_column> (49 largest)" with the rest as "other".
+    as formula (``=``, ``+``, ``-``, ``@``, but no number) gets an apostrophe in front. With more
+    than 50 different values in ``category_column``, which the projector would refuse to colour,
+    there is another column "<category_column> (49 largest)" with the rest as "other".
 
     The projector opens without colours until somebody picks a column under "Color by", and then
     tints the pictures; so each sprite has a frame in its category's colour, the same as in
@@ -254,7 +255,7 @@ def _safe(text: str) -> str:
     clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
     if not clean:
         return _MISSING
-    return f"'{clean}" if clean[0] in "=+-@" else clean
+    return f"'{clean}" if is_formula(clean) else clean
 
 
 def _other_embeddings(config_path: Path) -> list[object]:
