@@ -75,11 +75,13 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file cannot be read, has another shape, holds NaN, or an id stands twice;
-            ``ids`` is given for a Parquet file, which holds its own.
+        ValueError: A file cannot be read, has another shape, holds NaN, or an id stands twice or
+            could not be found again; ``ids`` is given for a Parquet file, which holds its own.
     """
     import numpy as np
     import pandas as pd
+
+    from visual_search.catalog.identity import id_problem
 
     file = Path(path)
     if not file.is_file():
@@ -116,6 +118,9 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
             f"{file}: the embedding of {item_ids[bad[0]]!r} is not finite as float32 ({len(bad)} "
             "such row(s)); expected numbers: look at what made them"
         )
+    for item_id in item_ids:
+        if problem := id_problem(item_id):
+            raise ValueError(f"{file}: the id {item_id!r} {problem}")
     if len(set(item_ids)) < len(item_ids):
         twice = pd.Series(item_ids).value_counts().index[0]
         raise ValueError(f"{file}: id {twice!r} stands twice; expected each id once: drop one")

@@ -37,6 +37,8 @@ def test_items_are_kept_as_plain_lists() -> None:
         ({"item_ids": ["x", ""]}, ValueError, "item_ids, row 1, is empty"),
         ({"item_ids": ["x", 3]}, TypeError, "item_ids, row 1, is 3"),
         ({"item_ids": ["x", "\ud800"]}, ValueError, "no Unicode"),
+        ({"item_ids": ["x", " "]}, ValueError, "id ' ' is blank; expected"),
+        ({"item_ids": ["x", "a\nb"]}, ValueError, r"id 'a\\nb' holds .* U\+000A"),
         ({"columns": {}}, ValueError, "expected 'category' and attributes"),
         ({"columns": {**COLUMNS, "item_id": ["x", "y"]}}, ValueError, "without 'item_id'"),
         ({"columns": {**COLUMNS, "": ["x", "y"]}}, ValueError, "a column is called ''"),

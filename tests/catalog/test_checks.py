@@ -111,6 +111,25 @@ def test_troubles_of_categories_are_found() -> None:
     assert len(found) == 5
 
 
+def test_categories_that_look_the_same_are_found_and_told_apart() -> None:
+    names = [
+        "Röcke",
+        "Ro\u0308cke",
+        "Shoes",
+        "Shoes ",
+        "SHOES",
+        "\uff33hoes",
+        "Shoes\u200b",
+        "Rocke",
+    ]
+    found = by_kind(check_categories(catalog_of(category=names), NONE, NONE))
+    named = {item.item_id: item.why for item in found["categories_alike"].items}
+    assert set(named) == {"Ro\u0308cke", "Shoes ", "SHOES", "\uff33hoes", "Shoes\u200b"}
+    assert named["Ro\u0308cke"] == "beside 'Röcke', written as R o U+0308 c k e here"
+    assert "U+0020" in named["Shoes "]
+    assert named["SHOES"] == "beside 'Shoes'"
+
+
 def test_names_of_signs_alone_are_not_alike() -> None:
     assert not check_categories(catalog_of(category=["+", "+", "-", "-"]), NONE, NONE)
 

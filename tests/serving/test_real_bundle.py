@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
@@ -106,6 +107,45 @@ def test_more_items_than_a_batch_keep_their_pictures(one: TestClient) -> None:
     assert [nearest(one, picture)["item_id"] for picture in pictures] == [
         f"n{n}" for n in range(40)
     ]
+
+
+FOUND_BY_EVERY_ROUTE = (
+    "a", "a/thumbnail", "a/thumbnail/thumbnail", "thumbnail", "a/", "/", "a//b", "x/../y", " x ",
+    "100 %", "ä #1?&+=;", "back\\slash", "1.10", "null", "..a", "אב",
+)  # fmt: skip
+
+
+def test_ids_with_slashes_blanks_and_signs_are_found_by_every_route(one: TestClient) -> None:
+    rows = [
+        {"item_id": item_id, "category": SHAPES[n % 4], "colour": f"c{n}"}
+        for n, item_id in enumerate(FOUND_BY_EVERY_ROUTE)
+    ]
+    pictures = [drawn(SHAPES[n % 4], list(COLOURS)[n % 6], 3 + 2 * n) for n in range(len(rows))]
+    assert add(one, rows, pictures).json()["num_added"] == len(rows)
+    for row in rows:
+        item_id = row["item_id"]
+        shown = one.get(f"/api/items/{quote(item_id, safe='')}").json()
+        assert (shown["item_id"], shown["attributes"]["colour"]) == (item_id, row["colour"])
+        assert one.get(shown["thumbnail"]).content.startswith(b"\xff\xd8\xff")
+        listed = one.get("/api/items", params={"where": f"colour:{row['colour']}"}).json()
+        assert [item["item_id"] for item in listed["items"]] == [item_id]
+        for body in ({"json": {"item": item_id}}, {"data": {"item": item_id}}):
+            assert one.post("/api/search", **body).json()["item"] == item_id
+        assert one.get("/", params={"item": item_id}).status_code == 200
+    for row in rows:
+        gone = one.delete(f"/api/items/{quote(row['item_id'], safe='')}", headers=ALLOWED)
+        assert gone.json()["num_removed"] == 1, row
+        assert one.get(f"/api/items/{quote(row['item_id'], safe='')}").status_code == 404
+
+
+@pytest.mark.parametrize("item_id", [" ", "\t", "a\nb", "a\x00", "\u200b", "a\u2028", ".", ".."])
+def test_ids_that_could_not_be_found_again_are_refused_when_they_are_added(
+    one: TestClient, item_id: str
+) -> None:
+    answer = add(one, [{"item_id": item_id, "category": "Hats"}], [drawn("Hats", "red")])
+    assert answer.status_code == 422
+    assert repr(item_id) in answer.json()["detail"]
+    assert one.get("/api/items?limit=1").json()["total"] == 48
 
 
 ROW = {"item_id": "n", "category": "Hats"}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.bundle.manifest import MAX_COLUMNS
+from visual_search.catalog.identity import id_problem
 from visual_search.retrieval.embeddings import check_array, check_texts, check_values
 
 MAX_TEXT_LENGTH = 10_000  # of an id or an attribute, in characters
@@ -29,8 +30,9 @@ class BundleItems:
     Raises:
         TypeError: The embeddings are no float32 array, an id or a column's value no text, or a
             thumbnail no bytes.
-        ValueError: There is no item, an id is empty or stands twice, a text is too long, a column
-            has a wrong name or length, an embedding is not finite, or a thumbnail is no JPEG.
+        ValueError: There is no item, an id is empty, stands twice or could not be found again (see
+            `visual_search.catalog.identity.id_problem`), a text is too long, a column has a wrong
+            name or length, an embedding is not finite, or a thumbnail is no JPEG.
 
     Example:
         >>> items = BundleItems(
@@ -53,6 +55,9 @@ class BundleItems:
         if not num_items:
             raise ValueError("there is no item; expected at least one: check what was read")
         ids = check_texts(self.item_ids, num_items, "item_ids")
+        for item_id in ids:
+            if problem := id_problem(item_id):
+                raise ValueError(f"the item id {item_id!r} {problem}")
         check_values(self.embeddings, ids, "gallery")
         check_columns(self.columns)
         texts = {

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from visual_search.catalog.identity import id_problem
+
 SPLITS = ("train", "val", "test")
 REQUIRED_COLUMNS = ("item_id", "image", "category", "group", "split")
 
@@ -75,8 +77,9 @@ class Catalog:
         refused: Items that were left out, with the reason.
 
     Raises:
-        ValueError: A column is missing, a value is no text or empty, an item id stands twice, or
-            a split has another name.
+        ValueError: A column is missing, a value is no text or empty, an item id stands twice or
+            cannot be found again (see `visual_search.catalog.identity.id_problem`), or a split has
+            another name.
     """
 
     name: str
@@ -112,6 +115,9 @@ class Catalog:
                     f"catalogue {self.name!r}, row {int(empty[0])}, column {column!r} is empty "
                     f"({len(empty)} such row(s)); fill it or leave the row out"
                 )
+        for item_id in self.table["item_id"]:
+            if problem := id_problem(item_id):
+                raise ValueError(f"catalogue {self.name!r}: the item id {item_id!r} {problem}")
         twice = self.table["item_id"][self.table["item_id"].duplicated()]
         if len(twice):
             raise ValueError(

@@ -7,6 +7,7 @@ the pictures tell is in `picture_checks.py`.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -206,9 +207,9 @@ def check_categories(
                 "categories_alike",
                 "warning",
                 f"{many(len(alike), 'category', 'categories')} with the name of another one, but "
-                "for capitals, spaces or signs.",
+                "for capitals, blanks, signs, or how its letters are put together.",
                 "If they mean the same, write them alike in the data.",
-                *named([NamedItem(name, f"beside {other!r}") for name, other in alike]),
+                *named([NamedItem(name, _difference(name, other)) for name, other in alike]),
             )
         )
     lonely = sorted(counts.index[counts < 2])
@@ -288,15 +289,33 @@ def _measurable(
 
 
 def _alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Gives the names that are another one but for capitals, spaces and signs, and that one."""
+    """Gives the names that are another one but for how they are written, and that one.
+
+    Capitals, blanks, signs, and how Unicode puts a letter together (NFC or NFD, wide or narrow)
+    are looked past; a letter with an accent is another one than without.
+    """
     first: dict[str, str] = {}
     alike = []
     for name in names:
-        bare = "".join(character for character in name.casefold() if character.isalnum()) or name
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        bare = "".join(sign for sign in plain if unicodedata.category(sign)[0] in "LMN") or plain
         if bare in first:
             alike.append((name, first[bare]))
         first.setdefault(bare, name)
     return alike
+
+
+def _difference(name: str, other: str) -> str:
+    """Names the other one, and how a name is written where the two look the same."""
+
+    def seen(text: str) -> str:
+        visible = (sign for sign in text if unicodedata.category(sign)[0] != "C")
+        return unicodedata.normalize("NFC", " ".join("".join(visible).split()))
+
+    if seen(name) != seen(other):
+        return f"beside {other!r}"
+    signs = (s if s.isascii() and s.isalnum() else f"U+{ord(s):04X}" for s in name)
+    return f"beside {other!r}, written as {' '.join(signs)} here"
 
 
 def check_groups(catalog: Catalog) -> list[Finding]:

@@ -108,9 +108,12 @@ def items_router(service: Service) -> APIRouter:
         summary="An item's small picture",
         openapi_extra={"x-examples": ["curl -O {server}/api/items/{item}/thumbnail"]},
     )  # fmt: skip
-    async def thumbnail(item_id: str, bundle: BundleName = "") -> Response:
+    async def thumbnail(request: Request, item_id: str, bundle: BundleName = "") -> Response:
         """Gives a JPEG file."""
         served = service.one(bundle)
+        if _is_of_an_item(request, item_id, served):
+            found = await item(f"{item_id}/thumbnail", bundle)
+            return Response(found.model_dump_json(), media_type="application/json")
         data = await service.searcher.look_up(_thumbnail, item_id, served)
         if not data:
             raise Problem(
@@ -170,6 +173,17 @@ def items_router(service: Service) -> APIRouter:
         return await remove([item_id], service.one(bundle), service)
 
     return router
+
+
+def _is_of_an_item(request: Request, item_id: str, served: ServedBundle) -> bool:
+    """Tells whether the address is that of an item whose own id ends in ``/thumbnail``.
+
+    Ids may hold slashes, written as ``%2F``; a proxy may have written a plain one in its place.
+    """
+    if not request.scope.get("raw_path", b"/thumbnail").endswith(b"/thumbnail"):
+        return True
+    bundle = served.snapshot.bundle
+    return item_id not in bundle and f"{item_id}/thumbnail" in bundle
 
 
 def _thumbnail(item_id: str, served: ServedBundle) -> bytes:

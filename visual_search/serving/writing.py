@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
+from visual_search.catalog.identity import id_problem
 from visual_search.catalog.thumbnails import THUMBNAIL_PX, thumbnail
 from visual_search.serving.limits import read_form
 from visual_search.serving.problems import Problem
@@ -191,6 +192,9 @@ def _rows(form: FormData) -> list[dict[str, str]]:
                 "category; correct it.",
             )
     ids = [row["item_id"] for row in rows]
+    for item_id in ids:
+        if problem := id_problem(item_id):
+            raise Problem("invalid", f"The item id {item_id[:200]!r} {problem}.")
     if not ids or len(set(ids)) < len(ids):
         raise Problem(
             "invalid",

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import pandas as pd
 
 from visual_search.catalog.catalog import BadItemsError, Catalog, PictureSource, RefusedItem
+from visual_search.catalog.identity import id_problem
 
 OnBadItem = Literal["error", "skip"]
 
@@ -40,6 +41,8 @@ def conclude(
 ) -> Catalog:
     """Gives the catalogue of the good items, or stops because of the bad ones.
 
+    Items whose ids could not be found again are bad, whatever the reader says.
+
     Args:
         name: Short name of the data.
         columns: Texts of the good items by column, all of one length.
@@ -52,6 +55,22 @@ def conclude(
         BadItemsError: Items were refused and ``on_bad_item`` is ``error``.
         ValueError: No item is left.
     """
+    problems = [id_problem(item_id) for item_id in columns["item_id"]]
+    if any(problems):
+        refused = [
+            *refused,
+            *(
+                RefusedItem(item_id, image, f"the id {problem}")
+                for item_id, image, problem in zip(
+                    columns["item_id"], columns["image"], problems, strict=True
+                )
+                if problem
+            ),
+        ]
+        columns = {
+            column: [text for text, problem in zip(texts, problems, strict=True) if not problem]
+            for column, texts in columns.items()
+        }
     if refused and on_bad_item == "error":
         raise BadItemsError(refused, origin)
     if not columns["item_id"]:
