@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.atomic import atomic_path
+from visual_search.atomic import atomic_path, sweep
 from visual_search.runs import write_json
 
 if TYPE_CHECKING:
@@ -154,9 +154,8 @@ class ShardFolder:
 
     def sweep(self) -> None:
         """Removes the unfinished files of processes that were killed."""
-        for place in (SHARDS, FINISHED):
-            for left in (self.folder / place).glob(".*.tmp.*"):  # as `atomic_path` names them
-                left.unlink(missing_ok=True)
+        for place in ("", SHARDS, FINISHED):
+            sweep(self.folder / place)
 
     def finished(
         self, on_progress: Callable[[int, int], None] | None = None

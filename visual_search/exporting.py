@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.atomic import scratch_folder
 from visual_search.bundle_changes import check_index_settings
 from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
@@ -84,7 +84,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
     cached = cache(config, _catalog(config, settings))
     rows = _rows(cached, run, settings)
     name = settings["name"] or run.folder.parent.name
-    with tempfile.TemporaryDirectory(dir=_parent(folder)) as scratch:
+    with scratch_folder(folder.parent, folder.name) as scratch:
         facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
         fit = config["pictures"]["fit"]
         exported = export_encoder(module.model, module.head, scratch, facts=facts, fit=fit)
@@ -157,11 +157,6 @@ def _catalog(config: dict[str, Any], settings: Mapping[str, Any]) -> Catalog:
     with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", config["data"], on_progress=advance)
     return catalog
-
-
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
 
 
 def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:

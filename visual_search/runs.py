@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from visual_search.atomic import write_text
+from visual_search.locking import FileLock, is_held
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
@@ -45,6 +45,9 @@ NOT_PART_OF_THE_RESULT = (
     "data.download",
 )
 
+STATUS = "status.json"
+CLEARING = ".clearing"  # what lies beside it is of an earlier run, and being removed
+LOCK_WAIT_SECONDS = 0.3  # who only looks whether the lock is held holds it for a moment
 EVALUATIONS = "evaluations"  # folder of a run's further measurements
 PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
 
@@ -65,13 +68,21 @@ class Run:
     """
 
     folder: Path
-    _lock: IO[str] | None = None
+    _lock: FileLock | None = None
 
     @property
     def state(self) -> State:
-        """What ``status.json`` says; ``new`` where there is none."""
+        """What ``status.json`` says; ``new`` where there is none.
+
+        A process that was killed could not say so: a run in whose folder nobody is any more was
+        interrupted, whatever its status.
+        """
         state: State = self.status().get("state", "new")
-        return state
+        return "interrupted" if state == "running" and not is_held(self._lock_file) else state
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / ".lock"
 
     @property
     def checkpoint(self) -> Path:
@@ -80,7 +91,7 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """Gives the content of ``status.json``, empty where there is none."""
-        return _read_json(self.folder / "status.json")
+        return _read_json(self.folder / STATUS)
 
     def summary(self) -> dict[str, Any]:
         """Gives the content of ``metrics/summary.json``, empty where there is none."""
@@ -99,7 +110,7 @@ class Run:
         """Writes the state, and facts beside it, atomically."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content = {"state": state, "since": now, "pid": os.getpid(), **facts}
-        write_json(self.folder / "status.json", content)
+        write_json(self.folder / STATUS, content)
 
     def lock(self) -> None:
         """Keeps other processes out of the folder until this one ends, however it ends.
@@ -108,21 +119,22 @@ class Run:
             RunLockedError: Another process is in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = open(self.folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held open
+        lock = FileLock(self._lock_file)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.acquire(LOCK_WAIT_SECONDS)
         except BlockingIOError as error:
-            lock.close()
             raise RunLockedError(
                 f"{self.folder} is in use by process {self.status().get('pid', '?')}; expected to "
                 "be alone there; wait for it, or change a setting to get a run of your own"
             ) from error
         self._lock = lock
+        if (self.folder / CLEARING).exists():
+            self.clear()
 
     def unlock(self) -> None:
         """Lets other processes into the folder."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def config(self) -> dict[str, Any]:
@@ -174,16 +186,25 @@ class Run:
         return module.eval()
 
     def clear(self) -> None:
-        """Removes what an earlier run left, but for the lock."""
+        """Removes what an earlier run left, but for the lock, which has to be held.
+
+        The status goes first, and those of the measurements within: a folder in which some of it
+        is gone must not count as finished. Who takes the lock after a kill goes on with it.
+        """
         import shutil
 
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name == ".lock":
+        marker = self.folder / CLEARING
+        marker.touch()
+        for status in (self.folder / STATUS, *self.folder.rglob(STATUS)):
+            status.unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name in (self._lock_file.name, CLEARING):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        marker.unlink()
 
 
 def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bundle.small_bundles import create, items_of, use_stand_in
-from visual_search.bundle import creating, generation, tidying
+from visual_search.bundle import generation, tidying
 from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
 
 # What Python tells of before it does it, and what changes a folder or a file.
@@ -37,7 +37,6 @@ def write(kind: str, folder: Path) -> None:
     elif kind == "rebuild":
         rebuild_bundle(folder)
     else:
-        creating.__dict__["YOUNG_SECONDS"] = 0.0  # one was killed before it had its lock
         create(folder / "bundle", IDS, encoder_onnx=folder / "other/encoder.onnx")
 
 

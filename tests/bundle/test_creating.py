@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.creating import create_bundle
 from visual_search.bundle.encoder import OnnxEncoder
 from visual_search.bundle.items import BundleItems
-from visual_search.bundle.locking import write_lock
 from visual_search.bundle.writing import add_items
+from visual_search.locking import FileLock
 
 
 def test_the_folder_holds_what_the_manifest_names(tmp_path: Path) -> None:
@@ -84,30 +83,23 @@ def test_a_folder_that_is_filled_meanwhile_stays(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "given"]
 
 
-def test_what_killed_creators_left_is_deleted_and_others_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["dead", "working", "young", "old"]
-    rooms = {name: tmp_path / f".bundle.{name}.creating" for name in names}
-    rooms["other"] = tmp_path / ".another.dead.creating"
-    for room in rooms.values():
+def test_what_killed_creators_left_is_deleted_and_others_stay(tmp_path: Path) -> None:
+    dead, working = tmp_path / ".bundle.0123abcd.tmp", tmp_path / ".another.4567cdef.tmp"
+    for room in (dead, working):
         (room / "segments").mkdir(parents=True)
-    (rooms["dead"] / ".lock").touch()
-    (tmp_path / ".bundle.link.creating").symlink_to(rooms["other"])
-    with write_lock(rooms["working"], 0):
+    (tmp_path / ".bundle.89abcdef.tmp").symlink_to(tmp_path / "given")
+    lock = FileLock(working)
+    lock.acquire()
+    try:
         create(tmp_path / "bundle", IDS)
-    assert not rooms["dead"].exists()
-    assert all(rooms[name].exists() for name in ("working", "young", "old", "other"))
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + creating.YOUNG_SECONDS + 1)
+    finally:
+        lock.release()
+    assert not dead.exists()
+    assert working.exists()
+    assert (tmp_path / ".bundle.89abcdef.tmp").is_symlink()
     create(tmp_path / "new", IDS)
-    assert rooms["old"].exists()  # of another bundle
-    with pytest.raises(FileExistsError):
-        create(tmp_path / "bundle", IDS)
-    (tmp_path / "bundle").rename(tmp_path / "moved")
-    create(tmp_path / "bundle", IDS)
-    assert not rooms["old"].exists()
-    assert rooms["other"].exists()
+    assert not working.exists()  # nobody's any more, whatever it was to become
+    assert any((tmp_path / "given").iterdir())
 
 
 def test_a_creation_that_fails_leaves_nothing(

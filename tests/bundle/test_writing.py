@@ -231,7 +231,7 @@ def test_files_of_the_generation_before_stay_a_while(
 
 
 def test_leftovers_are_deleted_and_other_files_stay(bundle_folder: Path) -> None:
-    left = ["segments/000002-dead/items.parquet", "index/.x.tmp.faiss", ".bundle.1234.tmp.json"]
+    left = ["segments/000002-dead/items.parquet", "index/.x.tmp.faiss", ".bundle.0123abcd.tmp.json"]
     mine = ["mine.txt", "more/mine.txt", ".hidden"]
     for name in left + mine:
         (bundle_folder / name).parent.mkdir(exist_ok=True)

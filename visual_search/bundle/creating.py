@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from visual_search.atomic import atomic_path
+from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.bundle.files import FileRecord, check_name, record_file, sync_folder
 from visual_search.bundle.generation import FOLDERS, Draft
 from visual_search.bundle.indexing import open_encoder, record_encoder
 from visual_search.bundle.items import BundleItems
-from visual_search.bundle.locking import LOCK_FILE, BundleLockedError, write_lock
+from visual_search.bundle.locking import write_lock
 from visual_search.bundle.manifest import (
     MANIFEST_FILE,
     BundleManifest,
@@ -32,8 +29,6 @@ from visual_search.bundle.tidying import Progress, add_segment, build_index
 
 ENCODER_FILE = "encoder.onnx"
 MAX_FACTS_BYTES = 2**24
-_SUFFIX = ".creating"
-YOUNG_SECONDS = 60.0  # a folder without a lock may belong to a writer who is about to take it
 
 
 def create_bundle(
@@ -90,7 +85,7 @@ def create_bundle(
             f"{encoder.embedding_dim}; expected the same: embed the items with this encoder"
         )
     contents = {ENCODER_FILE: data, **given}
-    with _room_beside(target) as room:
+    with scratch_folder(target.parent, target.name) as room, write_lock(room, wait_seconds=0):
         records = {file: _write(room, file, content) for file, content in contents.items()}
         base = _base(name, facts or {}, encoder, items, records)
         draft = Draft(room, base, [], np.empty(0, np.int64), base.index)
@@ -141,38 +136,6 @@ def _base(
         removed=None,
         files=records,
     )
-
-
-@contextlib.contextmanager
-def _room_beside(target: Path) -> Iterator[Path]:
-    """Gives a new, locked folder on the target's filesystem, gone at the end unless renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _delete_abandoned(target)
-    room = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
-    room.mkdir()
-    try:
-        with write_lock(room, wait_seconds=0):
-            yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _delete_abandoned(target: Path) -> None:
-    """Deletes what creators of the same bundle left when they were killed."""
-    for path in target.parent.iterdir():
-        ours = path.name.startswith(f".{target.name}.") and path.name.endswith(_SUFFIX)
-        if not ours or path.is_symlink() or not path.is_dir():
-            continue
-        try:
-            if not (path / LOCK_FILE).exists():
-                if time.time() - path.stat().st_mtime < YOUNG_SECONDS:
-                    continue
-            else:
-                with write_lock(path, wait_seconds=0):
-                    pass
-            shutil.rmtree(path, ignore_errors=True)
-        except (BundleLockedError, OSError):  # somebody works in it, or it is gone
-            continue
 
 
 def _check_new(target: Path) -> None:

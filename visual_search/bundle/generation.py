@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.atomic import atomic_path
+from visual_search.atomic import atomic_path, sweep
 from visual_search.bundle.files import DamagedError, FileRecord, record_file, sync_folder
 from visual_search.bundle.locking import write_lock
 from visual_search.bundle.manifest import (
-    MANIFEST_FILE,
     BundleManifest,
     IndexRecord,
     RetiredFile,
@@ -184,8 +183,7 @@ def delete_leftovers(folder: Path, manifest: BundleManifest) -> None:
     Only a writer that holds the lock may do so. Files of the user's own beside them stay.
     """
     kept = {*manifest.files, *(one.file for one in _still_kept(manifest, time.time()))}
-    for path in folder.glob(f".{Path(MANIFEST_FILE).stem}.*.tmp.json"):
-        path.unlink(missing_ok=True)
+    sweep(folder)
     for top in FOLDERS:
         for here, _, names in os.walk(folder / top, topdown=False):
             for name in names:

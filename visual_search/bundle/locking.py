@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import platform
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from visual_search.bundle.files import DamagedError
+from visual_search.locking import FileLock
 
 LOCK_FILE = ".lock"
-_POLL_SECONDS = 0.02
 
 
 class BundleLockedError(RuntimeError):
@@ -47,47 +45,34 @@ def write_lock(folder: Path, wait_seconds: float) -> Iterator[None]:
             f"wait_seconds is {wait_seconds}; expected 0 or more: how long to wait for another "
             "writer"
         )
-    with open(_opened(folder / LOCK_FILE), "r+", encoding="utf-8") as lock:
-        _wait_for(lock.fileno(), folder, wait_seconds)
-        lock.truncate(0)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(wait_seconds)
+    except BlockingIOError as error:
+        raise BundleLockedError(
+            f"{folder} is being written by {_holder(folder)}, and this write waited "
+            f"{wait_seconds:g} seconds; expected one writer at a time: try again later, or "
+            "wait longer (wait_seconds, at the command line wait_s)"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DamagedError(
+            f"{lock.path} is a link; expected a file of the bundle, which is written to: delete "
+            "the link"
+        ) from error
+    try:
         holder = {
             "pid": os.getpid(),
             "host": platform.node(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        lock.write(json.dumps(holder))
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, those who wait learn less
+            lock.write(json.dumps(holder).encode())
         yield
-        lock.truncate(0)
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise DamagedError(
-            f"{path} is a link; expected a file of the bundle, which is written to: delete the link"
-        ) from error
-
-
-def _wait_for(lock: int, folder: Path, wait_seconds: float) -> None:
-    until = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise BundleLockedError(
-                    f"{folder} is being written by {_holder(folder)}, and this write waited "
-                    f"{wait_seconds:g} seconds; expected one writer at a time: try again later, or "
-                    "wait longer (wait_seconds, at the command line wait_s)"
-                ) from error
-            time.sleep(min(_POLL_SECONDS, left))
-        else:
-            return
+        lock.write(b"")  # a bundle that is given away names no machine
+    finally:
+        lock.release()
 
 
 def _holder(folder: Path) -> str:

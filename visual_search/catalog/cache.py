@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -43,6 +42,7 @@ from visual_search.catalog.images import (
     decode,
     fit_array,
 )
+from visual_search.locking import FileLock
 
 OnBadItem = Literal["error", "skip"]
 
@@ -268,9 +268,12 @@ class _Store:
     def lock(self) -> Iterator[None]:
         """Waits until no other process adds rows, and keeps the others waiting meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "ab") as file:  # closing it, or dying, unlocks
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = FileLock(self.folder / "lock")
+        lock.acquire(wait_seconds=None)
+        try:
             yield
+        finally:
+            lock.release()
 
     def check_space(self, num_rows: int) -> None:
         needed = num_rows * self.row_bytes

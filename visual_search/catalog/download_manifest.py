@@ -8,7 +8,6 @@ name, so a picture that the manifest calls saved is there, and whole.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any, get_type_hints
 
 from visual_search.atomic import write_text
 from visual_search.catalog.download_settings import STATUSES, Status
+from visual_search.locking import FileLock
 
 # Hidden, so that a folder of pictures stays one for those who read it.
 MANIFEST_NAME = ".downloads.jsonl"
@@ -126,21 +126,20 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / MANIFEST_NAME
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / LOCK_NAME, "ab")  # noqa: SIM115 - closed with the manifest
+        self._lock = FileLock(self.folder / LOCK_NAME)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a dying process unlocks
+            self._lock.acquire()
             self._records, is_to_mend = _read(self.path)
             if is_to_mend:
                 write_text(self.path, "".join(map(_line, self._records.values())))
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except BlockingIOError:
-            self._lock.close()
             raise ValueError(
                 f"another process downloads into {self.folder}; expected one at a time; wait for "
                 "it, or choose another folder"
             ) from None
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Manifest:
@@ -156,7 +155,7 @@ class Manifest:
             os.fsync(self._file)
         finally:
             os.close(self._file)
-            self._lock.close()
+            self._lock.release()
 
     @property
     def records(self) -> Mapping[str, PictureRecord]:

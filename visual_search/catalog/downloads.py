@@ -12,7 +12,6 @@ import hashlib
 import os
 import queue
 import random
-import re
 import stat
 import threading
 import time
@@ -20,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from visual_search.atomic import atomic_path
+from visual_search.atomic import atomic_path, sweep
 from visual_search.catalog.addresses import RefusedUrlError, check_scheme, parse_url
 from visual_search.catalog.answers import FetchError, picture_format
 from visual_search.catalog.download_manifest import Manifest, PictureRecord, utc_now
@@ -31,7 +30,6 @@ from visual_search.catalog.turns import Job, Stopped, Turn, Turns, backoff_s
 
 _LOOK_EVERY_S = 0.1  # whether to stop
 _RATE_OVER_S = 60.0
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]*)?")  # what `atomic_path` writes to
 
 
 def download_pictures(
@@ -70,7 +68,8 @@ def download_pictures(
     named = _named(wanted)
     with Manifest(root) as manifest:
         _check_folders(root, named)
-        _remove_leftovers(root, named)
+        for folder in _folders(root, named):  # of a run that was killed
+            sweep(folder)
         download = _Download(root, named, manifest, settings or DownloadSettings(), on_progress)
         was_stopped = download.run(should_stop or (lambda: False))
         records = [manifest.records.get(name) for name in named]
@@ -334,14 +333,3 @@ def _check_folders(root: Path, named: Mapping[str, WantedPicture]) -> None:
                 f"{folder} is a link that leads out of {root}, to {real}; expected a folder "
                 "inside; remove the link"
             )
-
-
-def _remove_leftovers(root: Path, named: Mapping[str, WantedPicture]) -> None:
-    """Removes the half-written files of a run that was killed; the manifest's lock is held."""
-    for folder in _folders(root, named):
-        if not folder.is_dir():
-            continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    os.unlink(entry.path)

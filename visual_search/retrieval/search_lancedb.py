@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.atomic import scratch_folder
 from visual_search.retrieval.nearest import tolerance
 from visual_search.retrieval.search_exact import ExactSearcher, rank_candidates
 from visual_search.retrieval.search_index import CHECK_ROWS, Progress, SearchIndex, check_longer
@@ -231,16 +231,12 @@ class LanceIndex(SearchIndex):
         lancedb = load_lancedb()
         target = Path(path)
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
-                shutil.copytree(self.folder, temporary)
+            with scratch_folder(target.parent, target.name) as temporary:
+                shutil.copytree(self.folder, temporary, dirs_exist_ok=True)
                 version = self._write_late_rows(lancedb.connect(temporary).open_table(TABLE))
                 (temporary / f"{TABLE}.lance" / "_versions" / HINT_FILE).unlink(missing_ok=True)
                 flush(temporary)
                 os.rename(temporary, target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
         elif target.resolve() == self.folder.resolve():
             version = self._write_late_rows(lancedb.connect(target).open_table(TABLE))
             flush(target)

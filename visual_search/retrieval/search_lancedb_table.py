@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import shutil
 import tempfile
 import warnings
 import weakref
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.atomic import scratch_folder
 from visual_search.retrieval.search_index import CHECK_ROWS, Progress
 from visual_search.retrieval.search_store import EmbeddingStore, blocks_from
 
@@ -37,9 +38,10 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="visual-search-lancedb-"))
+        made = contextlib.ExitStack()
+        self.folder = made.enter_context(scratch_folder(tempfile.gettempdir(), "lancedb"))
         self._num_users = 0
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._remove = weakref.finalize(self, made.close)
 
     def used_by(self, user: object) -> Callable[[], object]:
         """Counts a user; it ends with a call of what this returns, or with the object.
@@ -52,7 +54,7 @@ class Scratch:
     def _give_back(self) -> None:
         self._num_users -= 1
         if not self._num_users:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
 
 
 def load_lancedb() -> Any:

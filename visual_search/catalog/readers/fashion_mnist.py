@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.atomic import atomic_path
+from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.sources import ArraySource
@@ -156,9 +156,9 @@ def _find_files(root: Path, download: bool, on_progress: Callable[[int, int], No
     else:
         tried.append("the network: not asked, since download is false")
     for place, fetch in fetchers.items():
-        with tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
+        with scratch_folder(tempfile.gettempdir(), "fashion-mnist") as temporary:
             try:
-                found = fetch(Path(temporary))
+                found = fetch(temporary)
                 _check_folder(found)
             except (_NotFoundHereError, ValueError) as error:
                 tried.append(f"{place}: {error}")
