@@ -74,7 +74,8 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
         if run.state == "finished":
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
-            print(f"Run {run.folder}")
+            if not run.checkpoint.is_file():
+                print(f"Run {run.folder}")
             _work(run, settings, catalog, config)
     finally:
         run.unlock()
@@ -103,7 +104,7 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
         state = "finished"
     except (SystemExit, KeyboardInterrupt):
         state = "interrupted"
-        print(f"\nInterrupted; the same command goes on in {run.folder}", file=sys.stderr)
+        print(f"\nInterrupted; {_kept(run, settings)}", file=sys.stderr)
         raise
     except BaseException as caught:
         error = f"{type(caught).__name__}: {caught}"
@@ -111,6 +112,16 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
     finally:
         seconds = elapsed + time.time() - started
         run.set_state(state, seconds=seconds, error=error, **facts)
+
+
+def _kept(run: Run, settings: dict[str, Any]) -> str:
+    """Says what of a run that was stopped is kept, and where the next start goes on."""
+    from visual_search.training.checkpointing import position
+
+    if not run.checkpoint.is_file():
+        return f"no step was finished; the same command starts anew in {run.folder}"
+    where = position(run.checkpoint, settings["trainer"]["max_epochs"])
+    return f"kept {run.checkpoint}; the same command goes on at {where}"
 
 
 def _overrides() -> str:
@@ -127,7 +138,7 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     from visual_search.first_weights import take_weights
     from visual_search.pages import write_run_report
     from visual_search.results import save_results
-    from visual_search.training.checkpointing import Interruption, RunCheckpoint
+    from visual_search.training.checkpointing import Interruption, RunCheckpoint, position
     from visual_search.training.processes import restore_num_threads
 
     restore_num_threads()
@@ -149,7 +160,7 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
             if trainer.is_global_zero:
                 print(taken)
         if checkpoint is not None and trainer.is_global_zero:
-            print(f"Going on from {checkpoint}")
+            print(f"Run {run.folder}: going on at {position(checkpoint, trainer.max_epochs or 0)}")
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
         tested = trainer.test(module, datamodule, verbose=False)[0]
         if trainer.is_global_zero and module.evaluation is not None:

@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_sigterm_ends_at_once_outside_a_step_and_waits_within() -> None:
     interruption = Interruption()
     interruption.install()
-    interruption.deferred = True
+    interruption.deferred = lambda: True
     os.kill(os.getpid(), signal.SIGTERM)
     assert interruption.requested
     with pytest.raises(Terminated) as caught:  # a second signal waits for nothing

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
-from tests.training.stopping import StopAt, StoppedError
-from visual_search.training.checkpointing import RunCheckpoint, load_checkpoint
+from tests.training.stopping import CountValidations, SignalIn, StopAt, StoppedError
+from visual_search.training.checkpointing import (
+    Interruption,
+    RunCheckpoint,
+    Terminated,
+    load_checkpoint,
+    position,
+)
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import EncoderModule, weights_fingerprint
 from visual_search.training.trainer import build_trainer
@@ -59,7 +65,7 @@ def fit(
             callbacks=[diary, *callbacks],
             enable_progress_bar=False,
         )
-        with contextlib.suppress(StoppedError):
+        with contextlib.suppress(StoppedError, Terminated):
             trainer.fit(module, new_datamodule(num_workers), ckpt_path=checkpoint)
         loss = float(trainer.callback_metrics.get("val/loss", float("nan")))
         return weights_fingerprint(module.model), loss, diary.entries
@@ -74,7 +80,7 @@ def fit(
         pytest.param("batch", 6, 0, 6, id="mid-epoch, saved at once"),
         pytest.param("batch", 6, 1e9, 4, id="mid-epoch, saved at the epoch before"),
         pytest.param("batch", 8, 0, 7, id="last batch"),
-        pytest.param("validation", 8, 0, 7, id="in validation"),
+        pytest.param("validation", 8, 0, 8, id="in validation"),
         pytest.param("epoch", 8, 1e9, 8, id="epoch's end"),
         pytest.param("batch", 12, 0, 11, id="very last batch"),
     ],
@@ -100,6 +106,43 @@ def test_resumed_run_repeats_the_uninterrupted_one(
     assert resumed[2] == diary[-len(resumed[2]) :]
     steps = [entry for entry in resumed[2] if isinstance(entry[0], int)]
     assert len(steps) == EPOCHS * STEPS_PER_EPOCH - saved_at
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "goes_on_at"),
+    [
+        pytest.param("on_train_batch_start", 1, "epoch 1, step 2", id="in a step"),
+        pytest.param("on_train_batch_end", 2, "epoch 1, step 3", id="between two steps"),
+        pytest.param("on_before_optimizer_step", 3, "the validation of epoch 1, step 4", id="last"),
+        pytest.param("on_validation_start", 4, "the validation of epoch 1, step 4", id="first"),
+        pytest.param("on_validation_batch_start", 8, "the validation of epoch 2, step 8", id="val"),
+        pytest.param("on_validation_epoch_end", 8, "the validation of epoch 2, step 8", id="eval"),
+        pytest.param("on_validation_end", 12, "the validation of epoch 3, step 12", id="drawing"),
+        pytest.param("on_train_epoch_end", 8, "epoch 3, step 8", id="epoch's end"),
+        pytest.param("on_train_epoch_end", 12, "the test, after epoch 3, step 12", id="the end"),
+    ],
+)
+def test_a_signal_loses_no_finished_step(
+    fit: Fit, run_folder: Path, hook: str, step: int, goes_on_at: str
+) -> None:
+    weights, loss, diary = fit([])
+    with Interruption() as interruption:
+        keeper = RunCheckpoint(run_folder, 1e9, 1e9, interruption)
+        stopped = fit([keeper, CountValidations(), SignalIn(hook, step)])
+    assert len(stopped[2]) < len(diary) or goes_on_at.startswith("the test")
+    assert position(keeper.path, EPOCHS) == goes_on_at
+
+    counted = CountValidations()
+    with Interruption() as interruption:  # and once more, in the first validation that comes
+        again = RunCheckpoint(run_folder, 1e9, 1e9, interruption)
+        fit([again, CountValidations(), SignalIn("on_validation_batch_start", step)], keeper.path)
+    resumed = fit([RunCheckpoint(run_folder), counted], keeper.path)
+
+    assert resumed[0] == weights  # bit-equal
+    if resumed[2]:
+        assert resumed[1] == loss
+        assert resumed[2] == diary[-len(resumed[2]) :]
+    assert counted.num == EPOCHS
 
 
 def test_a_finished_run_trains_no_further(fit: Fit, run_folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,16 +28,20 @@ class Terminated(SystemExit):
 class Interruption:
     """Turns SIGTERM and Ctrl-C into an orderly end.
 
-    Outside a training step the process ends at once (every file is written atomically). Within
-    one the signal waits until the step is over, so that its work can be saved; a second signal
-    waits for nothing. As a context manager it gives the signals back at the end.
+    Where nothing would be lost, the process ends at once (every file is written atomically).
+    Elsewhere the signal waits until there is something whole to save; a second signal waits for
+    nothing. As a context manager it gives the signals back at the end.
+
+    Attributes:
+        requested: Whether a signal came.
+        signum: Which.
+        deferred: Says whether a signal has to wait.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self.deferred = False
         self.signum: int = signal.SIGTERM
-
+        self.deferred: Callable[[], bool] = _never
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -56,8 +62,12 @@ class Interruption:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         again, self.requested, self.signum = self.requested, True, signum
-        if again or not self.deferred:
+        if again or not self.deferred():
             raise Terminated(signum)
+
+
+def _never() -> bool:
+    return False
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -102,18 +112,49 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return loaded
 
 
+def _resume_with_validation(fit_loop: dict[str, Any]) -> None:
+    """Makes the state of Lightning's loops one after an epoch's last step, in its validation."""
+    for tracked in ("total", "current"):
+        steps = fit_loop["epoch_loop.batch_progress"][tracked]
+        steps["completed"] = steps["processed"]
+        batches = fit_loop["epoch_loop.val_loop.batch_progress"][tracked]
+        batches["ready"] = batches["started"] = batches["completed"] + 1
+
+
+def position(path: str | Path, max_epochs: int) -> str:
+    """Gives where a run goes on by its checkpoint, as ``epoch 4, step 1,200``.
+
+    Args:
+        path: Of the checkpoint.
+        max_epochs: Of the run.
+
+    Raises:
+        FileNotFoundError: Nothing is at this path.
+        ValueError: It is damaged.
+    """
+    checkpoint = load_checkpoint(path)
+    loop, step = checkpoint["loops"]["fit_loop"], f"step {checkpoint['global_step']:,}"
+    finished = loop["epoch_progress"]["current"]["processed"]
+    batches = loop["epoch_loop.val_loop.batch_progress"]["total"]
+    if finished >= max_epochs:
+        return f"the test, after epoch {finished:,}, {step}"
+    if batches["started"] > batches["processed"]:
+        return f"the validation of epoch {finished + 1:,}, {step}"
+    return f"epoch {finished + 1:,}, {step}"
+
+
 class RunCheckpoint(Callback):
     """Keeps ``last.ckpt`` such that little is lost and a resumed run repeats the same numbers.
 
     It saves after every epoch's validation, every ``every_n_seconds`` within an epoch, and before
-    an epoch's last step if the newest file is older than ``before_validation_seconds``. It never
-    saves right after the last step: Lightning would resume behind the validation and skip it. A run
-    of no epochs keeps its untrained network.
+    a validation if the newest file is older than ``before_validation_seconds``. At a signal the
+    last completed step is saved, also where the signal comes during the validation: a resumed run
+    begins with that validation. A run of no epochs keeps its untrained network.
 
     Args:
         folder: Where ``last.ckpt`` lies.
         every_n_seconds: Longest time between two checkpoints within an epoch.
-        before_validation_seconds: See above; 0 saves before every epoch's last step.
+        before_validation_seconds: See above; 0 saves before every validation.
         interruption: Tells of a signal; None leaves signals alone.
 
     Attributes:
@@ -134,6 +175,8 @@ class RunCheckpoint(Callback):
         self.interruption = interruption
         self.metrics: dict[str, float] = {}
         self._saved_at = time.monotonic()
+        self._before_validation: dict[str, Any] | None = None  # the checkpoint of that moment
+        self._is_saved = False  # that checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         """Gives the metrics of the newest finished epoch; they travel in the checkpoint."""
@@ -167,9 +210,11 @@ class RunCheckpoint(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """From here on a signal waits for the end of the step."""
+        """From here on a signal waits for the end of a step, or for the validation."""
         if self.interruption is not None:
-            self.interruption.deferred = True
+            self.interruption.deferred = lambda: (
+                self._before_validation is None or not trainer.validating
+            )
 
     def on_train_batch_end(
         self,
@@ -179,24 +224,62 @@ class RunCheckpoint(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves when it is time, and ends the run if a signal came."""
-        batches_left = int(trainer.num_training_batches) - 1 - batch_idx
-        age = time.monotonic() - self._saved_at
-        terminated = self.interruption is not None and any_process(self.interruption.requested)
-        due = age >= self.every_n_seconds or (
-            batches_left == 1 and age >= self.before_validation_seconds
-        )
-        if batches_left > 0 and (terminated or any_process(due)):
+        """Saves when it is time, and ends the run if a signal came.
+
+        Not after an epoch's last step: its validation follows, or the epoch's end.
+        """
+        if batch_idx + 1 == int(trainer.num_training_batches):
+            return
+        is_due = any_process(time.monotonic() - self._saved_at >= self.every_n_seconds)
+        if is_due or self._is_terminated():
             self._save(trainer)
-        if self.interruption is not None and terminated:
-            raise Terminated(self.interruption.signum)
-        if self.interruption is not None:
-            self.interruption.deferred = False
+        self._end_if_terminated()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what a signal during the validation will save, and saves it where it is time.
+
+        Validating changes neither weights nor optimiser, so that keeping them costs nothing.
+        """
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # Of a validation that was resumed Lightning counts the batch that it was stopped in.
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        checkpoint["callbacks"] = copy.deepcopy(checkpoint["callbacks"])
+        _resume_with_validation(checkpoint["loops"]["fit_loop"])
+        self._before_validation, self._is_saved = checkpoint, False
+        if any_process(time.monotonic() - self._saved_at >= self.before_validation_seconds):
+            self._save_before_validation(trainer)
+        self._end_if_terminated()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Saves the last step where a signal ends a validation."""
+        if isinstance(exception, Terminated) and self._before_validation and not self._is_saved:
+            self._save_before_validation(trainer)
+
+    def _save_before_validation(self, trainer: Trainer) -> None:
+        assert self._before_validation is not None
+        trainer.strategy.save_checkpoint(self._before_validation, self.path)
+        self._is_saved, self._saved_at = True, time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the finished epoch."""
+        """Saves the finished epoch, and ends the run if a signal came meanwhile."""
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._before_validation = None
         self._save(trainer)
+        if self.interruption is not None:
+            self.interruption.deferred = _never
+        self._end_if_terminated()
+
+    def _is_terminated(self) -> bool:
+        return self.interruption is not None and any_process(self.interruption.requested)
+
+    def _end_if_terminated(self) -> None:
+        if self._is_terminated():
+            assert self.interruption is not None
+            raise Terminated(self.interruption.signum)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the untrained network of a run without epochs."""
