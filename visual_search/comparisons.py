@@ -117,6 +117,8 @@ def measured_in(path: str) -> Run:
 def _write_tables(folder: Path, comparison: Comparison) -> None:
     from visual_search.retrieval.report_files import save_table
 
+    # First away and last written: what lies there with it belongs together.
+    (folder / "report.html").unlink(missing_ok=True)
     for name in ("runs", "pairs", "per_category", "queries"):
         save_table(getattr(comparison, name), folder / f"{name}.csv")
 

@@ -204,6 +204,8 @@ def _write(compressed: Compressed) -> None:
     from visual_search.views.figures import save_figure
 
     measured, found = compressed.measured, compressed.verdict
+    # First away and last written: what lies there with it belongs together.
+    (compressed.folder / SUMMARY_FILE).unlink(missing_ok=True)
     save_table(measured.table, compressed.folder / TABLE_FILE)
     headline = measured.headline
     chart = compression_chart(

@@ -259,7 +259,7 @@ def _working(
     """Holds a measurement's folder, and leaves a status that tells how it ended."""
     import yaml
 
-    from visual_search.atomic import write_text
+    from visual_search.atomic import telling_full_disk, write_text
 
     facts |= {
         "catalog": catalog.name,
@@ -276,7 +276,8 @@ def _working(
         write_text(place.folder / "config.yaml", text)
         write_json(place.folder / "environment.json", environment())
         place.set_state("running", **facts)
-        yield
+        with telling_full_disk(place.folder):
+            yield
         state = "finished"
     except (KeyboardInterrupt, SystemExit):
         state = "interrupted"

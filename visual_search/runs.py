@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from visual_search.atomic import write_text
+from visual_search.atomic import DiskFullError, write_text
 from visual_search.locking import FileLock, is_held
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ NOT_PART_OF_THE_RESULT = (
 
 STATUS = "status.json"
 CLEARING = ".clearing"  # what lies beside it is of an earlier run, and being removed
+MAX_ERROR_LENGTH = 1000  # of a status on a full disk: a block holds 4,096 bytes
 LOCK_WAIT_SECONDS = 0.3  # who only looks whether the lock is held holds it for a moment
 EVALUATIONS = "evaluations"  # folder of a run's further measurements
 PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
@@ -107,10 +108,22 @@ class Run:
         return seconds
 
     def set_state(self, state: State, **facts: Any) -> None:
-        """Writes the state, and facts beside it, atomically."""
+        """Writes the state, and facts beside it, atomically; on a full disk over the one before.
+
+        Raises:
+            DiskFullError: There is no room, and no status before.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content = {"state": state, "since": now, "pid": os.getpid(), **facts}
-        write_json(self.folder / STATUS, content)
+        path = self.folder / STATUS
+        try:
+            write_json(path, content)
+        except DiskFullError:
+            if not path.is_file():
+                raise
+            if "error" in content:
+                content["error"] = content["error"][:MAX_ERROR_LENGTH]
+            _overwrite(path, json.dumps(content, indent=2) + "\n")
 
     def lock(self) -> None:
         """Keeps other processes out of the folder until this one ends, however it ends.
@@ -272,6 +285,15 @@ def _processor() -> str:
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
     """Writes readable JSON atomically; NaN is refused, since JSON has none."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _overwrite(path: Path, text: str) -> None:
+    """Writes a short file where it lies, in the block that it has: a full disk has no other."""
+    with open(path, "r+b") as file:
+        file.write(text.encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     catalog = read_catalog(settings)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
     run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))
-    if run.state != "finished" or settings["rerun"]:
+    if settings["rerun"] or not _is_done(run, settings):
         check_builders(settings)
         if settings["training"]["start_from"] is not None:
             checkpoint_to_start_from(settings["training"]["start_from"])
@@ -71,7 +71,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
             run.clear()
         if on_open is not None:
             on_open(run)
-        if run.state == "finished":
+        if _is_done(run, settings):
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
             if not run.checkpoint.is_file():
@@ -83,11 +83,21 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     return run
 
 
+def _is_done(run: Run, settings: dict[str, Any]) -> bool:
+    """Says whether a run is finished, and has the numbers with which one of its settings ends.
+
+    An earlier version left a finished status where it was killed within a clearing.
+    """
+    trainer = settings["trainer"]
+    without = trainer.get("fast_dev_run") or trainer.get("limit_test_batches", 1.0) != 1.0
+    return run.state == "finished" and bool(without or run.summary())
+
+
 def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConfig) -> None:
     """Trains and tests under a status that tells, whatever happens, how it ended."""
     from omegaconf import OmegaConf
 
-    from visual_search.atomic import write_text
+    from visual_search.atomic import telling_full_disk, write_text
     from visual_search.runs import environment, write_json
 
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
@@ -100,7 +110,8 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
     error = ""
     run.set_state("running", seconds=elapsed, **facts)
     try:
-        _fit_and_test(run, settings, catalog)
+        with telling_full_disk(run.folder):
+            _fit_and_test(run, settings, catalog)
         state = "finished"
     except (SystemExit, KeyboardInterrupt):
         state = "interrupted"

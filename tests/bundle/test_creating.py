@@ -44,7 +44,7 @@ def test_the_folder_holds_what_the_manifest_names(tmp_path: Path) -> None:
     assert manifest["index"]["plan"]["kind"] == "flat"
     assert manifest["index"]["asked"] == {"kind": "auto", "target_recall": 0.95}
     assert manifest["index"]["made_by"] == manifest["encoder"]["sha256"]
-    assert set(manifest["files"]) == files_in(folder) - {"bundle.json", ".lock"}
+    assert set(manifest["files"]) == files_in(folder) - {"bundle.json", ".lock", ".reserve"}
     assert len(manifest["files"]) == 4 + 4
     bundle = Bundle.open(folder)
     assert bundle.file("model_card.md").read_text(encoding="utf-8") == "# Café"

@@ -65,7 +65,7 @@ def test_a_writer_killed_at_any_step_leaves_old_or_new(
             after = Bundle.open(folder)
             check_content(after, [one for one in now if one != "item-6"], now_marks)
             named = set(after.manifest.files) | {one.file for one in after.manifest.retired}
-            assert files_in(folder) - named == {"bundle.json", ".lock"}
+            assert files_in(folder) - named == {"bundle.json", ".lock", ".reserve"}
             shutil.rmtree(folder)
     assert found == sorted(found)  # old, old, ..., new, new
     assert set(found) == {0, 1}

@@ -289,14 +289,45 @@ def test_a_full_disk_leaves_the_old_generation(
         assert error is not None
         assert error.errno == errno.ENOSPC
         assert "the bundle stays as it was, generation 2: make room" in str(error)
-        assert files_in(bundle_folder) == before
+        assert files_in(bundle_folder) - {".reserve"} == before - {".reserve"}
         check_content(Bundle.open(bundle_folder), old)
         num_refused += 1
-    # After the rename only the folder's own fsync is left: the new generation is there.
-    assert full.num_calls == num_refused + 1
+    if kind != "remove":  # which tries a second time, with its reserve
+        # After the rename only the folder's own fsync is left: the new generation is there.
+        assert full.num_calls == num_refused + 1
     assert num_refused >= {"add": 8, "remove": 4, "rebuild": 8}[kind]
     new = {"add": [*old, "a"], "remove": [one for one in old if one != "item-2"], "rebuild": old}
     check_content(Bundle.open(bundle_folder), new[kind])
+
+
+def test_items_are_removed_on_a_full_disk(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, fsync = bundle_folder / ".reserve", os.fsync
+    assert reserve.stat().st_size >= 2**16
+
+    def full_but_for_the_reserve(handle: int) -> None:
+        if reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_but_for_the_reserve)
+        change = remove_items(bundle_folder, IDS[:6])
+    assert (change.num_removed, change.is_rebuilt) == (6, False)
+    check_content(Bundle.open(bundle_folder), IDS[6:])
+    remove_items(bundle_folder, IDS[6:7])  # where there is room again, that is kept once more
+    assert reserve.stat().st_size >= 2**16
+
+
+def test_a_reserve_that_is_a_link_leads_nowhere(bundle_folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("x")
+    (bundle_folder / ".reserve").unlink()
+    (bundle_folder / ".reserve").symlink_to(mine)
+    remove_items(bundle_folder, IDS[:1])
+    assert mine.read_text() == "x"
+    assert not (bundle_folder / ".reserve").is_symlink()
 
 
 def test_a_failing_write_of_the_index_leaves_the_old_generation(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.atomic import atomic_path, sweep
+from visual_search.atomic import DiskFullError, atomic_path, sweep
 from visual_search.bundle.files import DamagedError, FileRecord, record_file, sync_folder
 from visual_search.bundle.locking import write_lock
 from visual_search.bundle.manifest import (
@@ -39,7 +39,11 @@ from visual_search.retrieval.search_index import SearchIndex
 KEPT_SECONDS = 30.0  # how long files of an earlier generation stay
 MAX_KEPT_FILES = 256  # many small writes would make bundle.json long
 FOLDERS = ("segments", "index", "removed")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+MAX_REMOVED_SHARE = 0.2  # of the rows, before they are written anew without the removed ones
+RESERVE_FILE = ".reserve"  # room for a removal on a full disk
+_RESERVE_BYTES = 2**16  # and 8 for each row that may be removed before the bundle is rebuilt
+_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_ERRORS = (*_FULL_ERRORS, errno.EROFS, errno.EIO)
 
 
 @dataclass
@@ -122,6 +126,7 @@ class Draft:
         write_manifest(manifest, self.folder)
         for name in self.new_files.keys() - files.keys():  # merged again at once
             (self.folder / name).unlink(missing_ok=True)
+        _keep_reserve(self.folder, manifest.num_rows)
         return manifest
 
     def _save_removed(self) -> str | None:
@@ -175,6 +180,33 @@ def next_generation(folder: Path, wait_seconds: float) -> Iterator[Draft]:
                     f"generation {base.generation}: make room on its disk and try again",
                 ) from error
             raise
+
+
+def is_full(error: OSError) -> bool:
+    """Says whether an error is that of a full disk."""
+    return error.errno in _FULL_ERRORS
+
+
+def use_reserve(folder: Path) -> bool:
+    """Frees the room that a bundle keeps for a removal on a full disk; says whether it had any."""
+    try:
+        (folder / RESERVE_FILE).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _keep_reserve(folder: Path, num_rows: int) -> None:
+    """Takes room for a later removal, as much as the disk has to give."""
+    path = folder / RESERVE_FILE
+    wanted = _RESERVE_BYTES + 8 * int(MAX_REMOVED_SHARE * num_rows)
+    if path.is_file() and path.lstat().st_size >= wanted:
+        return
+    for num_bytes in (wanted, wanted // 2, wanted // 4):
+        with contextlib.suppress(DiskFullError):  # then less, or none
+            with atomic_path(path) as temporary, temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return
 
 
 def delete_leftovers(folder: Path, manifest: BundleManifest) -> None:

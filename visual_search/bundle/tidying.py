@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.bundle.files import check_file
-from visual_search.bundle.generation import Draft
+from visual_search.bundle.generation import MAX_REMOVED_SHARE, Draft
 from visual_search.bundle.indexing import is_late, open_index
 from visual_search.bundle.manifest import SegmentRecord, index_files, segment_files
 from visual_search.bundle.segments import Segment, open_segment, write_segment
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_SEGMENTS = 32  # each costs every opening four files and every search a step
-MAX_REMOVED_SHARE = 0.2
 
 Progress = Callable[[int, int], None]
 

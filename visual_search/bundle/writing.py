@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from visual_search.bundle.arrow import flags_of, integer_array, text_array
 from visual_search.bundle.files import check_file
 from visual_search.bundle.filters import is_unicode
-from visual_search.bundle.generation import Draft, next_generation
+from visual_search.bundle.generation import Draft, is_full, next_generation, use_reserve
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.manifest import BundleManifest, segment_files
 from visual_search.bundle.segments import read_items, text_table
@@ -133,27 +133,49 @@ def remove_items(
         TypeError: ``item_ids`` is one text, or holds something else than texts.
         KeyError: An id is not in the bundle.
         BundleLockedError: Another writer did not finish in time.
-        OSError: The disk is full; the bundle stays as it was.
+        OSError: The disk is full, and the bundle's reserve for removals is used up; it stays as it
+            was.
     """
     if isinstance(item_ids, str) or not all(isinstance(one, str) for one in item_ids):
         raise TypeError(
             f"item_ids is {str(item_ids)[:200]!r}; expected a list of texts: put one id into a list"
         )
-    with next_generation(Path(folder), wait_seconds) as draft:
-        rows, found = _find(draft, item_ids)
-        missing = sorted(set(item_ids) - found)
-        if missing and not skip_missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise KeyError(
-                f"the bundle {draft.base.name!r} has no item {', '.join(map(repr, missing[:5]))}"
-                f"{more}; expected ids that are in it, and nothing was removed: leave them out, or "
-                "pass over them with skip_missing=true"
-            )
-        if not len(rows):
-            return _change(draft.base, is_rebuilt=False)
-        draft.removed = np.union1d(draft.removed, rows)
-        is_rebuilt = _tidied(draft, tidy, num_threads, on_progress)
-        return _committed(draft, is_rebuilt, num_removed=len(rows))
+    place = Path(folder)
+
+    def remove(tidy: bool) -> Change:
+        with next_generation(place, wait_seconds) as draft:
+            return _removed(draft, item_ids, skip_missing, tidy, num_threads, on_progress)
+
+    try:
+        return remove(tidy)
+    except OSError as error:
+        if not is_full(error) or not use_reserve(place):
+            raise
+    return remove(tidy=False)  # what makes room comes first: without writing all rows anew
+
+
+def _removed(
+    draft: Draft,
+    item_ids: Sequence[str],
+    skip_missing: bool,
+    tidy: bool,
+    num_threads: int | None,
+    on_progress: Progress | None,
+) -> Change:
+    rows, found = _find(draft, item_ids)
+    missing = sorted(set(item_ids) - found)
+    if missing and not skip_missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise KeyError(
+            f"the bundle {draft.base.name!r} has no item {', '.join(map(repr, missing[:5]))}"
+            f"{more}; expected ids that are in it, and nothing was removed: leave them out, or "
+            "pass over them with skip_missing=true"
+        )
+    if not len(rows):
+        return _change(draft.base, is_rebuilt=False)
+    draft.removed = np.union1d(draft.removed, rows)
+    is_rebuilt = _tidied(draft, tidy, num_threads, on_progress)
+    return _committed(draft, is_rebuilt, num_removed=len(rows))
 
 
 def rebuild_bundle(

@@ -33,6 +33,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from visual_search.atomic import telling_full_disk
 from visual_search.catalog.catalog import BadItemsError, Catalog, PictureSource, RefusedItem
 from visual_search.catalog.images import (
     DECODER_VERSION,
@@ -289,7 +290,7 @@ class _Store:
 
     def append(self, keys: Sequence[str], pixels: Sequence[NDArray[np.uint8]]) -> dict[str, int]:
         """Adds pictures (each ``[3, S, S] uint8``) under the lock; gives their rows."""
-        with open(self.pictures_path, "ab") as file:
+        with telling_full_disk(self.pictures_path), open(self.pictures_path, "ab") as file:
             # Whole rows and half a row that an interrupted build left are passed over.
             first = -(-os.fstat(file.fileno()).st_size // self.row_bytes)
             file.truncate(first * self.row_bytes)  # fills up the half row
@@ -299,7 +300,7 @@ class _Store:
             os.fsync(file.fileno())
         rows = {key: first + i for i, key in enumerate(keys)}
         lines = b"".join(b"%s %010d\n" % (_key_hash(key), row) for key, row in rows.items())
-        with open(self.journal_path, "a+b") as file:
+        with telling_full_disk(self.journal_path), open(self.journal_path, "a+b") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             if file.read(1) not in (b"", b"\n"):  # a torn last line must not swallow ours

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_type_hints
 
-from visual_search.atomic import write_text
+from visual_search.atomic import telling_full_disk, write_text
 from visual_search.catalog.download_settings import STATUSES, Status
 from visual_search.locking import FileLock
 
@@ -165,8 +165,9 @@ class Manifest:
     def add(self, record: PictureRecord) -> None:
         """Appends a record; from one thread at a time."""
         rest = _line(record).encode()
-        while rest:  # one write, but on a full disk, which then raises
-            rest = rest[os.write(self._file, rest) :]
+        with telling_full_disk(self.path):
+            while rest:  # one write, but on a full disk, which then raises
+                rest = rest[os.write(self._file, rest) :]
         self._records[record.name] = record
 
 

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.atomic import telling_full_disk
 from visual_search.models.descriptors import Floats, check_pictures
 
 OnProgress = Callable[[int, int], None]
@@ -175,7 +176,10 @@ class OnDisk:
         self._progress = progress
         self._step = _num_at_a_time(made.side)  # as before: a product's last bit depends on it
         _check_space(scratch_dir, len(made.side), made.dim)
-        with tempfile.TemporaryFile(dir=scratch_dir) as file:
+        with (
+            telling_full_disk(scratch_dir / "descriptions"),
+            tempfile.TemporaryFile(dir=scratch_dir) as file,
+        ):
             # Written, not assigned to the map: a disk that is full is an error then, no crash.
             for _, descriptions in made.blocks(np.arange(len(made.side))):
                 file.write(np.ascontiguousarray(descriptions).data)

@@ -231,8 +231,8 @@ class LanceIndex(SearchIndex):
         lancedb = load_lancedb()
         target = Path(path)
         if not target.exists():
-            with scratch_folder(target.parent, target.name) as temporary:
-                shutil.copytree(self.folder, temporary, dirs_exist_ok=True)
+            with scratch_folder(target.parent, target.name) as scratch:
+                temporary = shutil.copytree(self.folder, scratch / "new")
                 version = self._write_late_rows(lancedb.connect(temporary).open_table(TABLE))
                 (temporary / f"{TABLE}.lance" / "_versions" / HINT_FILE).unlink(missing_ok=True)
                 flush(temporary)

@@ -81,7 +81,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         """Writes the checkpoint to a local path."""
-        with atomic_path(path) as temporary:
+        with atomic_path(path, num_bytes=_num_bytes(checkpoint)) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(
@@ -89,6 +89,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Reads a local checkpoint; ``weights_only`` is always on, whatever the caller says."""
         return load_checkpoint(path)
+
+
+def _num_bytes(content: Any) -> int:
+    """Gives the bytes of all tensors in nested containers, of those that share memory once."""
+    storages: dict[int, int] = {}
+
+    def look(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            storage = part.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(part, dict | list | tuple):
+            for one in part.values() if isinstance(part, dict) else part:
+                look(one)
+
+    look(content)
+    return sum(storages.values())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

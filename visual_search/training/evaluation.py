@@ -152,7 +152,7 @@ def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> N
         "queries": (evaluation.query_rows, evaluation.query_embeddings),
     }
     for name, (rows, embeddings) in parts.items():
-        with atomic_path(folder / f"{name}.npy") as temporary:
+        with atomic_path(folder / f"{name}.npy", num_bytes=embeddings.nbytes) as temporary:
             np.save(temporary, embeddings)
         table = catalog.take(rows).table
         keys = catalog.source.content_keys(table["image"].tolist())
