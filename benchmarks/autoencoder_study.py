@@ -64,6 +64,9 @@ def facts(run: Path) -> dict[str, Any]:
         "device": summary["device"],
         "processor": environment["processor"],
         "num_cpus": environment["num_cpus"],
+        "bf16": environment.get("bf16"),  # what computes it; older runs did not say
+        "precision": summary.get("precision"),
+        "num_threads": summary.get("num_threads"),
         "packages": environment["packages"],
         "seconds": status["seconds"],
     }

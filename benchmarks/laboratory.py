@@ -98,7 +98,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "experiment": folder.parent.name,
         "catalog": summary["identity"]["data"],
         "relevance": "+".join(config["protocol"].get("relevance", ["category"])),
-        "gpu": None if device == "cpu" else device,
+        "gpu": None if device == "cpu" else summary.get("device_name", device),
         "command": command_of(environment["command"]),
         "catalog_fingerprint": summary["catalog_fingerprint"],
         "packages": environment["packages"],
@@ -122,6 +122,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         "seconds": status["seconds"],
         "processor": environment["processor"],
         "num_cpus": environment["num_cpus"],
+        "bf16": environment.get("bf16"),  # what computes it; older runs did not say
+        "precision": summary.get("precision"),
+        "num_threads": summary.get("num_threads"),
     }
     per_query = pd.read_parquet(folder / "metrics" / "per_query.parquet")
     per_query = per_query.rename(columns={summary["headline"]["column"]: "value"})

@@ -27,6 +27,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path, write_text
+from visual_search.machine import processor_facts
 from visual_search.retrieval.search_engine import candidate_rows, faiss_threads, load_faiss
 from visual_search.retrieval.search_exact import ExactSearcher
 from visual_search.retrieval.search_index import SearchIndex, build_index, load_index
@@ -377,7 +378,6 @@ def main() -> None:
     )
     print(f"aims: recall@10 at least {AIM_RECALL}, ours / raw at most {AIM_OVERHEAD}")
     if arguments.json:
-        facts = environment()
         command = f"python benchmarks/large_index.py --folder scratch --num-items {len(store)}"
         command += f" --dim {store.dim} --kind {arguments.kind} --seed {arguments.seed}"
         command += f" --num-threads {arguments.num_threads} --rounds {arguments.rounds}"
@@ -395,7 +395,7 @@ def main() -> None:
             "search": timings,
             "restricted": among,
             "search_memory": peak.to_json(),
-            "environment": {key: facts[key] for key in ("processor", "num_cpus", "packages")},
+            "environment": processor_facts() | {"packages": environment()["packages"]},
         }
         write_text(arguments.json, json.dumps(numbers, indent=2) + "\n")
 

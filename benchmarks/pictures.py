@@ -31,6 +31,7 @@ from visual_search.catalog.cache import Pictures, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.folder import folder
 from visual_search.catalog.readers.sources import ArraySource
+from visual_search.machine import processor_facts
 from visual_search.runs import environment
 
 BATCH = 128
@@ -183,7 +184,7 @@ def main() -> None:
     print(f"aims: build at least {AIM_BUILD} times, read at least {AIM_READ:,} pictures/s")
     numbers: dict[str, Any] = {"command": "python benchmarks/pictures.py PHOTOS"}
     numbers |= {"build": built, "read": read}
-    numbers["environment"] = {key: environment()[key] for key in ("processor", "packages")}
+    numbers["environment"] = processor_facts() | {"packages": environment()["packages"]}
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
 

@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 
 from visual_search.bundle.bundle import Bundle
 from visual_search.catalog.images import PictureLimits
+from visual_search.machine import processor_facts
 from visual_search.runs import environment
 
 BOUNDARY = "a-boundary-of-the-benchmark"
@@ -207,7 +208,7 @@ def main() -> None:
         "kind": bundle.manifest.index.plan["kind"],
         "num_pictures": len(pictures),
         "mean_picture_bytes": round(statistics.fmean(map(len, pictures))),
-        "environment": {key: environment()[key] for key in ("processor", "num_cpus", "packages")},
+        "environment": processor_facts() | {"packages": environment()["packages"]},
     }
     report(numbers)
     if arguments.json:

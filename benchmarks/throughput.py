@@ -33,6 +33,7 @@ from torch.nn.functional import mse_loss
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.sources import ArraySource
+from visual_search.machine import processor_facts
 from visual_search.models.variants import plus_layer
 from visual_search.runs import environment
 from visual_search.training.callbacks.progress import Progress
@@ -195,7 +196,7 @@ def main() -> None:
             f"framework / bare {found['framework_to_bare']:.3f}"
         )
     print("aims: framework / plain at least 2.4 (train) and 2.5 (embed), framework / bare 0.97")
-    numbers["environment"] = {key: environment()[key] for key in ("processor", "packages")}
+    numbers["environment"] = processor_facts() | {"packages": environment()["packages"]}
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
 

@@ -68,6 +68,36 @@ def check_builders(settings: dict[str, Any]) -> None:
                 bind(group, node, key=f"{group}.{name}")
 
 
+def check_hardware(trainer: Mapping[str, Any]) -> None:
+    """Refuses a device or precision that this machine does not have, before any work.
+
+    Raises:
+        ConfigError: Names the key, what is expected, and what to set.
+    """
+    from visual_search.training.devices import check_hardware
+
+    names = ("accelerator", "devices", "strategy", "precision")
+    try:
+        check_hardware(**{name: trainer[name] for name in names if name in trainer})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def build_trainer(node: Mapping[str, Any], **supplied: Any) -> Trainer:
+    """Gives the Trainer of a config's node.
+
+    Raises:
+        ConfigError: An argument is wrong, or this machine does not have what is asked for.
+    """
+    try:
+        trainer: Trainer = build("trainer", node, **supplied)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return trainer
+
+
 @contextlib.contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yields what to call with (done, total); a bar appears if it takes longer than a second."""
@@ -302,15 +332,13 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
     profiler = None
     if settings["profiler"]:
         profiler = build("profiler", settings["profiler"], dirpath=str(run.folder))
-    trainer: Trainer = build(
-        "trainer",
+    return build_trainer(
         settings["trainer"],
         folder=run.folder,
         callbacks=callbacks,
         loggers=loggers,
         profiler=profiler,
     )
-    return trainer
 
 
 def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:

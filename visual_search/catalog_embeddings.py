@@ -52,7 +52,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
-    from visual_search.assembly import cache, quieten, read_catalog
+    from visual_search.assembly import cache, check_hardware, quieten, read_catalog
     from visual_search.measurements import finished_run
     from visual_search.runs import Run
     from visual_search.training.processes import restore_num_threads
@@ -60,6 +60,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
     if not settings["run"] or not settings["out"]:
         name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
         raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
+    check_hardware(settings["trainer"])
     if settings["shard_size"] < 1:
         raise ConfigError(f"shard_size={settings['shard_size']}; expected at least 1: set it")
     run = finished_run(settings["run"])
@@ -121,19 +122,20 @@ def print_embedded(embedded: Embedded) -> None:
 
 
 def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
-    from visual_search.config import build
+    from visual_search.assembly import build_trainer
+    from visual_search.run_embeddings import precision_here
 
     asked = dict(settings["trainer"])
-    if asked["precision"] == "auto":
-        asked["precision"] = run.summary().get("precision") or "auto"
+    own = run.summary().get("precision")
+    if asked["precision"] == "auto" and own is not None:
+        asked["precision"] = precision_here(own, asked)
     node = {
         "_target_": "visual_search.training.trainer.build_trainer",
         "max_epochs": 1,
         "enable_progress_bar": False,
         **asked,
     }
-    trainer: Trainer = build("trainer", node, folder=run.folder)
-    return trainer
+    return build_trainer(node, folder=run.folder)
 
 
 def _open(
@@ -205,6 +207,7 @@ def _embed(
 ) -> None:
     """Embeds and writes the missing shards, in as many processes as the trainer starts."""
     from visual_search.assembly import progress_bar
+    from visual_search.training.devices import memory_told
     from visual_search.training.shards import ShardEmbedder, rows_of_shard
 
     catalog, asked = cached.catalog, shards.settings
@@ -225,5 +228,7 @@ def _embed(
             on_progress=advance if trainer.is_global_zero else None,
             **settings["loader"],
         )
-        trainer.predict(embedder, return_predictions=False)
+        batch_size = settings["loader"]["batch_size"]
+        with memory_told(batch_size, trainer.strategy.root_device):
+            trainer.predict(embedder, return_predictions=False)
     trainer.strategy.barrier("shards")  # the others may still be writing theirs

@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
-from visual_search.run_embeddings import RunEmbedding, changed_embedding, own_embedding
-from visual_search.runs import EVALUATIONS, Run, State, environment, open_run, write_json
+from visual_search.machine import device_facts, device_summary
+from visual_search.run_embeddings import (
+    RunEmbedding,
+    changed_embedding,
+    own_embedding,
+    precision_here,
+)
+from visual_search.runs import EVALUATIONS, Run, State, open_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +63,14 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     """
     from visual_search.assembly import (
         cache,
+        check_hardware,
         embedding_settings,
         new_protocol,
         read_catalog,
     )
     from visual_search.results import num_trained_on
 
+    check_hardware(settings["trainer"])
     run = finished_run(settings["run"])
     own, summary = run.config(), run.summary()
     merged = _merged(own, settings)
@@ -76,19 +84,25 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     asked = [merged["protocol"], settings["query_split"], catalog.fingerprint()]
     rules = _merged(own, settings | {"protocol": None})["protocol"]
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
-    precision = settings["trainer"]["precision"]
     if merged["embedding"] != own_embedding(own):
         embedding_settings(merged)  # refuses a wrong value
         asked.append(merged["embedding"])
-    if precision in ("auto", summary.get("precision")):
-        precision = summary.get("precision")
-    else:
-        asked.append(precision)
-    if asked == trained_with and not settings["rerun"]:
-        return Measured(run, is_new=False)
     parts = ["+".join(protocol.relevance), *changed_embedding(own, merged)]
-    name = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
-    place = Run(run.folder / EVALUATIONS / f"{protocol.name}-{name}-{_digest(asked)[:8]}")
+    name = f"{protocol.name}-" + re.sub(r"[^\w.+-]+", "_", "-".join(parts))
+    own_precision = summary.get("precision")
+    precision = settings["trainer"]["precision"]
+    if precision in ("auto", own_precision):
+        precision = own_precision
+        if asked == trained_with and not settings["rerun"]:
+            return Measured(run, is_new=False)
+        place = _place(run, name, asked)
+        if place.state == "finished" and not settings["rerun"]:
+            return Measured(place, is_new=False)
+        if own_precision is not None:
+            precision = precision_here(own_precision, settings["trainer"])
+    if precision != own_precision:
+        asked.append(precision)
+    place = _place(run, name, asked)
     if place.state == "finished" and not settings["rerun"]:
         return Measured(place, is_new=False)
     with _working(place, merged, catalog, settings, run=str(run.folder)):
@@ -96,7 +110,9 @@ def measure_run(settings: dict[str, Any]) -> Measured:
         sides = _sides(protocol, cached, settings["query_split"])
         embedding = RunEmbedding(run, own, merged, settings, precision)
         embeddings, seconds = embedding.of_sides(cached, sides)
-        facts = {fact: summary.get(fact) for fact in OF_THE_RUN} | {"precision": precision}
+        facts = {fact: summary.get(fact) for fact in OF_THE_RUN}
+        facts |= device_summary(embedding.trainer)
+        place.save_environment(device_facts(embedding.trainer))
         facts["embedding_dim"] = embeddings.shape[1]
         facts["num_queries_trained_on"] = num_trained_on(run.folder, cached.pictures, sides)
         _measure(
@@ -115,6 +131,10 @@ def measure_run(settings: dict[str, Any]) -> Measured:
             trainer=embedding.trainer,
         )
     return Measured(place, is_new=True)
+
+
+def _place(run: Run, name: str, asked: list[Any]) -> Run:
+    return Run(run.folder / EVALUATIONS / f"{name}-{_digest(asked)[:8]}")
 
 
 def _floors(settings: dict[str, Any]) -> Floors:
@@ -274,7 +294,7 @@ def _working(
         place.clear()
         text = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
         write_text(place.folder / "config.yaml", text)
-        write_json(place.folder / "environment.json", environment())
+        place.save_environment()
         place.set_state("running", **facts)
         with telling_full_disk(place.folder):
             yield
@@ -320,10 +340,13 @@ def _measure(
 
     from visual_search.assembly import progress_bar
     from visual_search.pages import write_run_report
-    from visual_search.results import save_evaluation
+    from visual_search.results import answering, save_evaluation
     from visual_search.retrieval.report import with_intervals
-    from visual_search.training.evaluation import evaluate_embeddings
+    from visual_search.training.evaluation import evaluate_embeddings, index_place
 
+    device, gpu = merged["index"]["device"], 0
+    if trainer is not None:
+        device, gpu = index_place(device, trainer)
     selection = sides.selection
     evaluation: Evaluation = evaluate_embeddings(
         cached.catalog,
@@ -333,7 +356,8 @@ def _measure(
         epoch=epoch,
         gallery_embeddings=np.ascontiguousarray(embeddings[selection.gallery_rows]),
         query_embeddings=np.ascontiguousarray(embeddings[selection.query_rows]),
-        index_device=merged["index"]["device"],
+        index_device=device,
+        index_gpu=gpu,
         seconds_per_item=seconds_per_item,
     )
     evaluation = replace(evaluation, report=with_intervals(evaluation.report))
@@ -350,7 +374,11 @@ def _measure(
             )
         evaluation = replace(evaluation, floors=found)
     index = evaluation.index
-    facts["index"] = {"bytes": index.num_bytes, "bytes_per_item": index.bytes_per_item}
+    facts["index"] = {
+        "bytes": index.num_bytes,
+        "bytes_per_item": index.bytes_per_item,
+        **answering(index),
+    }
     save_evaluation(place.folder, merged, cached.catalog, cached.pictures, evaluation, facts)
     write_run_report(place.folder, cached.catalog, cached.pictures)
 

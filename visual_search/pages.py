@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.machine import device_sentence
 from visual_search.shown_items import ShownItems, examples, near_pairs, near_table, projection
 from visual_search.tables import or_low, run_name
 
@@ -64,7 +65,7 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
         class_distribution=_class_distribution(folder, catalog),
         findings=_findings(folder, summary, shop),
         config=_text(folder / "config.yaml"),
-        environment={key: value for key, value in environment.items() if key != "command"},
+        environment=_environment(environment),
         command=_command(environment.get("command", [])),
         facts=_facts(run, summary),
     )
@@ -227,6 +228,15 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
     return findings
 
 
+def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what the page lists: the command has a place of its own, devices are named parts."""
+    shown = {name: value for name, value in environment.items() if name != "command"}
+    devices = shown.pop("computed_on", [])
+    if len(devices) == 1:
+        return shown | {"computed_on": devices[0]}
+    return shown | {f"computed_on.{place}": one for place, one in enumerate(devices, 1)}
+
+
 def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
     from visual_search.tables import duration, is_number, loss_fact
 
@@ -247,7 +257,8 @@ def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
     if is_number(run.status().get("seconds")):
         facts["Time"] = duration(run.status()["seconds"])
     if summary.get("device"):
-        facts["Device"] = f"{summary['device']}, precision {summary.get('precision')}"
+        earlier = summary.get("computed_before_on") or []
+        facts["Computed on"] = "; then on ".join([*earlier, device_sentence(summary)])
     if summary["refused"]:
         facts["Items left out"] = f"{len(summary['refused'])}, listed in metrics/summary.json"
     facts["Data fingerprint"] = str(summary["catalog_fingerprint"])

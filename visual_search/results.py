@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.cache import Pictures
     from visual_search.catalog.catalog import Catalog
+    from visual_search.retrieval.index import EmbeddingIndex
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs import Run
     from visual_search.training.datamodule import CatalogDataModule
@@ -49,6 +50,7 @@ def save_results(
     logged: Mapping[str, float],
 ) -> None:
     """Writes what a trained run leaves, and the settings with the numbers to the loggers."""
+    from visual_search.machine import device_sentence, device_summary
     from visual_search.runs import PROJECTION
     from visual_search.training.module import weights_fingerprint
 
@@ -67,15 +69,20 @@ def save_results(
         "val_loss": logged.get("val/loss"),
         "test_loss": logged.get("test/loss"),
         "loss_name": module.objective.error_name,
-        "index": {"bytes": manifest.num_bytes, "bytes_per_item": manifest.bytes_per_item},
+        "index": {
+            "bytes": manifest.num_bytes,
+            "bytes_per_item": manifest.bytes_per_item,
+            **answering(evaluation.index),
+        },
         "embedding_dim": module.head.embedding_dim,
         "num_parameters": sum(p.numel() for p in module.parameters()),
         "epochs": trainer.current_epoch,
         "num_training": len(datamodule.rows("train")),
-        "device": str(module.device),
-        "precision": str(trainer.precision),
         "weights": weights,
+        **device_summary(trainer),
     }
+    if earlier := run.computed_on()[:-1]:
+        facts["computed_before_on"] = [device_sentence(device) for device in earlier]
     summary = save_evaluation(
         run.folder, settings, datamodule.catalog, datamodule.pictures, evaluation, facts
     )
@@ -83,6 +90,12 @@ def save_results(
     for logger in trainer.loggers:
         _log_settings(logger, _choices(settings, summary), finals)
         logger.save()
+
+
+def answering(index: EmbeddingIndex) -> dict[str, Any]:
+    """Gives who answered the searches and why, as plain values."""
+    facts = {"device": index.device, "device_reason": index.device_reason}
+    return facts | {"gpu_failed": index.gpu_failed}
 
 
 def save_evaluation(

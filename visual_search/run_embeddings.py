@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from visual_search.config import ConfigError
 from visual_search.runs import EVALUATIONS, Run
 
 if TYPE_CHECKING:
@@ -36,6 +38,27 @@ def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list
     ]
 
 
+def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
+    """Gives a run's own precision, or float32 (said) where this machine does not compute in it.
+
+    Args:
+        own: As its summary has it.
+        trainer: ``accelerator`` and ``devices`` of the command.
+
+    Raises:
+        ConfigError: This machine does not have what is asked for.
+    """
+    from visual_search.training.devices import usable_precision
+
+    try:
+        precision, reason = usable_precision(own, trainer["accelerator"], trainer["devices"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if reason and os.environ.get("LOCAL_RANK", "0") == "0":  # said by the first process
+        print(f"The run computed in {own}, but {reason}: what is embedded now is in {precision}.")
+    return precision
+
+
 class RunEmbedding:
     """Gives a run's embeddings: those that were saved, and of the rest what its network says.
 
@@ -57,17 +80,23 @@ class RunEmbedding:
     ) -> None:
         import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
 
-        from visual_search.assembly import embedding_settings, quieten
-        from visual_search.config import build
+        from visual_search.assembly import build_trainer, embedding_settings, quieten
+        from visual_search.training.devices import num_devices
 
         quieten()
-        node = {**own["trainer"], **settings["trainer"], "precision": precision or "auto"}
-        node |= {"devices": 1, "strategy": "auto", "enable_progress_bar": False}
+        asked = settings["trainer"]
+        node = {**own["trainer"], **asked, "precision": precision or "auto"}
+        node |= {"strategy": "auto", "enable_progress_bar": False}
+        if num_devices(asked["accelerator"], asked["devices"]) != 1:
+            raise ConfigError(
+                f"trainer.devices={asked['devices']}; expected one device, which a measurement "
+                "needs: set trainer.devices=1, or [1] for the second card"
+            )
         self.run, self.loader, self.precision = run, settings["loader"], precision
         self.own = own_embedding(own)
         self.changed = changed_embedding(own, merged)
         self.embedding = embedding_settings(merged)
-        self.trainer: Trainer = build("trainer", node, folder=run.folder)
+        self.trainer: Trainer = build_trainer(node, folder=run.folder)
 
     def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
         """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
@@ -134,10 +163,16 @@ class RunEmbedding:
     ) -> tuple[NDArray[np.float32], float]:
         from visual_search.assembly import progress_bar
         from visual_search.training.datamodule import CatalogDataModule
+        from visual_search.training.devices import memory_told
         from visual_search.training.evaluation import features_of_rows
 
         datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
+        datamodule.trainer = self.trainer  # whose device its loader serves
         started = time.perf_counter()
-        with progress_bar("Embedding", " pictures") as advance:
+        batch_size, device = self.loader["batch_size"], self.trainer.strategy.root_device
+        with (
+            progress_bar("Embedding", " pictures") as advance,
+            memory_told(batch_size, device),
+        ):
             found = features_of_rows(module, datamodule, self.trainer, rows, advance)
         return found, time.perf_counter() - started

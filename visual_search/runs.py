@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from visual_search.atomic import DiskFullError, write_text
 from visual_search.locking import FileLock, is_held
+from visual_search.machine import device_sentence, processor_facts
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
@@ -36,6 +37,7 @@ NOT_PART_OF_THE_RESULT = (
     "floors",
     "near_duplicates",
     "trainer.accelerator",
+    "trainer.benchmark",
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
     "training.checkpoint_every_n_seconds",
@@ -124,6 +126,24 @@ class Run:
             if "error" in content:
                 content["error"] = content["error"][:MAX_ERROR_LENGTH]
             _overwrite(path, json.dumps(content, indent=2) + "\n")
+
+    def computed_on(self) -> list[dict[str, Any]]:
+        """Gives the devices that the run computed on, one after the other; mostly one."""
+        found: list[dict[str, Any]] = _read_json(self.folder / "environment.json").get(
+            "computed_on", []
+        )
+        return found
+
+    def save_environment(self, device: Mapping[str, Any] | None = None) -> None:
+        """Writes ``environment.json``: packages, machine, and what computed it, before and now.
+
+        Args:
+            device: As `visual_search.machine.device_facts`, once it is known.
+        """
+        devices = self.computed_on() if self.checkpoint.is_file() or device else []
+        if device and device_sentence(device) not in map(device_sentence, devices[-1:]):
+            devices.append(dict(device))
+        write_json(self.folder / "environment.json", environment() | {"computed_on": devices})
 
     def lock(self) -> None:
         """Keeps other processes out of the folder until this one ends, however it ends.
@@ -235,6 +255,7 @@ def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
     }
     kept["model"] = _weights_by_content(config["model"])
     kept["training"] = _start_by_content(kept["training"])
+    kept["trainer"] = _trainer_in_brief(kept["trainer"], config["trainer"])
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -266,20 +287,10 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "num_cpus": os.cpu_count(),
+        **processor_facts(),
         "packages": versions,
         "command": sys.argv,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
@@ -327,6 +338,20 @@ def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
     if start is not None:
         path = Run(Path(start)).checkpoint
         node["start_from"] = _sha256(path) if path.is_file() else start
+    return node
+
+
+def _trainer_in_brief(kept: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what is kept of the trainer's node, with how many devices it takes, not which.
+
+    Keys that earlier runs did not have are left out at the value that these ran with.
+    """
+    from visual_search.training.devices import num_devices
+
+    added = {"accumulate_grad_batches": 1, "deterministic": False}
+    node = {name: v for name, v in kept.items() if name not in added or v != added[name]}
+    if "devices" in node:
+        node["devices"] = num_devices(trainer.get("accelerator", "auto"), node["devices"])
     return node
 
 

@@ -147,6 +147,7 @@ class EvaluationTrainer:
 
     accelerator: str = "auto"
     precision: str = "auto"
+    devices: Any = 1
 
 
 @dataclass
@@ -259,7 +260,7 @@ class EmbedTrainer:
 
     accelerator: str = "auto"
     precision: str = "auto"
-    devices: int = 1
+    devices: Any = 1
     strategy: str = "auto"
 
 

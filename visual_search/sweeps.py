@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hydra.experimental.callback import Callback
 
 from visual_search.atomic import write_text
+from visual_search.cards import CARDS, SEAT, take_a_card, visible_cards
 from visual_search.jobs import OUTPUT_FILE, RECORD_FILE, Job, Record, read_records
 from visual_search.outcomes import conclude, say_what_is_done
 from visual_search.sweepers import check_multirun, is_joblib, is_optuna, num_jobs, swept_keys
@@ -116,6 +117,7 @@ def _as_worker(config: DictConfig, folder: Path) -> Iterator[None]:
     from omegaconf import OmegaConf
 
     _settle_in()
+    take_a_card(folder.parent, OmegaConf.select(config, "trainer.devices", default=1))
     if OmegaConf.select(config, "trainer.enable_progress_bar") is not None:
         config.trainer.enable_progress_bar = False
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,12 +204,20 @@ class Sweep:
     def close(self) -> None:
         """Gives signals and environment back."""
         self._left.close()
+        for seat in self.folder.glob(SEAT.format("*")):
+            seat.unlink(missing_ok=True)
 
     def _for_workers(self, config: DictConfig) -> dict[str, str]:
+        from omegaconf import OmegaConf
+
         values = {SWEEP_PID: str(os.getpid()), SWEPT_KEYS: " ".join(swept_keys(config))}
         if is_joblib(config):
             values |= worker_threads(config.hydra.launcher.n_jobs)
             values["TQDM_DISABLE"] = "1"
+            if (
+                OmegaConf.select(config, "trainer.accelerator") != "cpu"
+            ):  # torch takes seconds to load
+                values[CARDS] = visible_cards()
         return values
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

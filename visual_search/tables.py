@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.machine import device_sentence
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -82,6 +84,8 @@ def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]
         f"{summary['rules']['question']}",
         markup=False,
     )
+    if summary.get("device"):
+        console.print(f"Computed on {device_sentence(summary)}.", markup=False)
     for line in _warnings(summary):
         console.print(line, markup=False)
     console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
@@ -137,6 +141,11 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"Leaks: {num:,} {text}{what.get(leaks['on_leak'], '')}.")
     if summary.get("num_queries_trained_on"):
         lines.append(f"{summary['num_queries_trained_on']:,} of the queries were trained on.")
+    if (summary.get("index") or {}).get("gpu_failed"):
+        reason = summary["index"]["device_reason"]
+        lines.append(f"The CPU searched, with the same answers: {reason}.")
+    if earlier := summary.get("computed_before_on"):
+        lines.append(f"Trained on one device after another; before on {'; '.join(earlier)}.")
     near = summary.get("near_duplicates")
     if near and near["num_queries"]:
         lines.append(
@@ -296,7 +305,7 @@ def _left_out(summary: Mapping[str, Any]) -> str:
 
 def _speed(summary: Mapping[str, Any]) -> str:
     time = summary["embedding_ms_per_item"]
-    return f", {time:.1f} ms a picture on {summary['device']}" if is_number(time) else ""
+    return f", {time:.1f} ms a picture" if is_number(time) else ""
 
 
 def is_number(value: float | None) -> bool:

@@ -47,7 +47,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     """
     from omegaconf import OmegaConf
 
-    from visual_search.assembly import check_builders, read_catalog
+    from visual_search.assembly import check_builders, check_hardware, read_catalog
     from visual_search.first_weights import checkpoint_to_start_from
     from visual_search.runs import open_run, run_hash
     from visual_search.tables import print_result
@@ -55,6 +55,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False
     )
+    check_hardware(settings["trainer"])
     catalog = read_catalog(settings)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
     run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))
@@ -98,14 +99,13 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
     from omegaconf import OmegaConf
 
     from visual_search.atomic import telling_full_disk, write_text
-    from visual_search.runs import environment, write_json
 
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
     started = time.time()
     elapsed = run.seconds_so_far()
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_text(run.folder / "overrides.yaml", _overrides())
-    write_json(run.folder / "environment.json", environment())
+    run.save_environment()
     state: Any = "failed"
     error = ""
     run.set_state("running", seconds=elapsed, **facts)
@@ -147,9 +147,11 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
     from visual_search.assembly import cache, new_model, new_modules, new_trainer, quieten
     from visual_search.first_weights import take_weights
+    from visual_search.machine import device_facts, device_sentence
     from visual_search.pages import write_run_report
     from visual_search.results import save_results
     from visual_search.training.checkpointing import Interruption, RunCheckpoint, position
+    from visual_search.training.devices import memory_told
     from visual_search.training.processes import restore_num_threads
 
     restore_num_threads()
@@ -164,6 +166,8 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
             interruption=interruption,
         )
         trainer = new_trainer(run, settings, keeper)
+        if trainer.is_global_zero:
+            run.save_environment(device_facts(trainer))
         checkpoint = run.checkpoint if run.checkpoint.is_file() else None
         start = settings["training"]["start_from"]
         if start is not None and checkpoint is None:
@@ -172,8 +176,13 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
                 print(taken)
         if checkpoint is not None and trainer.is_global_zero:
             print(f"Run {run.folder}: going on at {position(checkpoint, trainer.max_epochs or 0)}")
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-        tested = trainer.test(module, datamodule, verbose=False)[0]
+            if len(devices := run.computed_on()) > 1:
+                was, now = map(device_sentence, devices[-2:])
+                print(f"So far it ran on {was}; now it runs on {now}: its numbers are of both.")
+        batch_size, device = settings["loader"]["batch_size"], trainer.strategy.root_device
+        with memory_told(batch_size, device, training=True):
+            trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+            tested = trainer.test(module, datamodule, verbose=False)[0]
         if trainer.is_global_zero and module.evaluation is not None:
             save_results(run, settings, datamodule, module, trainer, {**keeper.metrics, **tested})
             write_run_report(run.folder, datamodule.catalog, datamodule.pictures)

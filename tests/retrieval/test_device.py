@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import faiss
 import numpy as np
 import pytest
@@ -72,9 +74,10 @@ def one_gpu(monkeypatch):
     def install(kind):
         def clone(resources, number, cpu):
             clones.append(kind(cpu))
+            clones[-1].gpu = number
             return clones[-1]
 
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(device, "gpu_trouble", lambda gpu: "")  # a trial on it went well
         monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
         monkeypatch.setattr(faiss, "index_cpu_to_gpu", clone, raising=False)
         return clones
@@ -127,10 +130,73 @@ def test_a_gpu_that_fails_is_no_error(one_gpu):
     assert_answers_as_the_cpu(index)
 
 
-def test_no_gpu_is_no_error(monkeypatch):
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+@pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="here is a GPU")
+def test_no_gpu_is_no_error():
     index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
-    assert (index.device, index.device_reason) == ("cpu", "FAISS sees no GPU")
+    assert (index.device, index.gpu_failed) == ("cpu", True)
+    assert index.device_reason == "FAISS sees no GPU"
+
+
+@pytest.fixture
+def faiss_in_trials(monkeypatch, tmp_path):
+    """Gives processes that are started from here another FAISS."""
+    device.gpu_trouble.cache_clear()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    yield lambda text: (tmp_path / "faiss.py").write_text(text)
+    device.gpu_trouble.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("driver", "reason"),
+    [
+        # What FAISS does where the driver answers with an error: ends the process, no exception.
+        ("print('CUDA error 999', file=sys.stderr); os.abort()", "status -6.*CUDA error 999"),
+        ("raise RuntimeError('kernel image')", "status 1.*kernel image"),
+        ("return 1", r"FAISS sees 1 GPU\(s\), not number 1"),
+    ],
+)
+def test_a_driver_that_would_end_the_process_is_tried_in_another(faiss_in_trials, driver, reason):
+    faiss_in_trials(f"import os, sys\ndef get_num_gpus():\n    {driver}\n")
+    for _ in range(2):
+        index = EmbeddingIndex.build(GALLERY, IDS, device="gpu", gpu=1)
+        assert (index.device, index.gpu_failed) == ("cpu", True)
+        assert re.search(reason, index.device_reason, re.DOTALL), index.device_reason
+        assert_answers_as_the_cpu(index)
+        faiss_in_trials("what is tried once")  # is not tried again
+
+
+def test_the_card_that_is_named_is_used(one_gpu):
+    clones = one_gpu(RightClone)
+    EmbeddingIndex.build(GALLERY, IDS, device="gpu", gpu=3)
+    assert [clone.gpu for clone in clones] == [3]
+
+
+class OutOfMemoryLater(RightClone):
+    """Passes its trial, and fails once others have taken the memory."""
+
+    def search(self, queries, k):
+        if len(self.asked) > 2:
+            raise RuntimeError("cudaMalloc: out of memory")
+        return super().search(queries, k)
+
+
+def test_a_gpu_that_fails_while_it_searches_leaves_it_to_the_cpu(one_gpu):
+    clones = one_gpu(OutOfMemoryLater)
+    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    assert index.device == "gpu"
+    clones[0].asked += [0, 0]
+    assert_answers_as_the_cpu(index)
+    assert (index.device, index.gpu_failed) == ("cpu", True)
+    assert "out of memory" in index.device_reason
+
+
+def test_the_cards_memory_can_be_given_back(one_gpu):
+    clones = one_gpu(RightClone)
+    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index.leave_gpu()
+    before = len(clones[0].asked)
+    assert_answers_as_the_cpu(index)
+    assert len(clones[0].asked) == before
 
 
 def test_auto_takes_the_gpu_only_above_the_size_where_it_pays(one_gpu, monkeypatch):

@@ -55,7 +55,10 @@ def fit(
     run_folder: Path,
 ) -> Fit:
     def run(
-        callbacks: list[Callback], checkpoint: Path | None = None, num_workers: int = 0
+        callbacks: list[Callback],
+        checkpoint: Path | None = None,
+        num_workers: int = 0,
+        **settings: Any,
     ) -> tuple[str, float, list[tuple[Any, ...]]]:
         module, diary = new_module(), Diary()
         trainer = build_trainer(
@@ -64,6 +67,7 @@ def fit(
             accelerator="cpu",
             callbacks=[diary, *callbacks],
             enable_progress_bar=False,
+            **settings,
         )
         with contextlib.suppress(StoppedError, Terminated):
             trainer.fit(module, new_datamodule(num_workers), ckpt_path=checkpoint)
@@ -143,6 +147,24 @@ def test_a_signal_loses_no_finished_step(
         assert resumed[1] == loss
         assert resumed[2] == diary[-len(resumed[2]) :]
     assert counted.num == EPOCHS
+
+
+@pytest.mark.parametrize(("step", "saved_at"), [(3, 3), (4, 3)])
+def test_a_step_of_several_batches_is_resumed_whole(
+    fit: Fit, run_folder: Path, step: int, saved_at: int
+) -> None:
+    """Steps of three batches: an epoch of four has two, the second of which has one batch."""
+    accumulated = {"accumulate_grad_batches": 3}
+    weights, loss, diary = fit([], **accumulated)
+    keeper = RunCheckpoint(run_folder, 0, before_validation_seconds=0)
+    fit([keeper, StopAt("batch", step)], **accumulated)
+    assert load_checkpoint(keeper.path)["global_step"] == saved_at
+
+    resumed = fit([RunCheckpoint(run_folder)], keeper.path, **accumulated)
+
+    assert resumed[:2] == (weights, loss)
+    assert resumed[2] == diary[-len(resumed[2]) :]
+    assert resumed[2][0][:3] == (1, 3, 3)  # the second epoch's fourth batch
 
 
 def test_a_finished_run_trains_no_further(fit: Fit, run_folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +22,26 @@ AUTO_GPU_NUM_VALUES = 2**26
 GPU_MAX_CANDIDATES = 2048  # FAISS's own limit for k on a GPU
 GPU_SCRATCH_BYTES = 2**28  # FAISS takes 1.5 GB unless told; training may want the rest
 SAMPLE_SIZE = 128
+TRIAL_SECONDS = 120.0  # a CUDA context takes some to come up, a hanging driver for ever
+
+NO_GPU = "FAISS sees no GPU"
+
+# What FAISS does on a GPU before it answers anything, in small.
+_TRIAL = f"""
+import sys, numpy, faiss
+gpu = int(sys.argv[1])
+num = faiss.get_num_gpus()
+if num <= gpu:
+    sys.exit(f"FAISS sees {{num}} GPU(s), not number {{gpu}}" if num else "{NO_GPU}")
+points = numpy.eye(64, dtype=numpy.float32)
+flat = faiss.IndexFlatL2(64)
+flat.add(points)
+resources = faiss.StandardGpuResources()
+resources.setTempMemory({2**20})
+found = faiss.index_cpu_to_gpu(resources, gpu, flat).search(points, 1)[1]
+if found[:, 0].tolist() != list(range(64)):
+    sys.exit("it does not find an item by itself")
+"""
 
 
 @dataclass(frozen=True)
@@ -29,29 +52,65 @@ class Placement:
         searcher: A FAISS index over the centred embeddings.
         device: Where it computes.
         reason: One sentence for the run's record.
+        gpu_failed: A GPU was wanted, and could not be used.
     """
 
     searcher: Searcher
     device: Literal["cpu", "gpu"]
     reason: str
+    gpu_failed: bool = False
 
 
 class _GpuUpToItsLimit:
-    """Answers on the GPU, and on the CPU where more candidates are asked than a GPU can list."""
+    """Answers on the GPU, and on the CPU where more candidates are asked than a GPU can list.
+
+    The CPU goes on alone once the GPU fails, as when others take its memory in the meantime.
+    """
 
     def __init__(self, clone: Searcher, cpu: Searcher, resources: Any) -> None:
-        self._clone = clone
+        self._clone: Searcher | None = clone
         self._cpu = cpu
         self._resources = resources  # must live as long as the clone that uses its memory
+        self.failure = ""
 
     def search(
         self, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        searcher = self._clone if k <= GPU_MAX_CANDIDATES else self._cpu
-        return searcher.search(queries, k)
+        if self._clone is not None and k <= GPU_MAX_CANDIDATES:
+            try:
+                return self._clone.search(queries, k)
+            except RuntimeError as error:
+                self.failure = f"the GPU failed while it searched: {str(error).strip()}"
+                self._clone = self._resources = None
+        return self._cpu.search(queries, k)
 
 
-def place(cpu: Any, gallery: Gallery, device: Device) -> Placement:
+@functools.cache
+def gpu_trouble(gpu: int) -> str:
+    """Says why FAISS cannot use a GPU, tried once, in a process of its own; empty where it can.
+
+    A driver that answers with an error, or a card for which FAISS has no kernels, ends the process
+    from within (a C assertion, status 134): no exception tells of it.
+
+    Args:
+        gpu: Its number, from 0, among those that are visible.
+    """
+    command = [sys.executable, "-c", _TRIAL, str(gpu)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"FAISS could not be tried on GPU {gpu}: {error}"
+    if done.returncode == 0:
+        return ""
+    said = " ".join(done.stderr.split())[-300:]
+    if done.returncode == 1 and said.startswith("FAISS sees"):
+        return said
+    return f"FAISS cannot use GPU {gpu} (a trial ended with status {done.returncode}): {said}"
+
+
+def place(cpu: Any, gallery: Gallery, device: Device, gpu: int = 0) -> Placement:
     """Chooses who answers.
 
     A GPU that is missing, cannot hold the gallery or answers otherwise than the CPU is no error:
@@ -61,6 +120,7 @@ def place(cpu: Any, gallery: Gallery, device: Device) -> Placement:
         cpu: ``faiss.IndexFlatL2`` over the centred embeddings.
         gallery: The same items.
         device: ``cpu``, ``gpu``, or ``auto``: the GPU from `AUTO_GPU_NUM_VALUES` numbers on.
+        gpu: Which of the visible GPUs.
 
     Raises:
         ValueError: ``device`` has another name.
@@ -76,23 +136,26 @@ def place(cpu: Any, gallery: Gallery, device: Device) -> Placement:
             "cpu",
             f"{num_values:,} numbers are below the {AUTO_GPU_NUM_VALUES:,} from which a GPU pays",
         )
+    trouble = gpu_trouble(gpu)
+    if trouble:
+        wanted = device == "gpu" or trouble != NO_GPU
+        return Placement(cpu, "cpu", trouble, gpu_failed=wanted)
     import faiss
 
-    if faiss.get_num_gpus() < 1:
-        return Placement(cpu, "cpu", "FAISS sees no GPU")
     try:
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(GPU_SCRATCH_BYTES)
-        clone = faiss.index_cpu_to_gpu(resources, 0, cpu)
+        clone = faiss.index_cpu_to_gpu(resources, gpu, cpu)
         difference = _difference(clone, cpu, gallery)
-    except RuntimeError as error:  # out of memory, a driver that does not fit
-        return Placement(cpu, "cpu", f"FAISS could not use the GPU: {str(error).strip()}")
+    except RuntimeError as error:  # out of memory
+        reason = f"FAISS could not use GPU {gpu}: {str(error).strip()}"
+        return Placement(cpu, "cpu", reason, gpu_failed=True)
     if difference:
-        return Placement(cpu, "cpu", f"the GPU clone was refused: {difference}")
+        return Placement(cpu, "cpu", f"the GPU clone was refused: {difference}", gpu_failed=True)
     return Placement(
         _GpuUpToItsLimit(clone, cpu, resources),
         "gpu",
-        "the GPU clone answered a sample exactly as the CPU index does",
+        f"the clone on GPU {gpu} answered a sample exactly as the CPU index does",
     )
 
 

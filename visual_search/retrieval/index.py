@@ -92,6 +92,7 @@ class EmbeddingIndex:
             gallery.
         device: ``cpu`` or ``gpu``: who answers.
         device_reason: Why.
+        gpu_failed: A GPU was wanted, and could not be used.
         manifest: What was written with it, once it was saved or loaded; else None.
 
     Example:
@@ -104,7 +105,7 @@ class EmbeddingIndex:
 
     metric: Literal["l2"] = "l2"
 
-    def __init__(self, flat: Any, items: pd.DataFrame, device: Device) -> None:
+    def __init__(self, flat: Any, items: pd.DataFrame, device: Device, gpu: int = 0) -> None:
         import faiss
 
         embeddings = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
@@ -125,10 +126,12 @@ class EmbeddingIndex:
         self._gallery = Gallery(embeddings, centre, row_lengths(centred), id_order)
         self._copies = copies_before(embeddings, id_order)
         self._thinned: tuple[int, NDArray[np.int64], Gallery, Searcher] | None = None
-        placement = place(_flat(centred) if centre.any() else flat, self._gallery, device)
+        self._cpu = _flat(centred) if centre.any() else flat
+        placement = place(self._cpu, self._gallery, device, gpu)
         self._searcher = placement.searcher
         self.device: Literal["cpu", "gpu"] = placement.device
         self.device_reason: str = placement.reason
+        self.gpu_failed = placement.gpu_failed
 
     @classmethod
     def build(
@@ -138,6 +141,7 @@ class EmbeddingIndex:
         metric: str = "l2",
         device: Device = "auto",
         *,
+        gpu: int = 0,
         columns: Mapping[str, Sequence[str]] | None = None,
     ) -> EmbeddingIndex:
         """Builds the index over a copy of the embeddings.
@@ -148,6 +152,7 @@ class EmbeddingIndex:
             metric: ``l2``.
             device: ``cpu``, ``gpu``, or ``auto``: a GPU above the size where it pays. Where it
                 cannot be used, the CPU answers and `device_reason` says why.
+            gpu: Which of the visible GPUs, from 0.
             columns: Further columns of the item table, N texts each, as ``{"category": [...]}``.
 
         Raises:
@@ -171,7 +176,7 @@ class EmbeddingIndex:
                 raise ValueError("columns holds 'item_id'; expected further columns: rename it")
             texts = check_texts(values, len(ids), f"column {name!r}", may_be_empty=True)
             items[name] = pd.Series(texts, dtype=object)
-        return cls(_flat(embeddings), items, device)
+        return cls(_flat(embeddings), items, device, gpu)
 
     def search(
         self,
@@ -218,12 +223,18 @@ class EmbeddingIndex:
                 "lower k or enlarge the gallery"
             )
         rows, squared = self._nearest(np.ascontiguousarray(queries), k, excluded, on_progress)
+        if failure := getattr(self._searcher, "failure", ""):
+            self.device, self.device_reason, self.gpu_failed = "cpu", failure, True
         return SearchResult(
             query_ids=np.array([*asked, None], dtype=object)[:-1],
             item_ids=self._ids[rows],
             rows=rows,
             squared_distances=squared,
         )
+
+    def leave_gpu(self) -> None:
+        """Gives a card's memory back; the CPU answers from here on, with the same answers."""
+        self._searcher = self._cpu
 
     def _nearest(
         self,

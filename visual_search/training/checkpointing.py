@@ -240,12 +240,14 @@ class RunCheckpoint(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves when it is time, and ends the run if a signal came.
+        """Saves when it is time, and ends the run if a signal came, both between two steps.
 
         Not after an epoch's last step: its validation follows, or the epoch's end.
         """
         if batch_idx + 1 == int(trainer.num_training_batches):
             return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients that wait for the next batch are in no checkpoint
         is_due = any_process(time.monotonic() - self._saved_at >= self.every_n_seconds)
         if is_due or self._is_terminated():
             self._save(trainer)

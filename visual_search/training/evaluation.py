@@ -105,6 +105,17 @@ def features_of_rows(
     return np.ascontiguousarray(features[first[np.searchsorted(unique, rows)]])
 
 
+def index_place(index_device: Device, trainer: Trainer) -> tuple[Device, int]:
+    """Gives who answers searches beside a trainer, and on which GPU: where the trainer computes.
+
+    ``gpu`` beside a trainer on the CPU means the first card; ``auto`` then stays on the CPU.
+    """
+    root = trainer.strategy.root_device
+    if root.type == "cuda":
+        return index_device, root.index or 0
+    return ("cpu" if index_device == "auto" else index_device), 0
+
+
 def evaluate_embeddings(
     catalog: Catalog,
     protocol: Protocol,
@@ -116,6 +127,7 @@ def evaluate_embeddings(
     query_embeddings: NDArray[np.float32],
     index_device: Device,
     seconds_per_item: float,
+    index_gpu: int = 0,
 ) -> Evaluation:
     """Builds the index, asks it every query, and measures the answers."""
     selection = sides.selection
@@ -125,9 +137,11 @@ def evaluate_embeddings(
         gallery_embeddings,
         list(ids),
         device=index_device,
+        gpu=index_gpu,
         columns={"category": list(categories)},
     )
     neighbours = find_neighbours(index, catalog.table, protocol, selection, query_embeddings)
+    index.leave_gpu()  # it is kept until the next evaluation, and training wants the memory
     return Evaluation(
         split=split,
         epoch=epoch,

@@ -84,7 +84,7 @@ class EncoderModule(LightningModule):
         augmentation: Makes the views that the objective asks for; None gives the pictures.
         labels: Of the columns that the objective asks for.
         optimization: Optimiser and schedule.
-        seed: Seed of every step's random numbers: a step's are a function of (seed, step).
+        seed: Seed of every batch's random numbers, which are a function of (seed, batch).
         item_ids: Id of each catalogue row, to name the items of a batch that fails.
 
     Raises:
@@ -134,8 +134,10 @@ class EncoderModule(LightningModule):
         return self.optimization.build(self, datamodule.num_training_steps())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds this step, so that a resumed run draws what an uninterrupted one draws."""
-        entropy = np.random.SeedSequence([self.seed, self.global_step, self.global_rank])
+        """Seeds this batch, so that a resumed run draws what an uninterrupted one draws."""
+        per_step = self.trainer.accumulate_grad_batches
+        number = self.global_step * per_step + batch_idx % per_step
+        entropy = np.random.SeedSequence([self.seed, number, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -6,13 +6,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from lightning import LightningModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from visual_search.catalog.cache import Pictures
-from visual_search.training.datamodule import Batch, EvaluationBatches, PictureDataset
+from visual_search.training.datamodule import (
+    Batch,
+    EvaluationBatches,
+    PictureDataset,
+    on_cuda,
+)
 from visual_search.training.module import EncoderModule, as_numpy
 
 WriteShard = Callable[[int, NDArray[np.float32]], None]
@@ -111,7 +115,7 @@ class ShardEmbedder(LightningModule):
             sampler=ShardBatches(shards, self._batch_size),
             batch_size=None,  # the sampler's items are batches already
             num_workers=self._num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=on_cuda(self.trainer),
         )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> int:

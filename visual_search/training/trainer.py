@@ -1,4 +1,4 @@
-"""Builds Lightning's Trainer from plain arguments, with the precision that the hardware likes."""
+"""Builds Lightning's Trainer from plain arguments, in terms of the machine that it runs on."""
 
 from __future__ import annotations
 
@@ -12,31 +12,19 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 
 from visual_search.training.checkpointing import AtomicCheckpointIO
-
-ResolvedPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Precision = Literal["auto"] | ResolvedPrecision
-
-
-def resolve_precision(precision: Precision, accelerator: str) -> ResolvedPrecision:
-    """Gives the precision to use where ``auto`` is asked for.
-
-    bf16 autocast trains ``plus_layer`` 2.6 times as fast as float32 on a CPU that has bf16
-    instructions (AMX or AVX-512 BF16); without them it is slower, so float32 stays.
-    """
-    if precision != "auto":
-        return precision
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
-    if accelerator in ("auto", "cpu") and _cpu_has_bf16():
-        return "bf16-mixed"
-    return "32-true"
+from visual_search.training.devices import (
+    Accelerator,
+    Devices,
+    Precision,
+    ResolvedPrecision,
+    Strategy,
+    find_hardware,
+)
 
 
-def _cpu_has_bf16() -> bool:
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
-    avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return bool(amx() or avx512())
+def resolve_precision(precision: Precision, accelerator: Accelerator) -> ResolvedPrecision:
+    """Gives the precision to use where ``auto`` is asked for; see `find_hardware`."""
+    return find_hardware(accelerator, precision=precision).precision
 
 
 def build_trainer(
@@ -45,9 +33,9 @@ def build_trainer(
     max_epochs: int,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
-    accelerator: str = "auto",
-    devices: int | str = 1,
-    strategy: str = "auto",
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    strategy: Strategy = "auto",
     precision: Precision = "auto",
     check_val_every_n_epoch: int = 1,
     log_every_n_steps: int = 1,
@@ -58,29 +46,41 @@ def build_trainer(
     fast_dev_run: bool | int = False,
     overfit_batches: int | float = 0.0,
     gradient_clip_val: float | None = None,
+    accumulate_grad_batches: int = 1,
+    deterministic: bool | Literal["warn"] = False,
+    benchmark: bool = False,
     detect_anomaly: bool = False,
     profiler: Profiler | None = None,
     enable_progress_bar: bool = True,
 ) -> Trainer:
-    """Gives a Trainer; the arguments are Lightning's own, but for ``precision="auto"``.
+    """Gives a Trainer; the arguments are Lightning's own, but for what `find_hardware` finds.
 
     The sampler is ours (`TrainingBatches`, `EvaluationBatches`), checkpoints are written by
-    `AtomicCheckpointIO`, and Lightning's own ``ModelCheckpoint`` is off.
+    `AtomicCheckpointIO`, and Lightning's own ``ModelCheckpoint`` is off. float32 is float32: torch
+    would let cuDNN compute convolutions in TF32, which has 10 bits of it; whoever wants the speed
+    takes ``bf16-mixed``, as ``auto`` does.
+
+    Raises:
+        ValueError: This machine does not have what is asked for, or a number is below 1.
     """
-    resolved = resolve_precision(precision, accelerator)
-    if strategy == "ddp":
-        # An objective may leave parts without gradients, as SimCLR an autoencoder's decoder.
-        strategy = "ddp_find_unused_parameters_true"
+    if accumulate_grad_batches < 1:
+        raise ValueError(
+            f"got trainer.accumulate_grad_batches={accumulate_grad_batches}, expected 1 or more; "
+            "set trainer.accumulate_grad_batches=1"
+        )
+    hardware = find_hardware(accelerator, devices, strategy, precision)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     plugins: list[Any] = [AtomicCheckpointIO()]
     return Trainer(
         default_root_dir=folder,
         max_epochs=max_epochs,
         callbacks=list(callbacks),
         logger=list(loggers) or False,
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        precision=resolved,
+        accelerator=hardware.kind,
+        devices=hardware.devices,
+        strategy=hardware.strategy,
+        precision=hardware.precision,
         check_val_every_n_epoch=check_val_every_n_epoch,
         log_every_n_steps=log_every_n_steps,
         limit_train_batches=limit_train_batches,
@@ -90,6 +90,9 @@ def build_trainer(
         fast_dev_run=fast_dev_run,
         overfit_batches=overfit_batches,
         gradient_clip_val=gradient_clip_val,
+        accumulate_grad_batches=accumulate_grad_batches,
+        deterministic=deterministic,
+        benchmark=benchmark,
         detect_anomaly=detect_anomaly,
         profiler=profiler,
         enable_progress_bar=enable_progress_bar,

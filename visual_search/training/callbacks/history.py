@@ -41,7 +41,8 @@ class History(Callback):
         """Adds the batch's loss."""
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            self._losses += float(loss.detach())
+            # Lightning hands over the batch's share of its step's loss.
+            self._losses += float(loss.detach()) * trainer.accumulate_grad_batches
             self._num_batches += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,7 +18,11 @@ from visual_search.retrieval.device import Device
 from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.training.evaluation import evaluate_embeddings, features_of_rows
+from visual_search.training.evaluation import (
+    evaluate_embeddings,
+    features_of_rows,
+    index_place,
+)
 from visual_search.training.floors import Floor, Floors
 from visual_search.training.sides import Sides, choose_sides
 
@@ -147,6 +151,7 @@ class RetrievalEvaluation(Callback):
         metrics: dict[str, float] = {}
         headline = ""
         if trainer.is_global_zero:
+            device, gpu = index_place(self.index_device, trainer)
             evaluation = evaluate_embeddings(
                 catalog,
                 self.protocol,
@@ -155,7 +160,8 @@ class RetrievalEvaluation(Callback):
                 epoch=trainer.current_epoch + (split == "val"),
                 gallery_embeddings=embedded(selection.gallery_rows),
                 query_embeddings=embedded(selection.query_rows),
-                index_device=self.index_device,
+                index_device=device,
+                index_gpu=gpu,
                 seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
             headline = f"{split}/{evaluation.report.summary['headline']['mean']}"

@@ -1,0 +1,140 @@
+"""What was asked for in terms of the machine: found once, refused with value, expectation, fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from visual_search.training.devices import (
+    check_hardware,
+    find_hardware,
+    num_devices,
+    usable_precision,
+)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cards with bf16 and an older one without."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda n=None: [(9, 0), (8, 0), (7, 5)][n or 0]
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda n=None: f"card {n}")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "strategy"),
+    [
+        ({}, 1, "auto"),
+        ({"devices": 2}, 2, "ddp_find_unused_parameters_true"),
+        ({"devices": "2"}, 2, "ddp_find_unused_parameters_true"),
+        ({"devices": "auto"}, 1, "auto"),
+        ({"devices": 2, "strategy": "ddp"}, 2, "ddp_find_unused_parameters_true"),
+        ({"strategy": "ddp"}, 1, "ddp_find_unused_parameters_true"),
+        (
+            {"devices": 2, "strategy": "ddp_find_unused_parameters_false"},
+            2,
+            "ddp_find_unused_parameters_false",
+        ),
+    ],
+)
+def test_several_processes_are_joined_so_that_parts_without_gradients_do_no_harm(
+    no_gpu: None, asked: dict[str, Any], devices: int, strategy: str
+) -> None:
+    hardware = find_hardware(**asked)
+    assert (hardware.kind, hardware.devices, hardware.strategy) == ("cpu", devices, strategy)
+
+
+@pytest.mark.parametrize(
+    ("devices", "cards"),
+    [(1, [0]), (2, [0, 1]), ("2", [0, 1]), (-1, [0, 1, 2]), ("auto", [0, 1, 2]), ([1], [1]),
+     ("2,", [2]), ("0,2", [0, 2])],
+)  # fmt: skip
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
+def test_cards_are_counted_or_named(
+    three_cards: None, accelerator: Any, devices: Any, cards: list[int]
+) -> None:
+    hardware = find_hardware(accelerator, devices)
+    assert (hardware.kind, hardware.devices) == ("cuda", cards)
+    assert hardware.precision == ("16-mixed" if 2 in cards else "bf16-mixed")
+    assert hardware.num_devices == num_devices(accelerator, devices) == len(cards)
+
+
+@pytest.mark.parametrize("devices", [0, 4, [3], [0, 0], [], "a", "", "-2", [-1], None, 1.5])
+@pytest.mark.parametrize("accelerator", ["gpu", "auto"])
+def test_cards_that_are_not_there_are_refused(
+    three_cards: None, accelerator: Any, devices: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.devices=.*the 3 GPU\(s\) here.*set trainer"):
+        find_hardware(accelerator, devices)
+
+
+@pytest.mark.parametrize("devices", [0, -1, [0], "0,", "a", None])
+def test_the_processor_has_no_numbered_devices(no_gpu: None, devices: Any) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.devices=.* on cpu.*set trainer\.devices=1"):
+        find_hardware("cpu", devices)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused(no_gpu: None, accelerator: Any) -> None:
+    for find in (find_hardware, check_hardware):
+        with pytest.raises(ValueError, match=rf"accelerator={accelerator}.*trainer=cpu"):
+            find(accelerator)
+
+
+def test_an_apple_gpu_is_one_and_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for accelerator in ("auto", "gpu", "mps"):
+        hardware = find_hardware(accelerator)  # type: ignore[arg-type]
+        assert (hardware.kind, hardware.devices, hardware.precision) == ("mps", [0], "32-true")
+    with pytest.raises(ValueError, match=r"trainer\.devices=2 on mps"):
+        find_hardware("mps", 2)
+
+
+@pytest.mark.parametrize("name", ["ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "DDP", "", None])
+def test_other_ways_to_join_processes_are_refused(no_gpu: None, name: Any) -> None:
+    with pytest.raises(ValueError, match=rf"trainer\.strategy={name}.*set trainer\.strategy=auto"):
+        find_hardware("cpu", 2, name)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "precision"),
+    [("cpu", 1, "16-mixed"), ("auto", [2], "bf16-mixed"), ("gpu", -1, "bf16-mixed"),
+     ("cpu", 1, "64-true"), ("gpu", 1, 16)],
+)  # fmt: skip
+def test_a_precision_that_would_be_replaced_is_refused(
+    three_cards: None, accelerator: Any, devices: Any, precision: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"precision={precision}.*set trainer\.precision"):
+        find_hardware(accelerator, devices, precision=precision)
+
+
+def test_a_runs_precision_is_asked_for_before_it_is_taken_over(three_cards: None) -> None:
+    assert usable_precision("bf16-mixed", "gpu") == ("bf16-mixed", "")
+    precision, reason = usable_precision("bf16-mixed", "gpu", [2])
+    assert precision == "32-true"
+    assert "card 2" in reason
+    assert usable_precision("16-mixed", "cpu")[0] == "32-true"
+
+
+def test_what_any_machine_has_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked() -> bool:
+        raise AssertionError("a finished run is printed without torch")
+
+    monkeypatch.setattr(torch.cuda, "is_available", looked)
+    check_hardware()
+    check_hardware("cpu", 2)
+    with pytest.raises(AssertionError):
+        check_hardware("gpu")
