@@ -68,16 +68,22 @@ def check_builders(settings: dict[str, Any]) -> None:
                 bind(group, node, key=f"{group}.{name}")
 
 
-def check_hardware(trainer: Mapping[str, Any]) -> None:
+def check_hardware(settings: Mapping[str, Any]) -> None:
     """Refuses a device or precision that this machine does not have, before any work.
+
+    Args:
+        settings: Of a command that has ``trainer``, and perhaps ``index``.
 
     Raises:
         ConfigError: Names the key, what is expected, and what to set.
     """
+    from visual_search.retrieval.device import check_device
     from visual_search.training.devices import check_hardware
 
     names = ("accelerator", "devices", "strategy", "precision")
+    trainer = settings["trainer"]
     try:
+        check_device(settings.get("index", {}).get("device", "auto"))
         check_hardware(**{name: trainer[name] for name in names if name in trainer})
     except ValueError as error:
         raise ConfigError(str(error)) from error

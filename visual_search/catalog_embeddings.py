@@ -60,7 +60,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
     if not settings["run"] or not settings["out"]:
         name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
         raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
-    check_hardware(settings["trainer"])
+    check_hardware(settings)
     if settings["shard_size"] < 1:
         raise ConfigError(f"shard_size={settings['shard_size']}; expected at least 1: set it")
     run = finished_run(settings["run"])

@@ -70,7 +70,7 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     )
     from visual_search.results import num_trained_on
 
-    check_hardware(settings["trainer"])
+    check_hardware(settings)
     run = finished_run(settings["run"])
     own, summary = run.config(), run.summary()
     merged = _merged(own, settings)

@@ -55,7 +55,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False
     )
-    check_hardware(settings["trainer"])
+    check_hardware(settings)
     catalog = read_catalog(settings)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
     run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))

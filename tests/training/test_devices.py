@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.devices import (
+    DeviceMemoryError,
     check_hardware,
     find_hardware,
+    memory_told,
     num_devices,
     usable_precision,
 )
+from visual_search.training.evaluation import index_place
+from visual_search.training.trainer import build_trainer
 
 
 @pytest.fixture
@@ -138,3 +146,76 @@ def test_what_any_machine_has_is_not_looked_for(monkeypatch: pytest.MonkeyPatch)
     check_hardware("cpu", 2)
     with pytest.raises(AssertionError):
         check_hardware("gpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_told_with_the_batch_and_what_to_set(error: Exception) -> None:
+    with (
+        pytest.raises(
+            DeviceMemoryError,
+            match=r"cuda:0 .* 96 pictures.*loader\.batch_size=48.*accumulate_grad_batches=2",
+        ) as caught,
+        memory_told(96, "cuda:0", training=True),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+    with pytest.raises(DeviceMemoryError) as caught, memory_told(96, "cuda:0"):
+        raise error
+    assert "accumulate" not in str(caught.value)
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"), memory_told(1, "cpu"):
+        raise RuntimeError("mat1 and mat2")
+
+
+def beside(device: str) -> Any:
+    return SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device(device)), global_rank=0, world_size=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [
+        ("auto", "cuda:1", ("auto", 1)),
+        ("gpu", "cuda:2", ("gpu", 2)),
+        ("cpu", "cuda:1", ("cpu", 1)),
+        ("auto", "cpu", ("cpu", 0)),  # the trainer was told to leave the cards alone
+        ("gpu", "cpu", ("gpu", 0)),
+        ("auto", "mps", ("cpu", 0)),
+    ],
+)
+def test_searches_are_answered_where_the_trainer_computes(
+    asked: Any, device: str, expected: tuple[str, int]
+) -> None:
+    assert index_place(asked, beside(device)) == expected
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda:1", True), ("cpu", False), ("mps", False)])
+def test_memory_is_pinned_for_the_trainers_device_whatever_the_machine_has(
+    new_datamodule: Callable[..., CatalogDataModule],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    pinned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    datamodule = new_datamodule()
+    datamodule.trainer = beside(device)
+    assert datamodule.test_dataloader().pin_memory == pinned
+
+
+def test_float32_is_no_tf32(run_folder: Path) -> None:
+    torch.backends.cudnn.allow_tf32 = True  # as torch starts
+    build_trainer(folder=run_folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,16 @@ class _GpuUpToItsLimit:
         return self._cpu.search(queries, k)
 
 
+def check_device(device: object) -> None:
+    """Refuses what is no name of a device.
+
+    Raises:
+        ValueError: It is none of `Device`.
+    """
+    if device not in get_args(Device):
+        raise ValueError(f"index.device is {device!r}; expected 'auto', 'cpu' or 'gpu': choose one")
+
+
 @functools.cache
 def gpu_trouble(gpu: int) -> str:
     """Says why FAISS cannot use a GPU, tried once, in a process of its own; empty where it can.
@@ -125,8 +135,7 @@ def place(cpu: Any, gallery: Gallery, device: Device, gpu: int = 0) -> Placement
     Raises:
         ValueError: ``device`` has another name.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"device is {device!r}; expected 'auto', 'cpu' or 'gpu': choose one")
+    check_device(device)
     if device == "cpu":
         return Placement(cpu, "cpu", "the CPU was asked for")
     num_values = gallery.embeddings.size
