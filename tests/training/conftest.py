@@ -40,8 +40,7 @@ def small_autoencoder() -> Autoencoder:
     )
 
 
-@pytest.fixture(scope="session")
-def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
+def coloured_pictures(cache_dir: Path) -> CachedCatalog:
     """58 pictures, each of its category's colour with noise on it."""
     rng = np.random.default_rng(0)
     number = np.arange(len(SPLITS))
@@ -61,12 +60,13 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
     )
     catalog = Catalog("colours", table, ArraySource(arrays, names))
     return cache_pictures(
-        catalog,
-        size_px=SIDE,
-        fit="stretch",
-        cache_dir=tmp_path_factory.mktemp("cache"),
-        on_bad_item="error",
+        catalog, size_px=SIDE, fit="stretch", cache_dir=cache_dir, on_bad_item="error"
     )
+
+
+@pytest.fixture(scope="session")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
+    return coloured_pictures(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models.objectives.small import CASES
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.devices import (
     DeviceMemoryError,
@@ -219,3 +222,17 @@ def test_float32_is_no_tf32(run_folder: Path) -> None:
     build_trainer(folder=run_folder, max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.slow
+def test_every_objective_trains_on_two_devices(tmp_path: Path) -> None:
+    """What a step leaves without gradients ends the second step, unless DDP looks for it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.on_two_devices", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{name} 4 2" for name in CASES]

@@ -1,0 +1,54 @@
+"""Trains a network for every objective on two devices: ``python -m ... FOLDER``, a line each.
+
+The network can do whatever any objective asks for, so most leave some of it without gradients.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.models.objectives.small import CASES, SIDE, SmallVariational
+from tests.training.conftest import coloured_pictures
+from visual_search.assembly import quieten
+from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.labels import Labels
+from visual_search.training.module import EncoderModule, Preprocessing
+from visual_search.training.trainer import build_trainer
+
+
+def main(folder: Path) -> None:
+    """Starts a second process like this one, and prints name, steps and processes."""
+    quieten()
+    cached = coloured_pictures(folder / os.environ.get("LOCAL_RANK", "0"))
+    table = cached.catalog.table.assign(colour=["red", "green"] * 29)
+    catalog = replace(cached.catalog, table=table)
+    for name, case in CASES.items():
+        torch.manual_seed(1)
+        objective = case.build()
+        module = EncoderModule(
+            SmallVariational(),
+            Preprocessing(SIDE, "stretch"),
+            objective=objective,
+            labels=Labels.of_catalog(catalog, objective.columns),
+        )
+        trainer = build_trainer(
+            folder=folder,
+            max_epochs=1,
+            accelerator="cpu",
+            devices=2,
+            precision="32-true",
+            limit_val_batches=0,
+            enable_progress_bar=False,
+        )
+        trainer.fit(module, CatalogDataModule(catalog, cached.pictures, batch_size=10))
+        if trainer.is_global_zero:
+            print(name, trainer.global_step, trainer.world_size, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
