@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -18,7 +19,7 @@ from visual_search.config import ConfigError
 from visual_search.evaluate import main
 from visual_search.measurements import Measured, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
-from visual_search.runs import Run, RunLockedError
+from visual_search.runs import Run, RunLockedError, write_json
 from visual_search.train import train
 
 pytestmark = pytest.mark.slow
@@ -185,6 +186,35 @@ def test_another_precision_embeds_everything_itself(
     assert own.keys() == found.keys()
     difference = max(float(np.abs(own[i] - found[i]).max()) for i in own)
     assert 0 < difference < 0.1
+
+
+def test_a_precision_that_this_machine_lacks_is_no_more_than_a_run_had(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of a GPU without bf16, evaluated on the processor, which has no such autocast."""
+    elsewhere = Run(tmp_path / "run")
+    shutil.copytree(run.folder, elsewhere.folder)
+    write_json(
+        elsewhere.folder / "metrics" / "summary.json", run.summary() | {"precision": "16-mixed"}
+    )
+    asked = (f"run={elsewhere.folder}", f"pictures.cache_dir={run.folder.parents[2] / 'cache'}")
+    own = evaluate(run, *asked, *QUICK)
+    assert (own.run, own.is_new) == (elsewhere, False)  # it was measured; nothing is computed
+    measured = evaluate(run, *asked, "protocol=leave_one_out", *QUICK)
+    summary = measured.run.summary()
+    assert (summary["precision"], summary["device"]) == ("32-true", "cpu")
+    environment = json.loads((measured.run.folder / "environment.json").read_text())
+    assert [one["precision"] for one in environment["computed_on"]] == ["32-true"]
+    said = capsys.readouterr().out
+    assert "16-mixed" in said
+    assert "0 of " in said  # what was saved is of another precision
+    again = evaluate(run, *asked, "protocol=leave_one_out", "trainer.precision=32-true", *QUICK)
+    assert (again.run.folder, again.is_new) == (measured.run.folder, False)
+    for wrong in ("trainer.precision=16-mixed", "trainer.devices=2", "trainer.accelerator=gpu"):
+        if wrong.endswith("gpu") and torch.cuda.is_available():
+            continue
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0].replace(".", r"\.")):
+            evaluate(run, *asked, "protocol=leave_one_out", "protocol.k=3", wrong, *QUICK)
 
 
 def test_a_run_is_measured_on_another_catalogue(fresh: Run, tmp_path: Path) -> None:

@@ -127,6 +127,21 @@ def test_numbers_stand_with_interval_floors_and_meaning(run: Run) -> None:
         assert expected in flowing, expected
 
 
+def test_what_computed_and_what_searched_stand_beside_the_numbers(tmp_path: Path) -> None:
+    run = saved_run(
+        tmp_path / "plus_layer" / "0123456789",
+        ["Hats", "Shoes"],
+        device_name="AMD EPYC",
+        num_threads=2,
+        computed_before_on=["NVIDIA H200 (cuda:0), bf16-mixed"],
+        index={"bytes": 1, "bytes_per_item": 1.0, "device": "cpu", "gpu_failed": True,
+               "device_reason": "FAISS cannot use GPU 0"},
+    )  # fmt: skip
+    flowing = " ".join(printed(run).split())
+    for expected in ("AMD EPYC", "2 threads", "32-true", "NVIDIA H200", "FAISS cannot use GPU 0"):
+        assert expected in flowing, expected
+
+
 def test_nothing_is_wider_than_80_columns(tmp_path: Path) -> None:
     long = ["A very long category of a shop that names its shelves in whole sentences " * 2, "B"]
     run = saved_run(tmp_path / "an_experiment_with_a_long_name_of_its_own" / "0123456789", long)

@@ -128,6 +128,11 @@ def test_a_run_leaves_everything(finished: Run) -> None:
     assert summary["index"]["bytes_per_item"] == pytest.approx(2048, abs=20)
     assert 0 <= summary["micro_map_at_5"] <= 1
     assert summary["refused"] == []
+    (computed,) = json.loads((finished.folder / "environment.json").read_text())["computed_on"]
+    assert (computed["device"], computed["num_devices"]) == ("cpu", 1)
+    assert computed["num_threads"] == torch.get_num_threads()
+    assert computed == {name: summary[name] for name in computed}
+    assert summary["index"]["device"] == "cpu"
     assert summary["definitions"]["map_at_5"]
     assert len(summary["floors"]) == 9
     assert summary["floors"][-1]["name"] == "untrained"

@@ -260,7 +260,7 @@ def _facts(
     kept = (
         "headline", "standing", "rules", "definitions", "intervals", "floors", "num_queries",
         "num_queries_scored", "num_gallery", "num_categories", "num_training", "epochs",
-        "precision", "device", "weights", "num_parameters",
+        "precision", "device", "device_name", "weights", "num_parameters",
     )  # fmt: skip
     facts = {name: summary[name] for name in kept if name in summary}
     facts |= {

@@ -97,6 +97,8 @@ class RunEmbedding:
         self.changed = changed_embedding(own, merged)
         self.embedding = embedding_settings(merged)
         self.trainer: Trainer = build_trainer(node, folder=run.folder)
+        # Otherwise pinned memory would belong to the first card, whichever computes.
+        self.trainer.accelerator.setup_device(self.trainer.strategy.root_device)
 
     def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
         """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.

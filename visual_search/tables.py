@@ -286,6 +286,12 @@ def runs_table(runs: Sequence[Run]) -> Table:
             f"{summary['embedding_dim']:,}",
             "{}:{:02d}".format(*divmod(round(run.status()["seconds"]), 60)),
         )
+    devices = dict.fromkeys(
+        device_sentence(summary) for _, summary in finished if summary.get("device")
+    )
+    if devices:
+        several = "different devices, by which trained numbers move: " * (len(devices) > 1)
+        table.caption = Text(f"Computed on {several}{'; '.join(devices)}.")
     return table
 
 
