@@ -66,8 +66,13 @@ def test_an_id_may_hold_what_a_csv_has_to_quote(tmp_path: Path) -> None:
 def test_a_table_holds_lists_or_a_column_a_value(tmp_path: Path) -> None:
     assert_is_the_three(read_embeddings(as_parquet(tmp_path, embedding=VALUES.tolist())))
     assert_is_the_three(read_embeddings(as_parquet(tmp_path, embedding=list(VALUES), x=[9, 9, 9])))
-    table = as_parquet(tmp_path, x0=[1.0, 3, 5], title=["p", "q", "r"], x1=[2, 4, 6])
-    assert_is_the_three(read_embeddings(table))
+    columns = {"label": [7, 8, 9], "x1": [2, 4, 6], "title": ["p", "q", "r"], "x0": [1.0, 3, 5]}
+    given = read_embeddings(as_parquet(tmp_path, **columns))
+    assert_is_the_three(given)  # by number, and without the label
+    assert given.columns == ("x0", "x1")
+    assert given.left_out == ("label", "title")
+    assert "x0, x1" in given.sentence()
+    assert "label, title" in given.sentence()
 
 
 @pytest.mark.parametrize(
@@ -167,9 +172,17 @@ def test_what_is_no_finite_number_an_item_is_refused(
         ({"embedding": ["x", "y", "z"]}, "cannot be read"),
         ({"embedding": [[1.0], [None], [2.0]]}, "'b' is not finite"),
         ({"embedding": [1.0, 2.0, 3.0]}, "cannot be read"),
-        ({"title": ["x", "y", "z"]}, r"shape \(3, 0\)"),
-        ({"x": pd.array([1, None, 3], dtype="Int64")}, "cannot be read|'b' is not finite"),
-        ({"x": [1.0, float("nan"), 3]}, "'b' is not finite"),
+        ({"title": ["x", "y", "z"]}, "expected a column 'embedding'"),
+        (
+            {"x1": pd.array([1, None, 3], dtype="Int64"), "x0": [1.0, 2.0, 3.0]},
+            "'b' is not finite",
+        ),
+        ({"x0": [1.0, float("nan"), 3], "x1": [1, 2, 3]}, "'b' is not finite"),
+        # numbers of which nobody said that they are an embedding
+        ({"x": [1.0, 2.0, 3.0]}, "numeric columns x, "),
+        ({"x0": [1.0, 2.0, 3.0], "label": [1, 2, 3]}, "numeric columns x0, label"),
+        ({"e0": [1, 2, 3], "e2": [1, 2, 3]}, "numeric columns e0, e2"),
+        ({name: [1, 2, 3] for name in ("e0", "e1", "f0", "f1")}, "columns e0, e1, f0, f1"),
     ],
 )
 def test_a_table_of_other_things_is_refused(
@@ -224,7 +237,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends in '\.pt'; expected \.npy or \.parquet"):
         read_embeddings(str(tmp_path / "clip.pt"))
     (tmp_path / "clip.parquet").write_bytes(b"x")
-    with pytest.raises(ValueError, match="cannot be read as Parquet"):
+    with pytest.raises(ValueError, match="not a readable Parquet file"):
         read_embeddings(str(tmp_path / "clip.parquet"))
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(ValueError, match=r"cannot be read as \.npy"):

@@ -354,12 +354,25 @@ def _write_parquet(
 
 def _read_parquet(path: Path, dim: int) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     import numpy as np
-    import pyarrow.parquet as pq
+    import pandas as pd
 
-    read = pq.read_table(path)
-    flat = read.column(EMBEDDING).combine_chunks().flatten().to_numpy()
-    embeddings = np.ascontiguousarray(flat.reshape(len(read), dim), dtype=np.float32)  # [n, D]
-    return read.drop_columns([EMBEDDING]).to_pandas().astype(object), embeddings
+    from visual_search.catalog.readers.parquet_columns import (
+        TextBudget,
+        open_parquet,
+        read_columns,
+        read_numbers,
+    )
+
+    with open_parquet(path) as (opened, (num_bytes, _)):
+        names = [name for name in opened.schema_arrow.names if name != EMBEDDING]
+        table = pd.DataFrame(read_columns(opened, names, str(path), TextBudget(str(path))))
+        embeddings = read_numbers(opened, [EMBEDDING], str(path), num_bytes)  # [n, D]
+    if embeddings.shape != (len(table), dim):
+        raise ValueError(
+            f"{path} holds embeddings of shape {embeddings.shape}; expected {(len(table), dim)}: "
+            "embed the catalogue anew"
+        )
+    return table.astype(object), np.ascontiguousarray(embeddings)
 
 
 def _is_intact(folder: Path, record: ShardRecord) -> bool:

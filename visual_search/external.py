@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
+    import pyarrow
+    import pyarrow.parquet
     from numpy.typing import NDArray
 
 ID_COLUMN = "item_id"
@@ -28,16 +28,27 @@ class GivenEmbeddings:
         path: The file.
         item_ids: n ids, each once.
         embeddings: ``[n, D] float32``, finite.
+        columns: Of a table, those that were read as embedding, in their order.
+        left_out: Its other columns but the ids.
     """
 
     path: Path
     item_ids: Sequence[str]
     embeddings: NDArray[np.float32]
+    columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
         """D."""
         return int(self.embeddings.shape[1])
+
+    def sentence(self) -> str:
+        """Gives what was read, in a sentence."""
+        text = f"{self.path}: {len(self.item_ids):,} embeddings of {self.dim:,} numbers"
+        if self.columns:
+            text += f" from {_shown(self.columns)}"
+        return f"{text}; not read: {_shown(self.left_out)}" if self.left_out else text
 
     def digest(self) -> str:
         """Gives a SHA-256 (hex) of ids and values."""
@@ -66,7 +77,8 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
     """Reads embeddings of another program.
 
     A Parquet file has ``item_id`` and either ``embedding`` (a list a row) or one numeric column a
-    value. An ``.npy`` file holds ``[n, D]``; its ids are in a file of their own.
+    value, numbered from 0 or 1 behind one name (``e0``, ``e1``, ...); other columns are left alone,
+    and named. An ``.npy`` file holds ``[n, D]``; its ids are in a file of their own.
 
     Args:
         path: ``.parquet`` or ``.npy``.
@@ -75,27 +87,43 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file cannot be read, has another shape, holds NaN, or an id stands twice or
-            could not be found again; ``ids`` is given for a Parquet file, which holds its own.
+        ValueError: A file cannot be read, has another shape, holds NaN, unpacks to far more than
+            embeddings do, has numeric columns of which it is not certain that they are the
+            embedding, or an id stands twice or could not be found again; ``ids`` is given for a
+            Parquet file, which holds its own.
     """
     import numpy as np
     import pandas as pd
 
     from visual_search.catalog.identity import id_problem
+    from visual_search.catalog.readers.parquet_columns import open_parquet, read_numbers
 
+    columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"no file at {file}; expected embeddings as .npy or .parquet")
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         if ids is not None:
             raise ValueError(
                 f"ids={ids} is given for {file}, which holds its ids in {ID_COLUMN!r}; expected "
                 "one of them: leave ids out"
             )
-        table = _read_table(file)
-        item_ids = _ids_of_table(table, file)
-        values: NDArray[np.generic] = _values_of_table(table.drop(columns=[ID_COLUMN]), file)
-    elif file.suffix == ".npy":
+        values: NDArray[np.generic]
+        with open_parquet(file) as (opened, (num_bytes, _)):
+            columns = _embedding_columns(opened.schema_arrow, file)
+            names = [name for name in opened.schema_arrow.names if name != ID_COLUMN]
+            left_out = tuple(name for name in names if name not in columns)
+            try:
+                values = read_numbers(opened, columns, str(file), num_bytes)
+            except ValueError as error:
+                raise ValueError(
+                    f"{file}: the embeddings cannot be read: {error}; expected in "
+                    f"{EMBEDDING_COLUMN!r} a list of numbers in every row, all of one length, or "
+                    "one numeric column a value: embed all items with one model"
+                ) from error
+            item_ids = _ids_of_table(opened, file)
+    elif file.suffix.lower() == ".npy":
         values = _read_array(file)
         item_ids = _read_ids(file, ids)
     else:
@@ -124,7 +152,7 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
     if len(set(item_ids)) < len(item_ids):
         twice = pd.Series(item_ids).value_counts().index[0]
         raise ValueError(f"{file}: id {twice!r} stands twice; expected each id once: drop one")
-    return GivenEmbeddings(file, item_ids, embeddings)
+    return GivenEmbeddings(file, item_ids, embeddings, columns, left_out)
 
 
 def saved_embeddings(folders: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
@@ -156,22 +184,23 @@ def read_id_lines(path: Path) -> list[str]:
     Lines of nothing but blanks are passed over, as is a byte order mark.
 
     Raises:
-        ValueError: The file is not UTF-8.
+        ValueError: The file is no text, or in an encoding that is not certain.
     """
-    return [line for line in _read_text(path).split("\n") if line.strip()]
+    from visual_search.catalog.readers.delimited import read_lines
 
-
-def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        return read_lines(path.read_bytes())
+    except ValueError as error:
         raise ValueError(
-            f"{path} is no text ({error}); expected UTF-8, one id a line, or a CSV or Parquet with "
-            f"{ID_COLUMN!r}"
+            f"{path} is no text that can be read ({error}); expected one id a line, or a CSV or "
+            f"Parquet with {ID_COLUMN!r}"
         ) from error
 
 
 def _read_ids(file: Path, ids: str | None) -> list[str]:
+    from visual_search.catalog.readers.delimited import read_csv
+    from visual_search.catalog.readers.parquet_columns import open_parquet
+
     if ids is None:
         found = [file.with_suffix(ending) for ending in BESIDE]
         path = next((beside for beside in found if beside.is_file()), None)
@@ -184,47 +213,106 @@ def _read_ids(file: Path, ids: str | None) -> list[str]:
         path = Path(ids)
         if not path.is_file():
             raise FileNotFoundError(f"no file at {path}; expected the ids of {file}")
-    if path.suffix == ".parquet":
-        return _ids_of_table(_read_table(path), path)
-    if path.suffix != ".csv":
+    if path.suffix.lower() == ".parquet":
+        with open_parquet(path) as (opened, _):
+            return _ids_of_table(opened, path)
+    if path.suffix.lower() not in (".csv", ".tsv"):
         return read_id_lines(path)
-    text = _read_text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if ID_COLUMN not in (reader.fieldnames or []):
+    try:
+        raw = read_csv(path.read_bytes(), name=path.name, needed=[ID_COLUMN])
+    except ValueError as error:
         raise ValueError(
-            f"{path} has the columns {list(reader.fieldnames or [])[:8]}; expected {ID_COLUMN!r} "
-            "among them: name the column of ids so"
-        )
-    return _filled([row[ID_COLUMN] for row in reader], path)
-
-
-def _ids_of_table(table: pd.DataFrame, path: Path) -> list[str]:
-    if ID_COLUMN not in table.columns:
+            f"{path} is no text that can be read ({error}); expected one id a line, or a CSV or "
+            f"Parquet with {ID_COLUMN!r}"
+        ) from error
+    if ID_COLUMN not in raw.columns:
+        raise ValueError(_no_ids(path, raw.columns))
+    if raw.refused:
+        first = raw.refused[0]
         raise ValueError(
-            f"{path} has the columns {list(table.columns)[:8]}; expected {ID_COLUMN!r} among them: "
-            "name the column of ids so"
+            f"{path} has {len(raw.refused)} row(s) that cannot be read, the first is "
+            f"{first.item_id}: {first.reason}; expected an id in every row: mend them"
         )
-    given = table[ID_COLUMN].astype(object)
-    return _filled([str(value) for value in given.where(given.notna(), "")], path)
+    place = raw.columns.index(ID_COLUMN)
+    return _filled([row[place] for row in raw.rows], path)
 
 
-def _filled(item_ids: Sequence[str | None], path: Path) -> list[str]:
-    filled = [item_id for item_id in item_ids if item_id]
-    if len(filled) < len(item_ids):
+def _ids_of_table(opened: pyarrow.parquet.ParquetFile, path: Path) -> list[str]:
+    from visual_search.catalog.readers.parquet_columns import TextBudget, read_columns, texts_of
+
+    names = opened.schema_arrow.names
+    if ID_COLUMN not in names:
+        raise ValueError(_no_ids(path, names))
+    values = read_columns(opened, [ID_COLUMN], str(path), TextBudget(str(path)))[ID_COLUMN]
+    return _filled(texts_of(values), path)
+
+
+def _no_ids(path: Path, columns: Sequence[str]) -> str:
+    return (
+        f"{path} has the columns {list(columns)[:8]}; expected {ID_COLUMN!r} among them: name the "
+        "column of ids so"
+    )
+
+
+def _filled(item_ids: Sequence[str], path: Path) -> list[str]:
+    if not all(item_ids):
         row = next(row for row, item_id in enumerate(item_ids) if not item_id)
         raise ValueError(f"{path}: row {row} has no id; expected one in every row: fill it")
-    return filled
+    return list(item_ids)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
+def _embedding_columns(schema: pyarrow.Schema, file: Path) -> tuple[str, ...]:
+    """Gives the column of lists, or the numeric columns that are one numbered series.
 
-    try:
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:
+    A label or a price is a number as well: only a series says that its columns belong together.
+    """
+    import pyarrow.types as types
+
+    if EMBEDDING_COLUMN in schema.names:
+        kind = schema.field(EMBEDDING_COLUMN).type
+        if not types.is_nested(kind):
+            raise ValueError(
+                f"{file}: the embeddings cannot be read: {EMBEDDING_COLUMN!r} holds {kind}; "
+                "expected a list of numbers in every row: embed all items with one model"
+            )
+        return (EMBEDDING_COLUMN,)
+    numeric = [
+        field.name
+        for field in schema
+        if (types.is_floating(field.type) or types.is_integer(field.type))
+        and field.name != ID_COLUMN
+        and not field.name.startswith("__index_level_")
+    ]
+    series: dict[str, dict[int, str]] = {}
+    for name in numeric:
+        found = re.fullmatch(r"(.*?)([0-9]+)", name, re.ASCII | re.DOTALL)
+        if found is not None:
+            series.setdefault(found[1], {})[int(found[2])] = name
+    whole = [
+        tuple(by_number[number] for number in sorted(by_number))
+        for by_number in series.values()
+        if sorted(by_number) in (list(range(len(by_number))), list(range(1, len(by_number) + 1)))
+    ]
+    covered = sum(map(len, whole))
+    numbered = sum(map(len, series.values()))
+    if len(whole) != 1 or covered < numbered or len(whole[0]) < 2:
         raise ValueError(
-            f"{path} cannot be read as Parquet: {error}; expected a table: write it anew"
-        ) from error
+            f"{file} has the numeric columns {_shown(numeric)}, of which it is not certain that "
+            f"all are the embedding; expected a column {EMBEDDING_COLUMN!r} of lists, or one "
+            "series of columns numbered without a gap, as e0, e1, e2: rename them, and leave out "
+            "what is no embedding"
+        )
+    return whole[0]
+
+
+def _shown(columns: Sequence[str]) -> str:
+    """Gives columns by name, the middle of many left out."""
+    names = list(columns)
+    if len(names) > 8:
+        names[3:-2] = ["..."]
+    return f"{', '.join(names) or 'none'}" + (
+        f" ({len(columns):,} columns)" if len(columns) > 8 else ""
+    )
 
 
 def _read_array(file: Path) -> NDArray[np.generic]:
@@ -244,23 +332,3 @@ def _read_array(file: Path) -> NDArray[np.generic]:
             "numpy.save"
         )
     return values
-
-
-def _values_of_table(table: pd.DataFrame, file: Path) -> NDArray[np.generic]:
-    """Gives the lists of the embedding column, or else all numeric columns, as ``[n, D]``."""
-    import numpy as np
-
-    try:
-        if EMBEDDING_COLUMN not in table.columns:
-            return table.select_dtypes("number").to_numpy(dtype=np.float32)
-        rows = table[EMBEDDING_COLUMN].tolist()
-        widths = {len(row) for row in rows}
-        if len(widths) > 1:
-            raise ValueError(f"lists of {len(widths)} different lengths")
-        return np.asarray(rows, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{file}: the embeddings cannot be read: {error}; expected in {EMBEDDING_COLUMN!r} a "
-            "list of numbers in every row, all of one length, or one numeric column a value: "
-            "embed all items with one model"
-        ) from error

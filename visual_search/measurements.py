@@ -165,7 +165,7 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
     """
     import numpy as np
 
-    from visual_search.assembly import cache, new_protocol, read_catalog
+    from visual_search.assembly import cache, check_left_out, new_protocol, read_catalog
     from visual_search.external import read_embeddings
     from visual_search.training.floors import Floors
 
@@ -180,9 +180,10 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
             "choose one, such as data=table data.path=products.csv"
         )
     given = read_embeddings(settings["embeddings"], settings["ids"])
+    print(given.sentence())
     merged = _merged(None, settings)
     protocol = new_protocol(merged)
-    catalog = read_catalog(merged)
+    catalog = read_catalog(merged, bound_left_out=True)
     name = settings["name"] or Path(settings["embeddings"]).stem
     asked = [merged["protocol"], settings["query_split"], catalog.fingerprint(), given.digest()]
     asked += [merged["pictures"]["size_px"], merged["pictures"]["fit"]]  # what the floors see
@@ -191,6 +192,8 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
         return Measured(place, is_new=False)
     with _working(place, merged, catalog, settings, embeddings=str(settings["embeddings"])):
         cached = cache(merged, catalog)
+        broken = len(cached.catalog.refused) - len(catalog.refused)
+        check_left_out(merged["data"], broken, len(cached.catalog))
         sides = _sides(protocol, cached, settings["query_split"])
         selection = sides.selection
         rows = np.union1d(selection.gallery_rows, selection.query_rows)
@@ -206,7 +209,12 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
             floors=Floors(merged["pictures"]["cache_dir"]),
             seconds_per_item=math.nan,
             epoch=0,
-            facts={"embedding_dim": given.dim, "kind": "embeddings from outside"},
+            facts={
+                "embedding_dim": given.dim,
+                "embedding_columns": list(given.columns),
+                "columns_left_out": list(given.left_out),
+                "kind": "embeddings from outside",
+            },
         )
     return Measured(place, is_new=True)
 
@@ -312,10 +320,12 @@ def _working(
 
 def _sides(protocol: Protocol, cached: CachedCatalog, split: str) -> Sides:
     from visual_search.assembly import progress_bar
-    from visual_search.training.sides import choose_sides
+    from visual_search.training.sides import check_depth, choose_sides
 
     with progress_bar("Looking for leaks", " pictures") as advance:
-        return choose_sides(protocol, cached.catalog, cached.pictures, split, advance)
+        sides = choose_sides(protocol, cached.catalog, cached.pictures, split, advance)
+    check_depth(protocol, cached.catalog, sides.selection, split)
+    return sides
 
 
 def _measure(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 2**24  # of embeddings copied at a time
 _ROWS_PER_GROUP = 2**20
+_MAX_ID_BYTES = 2**31  # of all rows; ten million ids of 200 bytes
 _MAX_TEXT_BYTES = 2**16  # a row and column, unpacked: above what `items.py` lets in
 
 
@@ -157,9 +158,11 @@ def read_items(path: Path, num_rows: int, columns: Sequence[str]) -> dict[str, p
 
     coded = [name for name in columns if name != "item_id"]
     try:
-        with pq.ParquetFile(path, read_dictionary=coded) as file:
+        # ids as codes too: rows may share a text of any length, which the file holds once
+        with pq.ParquetFile(path, read_dictionary=list(columns)) as file:
             _check_announced(file, num_rows, columns)
             table = file.read(columns=list(columns)).unify_dictionaries().combine_chunks()
+        _check_ids(table["item_id"])
         if any(column.null_count for column in table.columns):
             raise ValueError("a text is missing")
         kinds = {name: pa.dictionary(pa.int32(), pa.large_string()) for name in coded}
@@ -241,6 +244,18 @@ def _check_announced(file: Any, num_rows: int, columns: Sequence[str]) -> None:
         kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(kind) or types.is_large_string(kind)):
             raise ValueError(f"the column {name!r} holds {kind}")
+
+
+def _check_ids(column: Any) -> None:
+    """Refuses ids whose texts, one a row, would take more memory than ids do."""
+    import pyarrow.compute as pc
+
+    num_bytes = 0
+    for chunk in column.chunks:
+        lengths = pc.binary_length(chunk.dictionary).cast("int64")
+        num_bytes += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    if num_bytes > _MAX_ID_BYTES:
+        raise ValueError(f"its ids come to {num_bytes:,} bytes; expected {_MAX_ID_BYTES:,} at most")
 
 
 def _one(column: Any, kind: Any) -> Any:
