@@ -93,6 +93,45 @@ def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixtur
     assert str(checked.folder / "report.html") in printed.replace("\n", "")
 
 
+def test_what_was_left_out_is_a_share_beside_the_verdict(orderly: Path) -> None:
+    table = pd.read_csv(orderly, dtype=str)
+    table.loc[table.index[:6], "image"] = "nowhere.png"
+    table.to_csv(orderly, index=False)
+    checked = check_data(settings(orderly, "data.on_bad_item=skip"))
+    assert (kinds(checked)["error"], "(10.0 %)" in checked.standing) == ([], True)
+    table.loc[table.index[6], "image"] = "nowhere.png"
+    table.to_csv(orderly, index=False)
+    checked = check_data(settings(orderly, "data.on_bad_item=skip"))
+    assert kinds(checked)["error"] == ["left_out"]
+    assert "7 of 60" in checked.standing
+    checked = check_data(settings(orderly, "data.on_bad_item=skip_any"))
+    assert kinds(checked)["error"] == []
+    assert "left_out" in kinds(checked)["warning"]
+
+
+@pytest.mark.parametrize(
+    "override", ["protocol.k=21", "protocol.relevance=[shape]", "protocol.max_per_category=2"]
+)
+def test_what_stops_training_is_an_error_of_the_check(orderly: Path, override: str) -> None:
+    checked = check_data(settings(orderly, override))
+    assert set(kinds(checked)["error"]) == {"protocol"}
+    assert checked.standing.startswith("Not fit to train on")
+    assert kinds(check_data(settings(orderly, "protocol.k=20")))["error"] == []
+
+
+def test_what_the_reader_chose_is_noted(orderly: Path) -> None:
+    text = orderly.read_text().replace(",", ";").replace("red", "grün")
+    orderly.write_bytes(text.encode("cp1252"))
+    checked = check_data(settings(orderly))
+    (noted,) = [finding for finding in checked.findings if finding.kind == "choices"]
+    assert {item.item_id for item in noted.items} == {"data.separator", "data.encoding"}
+    written = json.loads((checked.folder / "findings.json").read_text())
+    assert {choice["key"]: choice["value"] for choice in written["choices"]} == {
+        "data.separator": "';'",
+        "data.encoding": "cp1252",
+    }
+
+
 def test_each_trouble_is_found_and_named(
     troubled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,17 +30,63 @@ if TYPE_CHECKING:
 Built = TypeVar("Built")
 
 
-def read_catalog(settings: dict[str, Any]) -> Catalog:
-    """Gives the catalogue that a config names, its splits assigned, limited to its budget."""
+def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> Catalog:
+    """Gives the catalogue that a config names, its splits assigned, limited to its budget.
+
+    Args:
+        settings: A composed config.
+        bound_left_out: Whether to refuse a catalogue of which more than a tenth is left out.
+
+    Raises:
+        ValueError: It cannot be read or split, or too much of it is left out.
+    """
     from visual_search.catalog.splits import assign_splits, limit_items
 
-    with progress_bar("Reading the catalogue", " files") as advance:
-        catalog: Catalog = build("data", settings["data"], on_progress=advance)
+    catalog = build_catalog(settings["data"])
+    if bound_left_out:
+        check_left_out(settings["data"], len(catalog.refused), len(catalog))
     catalog = assign_splits(catalog, **settings["split"])
     limits = settings["loader"]["max_items_per_category"]
     if any(limit is not None for limit in limits.values()):
         catalog = limit_items(catalog, limits, seed=settings["split"]["seed"])
     return catalog
+
+
+def build_catalog(node: Mapping[str, Any]) -> Catalog:
+    """Gives the catalogue of a data node, and prints what its reader chose by itself.
+
+    Raises:
+        ConfigError: The node is wrong.
+        ValueError: The data cannot be read.
+    """
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", node, on_progress=advance)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
+        for choice in catalog.choices:
+            print(f"{catalog.name}: {choice}")
+    return catalog
+
+
+def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -> None:
+    """Refuses data of which more than a tenth is left out, unless its config allows it.
+
+    Args:
+        node: The data's.
+        num_left_out: Refused rows or pictures.
+        num_items: The others.
+
+    Raises:
+        ValueError: Names the share, and how to allow it.
+    """
+    from visual_search.catalog.checks import MAX_LEFT_OUT, left_out
+
+    if node.get("on_bad_item") != "skip_any" and num_left_out > MAX_LEFT_OUT * (
+        num_items + num_left_out
+    ):
+        raise ValueError(
+            f"{left_out(num_left_out, num_items)}; expected at most {MAX_LEFT_OUT:.0%}: mend them "
+            "(visual_search.check names every one), or allow it by data.on_bad_item=skip_any"
+        )
 
 
 def check_builders(settings: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from visual_search.config import ConfigError, bind, build
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -24,8 +26,8 @@ REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
 QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
 # Kinds of findings whose items are rows without a picture, or names of something else.
-_WITHOUT_PICTURES = ("attributes", "broken", "categories", "few", "groups", "imbalance", "large",
-                     "leak_groups_given", "refused")  # fmt: skip
+_WITHOUT_PICTURES = ("attributes", "broken", "categories", "choices", "few", "groups", "imbalance",
+                     "large", "leak_groups_given", "left_out", "refused")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,8 @@ class Checked:
 
     @property
     def standing(self) -> str:
-        """May one train, in a sentence."""
-        from visual_search.catalog.checks import many
+        """May one train, in a sentence with the share that was left out."""
+        from visual_search.catalog.checks import left_out, many
 
         counts = [
             many(number, severity)
@@ -65,9 +67,11 @@ class Checked:
             if (number := self.num(severity))
         ]
         found = ", ".join(counts) or "nothing found"
-        if self.num("error"):
-            return f"Not fit to train on as it is: {found}."
-        return f"Fit to train on: {found}."
+        catalog = self.cached.catalog
+        if catalog.refused:
+            found += f"; {left_out(len(catalog.refused), len(catalog))}"
+        verdict = "Not fit to train on as it is" if self.num("error") else "Fit to train on"
+        return f"{verdict}: {found}."
 
 
 def check_data(settings: dict[str, Any]) -> Checked:
@@ -98,21 +102,25 @@ def check_data(settings: dict[str, Any]) -> Checked:
             "sheet_items=24"
         )
     protocol = new_protocol(settings)
-    raw, refusal = _read(settings)
-    findings = checks.torn_groups(raw)
-    catalog, split_findings = _with_splits(raw, settings, torn=bool(findings))
+    raw, on_bad_item = _read(settings)
+    findings = checks.check_choices(raw.choices) + checks.torn_groups(raw)
+    torn = any(finding.kind == "leak_groups_given" for finding in findings)
+    catalog, split_findings = _with_splits(raw, settings, torn=torn)
     findings += split_findings
-    skipping = settings | {"data": settings["data"] | {"on_bad_item": "skip"}}
+    skipping = settings | {"data": settings["data"] | {"on_bad_item": "skip_any"}}
     cached = cache(skipping, catalog)
     catalog = cached.catalog
     rows, broken = catalog.refused[: len(raw.refused)], catalog.refused[len(raw.refused) :]
-    findings += checks.check_refused(rows, broken, refusal)
+    severity: Severity = "error" if on_bad_item == "error" else "warning"
+    findings += checks.check_refused(rows, broken, severity)
+    findings += checks.check_left_out(len(catalog.refused), len(catalog), on_bad_item)
     with progress_bar("Looking at pictures", " pictures") as advance:
         facts = picture_facts(catalog, cached.pictures, advance)
-    gallery, queries, chosen = _sides(catalog, protocol)
+    leaks = _leaks(catalog, facts, protocol)
+    gallery, queries, chosen = _sides(cached, protocol, leaks)
     findings += chosen
     findings += checks.check_splits(catalog) if not split_findings else []
-    findings += _leaks(catalog, facts, protocol)
+    findings += leaks
     findings += checks.check_categories(catalog, gallery, queries)
     findings += checks.check_groups(catalog)
     findings += picture_checks.check_copies(catalog, facts)
@@ -135,8 +143,8 @@ def check_data(settings: dict[str, Any]) -> Checked:
     return checked
 
 
-def _read(settings: dict[str, Any]) -> tuple[Catalog, Severity]:
-    """Gives the catalogue without its bad rows, and how grave a refused one is to training."""
+def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
+    """Gives the catalogue without its bad rows, and what training is to do with them."""
     from visual_search.assembly import progress_bar
 
     node = dict(settings["data"])
@@ -145,10 +153,10 @@ def _read(settings: dict[str, Any]) -> tuple[Catalog, Severity]:
     asked = "error"
     if "on_bad_item" in parameters:
         asked = arguments.get("on_bad_item", parameters["on_bad_item"].default)
-        node["on_bad_item"] = "skip"
+        node["on_bad_item"] = "skip_any"
     with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", node, on_progress=advance)
-    return catalog, "error" if asked == "error" else "warning"
+    return catalog, asked
 
 
 def _with_splits(
@@ -168,21 +176,39 @@ def _with_splits(
 
 
 def _sides(
-    catalog: Catalog, protocol: Protocol
+    cached: CachedCatalog, protocol: Protocol, leaks: Sequence[Finding]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Finding]]:
-    """Gives the gallery's rows and the queries', none with a finding where there are none."""
+    """Asks what training asks of the sides before its first step.
+
+    Returns:
+        The gallery's rows and the queries', none where there are none; and why training would stop.
+    """
     import numpy as np
 
     from visual_search.catalog.checks import Finding
+    from visual_search.training.sides import LeakError, check_depth, choose_sides
 
-    try:
-        selection = protocol.choose(catalog.table, QUERY_SPLIT)
-    except ValueError as error:
-        none = np.zeros(0, dtype=np.int64)
-        what = f"The protocol {protocol.name} cannot choose gallery and queries: {error}."
-        advice = "Choose another protocol, or change what the message names."
-        return none, none, [Finding("protocol", "error", what, advice)]
-    return selection.gallery_rows, selection.query_rows, []
+    catalog = cached.catalog
+    gallery = queries = np.zeros(0, dtype=np.int64)
+    found: dict[str, Finding] = {}
+    for split in (QUERY_SPLIT, "val"):
+        if split != QUERY_SPLIT and not len(catalog.rows_of_split(split)):
+            continue
+        try:
+            selection = protocol.choose(catalog.table, split)
+            if split == QUERY_SPLIT:
+                gallery, queries = selection.gallery_rows, selection.query_rows
+            sides = choose_sides(protocol, catalog, cached.pictures, split)
+            check_depth(protocol, catalog, sides.selection, split)
+        except LeakError as error:
+            if not any(leak.severity == "error" for leak in leaks):
+                advice = "Do what the message says; training stops at it."
+                found[split] = Finding("leak_sides", "error", str(error), advice)
+        except ValueError as error:
+            what = f"The protocol {protocol.name} cannot measure the {split} split: {error}."
+            advice = "Choose another protocol, or change what the message names."
+            found[split] = Finding("protocol", "error", what, advice)
+    return gallery, queries, list(found.values())
 
 
 def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:
@@ -270,6 +296,7 @@ def _write(checked: Checked, sheet_items: int) -> None:
         "standing": checked.standing,
         "num_items": len(catalog),
         "num_refused": len(catalog.refused),
+        "choices": [asdict(choice) for choice in catalog.choices],
         "num_groups": int(catalog.table["group"].nunique()),
         **{f"num_{severity}s": checked.num(severity) for severity in SEVERITIES},
         "findings": [asdict(finding) for finding in checked.findings],

@@ -139,6 +139,7 @@ def save_evaluation(
         "query_split": evaluation.split,
         "embedding_ms_per_item": 1000 * evaluation.seconds_per_item,
         "refused": [vars(item) for item in catalog.refused],
+        "choices": [vars(choice) for choice in catalog.choices],
         "identity": {"data": catalog.name, **same, "protocol_settings": rules},
         "catalog_fingerprint": catalog.fingerprint(),
         "leaks": _leaks(evaluation),

@@ -45,6 +45,10 @@ NOT_PART_OF_THE_RESULT = (
     "data.root",
     "data.path",
     "data.download",
+    # How its file is written; what is read of it is in the fingerprint as well.
+    "data.separator",
+    "data.sep",
+    "data.encoding",
 )
 
 STATUS = "status.json"
@@ -253,6 +257,11 @@ def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
         for name, node in config["callbacks"].items()
         if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
     }
+    data = kept.get("data") or {}
+    if data.get("on_bad_item") == "skip_any":  # it differs in what it refuses, not in what it gives
+        data["on_bad_item"] = "skip"
+    if "category" in data and data["category"] is None:  # as before it could be set
+        del data["category"]
     kept["model"] = _weights_by_content(config["model"])
     kept["training"] = _start_by_content(kept["training"])
     kept["trainer"] = _trainer_in_brief(kept["trainer"], config["trainer"])

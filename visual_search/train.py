@@ -56,7 +56,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
         config, resolve=True, throw_on_missing=False
     )
     check_hardware(settings)
-    catalog = read_catalog(settings)
+    catalog = read_catalog(settings, bound_left_out=True)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
     run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))
     if settings["rerun"] or not _is_done(run, settings):
@@ -145,7 +145,14 @@ def _overrides() -> str:
 
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
-    from visual_search.assembly import cache, new_model, new_modules, new_trainer, quieten
+    from visual_search.assembly import (
+        cache,
+        check_left_out,
+        new_model,
+        new_modules,
+        new_trainer,
+        quieten,
+    )
     from visual_search.first_weights import take_weights
     from visual_search.machine import device_facts, device_sentence
     from visual_search.pages import write_run_report
@@ -159,6 +166,8 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     with Interruption() as interruption:
         model = new_model(settings)
         cached = cache(settings, catalog)
+        broken = len(cached.catalog.refused) - len(catalog.refused)
+        check_left_out(settings["data"], broken, len(cached.catalog))
         datamodule, module = new_modules(settings, cached, model)
         keeper = RunCheckpoint(
             run.folder / "checkpoints",

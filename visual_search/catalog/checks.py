@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from visual_search.catalog.catalog import SPLITS, Catalog, RefusedItem
+from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
@@ -24,6 +24,7 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
 FEW_QUERIES = 20  # below it the tables mark a category's mean
 IMBALANCE = 10.0  # largest category against the median one
 LARGE_GROUP = 0.1  # share of the items; a group is never split, so it moves a fraction by itself
+MAX_LEFT_OUT = 0.1  # share of the data without which a result still speaks of it
 SPARSE = 0.5  # share of items for which an attribute is filled
 
 
@@ -101,6 +102,56 @@ def many(number: int, one: str, more: str = "") -> str:
 def named(items: Sequence[NamedItem]) -> tuple[tuple[NamedItem, ...], int]:
     """Gives a finding's items and their number."""
     return tuple(items), len(items)
+
+
+def left_out(num_left_out: int, num_items: int) -> str:
+    """Gives what of the data is left out, in words.
+
+    Example:
+        >>> left_out(1, 39), left_out(0, 4)
+        ('1 of 40 left out (2.5 %)', '0 of 4 left out (0.0 %)')
+    """
+    total = num_left_out + num_items
+    share = num_left_out / total if total else 0.0
+    return f"{num_left_out:,} of {total:,} left out ({100 * share:.1f} %)"
+
+
+def check_left_out(num_left_out: int, num_items: int, on_bad_item: str) -> list[Finding]:
+    """Says where so much is left out that what is measured is another catalogue.
+
+    Args:
+        num_left_out: Refused rows and pictures.
+        num_items: The others.
+        on_bad_item: Of the data's config.
+    """
+    if num_left_out <= MAX_LEFT_OUT * (num_items + num_left_out) or on_bad_item == "error":
+        return []
+    return [
+        Finding(
+            "left_out",
+            "warning" if on_bad_item == "skip_any" else "error",
+            f"{left_out(num_left_out, num_items)}, more than {MAX_LEFT_OUT:.0%}: what is trained "
+            "and measured is another catalogue.",
+            "Mend them; data.on_bad_item=skip_any allows any number.",
+        )
+    ]
+
+
+def check_choices(choices: Sequence[Choice]) -> list[Finding]:
+    """Names what the reader found out or chose by itself."""
+    if not choices:
+        return []
+    items = [NamedItem(choice.key or choice.value, str(choice)) for choice in choices]
+    return [
+        Finding(
+            "choices",
+            "note",
+            f"The reader found out {many(len(choices), 'thing')} by itself: "
+            f"{'; '.join(map(str, choices))}.",
+            "Give a setting that it names to have it otherwise.",
+            *named(items),
+        )
+    ]
 
 
 def check_refused(

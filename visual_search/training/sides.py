@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.duplicates import pixel_keys
 from visual_search.retrieval.leaks import LeakKind, Leaks, find_leaks
+from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
 
 if TYPE_CHECKING:
@@ -102,6 +104,25 @@ def choose_sides(
         )
     dropped = len(selection.query_rows) - len(kept.query_rows)
     return Sides(kept, leaks, trained_leaks, dropped)
+
+
+def check_depth(protocol: Protocol, catalog: Catalog, selection: Selection, split: str) -> None:
+    """Refuses a k that no query can reach.
+
+    Raises:
+        ValueError: Every query finds fewer items in the gallery than ``protocol.k``.
+    """
+    num_gallery = most = len(selection.gallery_rows)
+    for column in EXCLUDED_BY[protocol.exclude]:
+        values = catalog.table[column].to_numpy()
+        held = Counter(values[selection.gallery_rows].tolist())
+        most -= min(held[value] for value in values[selection.query_rows].tolist())
+    if most < protocol.k:
+        raise ValueError(
+            f"protocol.k is {protocol.k}, but no {split} query can find more than {most} of the "
+            f"gallery's {num_gallery} item(s); expected at least k; lower protocol.k or enlarge "
+            "the gallery"
+        )
 
 
 def _kinds(protocol: Protocol) -> Sequence[LeakKind]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visual_search.retrieval.device import Device
-from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.evaluation import (
@@ -24,7 +22,7 @@ from visual_search.training.evaluation import (
     index_place,
 )
 from visual_search.training.floors import Floor, Floors
-from visual_search.training.sides import Sides, choose_sides
+from visual_search.training.sides import Sides, check_depth, choose_sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -94,18 +92,7 @@ class RetrievalEvaluation(Callback):
                 split,
                 lambda done, total: _advance(bar, done, total),
             )
-        selection = sides.selection
-        num_gallery = most = len(selection.gallery_rows)
-        for column in EXCLUDED_BY[self.protocol.exclude]:
-            values = datamodule.catalog.table[column].to_numpy()
-            held = Counter(values[selection.gallery_rows].tolist())
-            most -= min(held[value] for value in values[selection.query_rows].tolist())
-        if most < self.protocol.k:
-            raise ValueError(
-                f"protocol.k is {self.protocol.k}, but no {split} query can find more than {most} "
-                f"of the gallery's {num_gallery} item(s); expected at least k; lower protocol.k or "
-                "enlarge the gallery"
-            )
+        check_depth(self.protocol, datamodule.catalog, sides.selection, split)
         return sides
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
