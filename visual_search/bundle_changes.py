@@ -208,15 +208,13 @@ def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
 def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
     import numpy as np
 
-    from visual_search.assembly import cache, progress_bar
+    from visual_search.assembly import build_catalog, cache, progress_bar
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
-    from visual_search.config import build
     from visual_search.exporting import embed_rows
 
     encoder = bundle.encoder
-    with progress_bar("Reading the catalogue", " files") as advance:
-        catalog = build("data", settings["data"], on_progress=advance)
+    catalog = build_catalog(settings["data"])
     prepared = {"size_px": encoder.image_size_px, "fit": encoder.fit, **settings["pictures"]}
     cached = cache({"pictures": prepared, "data": settings["data"]}, catalog)
     catalog = cached.catalog

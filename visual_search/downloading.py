@@ -112,15 +112,14 @@ def read_list(path: str) -> list[WantedPicture]:
             name that leads out of the folder.
     """
     from visual_search.catalog.download_settings import WantedPicture
-    from visual_search.catalog.readers.table import read_csv, separator_of
+    from visual_search.catalog.readers.delimited import read_csv
 
     try:
         data = Path(path).read_bytes()
-        raw = read_csv(data, separator_of(path, data))
+        raw = read_csv(data, name=path, needed=LIST_COLUMNS)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"urls={path} cannot be read ({error}); expected a CSV in UTF-8 with the columns name "
-            "and url"
+            f"urls={path} cannot be read ({error}); expected a CSV with the columns name and url"
         ) from error
     missing = [column for column in LIST_COLUMNS if column not in raw.columns]
     if missing:

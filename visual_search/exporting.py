@@ -149,14 +149,11 @@ def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 
 def _catalog(config: dict[str, Any], settings: Mapping[str, Any]) -> Catalog:
     """Gives the run's catalogue, within its budget or all of it, or all of the other one."""
-    from visual_search.assembly import progress_bar, read_catalog
-    from visual_search.config import build
+    from visual_search.assembly import build_catalog, read_catalog
 
     if not settings["data"] and settings["items"] != "all":
         return read_catalog(config)
-    with progress_bar("Reading the catalogue", " files") as advance:
-        catalog: Catalog = build("data", config["data"], on_progress=advance)
-    return catalog
+    return build_catalog(config["data"])
 
 
 def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:

@@ -123,7 +123,7 @@ def test_a_nested_folder_is_found_and_the_outer_one_wins(tmp_path: Path, kind: s
 
 
 BAD_ROWS = {
-    "1,Men,Apparel,Topwear,Shirts,Red,Fall,2011,Casual": r"line 3: has 9 field\(s\); .* has 10",
+    "1,Men,Apparel,Topwear,Shirts,Red,Fall,2011,Casual": r"line 3.*has 9 field\(s\); .* has 10",
     SHIRT: "line 3: the id stands in line 2 already",
     SHIRT.replace("15970", " "): "line 3: the id is empty",
     SHIRT.replace("15970", "2").replace("Shirts", " "): "line 3: the category is empty",
@@ -166,19 +166,19 @@ def test_what_is_no_such_catalogue(tmp_path: Path) -> None:
 def test_a_table_in_another_form(tmp_path: Path) -> None:
     root = shop(tmp_path, SHIRT, "15970")
     for text, message in {
-        "": r"has no column \['id', 'gender'",
+        "": r"styles\.csv\): the table is empty",
         HEADER.replace(
             "articleType", "articletype"
         ): r"\['articleType'\].*nearest is 'articletype'",
         HEADER.replace("productDisplayName", "image"): r"column\(s\) \['image'\] cannot be attrib",
-        HEADER.replace("productDisplayName", "year"): r"column\(s\) \['year'\] cannot be attrib",
+        HEADER.replace("productDisplayName", "year"): r"column\(s\) \['year'\] stand twice",
         HEADER: "gives no item",
     }.items():
         (root / "styles.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
             fashion_product_images(root)
-    (root / "styles.csv").write_bytes((HEADER + SHIRT).replace("Turtle", "Hüte").encode("latin1"))
-    with pytest.raises(ValueError, match=r"line 2 of 'styles\.csv' .* is not UTF-8 \(byte 0xfc\)"):
+    (root / "styles.csv").write_bytes((HEADER + SHIRT).replace("Turtle", "Шапка").encode("cp1251"))
+    with pytest.raises(ValueError, match=r"styles\.csv\): line 2 is not UTF-8"):
         fashion_product_images(root)
 
 

@@ -237,3 +237,30 @@ def test_the_home_photos() -> None:
     picture = catalog.source.load(catalog.table["image"][599])
     assert isinstance(picture, bytes)
     assert picture[:2] == b"\xff\xd8"
+
+
+def test_a_name_that_is_no_utf8_is_a_named_bad_item(tmp_path: Path) -> None:
+    for name in (b"hats/1.jpg", b"hats/caf\xe9.jpg", b"r\xf6cke/1.jpg"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb"):
+                pass
+        except OSError:
+            pytest.skip("this file system holds names of text alone")
+    catalog = folder(tmp_path, on_bad_item="skip")
+    assert list(catalog.table["item_id"]) == ["hats/1.jpg"]
+    refused = {item.item_id for item in catalog.refused}
+    assert {r"hats/caf\xe9.jpg", r"r\xf6cke/1.jpg"} <= refused
+    print(*catalog.refused)  # can be printed
+    with pytest.raises(BadItemsError, match=r"caf\\xe9\.jpg"):
+        folder(tmp_path)
+
+
+def test_a_zip_packed_on_windows(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "shop.zip", "w") as archive:
+        for number in range(4):
+            archive.writestr(f"{('Hats', 'Coats')[number % 2]}\\{number}.jpg", b"x")
+    catalog = folder(tmp_path / "shop.zip")
+    assert list(catalog.table["category"]) == ["Coats", "Coats", "Hats", "Hats"]
+    assert catalog.source.load("Hats/0.jpg") == b"x"

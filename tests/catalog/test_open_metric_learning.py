@@ -146,6 +146,20 @@ def test_roots_and_separators(shop: Path, tmp_path_factory: pytest.TempPathFacto
         open_metric_learning(path, dataset_root=shop / "nowhere", sep=";")
 
 
+def test_what_is_found_out_is_said(shop: Path) -> None:
+    catalog = open_metric_learning(write(shop, PLAIN, sep=";"))
+    assert {choice.key: choice.value for choice in catalog.choices} == {
+        "data.separator": "';'",
+        "data.category": "label",
+    }
+    path = write(shop, FRAME)
+    told = open_metric_learning(path, category="sequence", separator=",")
+    assert (list(told.table["category"])[:2], told.choices) == (["s0", "s0"], ())
+    assert open_metric_learning(path).choices == ()
+    with pytest.raises(ValueError, match=r"data\.category is 'sequenze'.*'sequence'"):
+        open_metric_learning(path, category="sequenze")
+
+
 def test_labels_on_both_sides_need_another_group(shop: Path) -> None:
     path = write(shop, PLAIN.assign(label=7))
     rule = {"method": "hash", "val_fraction": 0.0, "test_fraction": 0.5, "seed": 0}
@@ -195,7 +209,7 @@ def test_what_is_no_such_table(shop: Path) -> None:
     path = write(shop, FRAME)
     with pytest.raises(ValueError, match="on_bad_item is 'drop'"):
         open_metric_learning(path, on_bad_item="drop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"data\.sep is ';;'; expected one character"):
+    with pytest.raises(ValueError, match=r"data\.separator is ';;'; expected one character"):
         open_metric_learning(path, sep=";;")
     with pytest.raises(ValueError, match=r"no column \['product'\]"):
         open_metric_learning(path, group="product")

@@ -13,7 +13,8 @@ import pytest
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers import parquet_source
 from visual_search.catalog.readers.parquet import parquet
-from visual_search.catalog.readers.parquet_source import ParquetSource, list_pictures, open_parquet
+from visual_search.catalog.readers.parquet_columns import open_parquet
+from visual_search.catalog.readers.parquet_source import ParquetSource, list_pictures
 
 PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 NAMES = ["T-shirt", "Shoe"]
@@ -65,11 +66,23 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
         "category": ["T-shirt", "T-shirt", "Shoe", "Shoe", "Shoe"],
         "group": ids,
         "split": ["test", "train", "train", "train", "train"],
-        "price": ["", "1.5", "2", "", "3"],
+        "price": ["", "1.5", "2.0", "", "3.0"],  # one of them is not whole
     }
     assert catalog.name == "shop"
     assert catalog.source.load(f"{first}#2") == b"train-00000-of-00002.parquet 2"
     assert catalog.source.load(f"{second}#0") == b"train-00001-of-00002.parquet 0"
+
+
+def test_splits_of_names_are_said_and_can_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1])
+    write(tmp_path / "rest.parquet", [0])
+    catalog = parquet(tmp_path)
+    assert list(catalog.table["split"]) == ["", "train", "train"]
+    (choice,) = catalog.choices
+    assert choice.key == "data.split"
+    assert "train-0.parquet" in choice.why
+    without = parquet(tmp_path, split=False)
+    assert (set(without.table["split"]), without.choices) == ({""}, ())
 
 
 def test_columns_are_named_by_the_caller(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -79,9 +80,54 @@ def test_folder_and_zip_give_the_same_bytes(shop: Path, shop_zip: Path, kind: st
     assert source.content_keys(source.names()) == again.content_keys(source.names())
 
 
-def test_a_backslash_that_finds_nothing_is_explained(shop: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="folders are separated by '/'"):
-        FolderSource(shop).load("images\\1.jpg")
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_name_in_another_spelling_finds_its_file(tmp_path: Path, kind: str) -> None:
+    decomposed = "Ja\u0308cken/e\u0301 1.JPG"
+    contents = {decomposed: b"1", "Ja\u0308cken/2.jpg": b"2", "Ja\u0308cken/2.JPG": b"3"}
+    root = tmp_path / "shop"
+    for name, data in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "shop.zip", "w") as archive:
+            for name, data in contents.items():
+                archive.writestr(name, data)
+        root = tmp_path / "shop.zip"
+    source = open_source(root)
+    for name in ("J\u00e4cken/\u00e9 1.jpg", "J\u00e4cken\\\u00e9 1.Jpg", decomposed):
+        assert source.load(name) == b"1"
+        assert source.problem(name) is None
+        assert source.content_keys([name]) == source.content_keys([decomposed])
+    assert source.load("J\u00e4cken/2.JPG") == b"3"  # the very name first
+    with pytest.raises(FileNotFoundError, match=r"2\.JPG.*2\.jpg"):
+        source.load("J\u00e4cken/2.Jpg")  # two would fit
+    # another case of the name itself is another name, and is told
+    with pytest.raises(FileNotFoundError, match=re.escape(decomposed.split("/")[1])):
+        source.load("J\u00e4cken/\u00c9 1.jpg")
+
+
+def test_a_zip_packed_with_backslashes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        archive.writestr("Hats\\1.jpg", b"1")
+        archive.writestr("Hats\\", b"")
+        archive.writestr("Coats/2.jpg", b"2")
+        archive.writestr("Coats\\2.jpg", b"3")  # the one with slashes is the member of the name
+    source = ZipSource(tmp_path / "windows.zip")
+    assert source.names() == ["Coats/2.jpg", "Hats/1.jpg"]
+    assert source.top_folders() == ["Coats", "Hats"]
+    assert (source.load("Hats/1.jpg"), source.load("Coats/2.jpg")) == (b"1", b"2")
+
+
+def test_an_absolute_path_below_the_root(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    source = FolderSource(tmp_path / "link")
+    for root in ("link", "real"):
+        assert source.below(f"{tmp_path}/{root}/a/1.jpg") == "a/1.jpg"
+    assert source.below("a/1.jpg", "shop") == "shop/a/1.jpg"
+    for name in (f"{tmp_path}/other/1.jpg", f"{tmp_path}/real/../1.jpg", "../1.jpg"):
+        with pytest.raises(ValueError, match=r"absolute|has a '\.\.'"):
+            source.below(name)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])

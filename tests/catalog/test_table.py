@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from visual_search.catalog.catalog import BadItemsError
-from visual_search.catalog.readers import table as module
-from visual_search.catalog.readers.table import read_csv, table
+from visual_search.catalog.readers import listings
+from visual_search.catalog.readers.delimited import read_csv
+from visual_search.catalog.readers.table import table
 
 SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
 CROPS = SHARED / "datasets" / "complete-the-look-crops.zip"
@@ -78,9 +79,45 @@ def test_a_csv_of_semicolons_or_tabs_is_read(shop: Path, sign: str) -> None:
 def test_what_is_no_table_is_told_to_become_one(shop: Path) -> None:
     with zipfile.ZipFile(shop / "shop.xlsx", "w") as archive:
         archive.writestr("xl/workbook.xml", "<workbook/>")
-    for path in (shop / "shop.xlsx", write(shop, "item_id,image\n", "shop.txt")):
+    for path in (shop / "shop.xlsx", write(shop, "item_id,image\n", "shop.md")):
         with pytest.raises(ValueError, match=r"is no table that is read here.*as CSV in UTF-8"):
             table(path)
+
+
+def test_a_text_file_is_a_table_where_it_is_named(shop: Path) -> None:
+    path = write(shop, HEADER.replace(",", "\t") + "1\timages/1.jpg\tHats\tred\n", "shop.txt")
+    catalog = table(path)
+    assert list(catalog.table["item_id"]) == ["1"]
+    assert {choice.key: choice.value for choice in catalog.choices} == {"data.separator": "tab"}
+    write(shop, HEADER + "2,images/2.jpg,Hats,red\n")
+    assert list(table(shop).table["item_id"]) == ["2"]  # a read-me is no table
+    assert list(table(shop, table_name="shop.txt").table["item_id"]) == ["1"]
+    told = table(path, separator="tab", encoding="utf-8")
+    assert told.choices == ()
+
+
+def test_an_absolute_path_below_the_table_is_read(shop: Path) -> None:
+    rows = f"1,{shop}/images/1.jpg,Hats,red\n2,{shop}2/images/2.jpg,Hats,red\n"
+    catalog = table(write(shop, HEADER + rows), on_bad_item="skip")
+    assert list(catalog.table["image"]) == ["images/1.jpg"]
+    assert [item.item_id for item in catalog.refused] == ["2"]
+
+
+def test_several_pictures_in_a_cell_or_a_column_are_told(shop: Path) -> None:
+    text = "item_id,image,category,more\n1,images/1.jpg|images/2.jpg,Hats,\n"
+    text += '2,images/2.jpg,Hats,"images/1.jpg,images/3.jpg"\n'
+    catalog = table(write(shop, text), on_bad_item="skip")
+    (refused,) = catalog.refused
+    assert (refused.item_id, "several pictures" in refused.reason) == ("1", True)
+    assert any("'more'" in str(choice) for choice in catalog.choices)
+    assert not table(write(shop, HEADER + "1,images/1.jpg,Hats,red\n")).choices
+
+
+def test_a_table_that_was_not_cut_is_told_how(shop: Path) -> None:
+    path = write(shop, HEADER.replace(",", "^") + "1^images/1.jpg^Hats^red\n")
+    with pytest.raises(ValueError, match=r"data\.separator"):
+        table(path)
+    assert list(table(path, separator="^").table["item_id"]) == ["1"]
 
 
 def test_other_words_for_a_split(shop: Path) -> None:
@@ -119,7 +156,7 @@ BAD_ROWS = {
     "3,images/3.jpg,Hats": "line 3: has 3 field",
     "3,images/3.jpg,Hats,red,extra": "line 3: has 5 field",
     '3,images/3.jpg,"Ha"ts,red': "line 3: is malformed",
-    '3,images/3.jpg,Hats,"never closed\n2,images/2.jpg,Hats,x': "lines 3-4: is malformed",
+    '3,images/3.jpg,Hats,"never closed\nfor ever': "lines 3-4: is malformed",
     "1,images/3.jpg,Hats,red": "line 3: the id stands in line 2 already",
     ",images/3.jpg,Hats,red": "line 3: the item_id is empty",
     "3,images/3.jpg,  ,red": "line 3: the category is empty",
@@ -218,10 +255,11 @@ def test_columns_named_twice_or_not_at_all(shop: Path) -> None:
 
 def test_a_table_in_another_encoding_is_named(shop: Path) -> None:
     (shop / "products.csv").write_bytes(
-        HEADER.encode() + "1,images/1.jpg,Hüte,x\n".encode("latin1")
+        HEADER.encode() + "1,images/1.jpg,Шапка,x\n".encode("cp1251")
     )
-    with pytest.raises(ValueError, match=r"products\.csv.*line 2 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"products\.csv.*line 2 is not UTF-8.*data\.encoding"):
         table(shop / "products.csv")
+    assert list(table(shop / "products.csv", encoding="cp1251").table["category"]) == ["Шапка"]
 
 
 def test_an_unreadable_header_is_named() -> None:
@@ -274,7 +312,7 @@ def test_parquet_that_is_none_or_holds_pictures_is_refused(shop: Path) -> None:
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         table(shop / "false.parquet")
     pd.DataFrame({"item_id": ["1"], "image": [b"\xff"]}).to_parquet(shop / "bytes.parquet")
-    with pytest.raises(ValueError, match="column 'image' holds binary; expected text"):
+    with pytest.raises(ValueError, match=r"column 'image' of .* holds binary; expected text"):
         table(shop / "bytes.parquet")
 
 
@@ -323,7 +361,7 @@ def test_a_missing_path_and_another_word_are_named(shop: Path) -> None:
 def test_a_table_too_large_for_its_zip_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(listings, "MAX_LISTING_BYTES", 10)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("products.csv", HEADER)
     with pytest.raises(ValueError, match=r"'products\.csv' has"):

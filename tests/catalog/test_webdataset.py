@@ -67,6 +67,15 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     assert keys == catalog.source.content_keys(list(catalog.table["image"]))
 
 
+def test_splits_of_names_are_said_and_can_be_left_out(tmp_path: Path) -> None:
+    path = pack(tmp_path / "train-0000.tar", SAMPLES)
+    (choice,) = webdataset(path).choices
+    assert choice.key == "data.split"
+    assert "train-0000.tar" in choice.why
+    without = webdataset(path, split=False)
+    assert (set(without.table["split"]), without.choices) == ({""}, ())
+
+
 def test_what_holds_what_is_named_by_the_caller(tmp_path: Path) -> None:
     members = {
         "7.front.jpg": b"front",

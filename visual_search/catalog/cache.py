@@ -45,7 +45,7 @@ from visual_search.catalog.images import (
 )
 from visual_search.locking import FileLock
 
-OnBadItem = Literal["error", "skip"]
+OnBadItem = Literal["error", "skip", "skip_any"]
 
 # 36 hex digits of the key's SHA-256 (144 bits: no two keys meet), the row, the line's end.
 _LINE = re.compile(rb"([0-9a-f]{36}) ([0-9]{10})")

@@ -38,11 +38,37 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True)
 class RefusedItem:
-    """An item that did not make it into the catalogue, and why."""
+    r"""An item that did not make it into the catalogue, and why.
+
+    What is no UTF-8 in a file's name is spelled out (``caf\xe9.jpg``), so that it can be printed.
+    """
 
     item_id: str
     image: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("item_id", "image", "reason"):
+            text = getattr(self, name).encode("utf-8", "surrogateescape")
+            object.__setattr__(self, name, text.decode("utf-8", "backslashreplace"))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a reader found out or chose by itself, to be printed and kept with what is made of it.
+
+    Attributes:
+        key: The setting that says otherwise, as ``data.separator``; empty where there is none.
+        value: What was chosen.
+        why: The reason.
+    """
+
+    key: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value} ({self.why})" if self.key else f"{self.value}: {self.why}"
 
 
 class BadItemsError(ValueError):
@@ -75,6 +101,7 @@ class Catalog:
             assigned). Every further column is an attribute, of ``str``, possibly empty.
         source: Loads a picture by its ``image`` name.
         refused: Items that were left out, with the reason.
+        choices: What the reader found out or chose by itself.
 
     Raises:
         ValueError: A column is missing, a value is no text or empty, an item id stands twice or
@@ -86,6 +113,7 @@ class Catalog:
     table: pd.DataFrame
     source: PictureSource
     refused: tuple[RefusedItem, ...] = field(default=())
+    choices: tuple[Choice, ...] = field(default=())
 
     def __post_init__(self) -> None:
         missing = [column for column in REQUIRED_COLUMNS if column not in self.table.columns]

@@ -11,14 +11,14 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from visual_search.catalog.catalog import BadItemsError, Catalog, PictureSource, RefusedItem
+from visual_search.catalog.catalog import BadItemsError, Catalog, Choice, PictureSource, RefusedItem
 from visual_search.catalog.identity import id_problem
 
-OnBadItem = Literal["error", "skip"]
+OnBadItem = Literal["error", "skip", "skip_any"]
 
 
 def check_on_bad_item(on_bad_item: str) -> None:
-    """Refuses any other word than ``error`` and ``skip``.
+    """Refuses any other word than ``error``, ``skip`` and ``skip_any``.
 
     Raises:
         ValueError: The word is another one.
@@ -26,7 +26,8 @@ def check_on_bad_item(on_bad_item: str) -> None:
     if on_bad_item not in get_args(OnBadItem):
         raise ValueError(
             f"on_bad_item is {on_bad_item!r}; expected 'error' (stop and list the bad items) or "
-            "'skip' (leave them out, counted and listed)"
+            "'skip' (leave them out, counted and listed; to train, at most a tenth of all), or "
+            "'skip_any' (any number of them)"
         )
 
 
@@ -38,6 +39,7 @@ def conclude(
     *,
     on_bad_item: OnBadItem,
     origin: str,
+    choices: Sequence[Choice] = (),
 ) -> Catalog:
     """Gives the catalogue of the good items, or stops because of the bad ones.
 
@@ -48,8 +50,10 @@ def conclude(
         columns: Texts of the good items by column, all of one length.
         source: Loads the pictures.
         refused: The items that were left out.
-        on_bad_item: ``error`` stops when there is a refused item, ``skip`` goes on.
+        on_bad_item: ``error`` stops when there is a refused item; ``skip`` goes on, and
+            ``skip_any`` however many there are.
         origin: What was read, for messages.
+        choices: What the reader found out or chose by itself.
 
     Raises:
         BadItemsError: Items were refused and ``on_bad_item`` is ``error``.
@@ -78,4 +82,4 @@ def conclude(
         raise ValueError(
             f"{origin} gives no item ({len(refused)} refused); expected at least one{reasons}"
         )
-    return Catalog(name, pd.DataFrame(columns), source, tuple(refused))
+    return Catalog(name, pd.DataFrame(columns), source, tuple(refused), tuple(choices))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
+from visual_search.catalog.readers.delimited import read_csv
 from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
     check_columns,
     find_file,
     join,
-    read_text,
+    read_listing,
 )
 from visual_search.catalog.readers.sources import open_source
 
@@ -24,8 +24,6 @@ HIERARCHY = ("masterCategory", "subCategory", "articleType")  # from coarse to f
 # what the published file has, and each copy of it that leaves out the names at the end
 NEEDED = ("id", "gender", *HIERARCHY, "baseColour", "season", "year", "usage")
 
-# a field in quotes, where two stand for one, or all up to the next comma; then the comma
-_FIELD = re.compile(r'(?:"((?:[^"]|"")*)"|([^,]*)),')
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
@@ -33,6 +31,8 @@ def fashion_product_images(
     root: str | os.PathLike[str],
     category: str = "articleType",
     on_bad_item: OnBadItem = "error",
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Catalog:
     """Gives the shop catalogue of ``styles.csv`` and ``images/<id>.jpg``.
 
@@ -49,6 +49,9 @@ def fashion_product_images(
             against 40 in a sample of 6,000 items); ``subCategory`` has fewer.
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
             it in ``refused``. A few ids are published without a picture.
+        separator: What separates the fields: one character, or ``tab``; None finds it out and says
+            so.
+        encoding: As ``cp1252``; None finds it out and says so, where it is certain.
 
     Returns:
         Each item a group of its own, no split assigned.
@@ -64,9 +67,12 @@ def fashion_product_images(
     source = open_source(root)
     inner = find_file(source, LISTING, "give the folder or zip into which Kaggle's was unpacked")
     origin = f"{root} ({inner})"
-    lines = _lines(read_text(source, inner))
-    _, header = next(lines, ("", ""))
-    columns = split_row(header, header.count(",") + 1)
+    try:
+        data = read_listing(source, inner)
+        raw = read_csv(data, separator, encoding, name=inner, needed=NEEDED, mend=split_row)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+    columns = raw.columns
     check_columns(columns, NEEDED, origin)
     check_choice("data.category", category, columns[1:])
     kept = [column for column in columns if column != "id"]
@@ -74,13 +80,9 @@ def fashion_product_images(
         kept.remove(category)
     images = PurePosixPath(inner).parent / "images"
 
-    items = Items(source, kept)
-    for place, line in lines:
-        fields = split_row(line, len(columns))
-        if len(fields) < len(columns):
-            reason = f"has {len(fields)} field(s); the header has {len(columns)}; mend the line"
-            items.refuse(place, fields[0], "", reason)
-            continue
+    items = Items(source, kept, raw.choices)
+    items.refused.extend(raw.refused)
+    for fields, place in zip(raw.rows, raw.places, strict=True):
         row = dict(zip(columns, fields, strict=True))
         items.add(
             place,
@@ -92,7 +94,7 @@ def fashion_product_images(
     return items.conclude("fashion_product_images", on_bad_item=on_bad_item, origin=origin)
 
 
-def split_row(line: str, num_columns: int) -> list[str]:
+def split_row(line: str, num_columns: int, separator: str = ",") -> list[str]:
     """Gives the fields of a line; what is too much for the columns belongs to the last.
 
     The names at the end of the published lines hold commas without quotes around them.
@@ -106,10 +108,13 @@ def split_row(line: str, num_columns: int) -> list[str]:
     Returns:
         ``num_columns`` texts, or fewer where the line has no more.
     """
+    sign = re.escape(separator)
+    # a field in quotes, where two stand for one, or all up to the next separator; then that
+    field = re.compile(rf'(?:"((?:[^"]|"")*)"|([^{sign}]*)){sign}')
     fields: list[str] = []
     start = 0
     while len(fields) < num_columns - 1:
-        found = _FIELD.match(line, start)
+        found = field.match(line, start)
         if found is None:
             break
         fields.append(_text(found))
@@ -121,11 +126,3 @@ def split_row(line: str, num_columns: int) -> list[str]:
 
 def _text(field: re.Match[str]) -> str:
     return field[2] if field[1] is None else field[1].replace('""', '"')
-
-
-def _lines(text: str) -> Iterator[tuple[str, str]]:
-    # not splitlines: that breaks at the odd separators which a name may hold
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.removesuffix("\r")
-        if line.strip():
-            yield f"line {number}", line

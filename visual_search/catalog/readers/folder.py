@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from visual_search.catalog.catalog import SPLITS, Catalog, RefusedItem
+from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.sources import (
@@ -110,6 +110,7 @@ def folder(
         refused,
         on_bad_item=on_bad_item,
         origin=str(root),
+        choices=(Choice("", f"read inside its folder {base!r}", "it wraps all"),) if base else (),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
+from visual_search.catalog.readers.delimited import read_csv
 from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
@@ -17,7 +18,6 @@ from visual_search.catalog.readers.listings import (
     read_listing,
 )
 from visual_search.catalog.readers.sources import open_source
-from visual_search.catalog.readers.table import read_csv
 
 LISTING = "articles.csv"
 HIERARCHY = ("index_group_name", "product_group_name", "product_type_name")  # coarse to fine
@@ -30,6 +30,8 @@ def hm(
     root: str | os.PathLike[str],
     category: str = "product_type_name",
     on_bad_item: OnBadItem = "error",
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Catalog:
     """Gives the articles of ``articles.csv``, with ``images/<first 3 digits of the id>/<id>.jpg``.
 
@@ -44,6 +46,9 @@ def hm(
             coarser ``product_group_name`` (as ``Garment Upper body``), or any other.
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
             it in ``refused``. Some articles are published without a picture.
+        separator: What separates the fields: one character, or ``tab``; None finds it out and says
+            so.
+        encoding: As ``cp1252``; None finds it out and says so, where it is certain.
 
     Raises:
         FileNotFoundError: Nothing is at ``root``, or there is no ``articles.csv`` in it.
@@ -58,7 +63,8 @@ def hm(
     inner = find_file(source, LISTING, "give the folder or zip with Kaggle's files")
     origin = f"{root} ({inner})"
     try:
-        raw = read_csv(read_listing(source, inner), ",")
+        data = read_listing(source, inner)
+        raw = read_csv(data, separator, encoding, name=inner, needed=NEEDED)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
     check_columns(raw.columns, NEEDED, origin)
@@ -66,7 +72,7 @@ def hm(
     check_choice("data.category", category, kept)
     images = PurePosixPath(inner).parent / "images"
 
-    items = Items(source, kept)
+    items = Items(source, kept, raw.choices)
     items.refused.extend(raw.refused)
     for fields, place in zip(raw.rows, raw.places, strict=True):
         row = dict(zip(raw.columns, fields, strict=True))

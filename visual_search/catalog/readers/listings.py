@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, PictureSource, RefusedItem
+from visual_search.catalog.catalog import (
+    REQUIRED_COLUMNS,
+    Catalog,
+    Choice,
+    PictureSource,
+    RefusedItem,
+)
 from visual_search.catalog.readers import OnBadItem, conclude
+from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
 
-MAX_LISTING_BYTES = 2**31
+MAX_LISTING_BYTES = MAX_TEXT_BYTES
 
 _SPLIT_WORDS = {
     "train": "train",
@@ -126,7 +133,15 @@ def check_columns(
         hint = f", the nearest is {near[0]!r}" if near else ""
         raise ValueError(
             f"{origin} has no column {missing}; it has {list(columns)}{hint}; {advice}"
+            f"{separator_hint(columns)}"
         )
+
+
+def separator_hint(columns: Sequence[str]) -> str:
+    """Gives what to do where a table was not cut into columns, nothing where it was."""
+    if len(columns) > 1:
+        return ""
+    return "; where another sign separates its fields, give it by data.separator"
 
 
 def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
@@ -167,6 +182,29 @@ def split_of_name(path: str) -> str:
     return ""
 
 
+def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:
+    """Gives what to say of splits that the names of files and folders decided.
+
+    Example:
+        >>> (chosen,) = split_choice({"a/train.tar": "train", "x.tar": ""})
+        >>> chosen.why.partition(";")[0]
+        "named by 1 of 2 file(s), train as in 'a/train.tar'"
+    """
+    first: dict[str, str] = {}
+    for path, split in split_of.items():
+        if split:
+            first.setdefault(split, path)
+    if not first:
+        return ()
+    number = sum(map(bool, split_of.values()))
+    shown = ", ".join(f"{split} as in {path!r}" for split, path in first.items())
+    why = (
+        f"named by {number:,} of {len(split_of):,} file(s), {shown}; data.split=false reads none "
+        "from names"
+    )
+    return (Choice("data.split", "null", why),)
+
+
 def split_of_word(word: str) -> str:
     """Gives the split that a word means; a word that means none stays as it is.
 
@@ -184,12 +222,18 @@ class Items:
     Args:
         pictures: Where the pictures are; asked whether each is there, none is read.
         attributes: Names of the attribute columns.
+        choices: What the reader found out or chose by itself.
 
     Raises:
         ValueError: An attribute has a name that the catalogue uses itself, or stands twice.
     """
 
-    def __init__(self, pictures: Pictures, attributes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        attributes: Sequence[str] = (),
+        choices: Sequence[Choice] = (),
+    ) -> None:
         taken = sorted({c for c in attributes if c in REQUIRED_COLUMNS or attributes.count(c) > 1})
         if taken:
             raise ValueError(
@@ -203,6 +247,7 @@ class Items:
             column: [] for column in (*REQUIRED_COLUMNS, *self._attributes)
         }
         self._seen: dict[str, str] = {}
+        self._choices = tuple(choices)
         self.refused: list[RefusedItem] = []
 
     def refuse(self, place: str, item_id: str, image: str, reason: str) -> None:
@@ -285,4 +330,5 @@ class Items:
             self.refused,
             on_bad_item=on_bad_item,
             origin=origin,
+            choices=self._choices,
         )

@@ -6,12 +6,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.listings import MAX_LISTING_BYTES, Items, check_columns
+from visual_search.catalog.readers.delimited import read_csv
+from visual_search.catalog.readers.listings import (
+    MAX_LISTING_BYTES,
+    Items,
+    check_choice,
+    check_columns,
+)
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
 from visual_search.catalog.readers.sources import FolderSource
-from visual_search.catalog.readers.table import read_csv
 
 NEEDED = ("label", "path", "split", "is_query", "is_gallery")
 BOX = ("x_1", "y_1", "x_2", "y_2")  # left, top, right, bottom; the file may have another order
@@ -26,10 +31,13 @@ FLAG = {
 def open_metric_learning(
     path: str | os.PathLike[str],
     dataset_root: str | os.PathLike[str] | None = None,
-    sep: str = ",",
+    sep: str | None = None,
     group: str | None = "label",
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
+    category: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Catalog:
     """Gives the catalogue of an Open Metric Learning table.
 
@@ -52,12 +60,17 @@ def open_metric_learning(
         path: The CSV.
         dataset_root: The folder that the paths are relative to; the CSV's own by default. Absolute
             paths must lie below it.
-        sep: What separates the fields.
+        sep: The older name of ``separator``.
         group: The column of what must not be split, None for none: give that where labels of
             ``train`` are asked for in ``validation`` as well.
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
             it in ``refused``.
         name: Name of the catalogue; the stem of ``path`` by default.
+        category: The column of the categories; None takes ``category`` or, where there is none,
+            ``label``, and says so.
+        separator: What separates the fields: one character, or ``tab``; None finds it out and says
+            so.
+        encoding: As ``cp1252``; None finds it out and says so, where it is certain.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``, or ``dataset_root`` is no folder.
@@ -71,15 +84,14 @@ def open_metric_learning(
             word.
     """
     check_on_bad_item(on_bad_item)
-    if len(sep) != 1:
-        raise ValueError(f"data.sep is {sep!r}; expected one character, as ',' or ';'")
     listing = Path(path)
     if not listing.is_file():
         raise FileNotFoundError(f"no table at {listing.absolute()}; give the path of the CSV")
     if listing.stat().st_size > MAX_LISTING_BYTES:
         raise ValueError(f"{path} has over {MAX_LISTING_BYTES / 2**30:.1f} GiB; split the table")
     try:
-        raw = read_csv(listing.read_bytes(), sep)
+        data = listing.read_bytes()
+        raw = read_csv(data, separator or sep, encoding, name=listing.name, needed=NEEDED)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     has_boxes = any(column in raw.columns for column in BOX)
@@ -88,15 +100,21 @@ def open_metric_learning(
     source = FolderSource(listing.absolute().parent if dataset_root is None else dataset_root)
     unlisted = {*REQUIRED_COLUMNS, *BOX, "path"}
     kept = [column for column in raw.columns if column not in unlisted]
-    category = "category" if "category" in raw.columns else "label"
+    choices = raw.choices
+    if category is None:
+        category = "category" if "category" in raw.columns else "label"
+        if category == "label":
+            choices += (Choice("data.category", "label", "there is no column 'category'"),)
+    check_choice("data.category", category, raw.columns)
 
-    items = Items(source, kept)
+    items = Items(source, kept, choices)
     items.refused.extend(raw.refused)
     any_box = False
     for fields, place in zip(raw.rows, raw.places, strict=True):
         row = dict(zip(raw.columns, fields, strict=True))
-        image = _below_root(row["path"], source)
+        image = row["path"]
         try:
+            image = source.below(image)
             split = _split(row)
             fragment = _fragment(row) if has_boxes else ""
             if not row["label"].strip():
@@ -122,11 +140,6 @@ def open_metric_learning(
         origin=str(path),
         source=PixelCropSource(source) if any_box else None,
     )
-
-
-def _below_root(path: str, source: FolderSource) -> str:
-    """Gives an absolute path relative to the root, where it lies below it; others as they are."""
-    return path.removeprefix(f"{source.root}/")
 
 
 def _split(row: Mapping[str, str]) -> str:

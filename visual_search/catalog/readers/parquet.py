@@ -6,22 +6,25 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
     Items,
     check_columns,
+    split_choice,
     split_of_name,
     split_of_word,
 )
-from visual_search.catalog.readers.parquet_source import (
-    ParquetFile,
-    ParquetSource,
-    list_pictures,
+from visual_search.catalog.readers.parquet_columns import (
+    TextBudget,
     open_parquet,
+    plain_columns,
+    read_columns,
+    texts_of,
 )
+from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource, list_pictures
 from visual_search.catalog.readers.sources import FolderSource, is_clutter
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ def parquet(
     category: str = "label",
     item_id: str | None = None,
     group: str | None = None,
-    split: str | None = None,
+    split: str | Literal[False] | None = None,
     attributes: Sequence[str] | None = None,
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
@@ -47,8 +50,9 @@ def parquet(
     """Gives the catalogue of Parquet files that hold their pictures.
 
     Numbers that stand for names become the names, where the file has Hugging Face's list of them
-    (``ClassLabel``); other values are the text that they are, nulls are empty. Pictures are read
-    with their row group (of at most 2 GiB), never unpacked to the disk.
+    (``ClassLabel``); other values are the text that they are, nulls are empty, and the numbers of a
+    column that are all whole are written so. Texts are bounded to 2 GiB. Pictures are read with
+    their row group (of at most 2 GiB), never unpacked to the disk.
 
     Args:
         path: A ``.parquet`` file, or a folder with any number of them at any depth.
@@ -58,7 +62,8 @@ def parquet(
             ``train-00000-of-00002.parquet#17``.
         group: The column of what must not be split; None makes each item a group of its own.
         split: The column of the splits; None takes them from the names of the files and folders
-            (``train``, ``validation``, ``test``), where these say one.
+            (``train``, ``validation``, ``test``), where these say one, and says so; False takes
+            none.
         attributes: Columns to keep; None keeps every other column of plain values that has no name
             which the catalogue uses itself.
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
@@ -75,44 +80,55 @@ def parquet(
     """
     check_on_bad_item(on_bad_item)
     paths = _paths(Path(path))
-    named = [category, *(column for column in (item_id, group, split) if column is not None)]
+    named = [category, *(column for column in (item_id, group) if column is not None)]
+    named += [split] if isinstance(split, str) else []
     files: dict[str, ParquetFile] = {}
-    tables: dict[str, tuple[list[dict[str, str]], set[int]]] = {}
+    values: dict[str, list[Any]] = {}
+    names_of: dict[str, list[str]] = {}
+    places: list[tuple[str, int, bool]] = []  # file, row and whether it has a picture
+    choices: tuple[Choice, ...] = ()
+    budget = TextBudget(str(path))
     for inner, file in paths.items():
         with open_parquet(file) as (opened, stamp):
-            origin = str(file)
+            origin, schema = str(file), opened.schema_arrow
             row_groups, empty = list_pictures(opened, image, origin)
             if attributes is None:
-                attributes = _plain_columns(opened.schema_arrow, {*named, image, *REQUIRED_COLUMNS})
+                plain, choices = plain_columns(schema, used=[image])
+                attributes = [name for name in plain if name not in (*named, *REQUIRED_COLUMNS)]
             columns = list(dict.fromkeys([*named, *attributes]))
-            check_columns(opened.schema_arrow.names, columns, origin, ADVICE)
-            texts = _texts(opened.read(columns=columns), origin)
+            check_columns(schema.names, columns, origin, ADVICE)
+            for column, found in read_columns(opened, columns, origin, budget).items():
+                values.setdefault(column, []).extend(found)
+            names_of |= _class_labels(schema)
         files[inner] = ParquetFile(file, row_groups, stamp)
-        tables[inner] = (texts, empty)
+        places += [(inner, row, row not in empty) for row in range(sum(row_groups))]
+    # of all files together: whether a column is of whole numbers must not hang on the shard
+    texts = {column: _named(found, names_of.get(column)) for column, found in values.items()}
+    file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
+    choices += split_choice(file_splits)
 
     source = ParquetSource(files, image)
-    items = Items(source, list(attributes or ()))
-    for inner, (texts, empty) in tables.items():
-        file_split = split_of_name(inner)
-        for number, row in enumerate(texts):
-            place, picture = f"{inner}, row {number}", f"{inner}#{number}"
-            said = file_split if split is None else split_of_word(row[split])
-            row_id = picture if item_id is None else row[item_id]
-            if said not in (*SPLITS, ""):
-                reason = f"the split is {said!r}; expected one of {list(SPLITS)}, or nothing"
-                items.refuse(place, row_id, picture, reason)
-            elif number in empty:
-                items.refuse(place, row_id, picture, "the row holds no picture; leave it out")
-            else:
-                items.add(
-                    place,
-                    item_id=row_id,
-                    image=picture,
-                    category=row[category],
-                    group=row[group] if group is not None else "",
-                    split=said,
-                    attributes=[row[column] for column in attributes or ()],
-                )
+    items = Items(source, list(attributes or ()), choices)
+    for place, (inner, number, has_picture) in enumerate(places):
+        row = {column: found[place] for column, found in texts.items()}
+        where, picture = f"{inner}, row {number}", f"{inner}#{number}"
+        said = split_of_word(row[split]) if isinstance(split, str) else file_splits[inner]
+        row_id = picture if item_id is None else row[item_id]
+        if said not in (*SPLITS, ""):
+            reason = f"the split is {said!r}; expected one of {list(SPLITS)}, or nothing"
+            items.refuse(where, row_id, picture, reason)
+        elif not has_picture:
+            items.refuse(where, row_id, picture, "the row holds no picture; leave it out")
+        else:
+            items.add(
+                where,
+                item_id=row_id,
+                image=picture,
+                category=row[category],
+                group=row[group] if group is not None else "",
+                split=said,
+                attributes=[row[column] for column in attributes or ()],
+            )
     return items.conclude(
         name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
     )
@@ -135,53 +151,16 @@ def _paths(path: Path) -> dict[str, Path]:
     return found
 
 
-def _plain_columns(schema: pyarrow.Schema, taken: set[str]) -> list[str]:
-    """Gives the columns that hold one plain value a row and are not used otherwise."""
-    return [
-        field.name
-        for field in schema
-        if _is_plain(field.type)
-        and field.name not in taken
-        # pandas keeps a named or filtered index as a column of this name; it is no attribute
-        and not field.name.startswith("__index_level_")
+def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[str]:
+    """Gives the texts of a column, or the names that its numbers stand for."""
+    if names is None:
+        return texts_of(values)
+    # -1 is what unlabelled rows hold; Python would take the last name
+    found = [
+        names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+        for value in values
     ]
-
-
-def _is_plain(kind: pyarrow.DataType) -> bool:
-    import pyarrow.types as types
-
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return not (
-        types.is_nested(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-    )
-
-
-def _texts(table: pyarrow.Table, origin: str) -> list[dict[str, str]]:
-    """Gives the columns of each row as texts."""
-    names_of = _class_labels(table.schema)
-    columns: dict[str, list[str]] = {}
-    for column in table.column_names:
-        if not _is_plain(table.schema.field(column).type):
-            raise ValueError(
-                f"column {column!r} of {origin} holds {table.schema.field(column).type}; expected "
-                "text, numbers, dates or booleans: name another one, or leave it out"
-            )
-        values = table.column(column).to_pylist()
-        columns[column] = [_text(value, names_of.get(column)) for value in values]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _text(value: Any, names: Sequence[str] | None) -> str:
-    if value is None or value != value:  # not a number: pandas' way to write null
-        return ""
-    if names is not None and isinstance(value, int):
-        # -1 is what unlabelled rows hold; Python would take the last name
-        return names[value] if 0 <= value < len(names) else ""
-    # pandas turns an integer column with a null into floats: 12 must not become "12.0"
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return ["" if isinstance(each, int) or each is None else str(each) for each in found]
 
 
 def _class_labels(schema: pyarrow.Schema) -> dict[str, list[str]]:

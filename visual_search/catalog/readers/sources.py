@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import time
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -84,6 +85,9 @@ def open_source(root: str | os.PathLike[str]) -> FolderSource | ZipSource:
 class FolderSource:
     """Pictures in files below one folder, named by their relative path with ``/``.
 
+    A name in another Unicode spelling, with another case of its suffix or with backslashes finds
+    its file where no file has the very name, and one alone fits.
+
     Args:
         root: The folder. No name leads out of it, not even through a link.
 
@@ -97,6 +101,7 @@ class FolderSource:
             raise FileNotFoundError(f"no folder at {self.root}; give the path of an existing one")
         self._real_root = os.path.realpath(self.root)
         self._real_folders: dict[str, str] = {}
+        self._alike: dict[str, dict[str, list[str]]] = {}
         # path -> (size, mtime, ctime, inode) and the key that they had
         self._keys: dict[str, tuple[tuple[int, int, int, int], str]] = {}
 
@@ -132,6 +137,17 @@ class FolderSource:
         # one thread: 12,000 small files take 0.4 s, and 0.8 s when threads compete for the GIL
         return [self._key(image) for image in images]
 
+    def below(self, image: str, folder: str = ".") -> str:
+        """Gives a path relative to the root: one that is relative to a folder of it, or absolute.
+
+        Raises:
+            ValueError: It leads out of the root.
+        """
+        for root in (self.root.as_posix(), self._real_root):
+            if image.startswith(f"{root}/"):
+                return safe_name(image.removeprefix(f"{root}/").lstrip("/"))
+        return safe_name(f"{folder}/{safe_name(image)}")
+
     def names(self) -> list[str]:
         """Gives the relative path of every file, sorted; a link to a folder counts as a file."""
         return sorted(self._walk(self._real_root, ""))
@@ -150,14 +166,20 @@ class FolderSource:
                     yield prefix + entry.name
 
     def _locate(self, image: str) -> tuple[str, os.stat_result]:
-        path = os.path.join(self._real_root, safe_name(image))
+        name = safe_name(image)
+        try:
+            return self._find(image, name)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._find(image, self._respelled(name))
+
+    def _find(self, image: str, name: str) -> tuple[str, os.stat_result]:
+        path = os.path.join(self._real_root, name)
         try:
             status = os.lstat(path)
             real = self._real_path(path, is_link=stat.S_ISLNK(status.st_mode))
             status = os.stat(real)
         except (FileNotFoundError, NotADirectoryError):
-            hint = " (folders are separated by '/')" if "\\" in image else ""
-            raise FileNotFoundError(f"no picture {image!r} in {self.root}{hint}") from None
+            raise
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise
@@ -171,6 +193,32 @@ class FolderSource:
             raise ValueError(f"{image!r} is no plain file (a folder or a device); expected a file")
         _check_size(image, status.st_size)
         return real, status
+
+    def _respelled(self, image: str) -> str:
+        """Gives the file's name as it is on the disk, step by step from the root.
+
+        Raises:
+            FileNotFoundError: None fits, or several.
+        """
+        parts = re.split(r"[/\\]", image)
+        found = ""
+        for place, part in enumerate(parts):
+            alike = self._alike_in(found).get(_bare(part), [])
+            fitting = _fitting(part, alike)
+            if len(fitting) != 1:
+                there = [f"{found}{name}" for name in fitting or alike]
+                raise FileNotFoundError(_no_picture(image, str(self.root), there))
+            found += fitting[0] + ("/" if place < len(parts) - 1 else "")
+        return found
+
+    def _alike_in(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._alike:
+            try:
+                names = os.listdir(os.path.join(self._real_root, folder))
+            except OSError:
+                names = []
+            self._alike[folder] = _by_bare_name(names)
+        return self._alike[folder]
 
     def _real_path(self, path: str, *, is_link: bool) -> str:
         if is_link:
@@ -194,7 +242,9 @@ class FolderSource:
 
 
 class ZipSource:
-    """Pictures inside a zip, named by their member name.
+    """Pictures inside a zip, named by their member name, backslashes in it read as slashes.
+
+    Another spelling of a name finds its member, as for `FolderSource`.
 
     The list of members is read once. A picture is read by opening the file anew at the member's
     offset: an open ``ZipFile`` shares one file position between threads and forked processes, and
@@ -215,12 +265,20 @@ class ZipSource:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{self.path} has a member whose name is no UTF-8 ({error.object!r}), and says "
+                "that it is; expected names of text: rename the file and pack it again"
+            ) from error
         # The last is what zipfile raises for a file that is packed in a way unknown to it.
         except (zipfile.BadZipFile, IsADirectoryError, NotImplementedError) as error:
             raise ValueError(
                 f"{self.path} cannot be read as a zip ({error}); expected a folder or a zip"
             ) from error
+        # where two have one name, the one that is written with slashes, as the format has it
+        members.sort(key=lambda member: "\\" not in member.filename)
         self._members = {_member_key(member.filename): member for member in members}
+        self._alike: dict[str, list[str]] | None = None
 
     def __repr__(self) -> str:
         return f"ZipSource({str(self.path)!r})"
@@ -280,9 +338,17 @@ class ZipSource:
         members = (self._locate(image, MAX_PICTURE_BYTES) for image in images)
         return [f"crc32-{member.CRC:08x}-{member.file_size}" for member in members]
 
+    def below(self, image: str, folder: str = ".") -> str:
+        """Gives a path relative to a folder of the zip relative to its root.
+
+        Raises:
+            ValueError: It leads out of the root.
+        """
+        return safe_name(f"{folder}/{safe_name(image)}")
+
     def names(self) -> list[str]:
         """Gives the name of every member that is no folder, sorted."""
-        return sorted(name for name, member in self._members.items() if not member.is_dir())
+        return sorted(name for name in self._members if not name.endswith(("/", "\\")))
 
     def top_folders(self, base: str = "") -> list[str]:
         """Gives the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
@@ -290,9 +356,16 @@ class ZipSource:
         return sorted({name.split("/")[0] for name in inside if "/" in name})
 
     def _locate(self, image: str, max_bytes: int) -> zipfile.ZipInfo:
-        member = self._members.get(safe_name(image))
+        name = safe_name(image)
+        member = self._members.get(name)
         if member is None:
-            raise FileNotFoundError(f"no picture {image!r} in {self.path}")
+            if self._alike is None:
+                self._alike = _by_bare_name(self.names())
+            alike = self._alike.get(_bare(name), [])
+            fitting = _fitting(name, alike)
+            if len(fitting) != 1:
+                raise FileNotFoundError(_no_picture(image, str(self.path), fitting or alike))
+            member = self._members[fitting[0]]
         if member.flag_bits & 0x1:
             raise ValueError(f"member {image!r} is encrypted; make the zip without a password")
         if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
@@ -367,10 +440,49 @@ class ArraySource:
         return self._rows[image]
 
 
+def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_bare(name), []).append(name)
+    return alike
+
+
+def _bare(name: str) -> str:
+    """Gives what a name has in common with all that may be meant by it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace(
+        "\\", "/"
+    )
+
+
+def _fitting(wanted: str, names: Sequence[str]) -> list[str]:
+    """Gives what is meant: the very name, but for Unicode and backslashes, or the suffix's case."""
+
+    def composed(name: str) -> str:
+        return unicodedata.normalize("NFC", name).replace("\\", "/")
+
+    def without_case(name: str) -> str:
+        stem, suffix = os.path.splitext(composed(name))
+        return stem + suffix.lower()
+
+    for spelled in (str, composed, without_case):
+        found = [name for name in names if spelled(name) == spelled(wanted)]
+        if found:
+            return found
+    return []
+
+
+def _no_picture(image: str, root: str, alike: Sequence[str]) -> str:
+    if not alike:
+        return f"no picture {image!r} in {root}"
+    there = " and ".join(repr(name) for name in sorted(alike)[:3])
+    return f"no picture {image!r} in {root}; there is {there}: write it as the file is named"
+
+
 def _member_key(name: str) -> str:
     """Gives the clean name, folders with their ``/``; an unsafe name stays, to be refused."""
+    slashed = name.replace("\\", "/")
     try:
-        return safe_name(name) + ("/" if name.endswith("/") else "")
+        return safe_name(slashed) + ("/" if slashed.endswith("/") else "")
     except ValueError:
         return name
 

@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import os
+import re
 import string
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, RefusedItem
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
-from visual_search.catalog.readers.listings import split_of_word
+from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
+from visual_search.catalog.readers.listings import read_listing, separator_hint, split_of_word
+from visual_search.catalog.readers.parquet_columns import (
+    TextBudget,
+    parquet_file,
+    plain_columns,
+    read_columns,
+    readable,
+    texts_of,
+)
 from visual_search.catalog.readers.sources import (
     FolderSource,
     ZipSource,
     is_clutter,
     open_source,
-    safe_name,
 )
 
-if TYPE_CHECKING:
-    import pyarrow
-
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-MAX_TABLE_BYTES = 2**31
 _SPREADSHEETS = (".ods", ".xls", ".xlsm", ".xlsx")
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """The texts of a table as they stand in the file.
-
-    Attributes:
-        columns: Names of the columns, each once.
-        rows: One list of texts a row, as long as ``columns``.
-        places: Where each row stands, as ``line 12``.
-        refused: Rows that could not be told apart into fields.
-    """
-
-    columns: list[str]
-    rows: list[list[str]]
-    places: list[str]
-    refused: tuple[RefusedItem, ...] = ()
 
 
 def table(
@@ -61,6 +46,8 @@ def table(
     table_name: str | None = None,
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Catalog:
     """Gives the catalogue of a table whose columns the caller names.
 
@@ -69,11 +56,12 @@ def table(
     splits, lose the white space around them.
 
     Args:
-        path: A ``.csv`` (of commas, or of semicolons or tabs), ``.tsv`` or ``.parquet`` file, or a
-            folder or ``.zip`` that holds one.
+        path: A ``.csv``, ``.tsv`` or ``.txt`` of separated fields, as `read_csv` reads them, or a
+            ``.parquet`` file; or a folder or ``.zip`` that holds one.
         item_id: Column of the ids; an id names one item, the first row with it wins.
         image: Column of the picture paths, relative to the table, separated by ``/``. They may not
-            leave the folder of the table (or the folder or zip given as ``path``).
+            leave the folder of the table (or the folder or zip given as ``path``); an absolute one
+            has to lie below it.
         category: Column of the categories.
         group: Column of what must not be split (a board, a product); an empty value, or ``None``,
             makes the item a group of its own.
@@ -87,6 +75,9 @@ def table(
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
             it in ``refused``.
         name: Name of the catalogue; the stem of ``path`` by default.
+        separator: What separates the fields of a CSV: one character, or ``tab``; None finds it out
+            and says so.
+        encoding: Of a CSV, as ``cp1252``; None finds it out and says so, where it is certain.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``.
@@ -100,18 +91,25 @@ def table(
     """
     check_on_bad_item(on_bad_item)
     source, inner = _find_table(Path(path), table_name)
-    raw = _read(source, inner)
     origin = f"{path}" if Path(path).name == inner else f"{path} ({inner})"
     pattern = "{" + image + "}" if image_pattern is None else image_pattern
     needed = [item_id, category, *_pattern_columns(pattern, image_pattern, image)]
     needed += [column for column in (group, split) if column is not None]
+    try:
+        data = read_listing(source, inner)
+        if inner.lower().endswith(".parquet"):
+            raw = read_parquet(data, origin, needed, attributes)
+        else:
+            raw = read_csv(data, separator, encoding, name=inner, needed=needed)
+    except ValueError as error:
+        raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
     _check_columns(raw.columns, [*needed, *(attributes or [])], origin)
     if attributes is None:
         attributes = [column for column in raw.columns if column not in needed]
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
 
-    base = PurePosixPath(inner).parent
+    base = str(PurePosixPath(inner).parent)
     columns: dict[str, list[str]] = {c: [] for c in (*REQUIRED_COLUMNS, *attributes)}
     refused = list(raw.refused)
     seen: dict[str, str] = {}
@@ -127,11 +125,13 @@ def table(
         reason = _reason_to_refuse(item, seen, place)
         if not reason:
             try:
-                item["image"] = safe_name(str(base / safe_name(item["image"])))
+                item["image"] = source.below(item["image"], base)
             except ValueError as error:
                 reason = str(error)
             else:
                 reason = source.problem(item["image"])
+                if reason and _named_pictures(item["image"], source) > 1:
+                    reason += "; it names several pictures, and an item has one: give each a row"
         if reason:
             shown = item["item_id"] or place
             refused.append(RefusedItem(shown, item["image"], f"{place}: {reason}"))
@@ -141,6 +141,11 @@ def table(
             columns[column].append(item[column])
         for column in attributes:
             columns[column].append(row[column])
+    further = [c for c in attributes if _holds_pictures(columns[c], base, source)]
+    choices = raw.choices
+    if further:
+        why = "they name pictures, and an item has the one of data.image"
+        choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)
     return conclude(
         name or Path(path).absolute().stem,
         columns,
@@ -148,135 +153,55 @@ def table(
         refused,
         on_bad_item=on_bad_item,
         origin=origin,
+        choices=choices,
     )
 
 
-def separator_of(name: str, data: bytes) -> str:
-    """Gives what separates the fields of a table: a tab in a ``.tsv``, else a comma.
+def read_parquet(
+    data: bytes, origin: str, needed: Sequence[str] = (), attributes: Sequence[str] | None = None
+) -> RawTable:
+    """Gives the texts of a Parquet table, of at most 2 GiB.
 
-    A header without any comma is one of semicolons, as spreadsheets write where the comma is the
-    decimal sign, or of tabs: with commas the table would have a single column.
-
-    Example:
-        >>> separator_of("a.csv", b"sku,type"), separator_of("a.csv", b"sku;type")
-        (',', ';')
-    """
-    if name.lower().endswith(".tsv"):
-        return "\t"
-    header = data.partition(b"\n")[0]
-    return next((sign for sign in (",", ";", "\t") if sign.encode() in header), ",")
-
-
-def read_csv(data: bytes, delimiter: str) -> RawTable:
-    """Gives the texts of a CSV in UTF-8, rows with another number of fields than the header apart.
+    Args:
+        data: The file's bytes.
+        origin: What is read, for messages.
+        needed: Columns that are read in any case, where the file has them.
+        attributes: Further columns; None reads all that hold plain values.
 
     Raises:
-        ValueError: The bytes are not UTF-8, there is no header, or it names a column twice.
+        ValueError: The bytes are no Parquet table, a column is named twice, one that is read
+            by name holds lists or bytes, or the texts come to more.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"line {line} is not UTF-8 (byte {data[error.start]:#04x}); save the table as UTF-8"
-        ) from error
-    refused: list[RefusedItem] = []
-    rows: list[list[str]] = []
-    places: list[str] = []
-    columns: list[str] | None = None
-    for place, fields, reason in _csv_rows(text, delimiter):
-        if columns is None:
-            if reason:
-                raise ValueError(f"the header is unreadable: {reason}; mend the first line")
-            # pandas writes its index under an empty name
-            columns = [name.strip() or f"column_{i + 1}" for i, name in enumerate(fields)]
-        elif reason or len(fields) != len(columns):
-            reason = reason or f"has {len(fields)} field(s); the header has {len(columns)}"
-            hint = "quote the fields that hold a separator, a quote or a line break"
-            refused.append(RefusedItem(place, "", f"{reason}; {hint}"))
-        else:
-            rows.append(fields)
-            places.append(place)
-    if columns is None:
-        raise ValueError("the table is empty; expected a header line with the names of the columns")
-    _check_names(columns)
-    return RawTable(columns, rows, places, tuple(refused))
-
-
-def _csv_rows(text: str, delimiter: str) -> Iterator[tuple[str, list[str], str]]:
-    # strict: a quote that is never closed is an error, and does not swallow the rest of the table
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        first = reader.line_num + 1
-        fields, reason = [], ""
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            reason = f"is malformed ({error})"
-        last = reader.line_num
-        if fields or reason:
-            yield (f"line {first}" if last <= first else f"lines {first}-{last}", fields, reason)
-
-
-def read_parquet(data: bytes) -> RawTable:
-    """Gives the texts of a Parquet table.
-
-    Raises:
-        ValueError: The bytes are no Parquet table, or a column is named twice.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        arrow = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"not a readable Parquet file: {error}") from error
-    # pandas keeps a named or filtered index as a column of this name; it is no attribute
-    kept = [name for name in arrow.column_names if not name.startswith("__index_level_")]
-    _check_names(kept)
-    texts = [_arrow_texts(name, arrow.column(name)) for name in kept]
+    with readable(origin):
+        opened = parquet_file(io.BytesIO(data))
+        schema = opened.schema_arrow
+        check_names(schema.names)
+        kept, choices = plain_columns(schema, used=needed)
+        if attributes is not None:
+            kept, choices = list(attributes), ()
+        columns = [name for name in schema.names if name in {*needed, *kept}]
+        values = read_columns(opened, columns, origin, TextBudget(origin))
+    texts = [texts_of(values[name]) for name in columns]
     rows = [list(row) for row in zip(*texts, strict=True)]
-    return RawTable(kept, rows, [f"row {i + 1}" for i in range(len(rows))])
-
-
-def _arrow_texts(name: str, column: pyarrow.ChunkedArray) -> list[str]:
-    import pyarrow.types as types
-
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
-        raise ValueError(
-            f"column {name!r} holds {column.type}; expected text, numbers, dates or booleans: "
-            "write the table without it, and pictures into files"
-        )
-    values = column.to_pylist()
-    if types.is_floating(kind):
-        # pandas turns an integer column with a null into float64: 12 must not become "12.0"
-        values = [None if value is None or value != value else value for value in values]
-        if all(value is None or value.is_integer() for value in values):
-            values = [None if value is None else int(value) for value in values]
-    return ["" if value is None else str(value) for value in values]
+    return RawTable(columns, rows, [f"row {i + 1}" for i in range(len(rows))], choices=choices)
 
 
 def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipSource, str]:
     """Gives the root of the pictures and the table's path below it."""
-    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".txt"):
         return FolderSource(path.absolute().parent), path.name
     # a spreadsheet is a zip, too: of XML
     if path.is_file() and (path.suffix.lower() in _SPREADSHEETS or not zipfile.is_zipfile(path)):
         raise ValueError(
-            f"{path} is no table that is read here; expected a suffix of {list(TABLE_SUFFIXES)}, "
-            "or a folder or .zip with one: save a spreadsheet as CSV in UTF-8"
+            f"{path} is no table that is read here; expected a suffix of "
+            f"{[*TABLE_SUFFIXES, '.txt']}, or a folder or .zip with one: save a spreadsheet as CSV "
+            "in UTF-8"
         )
     source = open_source(path)
-    tables = [
-        name
-        for name in source.names()
-        if name.lower().endswith(TABLE_SUFFIXES) and not is_clutter(name)
-    ]
+    names = [name for name in source.names() if not is_clutter(name)]
+    tables = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
     if table_name is not None:
-        if table_name not in tables:
+        if table_name not in names:
             raise ValueError(f"{path} has no table {table_name!r}; expected one of {tables[:10]}")
         return source, table_name
     if len(tables) != 1:
@@ -287,18 +212,21 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
     return source, tables[0]
 
 
-def _read(source: FolderSource | ZipSource, inner: str) -> RawTable:
-    if isinstance(source, ZipSource):
-        data = source.read(inner, MAX_TABLE_BYTES)
-    else:
-        data = (source.root / inner).read_bytes()
-    suffix = PurePosixPath(inner).suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return read_parquet(data)
-        return read_csv(data, separator_of(inner, data))
-    except ValueError as error:
-        raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
+def _named_pictures(text: str, source: FolderSource | ZipSource) -> int:
+    """Gives how many pictures a text names, if it is a list of them, else 0."""
+    for sign in "|;,":
+        names = [name.strip() for name in text.split(sign) if name.strip()]
+        if len(names) > 1 and source.problem(names[0]) is None:
+            return len(names)
+    return 0
+
+
+def _holds_pictures(values: Sequence[str], base: str, source: FolderSource | ZipSource) -> bool:
+    """Says whether the first values of a column name pictures, one or several each."""
+    firsts = [re.split(r"[|;,]", value)[0].strip() for value in values if value.strip()]
+    return bool(firsts) and all(
+        "." in first and source.problem(f"{base}/{first}") is None for first in firsts[:8]
+    )
 
 
 def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> list[str]:
@@ -323,12 +251,6 @@ def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> lis
     return fields
 
 
-def _check_names(columns: Sequence[str]) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise ValueError(f"the column(s) {twice} stand twice; expected each name once: rename one")
-
-
 def _check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -> None:
     for column in needed:
         if column not in columns:
@@ -338,7 +260,7 @@ def _check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -
             raise ValueError(
                 f"{origin} has no column {column!r}; it has {list(columns)}{hint}; name its "
                 "columns by data.item_id, data.image (or data.image_pattern), data.category, "
-                "data.group, data.split, data.attributes"
+                f"data.group, data.split, data.attributes{separator_hint(columns)}"
             )
 
 

@@ -8,12 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.folder import PICTURE_SUFFIXES
-from visual_search.catalog.readers.listings import Items, split_of_name, split_of_word
+from visual_search.catalog.readers.listings import (
+    Items,
+    split_choice,
+    split_of_name,
+    split_of_word,
+)
 from visual_search.catalog.readers.sources import FolderSource, is_clutter
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
 
@@ -38,7 +43,7 @@ def webdataset(
     image: str | None = None,
     item_id: str | None = None,
     group: str | None = None,
-    split: str | None = None,
+    split: str | Literal[False] | None = None,
     attributes: Sequence[str] | None = None,
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
@@ -57,7 +62,7 @@ def webdataset(
             ``train-0000.tar/0007``.
         group: What holds that which must not be split; None makes each item a group of its own.
         split: What holds the split; None takes it from the names of the tars and folders
-            (``train``, ``val``, ``test``), where these say one.
+            (``train``, ``val``, ``test``), where these say one, and says so; False takes none.
         attributes: Fields of the json to keep; None keeps every field that holds one plain value
             and has no name which the catalogue uses itself.
         on_bad_item: ``error`` stops when a sample cannot be an item, ``skip`` leaves it out and
@@ -75,7 +80,7 @@ def webdataset(
             the catalogue's; no sample is good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    wanted = {"category": category, "item_id": item_id, "group": group, "split": split}
+    wanted = {"category": category, "item_id": item_id, "group": group, "split": split or None}
     for argument, where in wanted.items():
         if where is not None and (not where or (where.startswith("json") and where[4:5] != ".")):
             raise ValueError(
@@ -96,7 +101,8 @@ def webdataset(
     if attributes is None:
         attributes = _plain_fields([sample for *_, sample in samples], list(wanted.values()))
 
-    items = Items(TarSource(tars), list(attributes))
+    file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
+    items = Items(TarSource(tars), list(attributes), split_choice(file_splits))
     items.refused.extend(refused)
     for (inner, key, sample), reason in zip(samples, reasons, strict=True):
         place = f"{inner}/{key}"
@@ -108,8 +114,8 @@ def webdataset(
             for argument, where in wanted.items():
                 if where is not None:
                     said[argument] = _value(tars[inner], sample, where)
-            if split is None:
-                said["split"] = split_of_name(inner)
+            if not split:
+                said["split"] = file_splits[inner]
             elif split_of_word(said["split"]) not in (*SPLITS, ""):
                 raise ValueError(
                     f"the split is {said['split']!r}; expected one of {list(SPLITS)}, or nothing"

@@ -1,0 +1,196 @@
+"""Text tables: every line is a row, the header, a named line above it, or refused by its number."""
+
+from __future__ import annotations
+
+import pytest
+
+from visual_search.catalog.readers.delimited import RawTable, decode, read_csv, read_lines
+
+HEADER = "item_id,title,category,image\n"
+NEEDED = ("item_id", "category", "image")
+
+
+def rows(first: int, last: int, line: str = "{0},Title {0},Hats,{0}.jpg\n") -> str:
+    return "".join(line.format(number) for number in range(first, last + 1))
+
+
+def read(text: str, **arguments: object) -> RawTable:
+    return read_csv(text.encode(), needed=NEEDED, **arguments)  # type: ignore[arg-type]
+
+
+def ids(table: RawTable) -> list[str]:
+    return [row[0] for row in table.rows]
+
+
+QUOTES = {
+    "closed in a later row": '1,"Title 1,Hats,1.jpg\n' + rows(2, 8) + '9,Bag 27",Hats,9.jpg\n',
+    "closed in the next row": '1,"Title 1,Hats,1.jpg\n2,Bag 27",Hats,2.jpg\n' + rows(3, 9),
+    "met by a quote": '1,"Title 1,Hats,1.jpg\n2,"Bag, 27",Hats,2.jpg\n' + rows(3, 9),
+    "never closed": '1,"Title 1,Hats,1.jpg\n' + rows(2, 9),
+    "in the first column": '"1,Title 1,Hats,1.jpg\n' + rows(2, 9),
+    "in the last column": '1,Title 1,Hats,"1.jpg\n' + rows(2, 9),
+}
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("case", QUOTES)
+def test_a_quote_that_is_not_closed_costs_its_own_line_alone(case: str, sign: str) -> None:
+    table = read((HEADER + QUOTES[case]).replace(",", sign))
+    assert ids(table) == [str(number) for number in range(2, 10)]
+    (refused,) = table.refused
+    assert refused.item_id == "line 2"
+    assert "quote" in refused.reason
+    assert "line" in refused.reason
+
+
+def test_several_open_quotes() -> None:
+    text = HEADER + '1,"Title,Hats,1.jpg\n' + rows(2, 3) + '4,"Title,Hats,4.jpg\n' + rows(5, 9)
+    table = read(text)
+    assert ids(table) == ["2", "3", "5", "6", "7", "8", "9"]
+    assert [item.item_id for item in table.refused] == ["line 2", "line 5"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"two\nlines"',
+        '"prose, of\nred, green, blue, black\nand more"',
+        '"as ""many""\r\n\r\ncommas, here"',
+        '"a list\nred,green,blue,black\nand more"',
+    ],
+)
+def test_a_field_of_several_lines_is_one_field(field: str) -> None:
+    table = read(f"{HEADER}1,{field},Hats,1.jpg\n" + rows(2, 4))
+    assert ids(table) == ["1", "2", "3", "4"]
+    assert table.rows[0][1] == field[1:-1].replace('""', '"')
+    assert not table.refused
+
+
+def test_a_header_that_opens_a_quote_is_unreadable() -> None:
+    for text in ('"a"b,c\n1,2\n', 'item_id,"title,category,image\n' + rows(1, 3)):
+        with pytest.raises(ValueError, match=r"the header is unreadable.*line 1"):
+            read(text)
+
+
+SEPARATED = {
+    ";": "item_id;price, EUR;category;image\n" + rows(1, 5, "{0};{0},90;Hats;{0}.jpg\n"),
+    "|": "item_id|title|category|image\n" + rows(1, 5, "{0}|a; b, c|Hats|{0}.jpg\n"),
+    "\t": "item_id\ttitle\tcategory\timage\n" + rows(1, 5, "{0}\ta, b; c\tHats\t{0}.jpg\n"),
+    ",": "item_id,title,category,image\n" + rows(1, 5, "{0},a; b; c,Hats,{0}.jpg\n"),
+}
+
+
+@pytest.mark.parametrize("sign", SEPARATED)
+def test_the_separator_is_found_out_and_said(sign: str) -> None:
+    table = read(SEPARATED[sign], name="products.txt")
+    assert (len(table.columns), ids(table)) == (4, ["1", "2", "3", "4", "5"])
+    said = {choice.key: choice.value for choice in table.choices}
+    assert said == ({} if sign == "," else {"data.separator": {"\t": "tab"}.get(sign, repr(sign))})
+    told = read(SEPARATED[sign], separator={"\t": "tab"}.get(sign, sign))
+    assert (told.rows, told.choices) == (table.rows, ())
+    # without the names of the columns, and as the header alone
+    assert read_csv(SEPARATED[sign].encode()).columns == table.columns
+    assert read(SEPARATED[sign].partition("\n")[0]).columns == table.columns
+
+
+def test_what_a_spreadsheet_says_of_its_separator() -> None:
+    for line in ("sep=;\r\n", '"sep=;"\n', "SEP=;\n"):
+        table = read(line + "item_id;category;image\n" + rows(1, 3, "{0};Hats;{0}.jpg\n"))
+        assert (ids(table), table.places[0]) == (["1", "2", "3"], "line 3")
+        assert [choice.key for choice in table.choices] == ["data.separator"]
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "Export of the summer collection\n",
+        "\n\nSummer,,,\n\n",
+        "Shop:,Example\nDate:,2024-05-01\n",
+        "This is, as you see, all of it\n",
+    ],
+)
+def test_lines_above_the_header_are_named(above: str) -> None:
+    table = read(above + HEADER + rows(1, 4))
+    assert (table.columns, ids(table)) == (HEADER.strip().split(","), ["1", "2", "3", "4"])
+    (choice,) = table.choices
+    assert above.strip().split("\n")[0] in str(choice)
+
+
+def test_rows_of_another_length_are_refused_whatever_their_number() -> None:
+    table = read(HEADER + "1,a\n" + rows(2, 3) + "4,a,b,c,d\n'5, 6',a,Hats,5.jpg\n,,\n")
+    assert ids(table) == ["2", "3"]
+    assert [item.item_id for item in table.refused] == ["line 2", "line 5", "line 6", "line 7"]
+
+
+def test_every_kind_of_line_end_and_no_other() -> None:
+    text = HEADER + "1,a\x0bb\x85c\u2028d,Hats,1.jpg\r\n2,Title,Hats,2.jpg\r3,Title,Hats,3.jpg"
+    table = read("\ufeff" + text)
+    assert (ids(table), table.rows[0][1]) == (["1", "2", "3"], "a\x0bb\x85c\u2028d")
+
+
+def test_a_nul_is_no_text() -> None:
+    table = read(HEADER + "1,a\0b,Hats,1.jpg\n" + rows(2, 9))
+    assert ([item.item_id for item in table.refused], len(table.rows)) == (["line 2"], 8)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_unicode_is_read_whatever_its_form(encoding: str) -> None:
+    text = HEADER + rows(1, 9, "{0},Größe {0} €,Hats,{0}.jpg\n")
+    table = read_csv(text.encode(encoding))
+    assert table.rows == read(text).rows
+    assert [choice.key for choice in table.choices] == (
+        [] if encoding == "utf-8-sig" else ["data.encoding"]
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Jäckchen, \u201eneu\u201c \u2013 5 €",
+        "Crème brûlée à l\u2019été",
+        "AZÚL NIÑO",
+        "Größe 42 ½ \u00d7 3°",
+    ],
+)
+def test_western_text_is_read_and_shown(text: str) -> None:
+    found, choice = decode(text.encode("cp1252"))
+    assert found == text
+    assert choice is not None
+    assert choice.value == "cp1252"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Куртка женская", "cp1251"),
+        ("Żółta sukienka, łódź", "cp1250"),
+        ("Příliš žluťoučký kůň", "iso8859-2"),
+        ("Jäckchen für Größe", "mac_roman"),
+        ("Jäckchen für Größe", "cp850"),
+        ("ジャケット", "shift_jis"),
+        ("女士外套", "gb18030"),
+        ("재킷", "euc_kr"),
+        ("Παλτό", "cp1253"),
+    ],
+)
+def test_what_is_not_certain_is_asked_for(text: str, encoding: str) -> None:
+    data = f"{HEADER}1,{text},Hats,1.jpg\n".encode(encoding)
+    with pytest.raises(ValueError, match=r"line 2 .*data\.encoding"):
+        decode(data)
+    assert decode(data, encoding) == (data.decode(encoding), None)
+
+
+def test_a_wrong_setting_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.encoding=latin-9000"):
+        read(HEADER, encoding="latin-9000")
+    with pytest.raises(ValueError, match=r"data\.encoding=hex"):
+        read(HEADER, encoding="hex")
+    with pytest.raises(ValueError, match=r"line 2 .* ascii"):
+        read(HEADER + "1,é,Hats,1.jpg\n", encoding="ascii")
+    with pytest.raises(ValueError, match=r"data\.separator is ';;'"):
+        read(HEADER, separator=";;")
+
+
+def test_a_list_keeps_its_texts() -> None:
+    assert read_lines("\ufeff 1.10 \r\n\r\nä\u2028b\r7E5".encode()) == [" 1.10 ", "ä\u2028b", "7E5"]
+    assert read_lines("a\nb\n".encode("utf-16")) == ["a", "b"]

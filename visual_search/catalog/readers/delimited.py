@@ -1,0 +1,447 @@
+"""Text tables, as CSV: whatever separates their fields, whatever encodes them, read whole.
+
+The one place where a file of rows becomes texts. What the file does not say itself (its separator,
+its encoding, lines above its header) is found out, and told as a `Choice`; no line vanishes: each
+is the header, a row, a line above the header that is named, or refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from visual_search.catalog.catalog import Choice, RefusedItem
+
+SEPARATORS = (",", ";", "\t", "|")
+MAX_TEXT_BYTES = 2**31  # of a table, as text
+
+_SAMPLE_LINES = 200  # that separator and number of columns are told from
+_HEAD_RECORDS = 20  # among which the header is looked for
+_EXCEL = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
+_SEPARATOR_WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+_BYTE_ORDER_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+Mend = Callable[[str, int, str], list[str]]
+"""Fields of a line that breaks the rules of CSV, by (line, number of columns, separator)."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The texts of a table as they stand in the file.
+
+    Attributes:
+        columns: Names of the columns, each once.
+        rows: One list of texts a row, as long as ``columns``.
+        places: Where each row stands, as ``line 12``.
+        refused: Rows that could not be told apart into fields.
+        choices: What was found out about the file.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    places: list[str]
+    refused: tuple[RefusedItem, ...] = ()
+    choices: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What csv makes of the lines ``first`` to ``end - 1``, counted from 0."""
+
+    first: int
+    end: int
+    fields: list[str]
+    reason: str = ""
+
+    @property
+    def place(self) -> str:
+        if self.end - self.first <= 1:
+            return f"line {self.first + 1}"
+        return f"lines {self.first + 1}-{self.end}"
+
+
+def read_csv(
+    data: bytes,
+    separator: str | None = None,
+    encoding: str | None = None,
+    *,
+    name: str = "",
+    needed: Sequence[str] = (),
+    mend: Mend | None = None,
+) -> RawTable:
+    r"""Gives the texts of a table of separated fields; what is no row of it stands in ``refused``.
+
+    A quote that is opened and not closed would swallow the rows behind it: where a field would hold
+    whole rows, only the line with the quote is refused, and these are read as the rows that they
+    are.
+
+    Args:
+        data: The file's bytes.
+        separator: What separates the fields: one character, or ``tab``; None finds it out.
+        encoding: A name that Python knows, as ``cp1252``; None finds it out: UTF-8, UTF-16 and
+            UTF-32 are certain, Windows-1252 is taken where its letters make words.
+        name: The file's; in a ``.tsv`` a tab separates.
+        needed: Columns that it is to have: the line with them is the header.
+        mend: Gives the fields of a line that csv cannot tell apart, or too few of them.
+
+    Raises:
+        ValueError: The encoding or separator is none or cannot be found out, there is no header, it
+            is unreadable, or it names a column twice.
+
+    Example:
+        >>> table = read_csv(b"Summer 2024\nsku;type\n7;Hats\n")
+        >>> table.columns, table.rows, table.places
+        (['sku', 'type'], [['7', 'Hats']], ['line 3'])
+        >>> [choice.key for choice in table.choices]
+        ['data.separator', '']
+    """
+    text, chosen = decode(data, encoding)
+    choices = [] if chosen is None else [chosen]
+    lines = list(io.StringIO(text, newline=""))  # ends at \n, \r\n and \r, and keeps them
+    start = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
+    excel = _EXCEL.fullmatch(lines[start]) if start < len(lines) else None
+    if excel is not None:
+        start += 1
+    usual = "\t" if name.lower().endswith(".tsv") else ","
+    if separator is not None:
+        sign = _separator_of_word(separator)
+    else:
+        sign = excel[1] if excel is not None else _find_separator(lines, start, usual, needed)
+        if sign != usual:
+            why = "as its line 'sep=' says" if excel is not None else "as its lines are cut best"
+            choices.append(Choice("data.separator", _separator_name(sign), why))
+    header, above = _find_header(lines, start, sign, needed)
+    if above:
+        choices.append(
+            Choice("", f"{_span(above)} above the header left out", _short(lines, above))
+        )
+    # pandas writes its index under an empty name, and published headers end in commas
+    columns = [
+        field.strip(" \t\r\n\ufeff") or f"column_{i + 1}" for i, field in enumerate(header.fields)
+    ]
+    check_names(columns)
+    rows: list[list[str]] = []
+    places: list[str] = []
+    refused: list[RefusedItem] = []
+    for record in _records(lines, header.end, sign, len(columns)):
+        fields, reason = record.fields, record.reason
+        if mend is not None and (reason or len(fields) != len(columns)):
+            mended = mend(lines[record.first].rstrip("\r\n"), len(columns), sign)
+            if len(mended) == len(columns) and record.end - record.first == 1:
+                fields, reason = mended, ""
+        if not reason and len(fields) != len(columns):
+            reason = (
+                f"has {len(fields)} field(s); the header has {len(columns)}; quote the fields that "
+                "hold a separator, a quote or a line break"
+            )
+        if not reason and any("\0" in field for field in fields):
+            reason = "holds a NUL character; expected text: write the table anew"
+        if reason:
+            refused.append(RefusedItem(record.place, "", reason))
+        else:
+            rows.append(fields)
+            places.append(record.place)
+    return RawTable(columns, rows, places, tuple(refused), tuple(choices))
+
+
+def decode(data: bytes, encoding: str | None = None) -> tuple[str, Choice | None]:
+    """Gives the text of a file, without a byte-order mark, and the encoding where it was chosen.
+
+    Args:
+        data: The file's bytes.
+        encoding: A name that Python knows; None finds it out.
+
+    Raises:
+        ValueError: It is no text in this encoding, ``encoding`` is none, or it cannot be found out.
+
+    Example:
+        >>> text, chosen = decode("Jäckchen".encode("cp1252"))
+        >>> print(text, chosen)
+        Jäckchen data.encoding=cp1252 (it is no UTF-8; reads 'Jäckchen')
+    """
+    if encoding is not None:
+        return _decode_as(data, encoding), None
+    for mark, name in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return _decode_as(data, name), Choice("data.encoding", name, "as its first bytes say")
+    wide = _wide(data)
+    if wide:
+        why = "every second byte is 0"
+        return _decode_as(data, wide).removeprefix("\ufeff"), Choice("data.encoding", wide, why)
+    try:
+        return data.decode("utf-8-sig"), None
+    except UnicodeDecodeError as error:
+        at = error.start
+    line = data.count(b"\n", 0, at) + 1
+    around = data[data.rfind(b"\n", 0, at) + 1 :].partition(b"\n")[0]
+    try:
+        text = data.decode("cp1252")
+        if _is_western(text):
+            shown = _word_at(around.decode("cp1252"), at - (data.rfind(b"\n", 0, at) + 1))
+            return text, Choice("data.encoding", "cp1252", f"it is no UTF-8; reads {shown!r}")
+    except UnicodeDecodeError:
+        pass
+    readings = []
+    for name in ("cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "mac_roman"):
+        try:
+            readings.append(f"{name} {around.decode(name).strip()[:60]!r}")
+        except UnicodeDecodeError:
+            continue
+    raise ValueError(
+        f"line {line} is not UTF-8 (byte {data[at]:#04x}), and its encoding is not certain; "
+        "expected it by name: give data.encoding, or save the file as UTF-8 (the line would be "
+        f"{', '.join(readings) or 'unreadable in the usual ones'})"
+    )
+
+
+def check_names(columns: Sequence[str]) -> None:
+    """Refuses a header that names a column twice.
+
+    Raises:
+        ValueError: It does.
+    """
+    twice = sorted(name for name, number in Counter(columns).items() if number > 1)
+    if twice:
+        raise ValueError(f"the column(s) {twice} stand twice; expected each name once: rename one")
+
+
+def read_lines(data: bytes) -> list[str]:
+    r"""Gives the lines of a list of texts that are not blank, each as it is, in any encoding.
+
+    Only ``\n``, ``\r\n`` and ``\r`` end a line, so that a text keeps the rarer signs that it holds.
+
+    Raises:
+        ValueError: The encoding cannot be found out.
+
+    Example:
+        >>> read_lines(b"1.10\r\n\r\n 7E5\n")
+        ['1.10', ' 7E5']
+    """
+    lines = io.StringIO(decode(data)[0], newline="")
+    return [line.rstrip("\r\n") for line in lines if line.strip()]
+
+
+def _decode_as(data: bytes, encoding: str) -> str:
+    try:
+        text = data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+    except UnicodeError as error:
+        at = error.start if isinstance(error, UnicodeDecodeError) else 0
+        line = data.count(b"\n", 0, at) + 1
+        raise ValueError(
+            f"line {line} is no text in {encoding} ({error}); expected another data.encoding, or "
+            "the file in UTF-8"
+        ) from error
+    except (LookupError, AttributeError) as error:
+        raise ValueError(
+            f"data.encoding={encoding} is no encoding of text; expected one that Python knows, as "
+            "utf-8, cp1252, utf-16"
+        ) from error
+    if not isinstance(text, str):
+        raise ValueError(f"data.encoding={encoding} gives no text; expected utf-8, cp1252 or such")
+    return text
+
+
+def _wide(data: bytes) -> str:
+    """Gives UTF-16 without its mark by name, which ASCII in it betrays, or nothing."""
+    head = data[:2048]
+    if len(head) < 4 or b"\0" not in head:
+        return ""
+    pairs = len(head) // 2
+    even, odd = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
+    if odd > 0.7 * pairs and not even:
+        return "utf-16-le"
+    return "utf-16-be" if even > 0.7 * pairs and not odd else ""
+
+
+_LETTERS = r"[^\W\d_]"
+_STRANGE = re.compile(
+    r"[\x80-\x9f]"  # control characters
+    # within a word a sign: inverted ones, currencies, fractions, low quotes, daggers
+    rf"|(?<={_LETTERS})[\xa1-\xb6\xb8-\xbf\xd7\xf7\u201a\u201e\u2020\u2021\u2030\u0192\u02c6"
+    rf"\u02dc\u20ac](?={_LETTERS})"
+    r"|(?<=[a-z\xe0-\xf6\xf8-\xff])[\xc0-\xd6\xd8-\xde\u0160\u017d\u0178\u0152]"  # a capital late
+    r"|[\xc0-\xd6\xd8-\xf6\xf8-\xff]{3,}|\xff"  # three accented letters in a row, a y with dots
+)
+
+
+def _is_western(text: str) -> bool:
+    """Says whether what was read as Windows-1252 makes words, as another encoding hardly would."""
+    return _STRANGE.search(text) is None
+
+
+def _word_at(line: str, at: int) -> str:
+    start = line.rfind(" ", 0, at) + 1
+    fields = re.split(r'[,;|\t"]', line[start:])
+    return next((field.strip() for field in fields if not field.isascii()), line[start:])[:40]
+
+
+def _separator_of_word(separator: str) -> str:
+    sign = _SEPARATOR_WORDS.get(separator.lower(), separator)
+    if len(sign) != 1 or sign in '"\r\n':
+        raise ValueError(
+            f"data.separator is {separator!r}; expected one character, as ',' or ';', or one of "
+            f"{list(_SEPARATOR_WORDS)}"
+        )
+    return sign
+
+
+def _separator_name(sign: str) -> str:
+    return "tab" if sign == "\t" else repr(sign)
+
+
+def _plain_records(lines: Sequence[str], start: int, sign: str) -> list[_Record]:
+    """Gives the first records as csv cuts them, nothing looked into."""
+    end = min(len(lines), start + _SAMPLE_LINES)
+    return list(_cut(lines[:end], start, sign))
+
+
+def _num_columns(records: Sequence[_Record]) -> int:
+    """Gives the number of fields that most records have, of those with two or more; else 1."""
+    counts = Counter(len(r.fields) for r in records if not r.reason and len(r.fields) > 1)
+    return max(counts, key=lambda count: (counts[count], count)) if counts else 1
+
+
+def _find_separator(lines: Sequence[str], start: int, usual: str, needed: Sequence[str]) -> str:
+    """Gives the sign by which the lines have the needed columns, or are cut most evenly."""
+
+    def score(sign: str) -> tuple[int, bool, float, int]:
+        records = _plain_records(lines, start, sign)
+        width = _num_columns(records)
+        filled = [record for record in records if record.fields or record.reason]
+        if width == 1 or not filled:
+            return 0, False, 0.0, 1
+        share = sum(len(record.fields) == width for record in filled) / len(filled)
+        found = max(len(_named(record, needed)) for record in filled[:_HEAD_RECORDS])
+        return found, len(filled[0].fields) == width, share, width
+
+    return max((usual, *(sign for sign in SEPARATORS if sign != usual)), key=score)
+
+
+def _named(record: _Record, needed: Sequence[str]) -> set[str]:
+    return {field.strip(" \t\r\n\ufeff") for field in record.fields} & set(needed)
+
+
+def _find_header(
+    lines: Sequence[str], start: int, sign: str, needed: Sequence[str]
+) -> tuple[_Record, list[int]]:
+    """Gives the record that is the header, and the lines above it that hold something."""
+    records = [r for r in _plain_records(lines, start, sign) if r.fields or r.reason]
+    if not records:
+        raise ValueError("the table is empty; expected a header line with the names of the columns")
+    width = _num_columns(records)
+    head = records[:_HEAD_RECORDS]
+    place = next((n for n, r in enumerate(head) if needed and _named(r, needed) == set(needed)), -1)
+    if place < 0:
+        # a title has one cell, or few where a spreadsheet fills up its row
+        place = next(
+            (
+                n
+                for n, record in enumerate(head)
+                if record.reason
+                or sum(map(bool, map(str.strip, record.fields))) > max(1, width // 3)
+            ),
+            0,
+        )
+        if not head[place].reason and len(head[place].fields) != width:
+            place = 0
+    header = head[place]
+    swallowed = _whole_rows(lines, header, sign, max(width, 2))
+    if header.reason or swallowed:
+        reason = header.reason or "opens a quote that is not closed in it"
+        raise ValueError(
+            f"the header is unreadable: {header.place} {reason}; mend line {header.first + 1}"
+        )
+    return header, [n for n in range(start, header.first) if lines[n].strip()]
+
+
+def _records(lines: Sequence[str], start: int, sign: str, width: int) -> Iterator[_Record]:
+    """Gives the records from a line on; one that swallows whole rows ends with its first line."""
+    while start < len(lines):
+        for record in _cut(lines, start, sign):
+            start = record.end
+            swallowed = _whole_rows(lines, record, sign, width)
+            if swallowed:
+                until = f"closed in line {record.end}"
+                if "end of data" in record.reason:
+                    until = "never closed"
+                elif record.reason:
+                    until = f"not closed before line {record.end}"
+                reason = (
+                    f"opens a quote that is {until}, and would hold {len(swallowed)} whole row(s) "
+                    f"({_span(swallowed)}), which are read as rows; close the quote, or write two "
+                    "where it is an inch sign"
+                )
+                yield _Record(record.first, record.first + 1, [], reason)
+                start = record.first + 1
+                break
+            if record.fields or record.reason:
+                yield record
+
+
+def _cut(lines: Sequence[str], start: int, sign: str) -> Iterator[_Record]:
+    # strict: a quote that is never closed is an error, and does not swallow the rest of the table
+    reader = csv.reader((lines[n] for n in range(start, len(lines))), delimiter=sign, strict=True)
+    while True:
+        first = start + reader.line_num
+        fields, reason = [], ""
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = f"is malformed ({error})"
+        yield _Record(first, max(start + reader.line_num, first + 1), fields, reason)
+
+
+def _whole_rows(lines: Sequence[str], record: _Record, sign: str, width: int) -> list[int]:
+    """Gives the lines behind a record's first one that are rows by themselves.
+
+    A line of prose may have as many commas as a row has; a blank follows them there.
+    """
+    inner = range(record.first + 1, record.end)
+    if not inner:
+        return []
+    rows = [n for n in inner if len(_alone(lines[n], sign)) == width]
+    if not rows:
+        return []
+    spaced = [_num_spaced(line, sign) for line in lines[:_SAMPLE_LINES]]
+    usual = sorted(spaced)[len(spaced) // 2]
+    rows = [n for n in rows if _num_spaced(lines[n], sign) <= usual]
+    if not record.reason and len(record.fields) == width:
+        # by the rules it is one row; if it is not, the line that closes the quote is a row as well
+        certain = record.end - 1 in rows or 2 <= len(rows) >= len(inner) / 2
+        return rows if certain else []
+    return rows
+
+
+def _alone(line: str, sign: str) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=sign), [])
+    except csv.Error:  # a field over the limit of the module
+        return []
+
+
+def _num_spaced(line: str, sign: str) -> int:
+    return sum(field[:1] == " " for field in _alone(line, sign))
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Gives lines, counted from 0, in words."""
+    if len(numbers) == 1:
+        return f"line {numbers[0] + 1}"
+    return f"lines {numbers[0] + 1}-{numbers[-1] + 1}"
+
+
+def _short(lines: Sequence[str], numbers: Sequence[int]) -> str:
+    shown = "; ".join(repr(lines[n].strip()[:60]) for n in numbers[:3])
+    return shown + ("; ..." if len(numbers) > 3 else "")
