@@ -111,9 +111,11 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
             )
         values: NDArray[np.generic]
         with open_parquet(file) as (opened, (num_bytes, _)):
+            names = opened.schema_arrow.names
+            if ID_COLUMN not in names:
+                raise ValueError(_no_ids(file, names))
             columns = _embedding_columns(opened.schema_arrow, file)
-            names = [name for name in opened.schema_arrow.names if name != ID_COLUMN]
-            left_out = tuple(name for name in names if name not in columns)
+            left_out = tuple(name for name in names if name not in (ID_COLUMN, *columns))
             try:
                 values = read_numbers(opened, columns, str(file), num_bytes)
             except ValueError as error:
