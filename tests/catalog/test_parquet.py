@@ -85,6 +85,16 @@ def test_splits_of_names_are_said_and_can_be_left_out(tmp_path: Path) -> None:
     assert (set(without.table["split"]), without.choices) == ({""}, ())
 
 
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [0, 1], split=["test", "train"], tags=[["a"], []])
+    write(tmp_path / "b.parquet", [0], extra=["x"], split=["train"], tags=[["a"]])
+    catalog = parquet(tmp_path)
+    assert (catalog.attributes, set(catalog.table["split"])) == ([], {""})
+    said = " ".join(map(str, catalog.choices))
+    assert [name in said for name in ("split", "tags", "extra")] == [True] * 3
+    assert list(parquet(tmp_path, split="split").table["split"]) == ["test", "train", "train"]
+
+
 def test_columns_are_named_by_the_caller(tmp_path: Path) -> None:
     path = write(
         tmp_path / "shop.parquet",

@@ -69,11 +69,13 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
 
 def test_splits_of_names_are_said_and_can_be_left_out(tmp_path: Path) -> None:
     path = pack(tmp_path / "train-0000.tar", SAMPLES)
-    (choice,) = webdataset(path).choices
-    assert choice.key == "data.split"
-    assert "train-0000.tar" in choice.why
+    *others, chosen = webdataset(path).choices
+    assert chosen.key == "data.split"
+    assert "train-0000.tar" in chosen.why
+    # a field of lists and one with a name of the catalogue's are not read without a word
+    assert [name in str(others) for name in ("box", "made", "group")] == [True] * 3
     without = webdataset(path, split=False)
-    assert (set(without.table["split"]), without.choices) == ({""}, ())
+    assert (set(without.table["split"]), without.choices) == ({""}, tuple(others))
 
 
 def test_what_holds_what_is_named_by_the_caller(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -180,6 +180,26 @@ def split_of_name(path: str) -> str:
         if found is not None:
             return _SPLIT_WORDS[found[1]]
     return ""
+
+
+def left_out_choice(columns: Iterable[str], why: str) -> tuple[Choice, ...]:
+    """Gives what to say of columns that are not read, nothing where there are none.
+
+    Example:
+        >>> print(*left_out_choice(["tags"], "they hold lists"))
+        column(s) left out: tags: they hold lists
+    """
+    named = sorted(set(columns))
+    shown = ", ".join(named[:20]) + (f" and {len(named) - 20} more" if len(named) > 20 else "")
+    return (Choice("", f"column(s) left out: {shown}", why),) if named else ()
+
+
+def taken_choice(columns: Iterable[str]) -> tuple[Choice, ...]:
+    """Gives what to say of unused columns that are called as the catalogue calls its own."""
+    taken = [column for column in columns if column in REQUIRED_COLUMNS]
+    return left_out_choice(
+        taken, "the catalogue uses these names itself; give one by its role, as data.split=split"
+    )
 
 
 def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:

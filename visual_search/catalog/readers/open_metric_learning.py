@@ -14,6 +14,7 @@ from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
     check_columns,
+    taken_choice,
 )
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
 from visual_search.catalog.readers.sources import FolderSource
@@ -100,7 +101,8 @@ def open_metric_learning(
     source = FolderSource(listing.absolute().parent if dataset_root is None else dataset_root)
     unlisted = {*REQUIRED_COLUMNS, *BOX, "path"}
     kept = [column for column in raw.columns if column not in unlisted]
-    choices = raw.choices
+    unused = [name for name in raw.columns if name not in {*NEEDED, *BOX, "category"}]
+    choices = raw.choices + taken_choice(name for name in unused if name != group)
     if category is None:
         category = "category" if "category" in raw.columns else "label"
         if category == "label":

@@ -13,9 +13,11 @@ from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
     Items,
     check_columns,
+    left_out_choice,
     split_choice,
     split_of_name,
     split_of_word,
+    taken_choice,
 )
 from visual_search.catalog.readers.parquet_columns import (
     TextBudget,
@@ -87,6 +89,8 @@ def parquet(
     names_of: dict[str, list[str]] = {}
     places: list[tuple[str, int, bool]] = []  # file, row and whether it has a picture
     choices: tuple[Choice, ...] = ()
+    first: list[str] = []
+    later: set[str] = set()
     budget = TextBudget(str(path))
     for inner, file in paths.items():
         with open_parquet(file) as (opened, stamp):
@@ -94,8 +98,11 @@ def parquet(
             row_groups, empty = list_pictures(opened, image, origin)
             if attributes is None:
                 plain, choices = plain_columns(schema, used=[image])
+                first = schema.names
+                choices += taken_choice(name for name in plain if name not in named)
                 attributes = [name for name in plain if name not in (*named, *REQUIRED_COLUMNS)]
             columns = list(dict.fromkeys([*named, *attributes]))
+            later |= set(schema.names) - set(first or schema.names)
             check_columns(schema.names, columns, origin, ADVICE)
             for column, found in read_columns(opened, columns, origin, budget).items():
                 values.setdefault(column, []).extend(found)
@@ -105,6 +112,7 @@ def parquet(
     # of all files together: whether a column is of whole numbers must not hang on the shard
     texts = {column: _named(found, names_of.get(column)) for column, found in values.items()}
     file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
+    choices += left_out_choice(later, "the first file lacks them")
     choices += split_choice(file_splits)
 
     source = ParquetSource(files, image)

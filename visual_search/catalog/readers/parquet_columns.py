@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES
+from visual_search.catalog.readers.listings import left_out_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,11 +122,8 @@ def plain_columns(
     # pandas keeps a named or filtered index as a column of this name; it is no attribute
     fields = [field for field in schema if not field.name.startswith("__index_level_")]
     plain = [field.name for field in fields if is_plain(field.type)]
-    others = {f.name: str(f.type) for f in fields if f.name not in plain and f.name not in used}
-    if not others:
-        return plain, ()
-    shown = ", ".join(f"{name} ({kind[:40]})" for name, kind in others.items())
-    return plain, (Choice("", f"column(s) left out: {shown}", "they hold lists or bytes"),)
+    others = [field.name for field in fields if field.name not in plain and field.name not in used]
+    return plain, left_out_choice(others, "they hold lists or bytes")
 
 
 def read_columns(

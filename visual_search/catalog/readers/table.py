@@ -207,7 +207,12 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
     if len(tables) != 1:
         raise ValueError(
             f"{path} holds {len(tables)} tables {tables[:10]}; expected one with a suffix of "
-            f"{list(TABLE_SUFFIXES)}: " + ("name it by data.table_name" if tables else "add one")
+            f"{list(TABLE_SUFFIXES)}: "
+            + (
+                "name it by data.table_name"
+                if tables
+                else "add one, or name a .txt by data.table_name"
+            )
         )
     return source, tables[0]
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, RefusedItem
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.folder import PICTURE_SUFFIXES
 from visual_search.catalog.readers.listings import (
     Items,
+    left_out_choice,
     split_choice,
     split_of_name,
     split_of_word,
+    taken_choice,
 )
 from visual_search.catalog.readers.sources import FolderSource, is_clutter
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
@@ -98,11 +100,15 @@ def webdataset(
         ]
         samples += [(inner, key, sample) for key, sample in _samples(tar).items()]
     reasons = [_describe(tars[inner], sample) for inner, _, sample in samples]
+    choices: tuple[Choice, ...] = ()
     if attributes is None:
-        attributes = _plain_fields([sample for *_, sample in samples], list(wanted.values()))
+        attributes, choices = _plain_fields(
+            [sample for *_, sample in samples], list(wanted.values())
+        )
 
     file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
-    items = Items(TarSource(tars), list(attributes), split_choice(file_splits))
+    choices += split_choice(file_splits)
+    items = Items(TarSource(tars), list(attributes), choices)
     items.refused.extend(refused)
     for (inner, key, sample), reason in zip(samples, reasons, strict=True):
         place = f"{inner}/{key}"
@@ -184,23 +190,29 @@ def _read(tar: Tar, member: str) -> str:
         raise ValueError(f"{member!r} is not UTF-8 ({error.reason}); write it as UTF-8") from error
 
 
-def _plain_fields(samples: Sequence[_Sample], used: Sequence[str | None]) -> list[str]:
-    """Gives the fields of all samples that hold plain values, in the order of their appearance."""
+def _plain_fields(
+    samples: Sequence[_Sample], used: Sequence[str | None]
+) -> tuple[list[str], tuple[Choice, ...]]:
+    """Gives the fields of all samples that hold plain values, in the order of their appearance.
+
+    Returns:
+        Them, and what to say of the others.
+    """
     plain: dict[str, bool] = {}
     for sample in samples:
         for name, value in sample.described.items():
             plain[name] = plain.get(name, True) and not isinstance(value, list | dict)
-    kept = [
-        name
-        for name, is_plain in plain.items()
-        if is_plain and name not in REQUIRED_COLUMNS and f"json.{name}" not in used
-    ]
+    steps = [where.split(".")[1] for where in used if where and where.startswith("json.")]
+    free = [name for name in plain if name not in steps]
+    kept = [name for name in free if plain[name] and name not in REQUIRED_COLUMNS]
     if len(kept) > MAX_ATTRIBUTES:
         raise ValueError(
             f"the samples' json has {len(kept)} different fields; expected at most "
             f"{MAX_ATTRIBUTES}: name those to keep by data.attributes"
         )
-    return kept
+    nested = [name for name in free if not plain[name]]
+    choices = left_out_choice(nested, "they hold lists or objects")
+    return kept, choices + taken_choice(name for name in free if plain[name])
 
 
 def _picture(sample: _Sample, image: str | None) -> str:
