@@ -102,7 +102,7 @@ def test_a_run_from_before_these_settings_is_found() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer=gpu", r"accelerator=gpu.*trainer=cpu"),
+        ("trainer=gpu", r"accelerator=gpu.*set trainer\.accelerator=auto"),
         ("trainer.precision=16-mixed", r"precision=16-mixed.*set trainer\.precision"),
         ("trainer.strategy=ddp_spawn", r"strategy=ddp_spawn.*set trainer\.strategy=auto"),
         ("trainer.devices=[1]", r"devices=\[1\].*set trainer\.devices=1"),

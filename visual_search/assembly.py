@@ -350,12 +350,15 @@ def new_modules(
 
 def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
     """Gives the Trainer with what always belongs to a run and what the config adds."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
     from visual_search.training.callbacks.history import History
     from visual_search.training.callbacks.partners import NeighbourPartners
     from visual_search.training.callbacks.progress import Progress
     from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 
     callbacks: list[Callback] = [
+        LambdaCallback(on_fit_start=lambda trainer, module: _note_device(run, trainer)),
         History(),  # before the keeper, whose checkpoint is to hold the newest batch's loss
         keeper,
         RetrievalEvaluation(
@@ -392,6 +395,20 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
         loggers=loggers,
         profiler=profiler,
     )
+
+
+def _note_device(run: Run, trainer: Trainer) -> None:
+    """Writes what computes a run, once its processes have settled how many threads each has."""
+    from visual_search.machine import device_facts, device_sentence
+
+    if not trainer.is_global_zero:
+        return
+    before = run.computed_on()
+    run.save_environment(device_facts(trainer))
+    devices = run.computed_on()
+    if before and len(devices) > len(before):
+        was, now = map(device_sentence, devices[-2:])
+        print(f"So far it ran on {was}; now it runs on {now}: its numbers are of both.")
 
 
 def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:

@@ -90,9 +90,9 @@ def device_facts(trainer: Trainer) -> dict[str, Any]:
     return facts | {"device_name": card.name, "card": details}
 
 
-def device_summary(trainer: Trainer) -> dict[str, Any]:
+def device_summary(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Gives of `device_facts` what stands beside a number; the card's details are left out."""
-    return {name: value for name, value in device_facts(trainer).items() if name != "card"}
+    return {name: value for name, value in facts.items() if name != "card"}
 
 
 def device_sentence(facts: Mapping[str, Any]) -> str:

@@ -111,8 +111,9 @@ def measure_run(settings: dict[str, Any]) -> Measured:
         embedding = RunEmbedding(run, own, merged, settings, precision)
         embeddings, seconds = embedding.of_sides(cached, sides)
         facts = {fact: summary.get(fact) for fact in OF_THE_RUN}
-        facts |= device_summary(embedding.trainer)
-        place.save_environment(device_facts(embedding.trainer))
+        device = device_facts(embedding.trainer)
+        place.save_environment(device)
+        facts |= device_summary(device)
         facts["embedding_dim"] = embeddings.shape[1]
         facts["num_queries_trained_on"] = num_trained_on(run.folder, cached.pictures, sides)
         _measure(

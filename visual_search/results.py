@@ -56,6 +56,7 @@ def save_results(
 
     evaluation = module.evaluation
     assert evaluation is not None
+    *earlier, device = run.computed_on()
     weights = weights_fingerprint(module.model)
     manifest = evaluation.index.save(
         run.folder / "index",
@@ -79,9 +80,9 @@ def save_results(
         "epochs": trainer.current_epoch,
         "num_training": len(datamodule.rows("train")),
         "weights": weights,
-        **device_summary(trainer),
+        **device_summary(device),
     }
-    if earlier := run.computed_on()[:-1]:
+    if earlier:
         facts["computed_before_on"] = [device_sentence(device) for device in earlier]
     summary = save_evaluation(
         run.folder, settings, datamodule.catalog, datamodule.pictures, evaluation, facts

@@ -154,7 +154,6 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
         quieten,
     )
     from visual_search.first_weights import take_weights
-    from visual_search.machine import device_facts, device_sentence
     from visual_search.pages import write_run_report
     from visual_search.results import save_results
     from visual_search.training.checkpointing import Interruption, RunCheckpoint, position
@@ -175,8 +174,6 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
             interruption=interruption,
         )
         trainer = new_trainer(run, settings, keeper)
-        if trainer.is_global_zero:
-            run.save_environment(device_facts(trainer))
         checkpoint = run.checkpoint if run.checkpoint.is_file() else None
         start = settings["training"]["start_from"]
         if start is not None and checkpoint is None:
@@ -185,9 +182,6 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
                 print(taken)
         if checkpoint is not None and trainer.is_global_zero:
             print(f"Run {run.folder}: going on at {position(checkpoint, trainer.max_epochs or 0)}")
-            if len(devices := run.computed_on()) > 1:
-                was, now = map(device_sentence, devices[-2:])
-                print(f"So far it ran on {was}; now it runs on {now}: its numbers are of both.")
         batch_size, device = settings["loader"]["batch_size"], trainer.strategy.root_device
         with memory_told(batch_size, device, training=True):
             trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)

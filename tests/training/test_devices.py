@@ -100,7 +100,9 @@ def test_the_processor_has_no_numbered_devices(no_gpu: None, devices: Any) -> No
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
 def test_a_gpu_that_is_not_there_is_refused(no_gpu: None, accelerator: Any) -> None:
     for find in (find_hardware, check_hardware):
-        with pytest.raises(ValueError, match=rf"accelerator={accelerator}.*trainer=cpu"):
+        with pytest.raises(
+            ValueError, match=rf"accelerator={accelerator}.*set trainer\.accelerator=auto"
+        ):
             find(accelerator)
 
 

@@ -94,7 +94,7 @@ def find_kind(accelerator: Accelerator) -> Kind:
     if accelerator not in get_args(Accelerator):
         raise ValueError(
             f"got trainer.accelerator={accelerator!r}, expected one of "
-            f"{', '.join(get_args(Accelerator))}; set trainer=auto, trainer=cpu or trainer=gpu"
+            f"{', '.join(get_args(Accelerator))}; set trainer.accelerator=auto"
         )
     if accelerator == "cpu":
         return "cpu"
@@ -116,8 +116,9 @@ def find_kind(accelerator: Accelerator) -> Kind:
     names = {"cuda": "an NVIDIA GPU", "mps": "an Apple GPU", "gpu": "a GPU"}
     raise ValueError(
         f"got trainer.accelerator={accelerator}, but torch {torch.__version__} ({built}) sees no "
-        f"such device here; expected {names[accelerator]} and a driver that fits; set trainer=auto "
-        "or trainer=cpu to go on without, or mend the driver (nvidia-smi shows what it sees)"
+        f"such device here; expected {names[accelerator]} and a driver that fits; set "
+        "trainer.accelerator=auto or cpu to go on without, or mend the driver (nvidia-smi shows "
+        "what it sees)"
     )
 
 
