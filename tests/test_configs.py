@@ -279,6 +279,8 @@ def test_logger_of_an_extra_binds_without_the_extra(name: str) -> None:
         ("lodaer.batch_size=3", r"lodaer\.batch_size\b.*did you mean 'loader\.batch_size'"),
         ("+epochs=3", r"epochs is no setting; expected one of name, seed"),
         ("+loader.batchsize=3", r"loader\.batchsize is no setting.*did you mean 'batch_size'"),
+        ("outputs=${outptus}/x", r"outputs refers to \$\{outptus\}.*write \\\$\{"),
+        ("data.root=${x.y}", r"data\.root refers to \$\{x\.y\}"),
         ("seed=~1", r"cannot read 'seed=~1'.*needs quotes"),
         ("+hydra.callbacks.x={_target_: shutil.rmtree}", r"hydra\.callbacks is.*start code"),
         ("+hydra.job.env_set.PYTHONPATH=x", r"hydra\.job\.env_set is.*start code"),

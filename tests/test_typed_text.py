@@ -141,6 +141,11 @@ def test_a_run_to_change_takes_text_for_any_reader() -> None:
     assert settings["embedding"]["layer"] == "1.10"
 
 
+def test_a_reference_to_another_key_is_followed_where_there_is_one() -> None:
+    asked = settings_of("train", "name=of_seed_${seed}", "seed=3", "outputs=/tmp/${a b")
+    assert (asked["name"], asked["outputs"]) == ("of_seed_3", "/tmp/${a b")
+
+
 def test_jobs_of_a_multirun_take_their_texts_as_typed() -> None:
     register_schema()
     given = [

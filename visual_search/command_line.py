@@ -231,6 +231,7 @@ def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> No
                 )
         check_sweeper(command, config, as_it_is)
         _check_closed(config)
+        _check_references(config)
         if multirun:
             check_multirun(config)
             places.add(config.get("outputs"))
@@ -290,6 +291,16 @@ def _fixed_parts(config: DictConfig) -> dict[str, object]:
         part: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         for part, value in values.items()
     }
+
+
+def _check_references(config: DictConfig) -> None:
+    """Looks up what ``${...}`` refers to, but in Hydra's own part, which is not complete yet."""
+    from omegaconf import OmegaConf
+
+    for key in map(str, config):
+        value = None if key == "hydra" or OmegaConf.is_missing(config, key) else config[key]
+        if OmegaConf.is_config(value):
+            OmegaConf.to_container(value, resolve=True)
 
 
 def _check_closed(config: DictConfig, prefix: str = "") -> None:

@@ -53,9 +53,9 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
             f"cannot read {override!r}; expected KEY=VALUE; a value of this key with any of ~ = , "
             "[ ] { } ( ) needs quotes of its own, as in 'KEY=\"...\"'"
         )
-    if missing := _without_global_line(text, overrides):
+    if unheaded := _without_global_line(text, overrides):
         return (
-            f"{missing} does not start with {GLOBAL_LINE!r}, so its settings would land under "
+            f"{unheaded} does not start with {GLOBAL_LINE!r}, so its settings would land under "
             "its group's name; expected that as its first line; add it"
         )
     file = re.match(r"In '([^']+/[^']+)':", text)
@@ -69,6 +69,11 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
         return (
             f"{where}{group}={option}: there is no {group}/{option}.yaml; expected one of "
             f"{', '.join(options)}" + (f"; did you mean '{group}={close[0]}'?" if close else "")
+        )
+    if missing := re.search(r"Interpolation key '(.+?)' not found full_key: (\S+)", text):
+        return (
+            f"{missing[2]} refers to ${{{missing[1]}}}, which is no setting; expected a key of the "
+            "config; where it is text, write \\${"
         )
     if value := re.search(
         r"(Value .+? could not be conv.+?|Invalid type assign.+?) full_key: (\S+)", text

@@ -156,7 +156,20 @@ def _quote(text: str, kind: Kind) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     # OmegaConf looks for references in quotes, too.
-    return QuotedString(_escaped(text) if kind.literal else text, Quote.double).with_quotes()
+    is_text = kind.literal or not _holds_references(text)
+    return QuotedString(_escaped(text) if is_text else text, Quote.double).with_quotes()
+
+
+def _holds_references(text: str) -> bool:
+    """Tells whether every ``${`` of a text opens what OmegaConf reads as a reference."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    try:
+        parse(text)
+    except GrammarParseError:
+        return False
+    return True
 
 
 def _escaped(text: str) -> str:
