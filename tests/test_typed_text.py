@@ -138,6 +138,7 @@ def test_text_of_the_builders_is_taken_as_typed() -> None:
 def test_a_run_to_change_takes_text_for_any_reader() -> None:
     settings = settings_of("evaluate", "+data.path=/tmp/a #1.csv", "embedding.layer=1.10")
     assert settings["data"]["path"] == "/tmp/a #1.csv"
+    assert settings_of("evaluate", "+data.split=false")["data"]["split"] is False
     assert settings["embedding"]["layer"] == "1.10"
 
 
@@ -180,6 +181,7 @@ def test_jobs_of_a_multirun_take_their_texts_as_typed() -> None:
         ("where={size: 38,5}", "'5'"),
         ("where={a: 1, a: 2}", "'a'"),
         ("item=[a,,b]", "[a,,b]"),
+        ("item=[a,b],[c]", "-m"),
         ("image=\udcff.jpg", "image"),
     ],
 )

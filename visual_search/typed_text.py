@@ -5,7 +5,8 @@ keys hold text the schemas say, and the signatures of the builders; an override 
 quoted here wherever Hydra would read something else than what was typed. The grammar of a value:
 
 - one text, as it is typed, blanks, signs and brackets included; in quotes of its own (``"..."``)
-  where it means something otherwise: ``null`` (nothing is given), or a comma after ``-m`` (jobs);
+  where it means something otherwise: ``null`` (nothing is given), ``false`` (of a key that may be
+  turned off), or a comma after ``-m`` (jobs);
 - ``[one,two]``, where a key takes several; ``{column: text, other: [one,two]}``, where it takes
   columns. A comma, or a colon in a column's name, needs quotes there.
 
@@ -49,12 +50,14 @@ class Kind:
         text: One text.
         texts: A list of texts.
         mapping: Columns with a text each, or with several where it takes texts.
+        off: ``false``, where that is another answer than a text.
         literal: ``${...}`` is no reference.
     """
 
     text: bool = False
     texts: bool = False
     mapping: bool = False
+    off: bool = False
     literal: bool = False
 
     def __or__(self, other: Kind) -> Kind:
@@ -126,6 +129,9 @@ def _reads(override: str) -> object:
 
 def _value(value: str, kind: Kind, multirun: bool) -> str:
     if not multirun:
+        lists = _parts(value, "[") if kind.texts and not kind.mapping else []
+        if len(lists) > 1 and all(part.strip()[:1] + part.strip()[-1:] == "[]" for part in lists):
+            raise ValueError("expected one list, or -m in front, for a job with each")
         return _element(value, kind)
     sweep = _SWEEP.fullmatch(value.strip())
     if sweep and sweep[1] != "choice":
@@ -143,7 +149,7 @@ def _element(raw: str, kind: Kind) -> str:
         ValueError: It is no list, or no columns, though it has to be; says what was expected.
     """
     bare = raw.strip()
-    if bare == "null":
+    if bare == "null" or (bare == "false" and kind.off):
         return bare
     if kind.mapping:
         return _quote_mapping(_mapping(bare, kind), kind)
@@ -303,9 +309,10 @@ def _kind(annotation: object, literal: bool = False) -> Kind | None:
         text=any(part in _TEXT for part in parts),
         texts=any(part in _TEXTS for part in parts),
         mapping=any(part in _MAPPINGS for part in parts),
+        off="Literal[False]" in parts,
         literal=literal,
     )
-    known = {*_TEXT, *_TEXTS, *_MAPPINGS, "None"}
+    known = {*_TEXT, *_TEXTS, *_MAPPINGS, "Literal[False]", "None"}
     is_text = (kind.text or kind.texts or kind.mapping) and known.issuperset(parts)
     return kind if is_text else None
 
