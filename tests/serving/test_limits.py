@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import socket
+import threading
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tests.serving.drawn_bundle import drawn
+from tests.serving.drawn_bundle import GridEncoder, drawn, drawn_bundle
 from tests.serving.running import BOUNDARY, FORM, ask, client, form, listening
+from visual_search.catalog.images import PictureLimits
+from visual_search.serving import searching
 
+TOKEN = "0123456789abcdef-token"
 LIMIT = 100_000
 MEGABYTE = 2**20
 
@@ -107,3 +113,35 @@ def test_pages_of_items_have_their_limits(query: str, message: str) -> None:
         answer = one.get(f"/api/items?{query}")
     assert answer.status_code == answer.json()["status"] == 422
     assert message in answer.json()["detail"]
+
+
+class Crowded(GridEncoder):
+    """An encoder beside which other pictures take all pixels, as long as its gate is closed."""
+
+    def decode(self, data: bytes, limits: PictureLimits) -> NDArray[np.uint8]:
+        if self.gate is None:
+            return super().decode(data, limits)
+        with limits.budget.share(limits.budget.total_px):
+            return super().decode(data, limits)
+
+
+def test_a_picture_that_finds_no_room_is_told_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(searching, "PIXELS_PATIENCE_S", 0.05)
+    encoder = Crowded()
+    with client(drawn_bundle(encoder=encoder), write_token=TOKEN) as one:
+        assert one.post("/api/search", files={"image": drawn("Hats", "red")}).status_code == 200
+        encoder.gate = threading.Event()
+        answers = [
+            one.post("/api/search", files={"image": drawn("Hats", "red")}),
+            one.post(
+                "/api/items", files={"image": drawn("Hats", "red")},
+                data={"items": '[{"item_id": "new", "category": "Hats"}]'},
+                headers={"authorization": f"Bearer {TOKEN}"},
+            ),
+        ]  # fmt: skip
+    for answer in answers:
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "64,000,000 pixels" in answer.json()["detail"]

@@ -12,15 +12,28 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from visual_search.catalog.picture_costs import (
+    Parts,
+    TooManyPartsError,
+    decoding_px,
+    parts_of,
+)
+from visual_search.catalog.pixel_budget import PixelBudget
+
 Fit = Literal["stretch", "letterbox"]
+Box = tuple[float, float, float, float]  # left, upper, right, lower, in pixels
+Target = tuple[int, Fit] | None  # the side and fit that is aimed at; None keeps a picture's size
+Use = Callable[[Image.Image, Box], NDArray[np.uint8]]
 
 # Raise it whenever `decode` or `fit_array` gives other pixels than before: it is in the cache key.
 DECODER_VERSION = 2
@@ -47,6 +60,17 @@ _UPRIGHT = {
 # 65535 -> 255, rounded; Pillow's own conversion would clip at 255.
 _SIXTEEN_TO_EIGHT_BIT = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
+_STRIP_ROWS = 64  # brought to 8 bit at once: NumPy takes 8 bytes more for each value
+
+# What all decodes of this process share that are given no other budget. It admits the dearest
+# picture of `PictureLimits`, alone.
+_PROCESS_BUDGET = PixelBudget(160_000_000)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_PROCESS_BUDGET.forget)
+
+# Counted for every picture while its header is read. What costs no more is decoded at once.
+_HEADER_PX = 1_000_000
+
 
 class PictureError(ValueError):
     """A picture cannot be used; the message says why, the cause is attached."""
@@ -60,6 +84,10 @@ class PictureLimits:
         max_bytes: Largest encoded file, in bytes.
         max_pixels: Largest width x height that a file may announce. The default stays below
             Pillow's own limit of 89 million, which also holds.
+        budget: What all decodes with these limits share: a picture waits for its part of it, and is
+            refused where it would take more than all. A pixel that takes more memory than 8 bytes,
+            as those of WebP and AVIF do, counts as several; of a JPEG in a single scan those count
+            that it is decoded to.
 
     Raises:
         ValueError: A limit is below 1.
@@ -67,6 +95,7 @@ class PictureLimits:
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 64_000_000
+    budget: PixelBudget = field(default=_PROCESS_BUDGET, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):
@@ -97,6 +126,7 @@ def decode(
     Raises:
         ValueError: ``size_px`` is below 1, or ``fit`` has another name.
         PictureError: The file is too large, truncated, damaged or of another format.
+        BudgetExceededError: Other pictures took the budget for longer than it lets wait.
 
     Example:
         >>> file = io.BytesIO()
@@ -108,8 +138,12 @@ def decode(
                [255, 255, 255, 255]], dtype=uint8)
     """
     check_target(size_px, fit)
-    with _named_errors(data, limits):
-        return _decode(data, size_px, fit, limits)
+
+    def finish(image: Image.Image, box: Box) -> NDArray[np.uint8]:
+        eight_bit, orientation = _loaded(image)
+        return _fit(eight_bit, size_px, fit, box, orientation)
+
+    return _decoded(data, limits, (size_px, fit), finish)
 
 
 def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArray[np.uint8]:
@@ -124,6 +158,7 @@ def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArra
 
     Raises:
         PictureError: The file is too large, truncated, damaged or of another format.
+        BudgetExceededError: Other pictures took the budget for longer than it lets wait.
 
     Example:
         >>> file = io.BytesIO()
@@ -131,8 +166,15 @@ def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArra
         >>> decode_whole(file.getvalue())[0].tolist()
         [[255, 255, 255], [255, 255, 255], [255, 255, 255]]
     """
-    with _named_errors(data, limits):
-        return _decode_whole(data, limits)
+
+    def keep(image: Image.Image, box: Box) -> NDArray[np.uint8]:
+        eight_bit, orientation = _loaded(image)
+        whole = eight_bit.convert("RGB")
+        if orientation in _UPRIGHT:
+            whole = whole.transpose(_UPRIGHT[orientation])
+        return np.array(whole)  # [H, W, 3], a copy that may be written to
+
+    return _decoded(data, limits, None, keep)
 
 
 def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.uint8]:
@@ -188,37 +230,53 @@ def check_target(size_px: int, fit: str) -> None:
         raise ValueError(f"fit is {fit!r}; expected one of {list(get_args(Fit))}")
 
 
-def _decode(data: bytes, size_px: int, fit: Fit, limits: PictureLimits) -> NDArray[np.uint8]:
-    with _opened(data, limits) as image:
+def _decoded(data: bytes, limits: PictureLimits, target: Target, use: Use) -> NDArray[np.uint8]:
+    """Gives what ``use`` makes of a picture, with its part of the budget for as long as it takes.
+
+    ``use`` gets the picture, of which only the header was read, and the part of it that is wanted.
+    """
+    if len(data) > limits.max_bytes:
+        raise PictureError(
+            f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are read; "
+            "save it smaller"
+        )
+    budget = limits.budget
+    with _named_errors(data):
+        parts = parts_of(data)
+    opening_px = min(_HEADER_PX + parts.opening_px, budget.total_px)
+    with budget.share(opening_px), _named_errors(data):
+        small, num_px = _if_small(data, limits, target, use, parts, opening_px)
+    if small is not None:
+        return small
+    # Opened anew, not kept: who holds a share and waits for more may wait for ever.
+    with budget.share(num_px), _named_errors(data):
+        return _use(data, limits, target, use)
+
+
+def _if_small(
+    data: bytes, limits: PictureLimits, target: Target, use: Use, parts: Parts, opening_px: int
+) -> tuple[NDArray[np.uint8] | None, int]:
+    """Gives what is made of a picture that needs no further share, and what share it needs."""
+    with _open(data, limits) as image:
         width, height = image.size
-        transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
-        orientation = _orientation(image)
-        box: tuple[float, float, float, float] = (0, 0, width, height)
-        if image.format in ("JPEG", "MPO"):
-            aim_w, aim_h = _fitted_size(width, height, size_px, fit)
-            # The box is the drafted size before rounding up: without it the picture would shift.
-            drafted = image.draft("RGB", (_at_least(aim_w), _at_least(aim_h)))
-            box = drafted[1] if drafted else box
-        image.load()
-        return _fit(_eight_bit(image, transparent_value), size_px, fit, box, orientation)
+        box = _draft(image, target)
+        num_px = decoding_px(image, parts, (width, height), is_whole=target is None)
+        total_px = limits.budget.total_px
+        if num_px > total_px:
+            raise PictureError(
+                f"the picture has {width} x {height} pixels, which as {image.format} take the "
+                f"memory of {num_px:,}; at most {total_px:,} are decoded; save it smaller"
+            )
+        num_px = min(num_px + parts.opening_px, total_px)
+        return (use(image, box) if num_px <= opening_px else None), num_px
 
 
-def _at_least(aim: int) -> int:
-    return math.ceil(_DRAFT_FACTOR * aim)
+def _use(data: bytes, limits: PictureLimits, target: Target, use: Use) -> NDArray[np.uint8]:
+    with _open(data, limits) as image:
+        return use(image, _draft(image, target))
 
 
-def _decode_whole(data: bytes, limits: PictureLimits) -> NDArray[np.uint8]:
-    with _opened(data, limits) as image:
-        transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
-        orientation = _orientation(image)
-        image.load()
-        whole = _eight_bit(image, transparent_value).convert("RGB")
-        if orientation in _UPRIGHT:
-            whole = whole.transpose(_UPRIGHT[orientation])
-        return np.array(whole)  # [H, W, 3], a copy that may be written to
-
-
-def _opened(data: bytes, limits: PictureLimits) -> Image.Image:
+def _open(data: bytes, limits: PictureLimits) -> Image.Image:
     """Gives a picture of which only the header was read."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
@@ -231,14 +289,35 @@ def _opened(data: bytes, limits: PictureLimits) -> Image.Image:
     return image
 
 
+def _draft(image: Image.Image, target: Target) -> Box:
+    """Has a JPEG decoded no larger than is needed; gives the part that is then the picture."""
+    width, height = image.size
+    if image.format in ("JPEG", "MPO") and target is not None:
+        aim_w, aim_h = _fitted_size(width, height, *target)
+        drafted = image.draft("RGB", (_at_least(aim_w), _at_least(aim_h)))
+        if drafted is not None:
+            return drafted[1]  # the size before rounding up: without it the picture would shift
+    return (0, 0, width, height)
+
+
+def _at_least(aim: int) -> int:
+    return math.ceil(_DRAFT_FACTOR * aim)
+
+
+def _loaded(image: Image.Image) -> tuple[Image.Image, int]:
+    """Gives a picture in mode ``L`` or ``RGB``, not yet turned, and its EXIF orientation."""
+    transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
+    orientation = _orientation(image)
+    image.load()
+    return _eight_bit(image, transparent_value), orientation
+
+
 @contextlib.contextmanager
-def _named_errors(data: bytes, limits: PictureLimits) -> Iterator[None]:
-    """Turns whatever goes wrong with a file into a :class:`PictureError`; see :func:`decode`."""
-    if len(data) > limits.max_bytes:
-        raise PictureError(
-            f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are read; "
-            "save it smaller"
-        )
+def _named_errors(data: bytes) -> Iterator[None]:
+    """Turns whatever goes wrong with a file into a :class:`PictureError`; see :func:`decode`.
+
+    The half of a picture that was decoded is forgotten at once, not with the error.
+    """
     # Pillow and its libraries raise more kinds of errors at damaged bytes than they document
     # (struct.error, SyntaxError, zlib.error, MemoryError...): here every one means "no picture".
     try:
@@ -251,7 +330,10 @@ def _named_errors(data: bytes, limits: PictureLimits) -> Iterator[None]:
             f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
             f"is damaged; save it anew as JPEG or PNG; {start}"
         ) from error
+    except TooManyPartsError as error:
+        raise PictureError(str(error)) from error
     except Exception as error:
+        traceback.clear_frames(error.__traceback__)
         raise PictureError(f"does not decode: {type(error).__name__}: {error}") from error
 
 
@@ -285,16 +367,19 @@ def _eight_bit(
     """Gives the loaded picture in mode ``L`` or ``RGB``, transparent parts on white."""
     if image.mode.startswith("I;16"):
         grey = np.asarray(image)  # [H, W] uint16
-        scaled = _SIXTEEN_TO_EIGHT_BIT[grey]
-        if transparent_value is not None:
-            scaled[grey == transparent_value] = 255
+        scaled = np.empty(grey.shape, np.uint8)
+        for start in range(0, len(grey), _STRIP_ROWS):
+            strip = grey[start : start + _STRIP_ROWS]
+            scaled[start : start + _STRIP_ROWS] = _SIXTEEN_TO_EIGHT_BIT[strip]
+            if transparent_value is not None:
+                scaled[start : start + _STRIP_ROWS][strip == transparent_value] = 255
         return Image.fromarray(scaled)
     if transparent_value is not None:
         image.info["transparency"] = transparent_value
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         on_white = Image.new("RGB", rgba.size, (255, 255, 255))
-        on_white.paste(rgba, mask=rgba.getchannel("A"))
+        on_white.paste(rgba, mask=rgba)  # whose alpha it takes, without a copy of it
         return on_white
     if image.mode in ("L", "RGB"):
         return image  # converting to the same mode would copy it
@@ -320,7 +405,7 @@ def _fit(
     image: Image.Image,
     size_px: int,
     fit: Fit,
-    box: tuple[float, float, float, float],
+    box: Box,
     orientation: int,
 ) -> NDArray[np.uint8]:
     """Resizes the part ``box`` of an ``L`` or ``RGB`` picture, then turns and pads it."""

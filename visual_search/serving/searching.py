@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from visual_search.catalog.images import PictureError, PictureLimits
+from visual_search.catalog.pixel_budget import BudgetExceededError, PixelBudget
+from visual_search.catalog.thumbnails import THUMBNAIL_PX, thumbnail
 from visual_search.serving.batching import QueueFullError
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.problems import Problem
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_SECONDS = 1
 READERS = 4
+# The largest picture takes a second: whoever waits longer for the others' pixels stands in a crowd.
+PIXELS_PATIENCE_S = 5.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -67,7 +71,8 @@ class Searcher:
         self._num_running = 0
         self._threads = ThreadPoolExecutor(settings.num_threads, "search")
         self._readers = ThreadPoolExecutor(READERS, "read")
-        self.picture_limits = PictureLimits(settings.max_upload_bytes, settings.max_pixels)
+        budget = PixelBudget(settings.max_pixels, patience_s=PIXELS_PATIENCE_S)
+        self._limits = PictureLimits(settings.max_upload_bytes, settings.max_pixels, budget)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -133,12 +138,28 @@ class Searcher:
         Raises:
             Problem: It cannot be used.
         """
+        with self._picture_problems():
+            return snapshot.bundle.encoder.decode(image, self._limits)
+
+    def thumbnail(self, image: bytes) -> bytes:
+        """Gives a picture as a small JPEG.
+
+        Raises:
+            Problem: It cannot be used.
+        """
+        with self._picture_problems():
+            return thumbnail(image, THUMBNAIL_PX, self._limits)
+
+    @contextmanager
+    def _picture_problems(self) -> Iterator[None]:
         try:
-            return snapshot.bundle.encoder.decode(image, self.picture_limits)
+            yield
         except PictureError as error:
             is_foreign = isinstance(error.__cause__, UnidentifiedImageError)
             kind = "not-a-picture" if is_foreign else "bad-picture"
             raise Problem(kind, f"The picture: {error}.") from error
+        except BudgetExceededError as error:
+            raise self._overloaded(f"Pictures wait to be decoded: {error}") from error
 
     def embed(self, pictures: NDArray[np.uint8], snapshot: Snapshot) -> NDArray[np.float32]:
         """Gives the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``, in their turn.
@@ -166,12 +187,14 @@ class Searcher:
         self._threads.shutdown()
         self._readers.shutdown()
 
-    def _overloaded(self) -> Problem:
+    def _overloaded(self, why: str = "") -> Problem:
         self._metrics.refused.inc()
+        most = (
+            f"{self._settings.max_searches} searches are running or waiting, as many as are taken"
+        )
         return Problem(
             "overloaded",
-            f"{self._settings.max_searches} searches are running or waiting, which is as many as "
-            f"are taken; try again in {RETRY_AFTER_SECONDS} s.",
+            f"{why or most}; try again in {RETRY_AFTER_SECONDS} s.",
             headers={"retry-after": str(RETRY_AFTER_SECONDS)},
         )
 

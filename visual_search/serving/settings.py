@@ -26,7 +26,10 @@ class ServeSettings:
         write_token: Who sends it as ``Authorization: Bearer`` may add and remove items; None
             leaves writing off.
         max_upload_bytes: Largest picture, in bytes.
-        max_pixels: Largest width x height of a picture.
+        max_pixels: Largest width x height of a picture, and most pixels that are decoded at the
+            same time; further pictures wait, and after 5 seconds are answered 503. Each takes 8
+            bytes; those that take more (WebP, AVIF: 16) count twice. A JPEG in one scan is decoded
+            to what the encoder needs, so 12 million pixels count as 0.2 million.
         max_write_bytes: Largest request that adds items, in bytes.
         max_items_per_write: Most items of one request that adds or removes.
         max_k: Most neighbours of one search.

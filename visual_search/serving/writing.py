@@ -13,7 +13,6 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from visual_search.catalog.identity import id_problem
-from visual_search.catalog.thumbnails import THUMBNAIL_PX, thumbnail
 from visual_search.serving.limits import read_form
 from visual_search.serving.problems import Problem
 from visual_search.serving.queries import media_type, read_json, read_upload
@@ -84,13 +83,13 @@ async def write(new: NewItems, service: Service) -> ChangeResult:
     """
     snapshot = new.served.snapshot
     pictures, thumbnails = [], []
-    limits = service.searcher.picture_limits
     for item_id, image in zip(new.item_ids, new.images, strict=True):
         try:
             pictures.append(await service.searcher.run(service.searcher.decode, image, snapshot))
         except Problem as problem:
-            raise Problem(problem.kind, f"Item {item_id[:200]!r}: {problem.detail}") from problem
-        thumbnails.append(await service.searcher.run(thumbnail, image, THUMBNAIL_PX, limits))
+            detail = f"Item {item_id[:200]!r}: {problem.detail}"
+            raise Problem(problem.kind, detail, headers=problem.headers) from problem
+        thumbnails.append(await service.searcher.run(service.searcher.thumbnail, image))
     stacked = np.stack(pictures)  # [n, 3, S, S]
     size = service.settings.max_batch
     embeddings = [
