@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from tests.serving.drawn_bundle import DrawnBundle, drawn_bundle
 from visual_search.serving.app import create_app
+from visual_search.serving.server import server_config
 from visual_search.serving.settings import ServeSettings
 
 BOUNDARY = "a-boundary-of-the-tests"
@@ -33,7 +34,8 @@ def client(*bundles: DrawnBundle, **settings: Any) -> Iterator[TestClient]:
 def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
     """Yields the port of a real server in a thread."""
     app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
-    config = uvicorn.Config(app, port=0, log_config=None, log_level="critical")
+    config = server_config(app, ServeSettings(**settings))
+    config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from visual_search.serving.api import api_router
 from visual_search.serving.api_items import items_router
 from visual_search.serving.docs_page import docs_page, for_examples
-from visual_search.serving.limits import LimitBodies
+from visual_search.serving.limits import FinishBodies, LimitBodies
 from visual_search.serving.metrics import CountRequests
 from visual_search.serving.pages import pages_router
 from visual_search.serving.problems import Problem, as_problem, problem_response
@@ -76,6 +76,7 @@ def create_app(bundles: Sequence[Bundle], settings: ServeSettings = DEFAULTS) ->
     app.add_middleware(CheckSender, trusted_hosts=settings.trusted_hosts)
     app.add_middleware(CountRequests, metrics=service.metrics, clock=time.perf_counter)
     app.add_middleware(SecureAnswers)
+    app.add_middleware(FinishBodies, max_bytes=4 * settings.max_upload_bytes)
     app.add_middleware(AnswerHead)
     app.state.service = service
     return app

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +17,9 @@ from visual_search.serving.settings import ServeSettings
 FORM_BYTES = 256 * 2**10
 MAX_FIELDS = 500
 MAX_FIELD_BYTES = 64 * 2**10
+# A body that comes slower, once it had time to start, holds a place that others wait for.
+MIN_BYTES_PER_SECOND = 4 * 2**10
+START_SECONDS = 5.0
 _DISCARD_SECONDS = 5.0
 
 
@@ -41,19 +43,25 @@ class LimitBodies:
         limit = self._limit(request)
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
-            await _discard(receive, 4 * limit)
             problem = too_large(int(announced), limit)
             await problem_response(request, problem)(scope, receive, send)
             return
         num_bytes = 0
+        started = asyncio.get_running_loop().time()
 
         async def counted() -> Message:
             nonlocal num_bytes
-            message = await receive()
+            latest = started + START_SECONDS + num_bytes / MIN_BYTES_PER_SECOND
+            try:
+                async with asyncio.timeout_at(latest):
+                    message = await receive()
+            except TimeoutError:
+                raise too_slow(
+                    f"came at less than {MIN_BYTES_PER_SECOND:,} bytes a second"
+                ) from None
             if message["type"] == "http.request":
                 num_bytes += len(message.get("body", b""))
                 if num_bytes > limit:
-                    await _discard(receive, 4 * limit)
                     raise too_large(num_bytes, limit)
             return message
 
@@ -74,22 +82,65 @@ def too_large(num_bytes: int, limit: int) -> Problem:
     )
 
 
-async def _discard(receive: Receive, max_bytes: int) -> None:
-    """Reads on for a moment without keeping anything.
+class FinishBodies:
+    """Answers only when a request's body was read, or says that the connection ends.
 
-    Most clients look for an answer only when they have sent all; without this they would see a
-    broken connection rather than the reason.
+    Most clients look for an answer when they have sent all; of one that comes sooner they would see
+    a broken connection. So what nobody read is read on for a moment, and not kept; what does not
+    end then ends with the connection.
+
+    Args:
+        app: What is behind.
+        max_bytes: Most that is read without being wanted.
     """
-    ends = time.monotonic() + _DISCARD_SECONDS
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_read = not _announces_body(scope)
+
+        async def noted() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
+
+        async def after_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_read:
+                headers = MutableHeaders(scope=message)
+                # Who asks first whether to send a body is told not to.
+                if "connection" not in headers and "expect" not in Headers(scope=scope):
+                    await _discard(noted, self._max_bytes)
+                if not is_read:
+                    headers["connection"] = "close"
+            await send(message)
+
+        await self._app(scope, noted, after_body)
+
+
+def _announces_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+async def _discard(receive: Receive, max_bytes: int) -> None:
+    """Reads on for a moment without keeping anything."""
     num_bytes = 0
-    while num_bytes <= max_bytes and (left := ends - time.monotonic()) > 0:
-        try:
-            message = await asyncio.wait_for(receive(), left)
-        except TimeoutError:
-            return
-        num_bytes += len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while num_bytes <= max_bytes:
+                message = await receive()
+                num_bytes += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
 
 
 @asynccontextmanager
@@ -131,9 +182,13 @@ async def in_time(settings: ServeSettings) -> AsyncIterator[None]:
         async with asyncio.timeout(settings.read_seconds):
             yield
     except TimeoutError:
-        raise Problem(
-            "too-slow",
-            f"The request's body took more than {settings.read_seconds:g} s to arrive; expected it "
-            "sooner; send a smaller picture.",
-            headers={"connection": "close"},
-        ) from None
+        raise too_slow(f"took more than {settings.read_seconds:g} s to arrive") from None
+
+
+def too_slow(how: str) -> Problem:
+    """Gives the problem of a body that does not come; the connection ends with it."""
+    return Problem(
+        "too-slow",
+        f"The request's body {how}; expected it sooner; send a smaller picture.",
+        headers={"connection": "close"},
+    )

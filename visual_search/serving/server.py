@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 import threading
@@ -9,19 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from visual_search.serving.app import create_app
+from visual_search.serving.connections import Connection
 from visual_search.serving.settings import DEFAULTS, ServeSettings
 
 if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
 
-# Further connections are closed by uvicorn itself; it bounds what idle ones can take.
 MAX_CONNECTIONS = 1000
-BACKLOG = 1024
+BACKLOG = 256  # taken at one go, before any of them can be told that there is no room
 
 
 def serve(
@@ -49,24 +51,43 @@ def serve(
     opened = [
         Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle for bundle in bundles
     ]
-    app = create_app(opened, settings)
+    config = server_config(create_app(opened, settings), settings)
     listener = _listen(settings)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-    )
     server = _Server(config, address_of(listener), on_ready)
     try:
         with _ending_quietly():
             server.run(sockets=[listener])
     finally:
         listener.close()
+
+
+def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.Config:
+    """Gives how uvicorn is to run the application."""
+    protocol = functools.partial(
+        Connection, wait_seconds=settings.read_seconds, max_connections=_max_connections()
+    )
+    return uvicorn.Config(
+        app,
+        http=cast(Any, protocol),
+        ws="none",
+        log_config=None,
+        log_level="error",  # a warning for every request that is no HTTP would fill a disk
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+    )
+
+
+def _max_connections() -> int:
+    """Gives how many connections fit into the files that this process may open, with room left."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return MAX_CONNECTIONS
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    is_unlimited = most_files == resource.RLIM_INFINITY
+    return MAX_CONNECTIONS if is_unlimited else max(1, min(MAX_CONNECTIONS, most_files // 2))
 
 
 class _Server(uvicorn.Server):

@@ -40,7 +40,8 @@ class ServeSettings:
             are answered 503. Together with ``max_upload_bytes`` it bounds the memory for uploads.
         num_threads: Threads that decode, embed and search, one a search: also the most pictures
             that can come together for the encoder.
-        read_seconds: Longest time that a request's body may take to arrive.
+        read_seconds: Longest time that a request's head may take to arrive, then its body, and
+            that a client may take to read on in an answer.
         refresh_seconds: Pause between looks for a newer generation of the bundles.
         shutdown_seconds: Longest time that running requests get after a signal to stop.
 
