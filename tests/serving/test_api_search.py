@@ -98,6 +98,9 @@ def test_an_item_of_any_name_can_be_asked_for() -> None:
         assert one.get(address).json()["detail"].endswith("add the item again with its picture.")
 
 
+JSON = {"headers": {"content-type": "application/json"}}
+
+
 def bmp_of(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.new("1", (width, height)).save(file, "BMP")
@@ -129,6 +132,18 @@ def bmp_of(width: int, height: int) -> bytes:
          400, "bad-request", "The body is no JSON"),
         ({"content": b"[" * 50_000, "headers": {"content-type": "application/json"}},
          400, "bad-request", "The body is no JSON"),
+        ({"content": b'{"item": "p0", "k": NaN}', **JSON}, 400, "bad-request", "NaN is no number"),
+        ({"content": b'{"item": "p0", "item": "p1"}', **JSON}, 422, "invalid", "'item' twice"),
+        ({"content": b'{"item": "p0", "where": {"colour": "red", "colour": "blue"}}', **JSON},
+         422, "invalid", "'colour' twice"),
+        ({"json": {"item": "p0", "where": ["colour:red"] * 501}}, 422, "invalid", "more than 500"),
+        ({"json": {"item": "p0", "where": {"colour": ["red"] * 501}}},
+         422, "invalid", "more than 500"),
+        ({"json": {"item": "p0", "where": ["colour:red"] * 100_000}},
+         413, "too-large", "at most 262,144, .* name fewer"),
+        ({"content": "where=a%3Ab&" * 100_000,
+          "headers": {"content-type": "application/x-www-form-urlencoded"}},
+         413, "too-large", "at most 262,144, .* name fewer"),
         ({"content": b"x"}, 415, "wrong-media-type", "expected multipart/form-data"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}},
          400, "bad-request", "oundary"),

@@ -175,6 +175,27 @@ def test_items_that_cannot_be_added_change_nothing(
     assert one.get("/api/bundles").json()[0]["generation"] == 1
 
 
+def test_of_two_removals_at_once_one_finds_nothing(one: TestClient) -> None:
+    together = threading.Barrier(2)
+
+    def delete(_: int) -> tuple[int, str]:
+        together.wait(20)
+        answer = one.delete("/api/items/p5", headers=ALLOWED)
+        return answer.status_code, answer.json().get("type", "")
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = sorted(threads.map(delete, range(2)))
+    assert answers == [(200, ""), (404, "/docs#problem-no-such-item")]
+
+
+def test_what_another_writer_has_removed_is_not_there(one: TestClient, folder: Path) -> None:
+    remove_items(folder, ["p3"])
+    answer = one.delete("/api/items?item=p4&item=p3", headers=ALLOWED)
+    assert (answer.status_code, answer.json()["type"]) == (404, "/docs#problem-no-such-item")
+    assert "'p3'" in answer.json()["detail"]
+    assert one.get("/api/items/p4").status_code == 200
+
+
 def test_what_is_not_there_cannot_be_removed(one: TestClient) -> None:
     for path in ("/api/items/nobody", "/api/items?item=p0&item=nobody"):
         answer = one.delete(path, headers=ALLOWED)

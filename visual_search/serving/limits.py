@@ -20,6 +20,10 @@ MAX_FIELD_BYTES = 64 * 2**10
 # A body that comes slower, once it had time to start, holds a place that others wait for.
 MIN_BYTES_PER_SECOND = 4 * 2**10
 START_SECONDS = 5.0
+_NO_PICTURE = (
+    ", as pictures come in multipart/form-data alone; name fewer values, or send a picture with "
+    "curl -F image=@picture.jpg."
+)
 _DISCARD_SECONDS = 5.0
 
 
@@ -68,6 +72,8 @@ class LimitBodies:
         await self._app(scope, counted, send)
 
     def _limit(self, request: Request) -> int:
+        if media_type(request) != "multipart/form-data":
+            return FORM_BYTES  # it holds no picture
         if request.url.path == "/api/items":
             return self._settings.max_write_bytes + FORM_BYTES
         return self._settings.max_upload_bytes + FORM_BYTES
@@ -77,8 +83,8 @@ def too_large(num_bytes: int, limit: int) -> Problem:
     """Gives the problem of a body with so many bytes, as far as they were counted."""
     return Problem(
         "too-large",
-        f"The request has {num_bytes:,} bytes or more; expected at most {limit:,}; "
-        "save the picture smaller.",
+        f"The request has {num_bytes:,} bytes or more; expected at most {limit:,}"
+        + (_NO_PICTURE if limit == FORM_BYTES else "; save the picture smaller."),
     )
 
 
@@ -141,6 +147,11 @@ async def _discard(receive: Receive, max_bytes: int) -> None:
                     return
     except TimeoutError:
         return
+
+
+def media_type(request: Request) -> str:
+    """Gives a request's kind of content, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.requests import Request
 
-from visual_search.serving.limits import read_body, read_form
+from visual_search.serving.limits import MAX_FIELDS, media_type, read_body, read_form
 from visual_search.serving.problems import Problem
 from visual_search.serving.settings import ServeSettings
 
@@ -85,11 +85,6 @@ def query_of(
         Problem: A value cannot be used.
     """
     return _query(parameters.multi_items(), settings, columns)
-
-
-def media_type(request: Request) -> str:
-    """Gives a request's kind of content, without its parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def parse_where(texts: Sequence[str], columns: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
@@ -245,14 +240,31 @@ def read_json(data: bytes) -> Any:
     """Gives what JSON holds.
 
     Raises:
-        Problem: It is no JSON.
+        Problem: It is no JSON, or names something twice, so that one of both would be lost.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=_once_each, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Problem(
             "bad-request", f"The body is no JSON ({error}); expected an object; see /docs."
         ) from error
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Problem(
+                "invalid",
+                f"The JSON names {name[:100]!r} twice in one object; expected it once; several "
+                "values are a list.",
+            )
+        found[name] = value
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _json_fields(data: bytes) -> list[tuple[str, str]]:
@@ -280,4 +292,10 @@ def _json_fields(data: bytes) -> list[tuple[str, str]]:
                     "whole number or a list of them.",
                 )
             fields.append((name, str(text)))
+            if len(fields) > MAX_FIELDS:
+                raise Problem(
+                    "invalid",
+                    f"The JSON holds more than {MAX_FIELDS} values; expected at most as many, as "
+                    "in a form; name fewer.",
+                )
     return fields

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visual_search.serving.problems import Problem, problem_response
@@ -34,6 +34,10 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=()",
     "cache-control": "no-store",
 }
+_HOST = re.compile(
+    r"(?:\[(?P<address>[0-9a-f.]*:[0-9a-f:.]*)\]|(?P<name>[0-9a-z._-]+))(?::(?P<port>[0-9]{0,5}))?",
+    re.ASCII,
+)
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _logger = logging.getLogger(__name__)
 
@@ -65,6 +69,8 @@ class SecureAnswers:
 
         try:
             await self._app(scope, receive, secured)
+        except ClientDisconnect:  # nobody is there to answer
+            return
         except Exception:
             _logger.exception("%s %s failed", scope["method"], scope["path"])
             if started:  # half an answer is out: end the connection, so that nobody trusts it
@@ -106,27 +112,31 @@ class CheckSender:
             await problem_response(request, problem)(scope, receive, send)
 
     def _host_problem(self, request: Request) -> Problem | None:
-        name = host_name(request.headers.get("host", ""))
-        if "*" in self._trusted_hosts or name in self._trusted_hosts:
+        given = request.headers.get("host", "")
+        name = host_name(given)
+        if name in self._trusted_hosts or ("*" in self._trusted_hosts and (name or not given)):
             return None
         return Problem(
             "wrong-host",
-            f"The request asks for the host {name[:100]!r}; expected one of "
+            f"The request asks for the host {given[:100]!r}; expected one of "
             f"{sorted(self._trusted_hosts)}; name it in the server's trusted_hosts if it is yours.",
         )
 
 
 def host_name(host: str) -> str:
-    """Gives the name in a ``Host`` header: without its port, in lower case.
+    """Gives the name in a ``Host`` header: without its port, in lower case; "" where it has none.
+
+    What else an address may hold, a user or a path, has no place there (RFC 9110, 7.2). A reader
+    that looks past it would take ``evil.example@127.0.0.1`` for this machine.
 
     Example:
-        >>> host_name("Shop.example:8000"), host_name("[::1]:8000"), host_name("@:")
+        >>> host_name("Shop.example:8000"), host_name("[::1]:8000"), host_name("evil@127.0.0.1")
         ('shop.example', '::1', '')
     """
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
+    found = _HOST.fullmatch(host.lower())
+    if found is None or int(found["port"] or 0) > 65535:
         return ""
+    return found["address"] or found["name"]
 
 
 def cross_site_problem(request: Request) -> Problem | None:
@@ -138,7 +148,7 @@ def cross_site_problem(request: Request) -> Problem | None:
     if site is not None:
         is_ours = site in ("same-origin", "none")
     elif origin is not None:
-        is_ours = urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        is_ours = origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
     else:
         is_ours = True
     if is_ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import signal
 import socket
 import threading
@@ -63,6 +64,8 @@ def serve(
 
 def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.Config:
     """Gives how uvicorn is to run the application."""
+    # Each warns of every request that cannot be read: anybody could fill the disk.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     protocol = functools.partial(
         Connection, wait_seconds=settings.read_seconds, max_connections=_max_connections()
     )
@@ -71,7 +74,7 @@ def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.C
         http=cast(Any, protocol),
         ws="none",
         log_config=None,
-        log_level="error",  # a warning for every request that is no HTTP would fill a disk
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,

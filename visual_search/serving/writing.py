@@ -13,9 +13,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from visual_search.catalog.identity import id_problem
-from visual_search.serving.limits import read_form
+from visual_search.serving.limits import media_type, read_form
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import media_type, read_json, read_upload
+from visual_search.serving.queries import read_json, read_upload
 from visual_search.serving.schemas import ChangeResult
 from visual_search.serving.searching import no_such_item
 from visual_search.serving.served import ServedBundle
@@ -114,14 +114,16 @@ async def remove(item_ids: Sequence[str], served: ServedBundle, service: Service
         Problem: The bundle does not hold one of them, too many are named, or it cannot be written.
     """
     _check_number(len(item_ids), service.settings)
-    for item_id in item_ids:
-        if item_id not in served.snapshot.bundle:
-            raise no_such_item(item_id, served.name)
 
     def change(bundle: Bundle) -> Change:
         from visual_search.bundle.writing import remove_items
 
-        return remove_items(bundle.folder, list(dict.fromkeys(item_ids)))
+        try:
+            return remove_items(bundle.folder, list(dict.fromkeys(item_ids)))
+        except KeyError as error:  # asked there and not before: another writer may come first
+            served.refresh()
+            gone = [one for one in item_ids if one not in served.snapshot.bundle]
+            raise no_such_item(gone[0] if gone else item_ids[0], served.name) from error
 
     return await _changed(served, change)
 

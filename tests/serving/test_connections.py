@@ -1,0 +1,219 @@
+"""What the other ends of connections may keep the server from: real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from tests.serving.drawn_bundle import GridEncoder, drawn, drawn_bundle
+from tests.serving.running import BOUNDARY, FORM, ask, form, listening
+from visual_search.serving import server
+
+HEAD = b"Host: 127.0.0.1\r\nContent-Type: " + FORM["content-type"].encode() + b"\r\n"
+SLOW_BODY = b"POST /api/search HTTP/1.1\r\n" + HEAD + b"Content-Length: 90000\r\n\r\n"
+PLACES = 8
+
+
+@pytest.fixture
+def few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", PLACES)
+
+
+def connected(port: int, source: str | None = None) -> socket.socket:
+    return socket.create_connection(
+        ("127.0.0.1", port), timeout=20, source_address=None if source is None else (source, 0)
+    )
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """Everything that comes until the server ends the connection."""
+    parts = []
+    try:
+        while part := connection.recv(2**16):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
+
+
+@contextmanager
+def silent(port: int, number: int, first: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(closing(connected(port))) for _ in range(number)]
+        for connection in connections:
+            connection.sendall(first)
+        yield connections
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"GET / HTTP/1.1\r\nHo", b"GET /healthz HTTP/1.1\r\n" + HEAD + b"\r\n", SLOW_BODY],
+    ids=["nothing", "half a head", "idle", "a body that does not come"],
+)
+@pytest.mark.usefixtures("few_places")
+def test_connections_that_wait_for_nothing_keep_nobody_out(first: bytes) -> None:
+    with listening() as port, silent(port, PLACES + 4, first) as connections:
+        for _ in range(3):
+            assert ask(port, "POST", "/api/search", form([("item", "p0")]), FORM).status == 200
+        rest_of(connections[0])  # the oldest one has given up its place
+
+
+@pytest.mark.usefixtures("few_places")
+def test_an_address_with_few_connections_keeps_them() -> None:
+    with listening() as port:
+        try:
+            lone = connected(port, "127.0.0.2")
+        except OSError:
+            pytest.skip("the system has no second loopback address")
+        with closing(lone), silent(port, 3 * PLACES, b"") as connections:
+            rest_of(connections[0])
+            lone.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + HEAD + b"\r\n")
+            assert rest_of(lone).startswith(b"HTTP/1.1 200")
+
+
+def test_where_all_places_are_busy_a_further_connection_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    encoder = GridEncoder()
+    with listening(drawn_bundle(encoder=encoder)) as port, ThreadPoolExecutor(2) as threads:
+        encoder.gate = threading.Event()
+        body = form(image=drawn("Hats", "red"))
+        with closing(connected(port)) as watching:
+            running = [threads.submit(ask, port, "POST", "/api/search", body, FORM)]
+            while b"searches_running 1.0" not in metrics(watching):
+                pass
+            running.append(threads.submit(ask, port, "POST", "/api/search", body, FORM))
+            rest_of(watching)  # its place is taken
+        with closing(connected(port)) as further:
+            answer = rest_of(further)
+        encoder.gate.set()
+        assert [one.result(20).status for one in running] == [200, 200]
+        assert ask(port, "GET", "/healthz").status == 200
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in answer
+
+
+def metrics(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /metrics HTTP/1.1\r\n" + HEAD + b"\r\n")
+    text = b""
+    while b"visual_search_searches_running " not in text:
+        part = connection.recv(2**16)
+        assert part
+        text += part
+    return text
+
+
+@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nX: "], ids=["nothing", "a byte a time"])
+def test_a_head_has_to_come_in_time(first: bytes) -> None:
+    with listening(read_seconds=0.3) as port, closing(connected(port)) as connection:
+        connection.sendall(first)
+        connection.settimeout(0.05)
+        for _ in range(400):
+            try:
+                assert connection.recv(100) == b""
+                break  # ended
+            except TimeoutError:
+                if first:
+                    connection.sendall(b"a")
+            except ConnectionError:
+                break
+        else:
+            raise AssertionError("the connection was not ended")
+
+
+def test_who_does_not_read_the_answers_is_given_up() -> None:
+    num_answers = 100
+    with listening(read_seconds=0.3) as port, socket.socket() as connection:
+        size = len(ask(port, "GET", "/static/htmx.min.js").body)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall((b"GET /static/htmx.min.js HTTP/1.1\r\n" + HEAD + b"\r\n") * num_answers)
+        threading.Event().wait(1.0)  # nothing is read meanwhile
+        received = len(rest_of(connection))
+    assert 0 < received < num_answers * size
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/search", HEAD, 413),
+        ("/api/search", b"Host: 127.0.0.1\r\nContent-Type: text/plain\r\n", 413),
+        ("/api/items", HEAD, 403),
+        ("/nothing", HEAD, 413),
+        ("/api/search", b"Host: evil.example\r\n", 421),
+    ],
+)
+def test_a_body_without_an_end_is_ended_with_the_connection(
+    path: str, headers: bytes, status: int
+) -> None:
+    with listening(max_upload_bytes=1_000) as port, closing(connected(port)) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\n".encode() + headers)
+        connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+        body = f"--{BOUNDARY}\r\n".encode() + b'Content-Disposition: form-data; name="image"; '
+        connection.sendall(chunk(body + b'filename="a"\r\n\r\n'))
+        num_chunks = 0
+        with contextlib.suppress(ConnectionError):
+            while num_chunks < 10_000:  # 640 MB
+                connection.sendall(chunk(bytes(2**16)))
+                num_chunks += 1
+        assert num_chunks < 10_000
+        with closing(connected(port)) as ends:
+            ends.sendall(f"POST {path} HTTP/1.1\r\nConnection: close\r\n".encode() + headers)
+            ends.sendall(b"Content-Length: 300000\r\n\r\n")
+            ends.sendall(bytes(300_000))
+            assert rest_of(ends).startswith(f"HTTP/1.1 {status}".encode())
+
+
+def chunk(content: bytes) -> bytes:
+    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+def test_who_asks_before_sending_is_told_at_once() -> None:
+    with listening(max_upload_bytes=1_000) as port, closing(connected(port)) as connection:
+        connection.sendall(b"POST /api/search HTTP/1.1\r\n" + HEAD)
+        connection.sendall(b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
+        answer = rest_of(connection)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer
+
+
+def test_who_leaves_within_a_body_is_no_mistake_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with listening() as port:
+        with closing(connected(port)) as connection:
+            connection.sendall(SLOW_BODY + b"--" + BOUNDARY.encode())
+            while b"searches_running 1.0" not in ask(port, "GET", "/metrics").body:
+                pass
+        while b"searches_running 0.0" not in ask(port, "GET", "/metrics").body:
+            pass
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"\x16\x03\x01\0",
+     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -5\r\n\r\n",
+     b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+     b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 200_000],
+    ids=["no host", "two hosts", "TLS", "negative", "gzip", "no chunk", "a long head"],
+)  # fmt: skip
+def test_what_is_no_http_is_refused_without_a_word_in_the_log(
+    request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening() as port:
+        with closing(connected(port)) as connection:
+            connection.sendall(request_ + b"\r\n\r\n")
+            answer = rest_of(connection)
+        assert ask(port, "GET", "/healthz").status == 200
+    assert answer.startswith(b"HTTP/1.1 400") or answer == b""  # the rest was not read: reset
+    assert caplog.text == ""
