@@ -87,6 +87,44 @@ def test_it_computes_with_the_threads_asked_for_and_none_of_them_spins() -> None
         OnnxEncoder(content(), num_threads=0)
 
 
+def greedy(*nodes: onnx.NodeProto, **constants: Any) -> bytes:
+    """An encoder that adds the sum of a huge tensor ``big`` to its pictures."""
+    made = model()
+    made.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    for place, node in enumerate(nodes):
+        made.graph.node.insert(1 + place, node)
+    total = helper.make_node("ReduceSum", ["big"], ["total"], keepdims=0)
+    made.graph.node.insert(1 + len(nodes), total)
+    added = helper.make_node("Add", ["whole", "total"], ["more"])
+    made.graph.node.insert(2 + len(nodes), added)
+    made.graph.node[3 + len(nodes)].input[0] = "more"
+    return made.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "content_of_file",
+    [
+        greedy(helper.make_node("ConstantOfShape", ["size"], ["big"]), size=[3 * 10**9]),
+        greedy(helper.make_node("Expand", ["half", "size"], ["big"]), size=[3 * 10**9]),
+        greedy(
+            helper.make_node("Range", ["from", "to", "by"], ["big"]),
+            **{"from": np.float32(0), "to": np.float32(3e9), "by": np.float32(1)},
+        ),
+        greedy(
+            helper.make_node("Resize", ["whole", "", "scales"], ["big"]),
+            scales=np.array([1, 1, 4000, 4000], np.float32),
+        ),
+        greedy(helper.make_node("Tile", ["whole", "times"], ["big"]), times=[1, 1, 4000, 4000]),
+    ],
+    ids=["ConstantOfShape", "Expand", "Range", "Resize", "Tile"],
+)
+def test_a_network_that_asks_for_12_gb_is_refused(content_of_file: bytes) -> None:
+    with pytest.raises(DamagedError, match=r"within 4,294,967,296 bytes"):
+        OnnxEncoder(content_of_file)
+
+
 def test_files_are_decoded_as_the_network_takes_them(encoder: OnnxEncoder) -> None:
     file = io.BytesIO()
     Image.new("RGB", (40, 20), (200, 0, 0)).save(file, "PNG")

@@ -6,6 +6,7 @@ encoder. Shapes: ``B`` pictures, ``S`` side of a picture in pixels, ``D`` width 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,11 @@ FORMAT = "visual_search.encoder/1"
 INPUT, OUTPUT = "pictures", "embeddings"
 MAX_SIDE_PX = 4_096
 MAX_DIM = 1_000_000
-_BLOCK = 16  # pictures at once: more take memory and no less time
+# Pictures at once: more take memory and no less time. Of larger ones than 512 px so many fewer.
+_BLOCK, _BLOCK_PX = 16, 16 * 512 * 512
+# All that networks of this process compute, weights included. ResNet-50 takes 0.5 GiB for 16
+# pictures of 224 px; a file of 200 bytes may ask for 12.
+MAX_MEMORY_BYTES = 4 * 2**30
 _LIMITS = PictureLimits()
 _AGAIN = "export the run again, or take the file that it exported"
 
@@ -32,7 +37,8 @@ class OnnxEncoder:
     """Makes embeddings of pictures with an exported network; may be shared by threads.
 
     Nothing in a file can run code or reach another file: it is taken as bytes, and operators that
-    are not ONNX's own and data kept elsewhere are refused before the runtime sees them. The same
+    are not ONNX's own and data kept elsewhere are refused before the runtime sees them. What it
+    computes is bounded by `MAX_MEMORY_BYTES`; one picture is embedded to see that it can. The same
     picture gives the same embedding, but for the last digits of float32 that its place in a batch
     may change.
 
@@ -69,6 +75,7 @@ class OnnxEncoder:
         self._read(metadata)
         self._session = _session(model, num_threads)
         self._check_interface()
+        self._run(np.zeros((1, 3, self.image_size_px, self.image_size_px), np.uint8))
 
     def _read(self, metadata: Mapping[str, str]) -> None:
         written = metadata.get("format")
@@ -127,7 +134,8 @@ class OnnxEncoder:
         Raises:
             TypeError: The pictures are not uint8.
             ValueError: They have another shape.
-            DamagedError: The network gives something that is not finite.
+            DamagedError: The network gives something that is not finite, or takes more memory than
+                `MAX_MEMORY_BYTES`.
         """
         side = self.image_size_px
         if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8:
@@ -142,9 +150,10 @@ class OnnxEncoder:
                 "give them as `decode` does, stacked"
             )
         embeddings = np.empty((len(pictures), self.embedding_dim), np.float32)
-        for start in range(0, len(pictures), _BLOCK):
-            block = np.ascontiguousarray(pictures[start : start + _BLOCK])
-            embeddings[start : start + len(block)] = self._session.run([OUTPUT], {INPUT: block})[0]
+        size = max(1, min(_BLOCK, _BLOCK_PX // side**2))
+        for start in range(0, len(pictures), size):
+            block = np.ascontiguousarray(pictures[start : start + size])
+            embeddings[start : start + len(block)] = self._run(block)
         if not np.isfinite(embeddings).all():
             row = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
             raise DamagedError(
@@ -152,6 +161,23 @@ class OnnxEncoder:
                 f"weights are damaged: {_AGAIN}"
             )
         return embeddings
+
+    def _run(self, block: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Gives the embeddings ``[B, D]`` of a block of pictures."""
+        try:
+            found = self._session.run([OUTPUT], {INPUT: block})[0]
+        except Exception as error:  # the runtime's errors share no class
+            raise DamagedError(
+                f"the encoder does not compute {len(block)} pictures of {self.image_size_px} px "
+                f"within {MAX_MEMORY_BYTES:,} bytes ({type(error).__name__}: {str(error)[:300]}); "
+                f"{_AGAIN}"
+            ) from error
+        if found.shape != (len(block), self.embedding_dim):
+            raise DamagedError(
+                f"the encoder gives {list(found.shape)} numbers for {len(block)} pictures, "
+                f"expected {[len(block), self.embedding_dim]}, as its metadata says; {_AGAIN}"
+            )
+        return cast(NDArray[np.float32], found)
 
 
 def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
@@ -168,7 +194,9 @@ def _session(model: bytes, num_threads: int | None) -> Any:
     """Gives the runtime's session, on the CPU."""
     import onnxruntime
 
+    _bound_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Not 0, the runtime's own default: that pins each thread to a core, wanted there or not.
     options.intra_op_num_threads = num_threads or _num_cores()
     options.inter_op_num_threads = 1
@@ -179,11 +207,28 @@ def _session(model: bytes, num_threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Constants would be folded outside of that memory, and an exported file's are folded.
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],
+        )
     except Exception as error:  # the runtime's errors share no class
         raise DamagedError(
             f"the encoder does not load ({type(error).__name__}: {str(error)[:300]}); {_AGAIN}"
         ) from error
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Has all sessions that ask for it share one memory of `MAX_MEMORY_BYTES`."""
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    arena = onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY_BYTES})
+    onnxruntime.create_and_register_allocator(memory, arena)
 
 
 def _num_cores() -> int:

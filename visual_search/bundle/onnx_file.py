@@ -1,7 +1,9 @@
 """What an ONNX file says about itself, read before any runtime is given it.
 
-A file can point at other files (external data), bring operators of its own, or say that it is
-something else. A runtime notices some of that, late and with its own words. ONNX is a Protocol
+A file can point at other files (external data), bring operators of its own, compute for ever, or
+say that it is something else. A runtime notices some of that, late and with its own words. What
+numbers a network makes is bounded by the runtime's own memory (see `visual_search.bundle.encoder`);
+texts and sparse tensors lie outside of it, so they are refused here. ONNX is a Protocol
 Buffers message; the few fields that matter here are read by their numbers in ``onnx.proto``, and
 weights are skipped unread.
 """
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_DEPTH = 32  # of graphs within graphs
+MAX_NODES = 100_000  # the largest of timm's networks has some 10,000
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -19,9 +22,17 @@ _MODEL_VERSION, _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA = 1, 7, 8, 14
 _MODEL_TRAINING, _MODEL_FUNCTIONS = 20, 25
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_NUMBER = 1, 3
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-_SPARSE_TENSORS = (1, 2)  # values, indices
+_TENSOR_KIND, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 2, 13, 14
+_TEXT = 8  # a tensor's kind
+
+# They repeat a graph as often as the file or a picture says.
+_LOOPS = ("Loop", "Scan", "SequenceMap")
+
+
+_SPARSE = "it has sparse tensors, which an exported encoder has not"
+_TEXTS = "it computes with texts, which an exported encoder does not"
 
 
 class NotOnnxError(ValueError):
@@ -46,7 +57,8 @@ def read_onnx(data: bytes) -> OnnxFile:
 
     Raises:
         NotOnnxError: The bytes are no ONNX file; or it keeps data in other files, has operators or
-            functions of its own, or more graphs within each other than `MAX_DEPTH`.
+            functions of its own, loops, texts or sparse tensors, more operations than `MAX_NODES`,
+            or more graphs within each other than `MAX_DEPTH`.
 
     Example:
         >>> read_onnx(b"GIF89a")
@@ -85,7 +97,10 @@ def _read(data: bytes) -> OnnxFile:
             )
     if len(graphs) != 1 or not version:
         raise _BrokenError(" with a version and one graph")
-    return OnnxFile(metadata, _count_nodes(graphs[0], 0))
+    num_nodes = _count_nodes(graphs[0], 0)
+    if num_nodes > MAX_NODES:
+        raise NotOnnxError(f"it has {num_nodes:,} operations, more than {MAX_NODES:,}")
+    return OnnxFile(metadata, num_nodes)
 
 
 def _count_nodes(graph: memoryview, depth: int) -> int:
@@ -98,26 +113,36 @@ def _count_nodes(graph: memoryview, depth: int) -> int:
         elif number == _GRAPH_TENSOR:
             _check_tensor(_message(value))
         elif number == _GRAPH_SPARSE:
-            _check_sparse(_message(value))
+            raise NotOnnxError(_SPARSE)
     return num
 
 
 def _check_node(node: memoryview, depth: int) -> int:
     """Gives how many nodes there are in a node's own graphs."""
-    num, operator, domain = 0, "", ""
+    num, operator, domain, makes_text = 0, "", "", False
     for number, value in _fields(node):
         if number == _NODE_OPERATOR:
             operator = _text(value)
         elif number == _NODE_DOMAIN:
             domain = _text(value)
         elif number == _NODE_ATTRIBUTE:
+            name = ""
             for kind, inner in _fields(_message(value)):
-                if kind in _ATTRIBUTE_TENSORS:
+                if kind == _ATTRIBUTE_NAME:
+                    name = _text(inner)
+                    makes_text = makes_text or name in ("value_string", "value_strings")
+                elif kind == _ATTRIBUTE_NUMBER:
+                    makes_text = makes_text or (inner == _TEXT and name in ("", "to"))
+                elif kind in _ATTRIBUTE_TENSORS:
                     _check_tensor(_message(inner))
                 elif kind in _ATTRIBUTE_GRAPHS:
                     num += _count_nodes(_message(inner), depth + 1)
                 elif kind in _ATTRIBUTE_SPARSE:
-                    _check_sparse(_message(inner))
+                    raise NotOnnxError(_SPARSE)
+    if operator in _LOOPS:
+        raise NotOnnxError(f"it has the operator {operator!r}, which may go on for ever")
+    if makes_text and operator in ("Cast", "Constant"):
+        raise NotOnnxError(_TEXTS)
     _check_domain(domain, f"the operator {operator!r} of")
     return num
 
@@ -126,12 +151,8 @@ def _check_tensor(tensor: memoryview) -> None:
     for number, value in _fields(tensor):
         if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
             raise NotOnnxError("it keeps weights in another file (external data)")
-
-
-def _check_sparse(tensor: memoryview) -> None:
-    for number, value in _fields(tensor):
-        if number in _SPARSE_TENSORS:
-            _check_tensor(_message(value))
+        if number == _TENSOR_KIND and value == _TEXT:
+            raise NotOnnxError(_TEXTS)
 
 
 def _check_domain(domain: str, what: str) -> None:
