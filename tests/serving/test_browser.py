@@ -166,7 +166,7 @@ def test_errors_are_shown_in_place(page: Any, address: str) -> None:
     page.fill("#item", "nobody")
     page.get_by_role("button", name="Search").click()
     results(page, "problem")
-    assert "no item 'nobody'" in page.inner_text("#results")
+    assert "no product “nobody”" in page.inner_text("#results")
     assert "There is no such item" in page.text_content("#status")
     expected = "Failed to load resource: the server responded with a status of 404"
     assert [text for text in page.complaints if expected not in text] == []

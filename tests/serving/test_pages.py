@@ -3,6 +3,7 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -128,17 +129,21 @@ def test_what_one_bundle_lacks_is_said_in_its_column() -> None:
         page = get(one, "/?item=p0&where=colour:red")
     first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
     assert len(cards(first)) == 7
-    assert "where names &#39;colour&#39;" in second
+    assert "nothing here to filter by" in second
 
 
 @pytest.mark.parametrize(
     ("address", "status", "text"),
     [
         ("/?item=nobody", 404, "There is no such item"),
-        ("/?k=0", 422, "expected a whole number from 1 to 100"),
+        ("/?item=nobody", 404, "no product “nobody” here"),
+        ("/?k=0", 422, "1 to 100 results"),
+        ("/?item=p0&where=size:4", 422, "choose other filters"),
+        ("/?where=Hats", 422, "choose other filters"),
         ("/?bundle=no", 404, "There is no such bundle"),
         ("/nothing", 404, "There is nothing here"),
-        ("/report?bundle=drawn", 404, "holds no report.html"),
+        ("/report?bundle=drawn", 404, "There is nothing here"),
+        ("/thumbnail?bundle=drawn&item=p0&generation=x", 422, "Start over"),
     ],
 )
 def test_problems_are_pages_for_people(address: str, status: int, text: str) -> None:
@@ -152,6 +157,42 @@ def test_problems_are_pages_for_people(address: str, status: int, text: str) -> 
         assert text in html.unescape(answer.text)
         assert "Start over" in answer.text
     assert for_programs.headers["content-type"] == "application/problem+json"
+
+
+WORDS_OF_PROGRAMS = re.compile(
+    r"/api|/docs|\bGET\b|curl|JSON|Content-Type|multipart|expected|\bb'|\bbytes\b|Error|where="
+)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"files": {"image": b"not a picture"}},
+        {"files": {"image": drawn("Hats", "red")[:900]}},
+        {"files": {"image": bytes(20_000)}},
+        {"files": {"image": bytes(400_000)}},
+        {"files": [("image", b"a"), ("image", b"b")]},
+        {"data": {"image": "http://127.0.0.1/a.jpg"}},
+        {"data": {"item": "nobody"}},
+        {"data": {"item": "p0", "k": "many"}},
+        {"data": {"item": "p0", "where": "Hats"}},
+        {"data": {"item": "p0", "bundle": "other"}},
+        {"data": {"item": "p0", "where": ["category:Hats"] * 600}},
+        {"content": b"{", "headers": {"content-type": "application/json"}},
+        {"content": b"x", "headers": {"content-type": "text/plain"}},
+        {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+        {"data": {"item": "p0"}, "headers": {"origin": "http://evil.example"}},
+    ],
+)
+def test_who_shops_reads_no_words_for_programs(request_: dict[str, Any]) -> None:
+    with client(max_upload_bytes=10_000) as one:
+        for accepts in (HTML, PART):
+            given = {**request_, "headers": {**request_.get("headers", {}), **accepts}}
+            answer = one.post("/", **given)
+            assert answer.status_code >= 400
+            text = html.unescape(answer.text.rpartition("<main")[2])
+            assert "Start over" in text
+            assert not WORDS_OF_PROGRAMS.findall(re.sub(r"<(?!div class=.outcome)[^>]*>", "", text))
 
 
 def test_empty_states_say_what_to_do() -> None:

@@ -35,6 +35,22 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "overloaded": (503, "The server is busy"),
     "cannot-write": (503, "The bundle cannot be written now"),
 }
+# What a page says: for who shops, not for who writes programs.
+_FOR_PEOPLE: Mapping[str, str] = {
+    "bad-request": "What was sent could not be read. Start over and try again.",
+    "cross-site": "Another site sent you here with a search. Start over to search here.",
+    "not-found": "There is no page at this address. Start over to see the products.",
+    "no-such-bundle": "This part of the catalogue is not here. Start over to see what is.",
+    "wrong-method": "There is no page at this address. Start over to see the products.",
+    "too-slow": "Your picture took too long to arrive. Send a smaller one.",
+    "too-large": "Your picture is too large. Save it smaller and try again.",
+    "wrong-media-type": "What was sent could not be read. Start over and try again.",
+    "not-a-picture": "This file is no picture. Choose a JPEG, PNG, WebP, AVIF, GIF or BMP file.",
+    "bad-picture": "This picture is damaged or too large. Save it anew, or choose another one.",
+    "invalid": "This search cannot be answered. Start over and try again.",
+    "failed": "Something that should work did not. Try again in a moment.",
+    "overloaded": "Many people are searching just now. Try again in a moment.",
+}
 _KIND_OF_STATUS = {400: "bad-request", 404: "not-found", 405: "wrong-method", 413: "too-large",
                    415: "wrong-media-type", 422: "invalid"}  # fmt: skip
 _ADVICE = {
@@ -50,7 +66,7 @@ class Problem(HTTPException):
         kind: One of `KINDS`.
         detail: What was wrong with its value, what was expected, what to do.
         headers: Further headers of the answer.
-        extensions: Further members of the JSON, as ``errors``.
+        for_people: What a page says instead, where more can be said than of every such problem.
 
     Raises:
         KeyError: There is no such kind.
@@ -66,21 +82,21 @@ class Problem(HTTPException):
         detail: str,
         *,
         headers: Mapping[str, str] | None = None,
-        extensions: Mapping[str, Any] | None = None,
+        for_people: str = "",
     ) -> None:
         status, self.title = KINDS[kind]
         super().__init__(status, detail, dict(headers or {}))
         self.kind = kind
-        self.extensions = dict(extensions or {})
+        # Nobody who shops sees the others, and who runs the server needs to know.
+        self.for_people = for_people or _FOR_PEOPLE.get(kind, detail)
 
     def as_json(self) -> dict[str, Any]:
-        """Gives the members of RFC 9457, then the extensions."""
+        """Gives the members of RFC 9457."""
         return {
             "type": f"/docs#problem-{self.kind}",
             "title": self.title,
             "status": self.status_code,
             "detail": self.detail,
-            **self.extensions,
         }
 
 

@@ -17,6 +17,7 @@ from visual_search.serving.settings import ServeSettings
 FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _FIELDS = ("image", "item", "k", "where", "bundle")
 Where = Mapping[str, tuple[str, ...]]
+_NO_FILTER = "There is nothing here to filter by in this way. Start over, or choose other filters."
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def parse_where(texts: Sequence[str], columns: Iterable[str] = ()) -> dict[str, 
                 "invalid",
                 f"where is {text[:100]!r}; expected column:value, such as category:Shoes; repeat "
                 "it for further values.",
+                for_people=_NO_FILTER,
             )
         found.setdefault(column, {})[text[len(column) + 1 :]] = None
     return {column: tuple(values) for column, values in found.items()}
@@ -127,6 +129,7 @@ def parse_count(name: str, text: str, *, least: int, most: int) -> int:
             "invalid",
             f"{name} is {text[:40]!r}; expected a whole number from {least} to {most}; leave it "
             "out for the default.",
+            for_people=f"Ask for {least} to {most} results." if name == "k" else "",
         )
     return number
 
@@ -143,6 +146,7 @@ def check_columns(where: Where, columns: Sequence[str]) -> None:
             "invalid",
             f"where names {unknown[0][:100]!r}; expected one of {list(columns)}; GET /api/bundles "
             "lists the columns and their values.",
+            for_people=_NO_FILTER,
         )
 
 
@@ -213,6 +217,7 @@ async def _image(form: FormData, settings: ServeSettings) -> tuple[bytes | None,
             "invalid",
             "'image' is a text; expected a file's content; with curl write -F image=@picture.jpg. "
             "Addresses are not fetched.",
+            for_people="Give a picture's file; addresses of pictures are not looked up.",
         )
     if not isinstance(upload, UploadFile):
         return None, ""

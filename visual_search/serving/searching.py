@@ -205,6 +205,8 @@ def no_such_item(item_id: str, bundle: str) -> Problem:
         "no-such-item",
         f"The bundle {bundle!r} holds no item {item_id[:200]!r}; expected one of its ids; "
         "check it, or look it up with GET /api/items.",
+        for_people=f"There is no product “{item_id[:200]}” here, or not any more. Look for another "
+        "one.",
     )
 
 
