@@ -11,13 +11,14 @@ from starlette.responses import JSONResponse, Response
 from visual_search.serving.metrics import CONTENT_TYPE
 from visual_search.serving.queries import read_query
 from visual_search.serving.schemas import (
-    PROBLEMS,
     BundleInfo,
     FoundItem,
     Health,
     SearchResult,
+    problems,
 )
 from visual_search.serving.service import Service
+from visual_search.serving.settings import ServeSettings
 
 _TEXT = {"type": "string"}
 _WHERE = {
@@ -25,33 +26,29 @@ _WHERE = {
     "description": "column:value. Values of one column are alternatives; all columns have to fit.",
 }  # fmt: skip
 _ITEM = {"type": "string", "description": "Id of an item: finds what is like it."}
-_K = {"type": "integer", "minimum": 1, "description": "Neighbours."}
 _BUNDLE = {"type": "string", "description": "A bundle's name; the first one where it is left out."}
-_FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "string", "format": "binary", "description": "A picture's file."},
-        "item": _ITEM, "k": _K, "where": _WHERE, "bundle": _BUNDLE,
-    },
-}  # fmt: skip
-_JSON = {
-    "type": "object",
-    "properties": {"item": _ITEM, "k": _K, "where": _WHERE, "bundle": _BUNDLE},
-    "required": ["item"],
-}
-SEARCH_EXTRA: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": _FORM},
-            "application/json": {"schema": _JSON},
-        },
-    },
-    "x-examples": [
-        "curl -F image=@shoe.jpg -F k=5 -F where=category:{category} {server}/api/search",
-        'curl --json \'{{"item": "{item}", "k": 5}}\' {server}/api/search',
-    ],
-}
+_IMAGE = {"type": "string", "format": "binary", "description": "A picture's file."}
+_EXAMPLES = [
+    "curl -F image=@shoe.jpg -F k=5 -F where=category:{category} {server}/api/search",
+    'curl --json \'{{"item": "{item}", "k": 5}}\' {server}/api/search',
+]
+
+
+def _search_extra(settings: ServeSettings) -> dict[str, Any]:
+    k = {
+        "type": "integer", "minimum": 1, "maximum": settings.max_k, "default": settings.default_k,
+        "description": f"Neighbours, 1 to {settings.max_k}; {settings.default_k} where it is left "
+        "out.",
+    }  # fmt: skip
+    fields = {"item": _ITEM, "k": k, "where": _WHERE, "bundle": _BUNDLE}
+    text = {"type": "object", "properties": fields, "required": ["item"]}
+    form = {"type": "object", "properties": {"image": _IMAGE, **fields}}
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/x-www-form-urlencoded": {"schema": text},
+        "application/json": {"schema": text | {"additionalProperties": False}},
+    }
+    return {"requestBody": {"required": True, "content": content}, "x-examples": _EXAMPLES}
 
 
 def api_router(service: Service) -> APIRouter:
@@ -59,7 +56,11 @@ def api_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/api/search", response_model=SearchResult, responses=PROBLEMS, openapi_extra=SEARCH_EXTRA,
+        "/api/search", response_model=SearchResult, openapi_extra=_search_extra(service.settings),
+        responses=problems(
+            "no-such-item", "no-such-bundle", "not-a-picture", "bad-picture", "invalid",
+            "overloaded", has_body=True,
+        ),
         summary="Find similar items", tags=["Search"],
     )  # fmt: skip
     async def search(request: Request) -> Response:
@@ -96,7 +97,8 @@ def api_router(service: Service) -> APIRouter:
 
     @router.get(
         "/api/bundles", response_model=list[BundleInfo], summary="List the bundles",
-        tags=["Bundles"], openapi_extra={"x-examples": ["curl {server}/api/bundles"]},
+        responses=problems(), tags=["Bundles"],
+        openapi_extra={"x-examples": ["curl {server}/api/bundles"]},
     )  # fmt: skip
     async def bundles() -> list[BundleInfo]:
         """Gives the bundles that are served, their columns and what can be filtered by."""
@@ -118,6 +120,8 @@ def api_router(service: Service) -> APIRouter:
 
     @router.get(
         "/healthz", response_model=Health, summary="Whether searches are answered",
+        responses=problems() | {503: {"model": Health, "description": "A bundle's newer generation "
+                                      "cannot be opened; the older one is searched."}},
         tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/healthz"]},
     )  # fmt: skip
     async def health() -> JSONResponse:
@@ -136,6 +140,7 @@ def api_router(service: Service) -> APIRouter:
 
     @router.get(
         "/metrics", summary="Numbers for Prometheus", response_class=Response,
+        responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/metrics"]},
     )  # fmt: skip
     async def metrics() -> Response:

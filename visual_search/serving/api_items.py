@@ -11,7 +11,7 @@ from starlette.responses import Response
 from visual_search.serving.api import thumbnail_address
 from visual_search.serving.problems import Problem
 from visual_search.serving.queries import check_columns, check_names, parse_count, parse_where
-from visual_search.serving.schemas import PROBLEMS, ChangeResult, ItemPage, ShownItem
+from visual_search.serving.schemas import ChangeResult, ItemPage, ShownItem, problems
 from visual_search.serving.searching import no_such_item
 from visual_search.serving.security import check_token
 from visual_search.serving.served import ServedBundle
@@ -19,6 +19,7 @@ from visual_search.serving.service import Service
 from visual_search.serving.templating import link
 from visual_search.serving.writing import read_new_items, remove, write
 
+_WRITING = ("token-needed", "writing-off", "cannot-write")
 BundleName = Annotated[str, Query(description="A bundle's name; left out, the first one.")]
 ADD_EXTRA: dict[str, Any] = {
     "security": [{"token": []}],
@@ -61,9 +62,17 @@ def items_router(service: Service) -> APIRouter:
     """Gives the routes of items."""
     router = APIRouter(tags=["Items"])
     settings = service.settings
+    page_size = Query(
+        min(50, settings.max_page_size),
+        ge=1,
+        description="Most items of the page.",
+        json_schema_extra={"maximum": settings.max_page_size},
+    )
+    removing = problems(*_WRITING, "cross-site", "no-such-item", "no-such-bundle", "invalid")
 
     @router.get(
-        "/api/items", response_model=ItemPage, responses=PROBLEMS, summary="List items",
+        "/api/items", response_model=ItemPage, summary="List items",
+        responses=problems("no-such-bundle", "invalid"),
         openapi_extra={"x-examples": [
             "curl '{server}/api/items?where=category:{category}&limit=10'"
         ]},
@@ -74,7 +83,7 @@ def items_router(service: Service) -> APIRouter:
             list[str], Query(description="column:value; repeated, as for a search.")
         ] = [],  # noqa: B006 - FastAPI copies it
         start: Annotated[int, Query(ge=0, le=2**31)] = 0,
-        limit: Annotated[int, Query(ge=1, description="Most items of the page.")] = 50,
+        limit: int = page_size,
         bundle: BundleName = "",
     ) -> ItemPage:
         """Gives a page of the items that fit a filter, in the order in which they were added."""
@@ -104,7 +113,9 @@ def items_router(service: Service) -> APIRouter:
         )
 
     @router.get(
-        "/api/items/{item_id:path}/thumbnail", responses=PROBLEMS, response_class=Response,
+        "/api/items/{item_id:path}/thumbnail", response_class=Response,
+        responses=problems("not-found", "no-such-item", "no-such-bundle")
+        | {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}},
         summary="An item's small picture",
         openapi_extra={"x-examples": ["curl -O {server}/api/items/{item}/thumbnail"]},
     )  # fmt: skip
@@ -125,7 +136,8 @@ def items_router(service: Service) -> APIRouter:
         return Response(data, media_type="image/jpeg", headers=headers)
 
     @router.get(
-        "/api/items/{item_id:path}", response_model=ShownItem, responses=PROBLEMS,
+        "/api/items/{item_id:path}", response_model=ShownItem,
+        responses=problems("no-such-item", "no-such-bundle"),
         summary="One item", openapi_extra={"x-examples": ["curl {server}/api/items/{item}"]},
     )  # fmt: skip
     async def item(item_id: str, bundle: BundleName = "") -> ShownItem:
@@ -137,7 +149,11 @@ def items_router(service: Service) -> APIRouter:
         return _shown(await service.searcher.look_up(found.item, item_id), served, service)
 
     @router.post(
-        "/api/items", response_model=ChangeResult, responses=PROBLEMS, status_code=201,
+        "/api/items", response_model=ChangeResult, status_code=201,
+        responses=problems(
+            *_WRITING, "no-such-bundle", "not-a-picture", "bad-picture", "invalid", "overloaded",
+            has_body=True,
+        ),
         summary="Add or replace items", openapi_extra=ADD_EXTRA,
     )  # fmt: skip
     async def add(request: Request) -> ChangeResult:
@@ -150,7 +166,7 @@ def items_router(service: Service) -> APIRouter:
         return await write(new, service)
 
     @router.delete(
-        "/api/items", response_model=ChangeResult, responses=PROBLEMS, summary="Remove items",
+        "/api/items", response_model=ChangeResult, summary="Remove items", responses=removing,
         openapi_extra=DELETE_EXTRA | {"x-examples": [
             'curl -X DELETE -H "Authorization: Bearer $TOKEN" '
             "'{server}/api/items?item=new-1&item=new-2'"
@@ -164,7 +180,7 @@ def items_router(service: Service) -> APIRouter:
         return await remove(item, service.one(bundle), service)
 
     @router.delete(
-        "/api/items/{item_id:path}", response_model=ChangeResult, responses=PROBLEMS,
+        "/api/items/{item_id:path}", response_model=ChangeResult, responses=removing,
         summary="Remove an item", openapi_extra=DELETE_EXTRA,
     )  # fmt: skip
     async def delete_item(request: Request, item_id: str, bundle: BundleName = "") -> ChangeResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from visual_search.serving.limits import FinishBodies, LimitBodies
 from visual_search.serving.metrics import CountRequests
 from visual_search.serving.pages import pages_router
 from visual_search.serving.problems import Problem, as_problem, problem_response
+from visual_search.serving.schemas import PROBLEM_TYPE
 from visual_search.serving.security import CheckSender, SecureAnswers
 from visual_search.serving.service import Service
 from visual_search.serving.settings import DEFAULTS, ServeSettings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
 
 VERSION = "1"
+_PROBLEM = "#/components/schemas/ProblemDetails"
 _DESCRIPTION = (
     "Finds products that look like a picture or like another product, in one or several search "
     "bundles."
@@ -115,6 +117,10 @@ def _add_docs(app: FastAPI, service: Service) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generated()
+        for described in _answers(document):
+            content = described.get("content", {})
+            if content.get("application/json", {}).get("schema", {}).get("$ref") == _PROBLEM:
+                content[PROBLEM_TYPE] = content.pop("application/json")
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["token"] = {"type": "http", "scheme": "bearer"}
         return document
@@ -130,9 +136,15 @@ def _add_docs(app: FastAPI, service: Service) -> None:
             server=server,
             item=for_examples(snapshot.bundle.item_ids(limit=20), "15970"),
             category=for_examples(snapshot.filters["category"], "Shoes"),
-            can_write=service.settings.write_token is not None,
+            settings=service.settings,
         )
         return HTMLResponse(page)
+
+
+def _answers(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            yield from operation["responses"].values()
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from visual_search.serving.limits import FORM_BYTES, MAX_FIELDS, MIN_BYTES_PER_SECOND
 from visual_search.serving.problems import KINDS
+from visual_search.serving.settings import ServeSettings
 from visual_search.serving.templating import render
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")  # needs no quoting in a shell, JSON or an address
@@ -30,6 +32,7 @@ class Operation:
     path: str
     description: str
     parameters: Sequence[Parameter]
+    answers: Sequence[str]
     examples: Sequence[str]
     needs_token: bool
 
@@ -43,7 +46,7 @@ class Group:
 
 
 def docs_page(
-    document: Mapping[str, Any], *, server: str, item: str, category: str, can_write: bool
+    document: Mapping[str, Any], *, server: str, item: str, category: str, settings: ServeSettings
 ) -> str:
     """Gives the page.
 
@@ -52,7 +55,7 @@ def docs_page(
         server: What examples call, as ``http://127.0.0.1:8000``.
         item: The item that they ask for.
         category: What they filter by.
-        can_write: Whether a token is set.
+        settings: What the server was told: its limits, and whether a token is set.
     """
     values = {"server": server, "item": item, "category": category}
     groups: dict[str, Group] = {}
@@ -61,7 +64,32 @@ def docs_page(
             name = described.get("tags", ["Further"])[0]
             group = groups.setdefault(name, Group(name))
             group.operations.append(_operation(method.upper(), path, described, values))
-    return render("docs.html", groups=list(groups.values()), kinds=KINDS, can_write=can_write)
+    can_write = settings.write_token is not None
+    return render(
+        "docs.html",
+        groups=list(groups.values()),
+        kinds=KINDS,
+        limits=_limits(settings),
+        can_write=can_write,
+    )
+
+
+def _limits(settings: ServeSettings) -> list[tuple[str, str]]:
+    """Gives what is refused or waited for no longer, and which problem says so."""
+    return [
+        (f"{settings.max_upload_bytes:,} bytes of a picture", "too-large"),
+        (f"{settings.max_pixels:,} pixels of a picture; WebP and AVIF count twice", "bad-picture"),
+        (f"{settings.max_pixels:,} pixels that are decoded at the same time", "overloaded"),
+        (f"{settings.max_searches:,} searches at the same time", "overloaded"),
+        (f"{FORM_BYTES:,} bytes of JSON, or of a form without a picture", "too-large"),
+        (f"{MAX_FIELDS:,} values of a search", "invalid"),
+        (f"{settings.max_k:,} neighbours of a search", "invalid"),
+        (f"{settings.max_page_size:,} items of a page", "invalid"),
+        (f"{settings.max_items_per_write:,} items of one request that adds or removes", "invalid"),
+        (f"{settings.max_write_bytes:,} bytes of a request that adds items", "too-large"),
+        (f"{settings.read_seconds:g} seconds for a request's body", "too-slow"),
+        (f"{MIN_BYTES_PER_SECOND:,} bytes of it a second", "too-slow"),
+    ]
 
 
 def for_examples(texts: Iterable[str], otherwise: str) -> str:
@@ -82,6 +110,7 @@ def _operation(
         path,
         " ".join(described.get("description", described.get("summary", "")).split()),
         _parameters(described),
+        list(described["responses"]),
         [example.format(**values) for example in described.get("x-examples", ())],
         "security" in described,
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, Field
+
+from visual_search.serving.problems import KINDS
 
 
 class FoundItem(BaseModel):
@@ -90,7 +93,35 @@ class ProblemDetails(BaseModel):
     detail: str = Field(description="What was wrong, what was expected, what to do.")
 
 
-PROBLEMS: dict[int | str, dict[str, object]] = {
-    "4XX": {"model": ProblemDetails, "description": "The request cannot be answered."},
-    "503": {"model": ProblemDetails, "description": "Busy; `Retry-After` says when to try again."},
-}
+PROBLEM_TYPE = "application/problem+json"
+_ALWAYS = ("wrong-host", "failed")
+_WITH_BODY = ("bad-request", "cross-site", "too-slow", "too-large", "wrong-media-type")
+
+
+def problems(*kinds: str, has_body: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Gives the answers to an operation where something is wrong, status by status.
+
+    Args:
+        kinds: What is its own among `KINDS`.
+        has_body: It reads a body, with all that can be wrong there.
+    """
+    described: dict[int, list[str]] = {}
+    for kind in (*kinds, *_ALWAYS, *(_WITH_BODY if has_body else ())):
+        status, title = KINDS[kind]
+        described.setdefault(status, []).append(f"`{kind}`: {title}.")
+    headers = {
+        401: {"WWW-Authenticate": _header("How the token is sent.")},
+        503: {"Retry-After": _header("Seconds after which to try again.")},
+    }
+    return {
+        status: {
+            "model": ProblemDetails,
+            "description": " ".join(texts),
+            **({"headers": headers[status]} if status in headers else {}),
+        }
+        for status, texts in sorted(described.items())
+    }
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
