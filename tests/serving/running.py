@@ -33,6 +33,18 @@ def client(*bundles: DrawnBundle, **settings: Any) -> Iterator[TestClient]:
 @contextmanager
 def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
     """Yields the port of a real server in a thread."""
+    with running_server(*bundles, **settings) as server:
+        yield port_of(server)
+
+
+def port_of(server: uvicorn.Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+@contextmanager
+def running_server(*bundles: Any, **settings: Any) -> Iterator[uvicorn.Server]:
+    """Yields a real server in a thread."""
     app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
     config = server_config(app, ServeSettings(**settings))
     config.port = 0
@@ -43,7 +55,7 @@ def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
         while not server.started:
             assert thread.is_alive()
             threading.Event().wait(0.01)
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield server
     finally:
         server.should_exit = True
         thread.join(120)
