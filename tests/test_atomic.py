@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from visual_search import atomic
-from visual_search.atomic import atomic_path, scratch_folder, sweep, write_text
+from visual_search.atomic import DiskFullError, atomic_path, scratch_folder, sweep, write_text
 from visual_search.locking import FileLock
 
 
@@ -91,3 +92,49 @@ def test_a_disk_without_locks_is_written_to_and_not_swept(
     write_text(tmp_path / "note.txt", "whole")
     assert sorted(os.listdir(tmp_path)) == [".a.0123abcd.tmp.txt", "note.txt"]
     assert atomic.write_text(tmp_path / "note.txt", "again").read_text() == "again"
+
+
+@pytest.mark.parametrize(
+    "writing",
+    [
+        "temporary.write_bytes(bytes(2**20))",
+        # As writers in other languages do, which do not say why.
+        "os.truncate(temporary, 2**16); raise RuntimeError('write failed')",
+    ],
+)
+def test_what_the_system_does_not_let_grow_is_named(tmp_path: Path, writing: str) -> None:
+    code = f"""
+        import os, resource, sys
+        from visual_search.atomic import DiskFullError, atomic_path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+        try:
+            with atomic_path(sys.argv[1] + "/gallery.npy") as temporary:
+                {writing}
+        except DiskFullError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for part in (str(tmp_path / "gallery.npy"), "ulimit -f", "65,536 bytes"):
+        assert part in said
+    assert not os.listdir(tmp_path)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "gallery.npy", "old")
+    usage = shutil.disk_usage(tmp_path)._replace(free=41_900_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with (
+        pytest.raises(DiskFullError, match=r"gallery\.npy takes 125\.2 MB, and 41\.9 MB are free"),
+        atomic_path(tmp_path / "gallery.npy", num_bytes=125_200_000),
+    ):
+        raise AssertionError("begun")
+    assert os.listdir(tmp_path) == ["gallery.npy"]
+    assert (tmp_path / "gallery.npy").read_text() == "old"
+
+
+def test_an_error_on_a_disk_with_room_stays_itself(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no such layer"), atomic_path(tmp_path / "a"):
+        raise RuntimeError("no such layer")

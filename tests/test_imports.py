@@ -44,7 +44,7 @@ RING_3 = _names(
     "compressions config config_errors downloading external jobs locking measurements outcomes "
     "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
     "tables bundle_changes catalog_embeddings embedding_shards exporting first_weights model_card "
-    "cards machine search_schemas searching serving_command terminal_pictures typed_text"
+    "cards machine moved search_schemas searching serving_command terminal_pictures typed_text"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from visual_search.atomic import DiskFullError
 from visual_search.runs import Run, RunLockedError, write_json
 
 
@@ -96,3 +99,24 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
     finally:
         go.set()
         worker.join()
+
+
+def test_a_full_disk_leaves_a_status_that_says_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.set_state("running", catalog="shop", error="")
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        if "status.json" not in os.readlink(f"/proc/self/fd/{handle}").rpartition("/")[2][:11]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    run.set_state("failed", catalog="shop", error="no room " * 10_000)
+    assert (run.state, run.status()["catalog"]) == ("failed", "shop")
+    assert len(statuses(run)[0].read_bytes()) < 4096  # in the block that it had
+    assert os.listdir(tmp_path) == ["status.json"]
+    with pytest.raises(DiskFullError, match=r"new/status\.json"):
+        Run(tmp_path / "new").set_state("running")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.moved import telling_moved_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,9 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
         place.lock()
     try:
         merged = merged_settings(run.config(), settings)
-        cached = cache(merged, read_catalog(merged))
+        with telling_moved_data("embed", run, merged["data"], settings["data"]):
+            catalog = read_catalog(merged)
+        cached = cache(merged, catalog)
         trainer = _new_trainer(run, settings)
         module = run.load_module()
         shards = _open(run, settings, cached, module, trainer)

@@ -12,6 +12,7 @@ from visual_search.atomic import scratch_folder
 from visual_search.bundle_changes import check_index_settings
 from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
+from visual_search.moved import telling_moved_data
 from visual_search.runs import Run
 
 if TYPE_CHECKING:
@@ -80,8 +81,10 @@ def export_run(settings: dict[str, Any]) -> Exported:
         )
     summary = run.summary()
     config = _config(run.config(), settings)
+    with telling_moved_data("export", run, config["data"], settings["data"]):
+        catalog = _catalog(config, settings)
     module = run.load_module()
-    cached = cache(config, _catalog(config, settings))
+    cached = cache(config, catalog)
     rows = _rows(cached, run, settings)
     name = settings["name"] or run.folder.parent.name
     with scratch_folder(folder.parent, folder.name) as scratch:

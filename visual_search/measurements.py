@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
 from visual_search.machine import device_facts, device_summary
+from visual_search.moved import telling_moved_data
 from visual_search.run_embeddings import (
     RunEmbedding,
     changed_embedding,
@@ -80,7 +81,8 @@ def measure_run(settings: dict[str, Any]) -> Measured:
             "give protocol=gallery_query, or another of conf/protocol/"
         )
     protocol = new_protocol(merged)
-    catalog = read_catalog(merged)
+    with telling_moved_data("evaluate", run, merged["data"], settings["data"]):
+        catalog = read_catalog(merged)
     asked = [merged["protocol"], settings["query_split"], catalog.fingerprint()]
     rules = _merged(own, settings | {"protocol": None})["protocol"]
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
