@@ -355,7 +355,8 @@ def _find_header(
         if not head[place].reason and len(head[place].fields) != width:
             place = 0
     header = head[place]
-    swallowed = _whole_rows(lines, header, sign, max(width, 2))
+    usual = _Usual.of(lines, header.end, sign, max(width, 2))
+    swallowed = _whole_rows(lines, header, sign, usual)
     if header.reason or swallowed:
         reason = header.reason or "opens a quote that is not closed in it"
         raise ValueError(
@@ -366,10 +367,11 @@ def _find_header(
 
 def _records(lines: Sequence[str], start: int, sign: str, width: int) -> Iterator[_Record]:
     """Gives the records from a line on; one that swallows whole rows ends with its first line."""
+    usual = _Usual.of(lines, start, sign, width)
     while start < len(lines):
         for record in _cut(lines, start, sign):
             start = record.end
-            swallowed = _whole_rows(lines, record, sign, width)
+            swallowed = _whole_rows(lines, record, sign, usual)
             if swallowed:
                 until = f"closed in line {record.end}"
                 if "end of data" in record.reason:
@@ -403,25 +405,57 @@ def _cut(lines: Sequence[str], start: int, sign: str) -> Iterator[_Record]:
         yield _Record(first, max(start + reader.line_num, first + 1), fields, reason)
 
 
-def _whole_rows(lines: Sequence[str], record: _Record, sign: str, width: int) -> list[int]:
-    """Gives the lines behind a record's first one that are rows by themselves.
+@dataclass(frozen=True)
+class _Usual:
+    """What rows have in common, by which a line within a field is known as one.
 
-    A line of prose may have as many commas as a row has; a blank follows them there.
+    Attributes:
+        width: Number of columns.
+        num_spaced: Fields that begin with a blank: in prose one follows every comma.
+        looks: Of each column whether its values of one line are filled, and hold blanks; None where
+            they differ or are fewer than five.
     """
+
+    width: int
+    num_spaced: int
+    looks: tuple[tuple[bool, bool] | None, ...]
+
+    @classmethod
+    def of(cls, lines: Sequence[str], start: int, sign: str, width: int) -> _Usual:
+        """Looks at the first rows behind a line."""
+        rows = [r.fields for r in _plain_records(lines, start, sign) if len(r.fields) == width]
+        spaced = sorted(map(_num_spaced, rows)) or [0]
+        looks: list[tuple[bool, bool] | None] = []
+        for values in zip(*rows, strict=True):
+            seen = [_look(value) for value in values if "\n" not in value]
+            looks.append(seen[0] if len(seen) >= 5 and len(set(seen)) == 1 else None)
+        return cls(width, spaced[len(spaced) // 2], tuple(looks) or (None,) * width)
+
+    def has(self, fields: Sequence[str]) -> bool:
+        """Says whether fields are as many as a row's, and blanks follow no more of its signs."""
+        return len(fields) == self.width and _num_spaced(fields) <= self.num_spaced
+
+    def looks_like(self, fields: Sequence[str]) -> bool:
+        """Says whether they are filled, and hold blanks, where all rows are or do."""
+        pairs = zip(self.looks, fields, strict=True)
+        return all(look is None or look == _look(field) for look, field in pairs)
+
+
+def _whole_rows(lines: Sequence[str], record: _Record, sign: str, usual: _Usual) -> list[int]:
+    """Gives the lines behind a record's first one that are rows by themselves."""
     inner = range(record.first + 1, record.end)
-    if not inner:
-        return []
-    rows = [n for n in inner if len(_alone(lines[n], sign)) == width]
-    if not rows:
-        return []
-    spaced = [_num_spaced(line, sign) for line in lines[:_SAMPLE_LINES]]
-    usual = sorted(spaced)[len(spaced) // 2]
-    rows = [n for n in rows if _num_spaced(lines[n], sign) <= usual]
-    if not record.reason and len(record.fields) == width:
-        # by the rules it is one row; if it is not, the line that closes the quote is a row as well
-        certain = record.end - 1 in rows or 2 <= len(rows) >= len(inner) / 2
-        return rows if certain else []
-    return rows
+    alone = {n: _alone(lines[n], sign) for n in inner}
+    rows = [n for n in inner if usual.has(alone[n])]
+    if record.reason or len(record.fields) != usual.width:
+        return rows
+    # by the rules it is one row; if it is not, the line that closes the quote is a row as well
+    rows = [n for n in rows if usual.looks_like(alone[n])]
+    certain = record.end - 1 in rows or 2 <= len(rows) >= len(inner) / 2
+    return rows if certain else []
+
+
+def _look(field: str) -> tuple[bool, bool]:
+    return field.strip() != "", " " in field.strip()
 
 
 def _alone(line: str, sign: str) -> list[str]:
@@ -431,8 +465,8 @@ def _alone(line: str, sign: str) -> list[str]:
         return []
 
 
-def _num_spaced(line: str, sign: str) -> int:
-    return sum(field[:1] == " " for field in _alone(line, sign))
+def _num_spaced(fields: Sequence[str]) -> int:
+    return sum(field[:1] == " " for field in fields)
 
 
 def _span(numbers: Sequence[int]) -> str:
