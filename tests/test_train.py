@@ -309,7 +309,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     began = time.time()
     assert stop_after_first_checkpoint(tmp_path / "cut", more, signal.SIGKILL) == -9
     killed = only_run(tmp_path / "cut")
-    assert killed.state == "running"  # it had no time to say otherwise
+    assert killed.status()["state"] == "running"  # it had no time to say otherwise
+    assert killed.state == "interrupted"
     before = killed.seconds_so_far()
     assert 0 <= before <= time.time() - began
     later = killed.checkpoint.stat().st_mtime + 1000
