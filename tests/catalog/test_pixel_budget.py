@@ -77,6 +77,9 @@ def test_a_picture_counts_what_it_takes() -> None:
     assert asked(encoded("WEBP", *size)) == 12 * MILLION
     with pytest.raises(PictureError, match=r"3000 x 2000 .* WEBP .* 12,000,000; at most 7,000,000"):
         asked(encoded("WEBP", *size), total_px=7 * MILLION)
+    avif = encoded("AVIF", 30, 20)  # its frames may be larger than it says
+    assert asked(avif) >= 30 * MILLION
+    assert asked(avif, total_px=1000) == 1000
     budget = Watched(64 * MILLION)
     assert decode_whole(encoded("JPEG", *size), PictureLimits(budget=budget)).shape == (
         *size[::-1],

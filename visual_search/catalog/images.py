@@ -26,6 +26,7 @@ from visual_search.catalog.picture_costs import (
     Parts,
     TooManyPartsError,
     decoding_px,
+    hidden_px,
     parts_of,
 )
 from visual_search.catalog.pixel_budget import PixelBudget
@@ -267,7 +268,7 @@ def _if_small(
                 f"the picture has {width} x {height} pixels, which as {image.format} take the "
                 f"memory of {num_px:,}; at most {total_px:,} are decoded; save it smaller"
             )
-        num_px = min(num_px + parts.opening_px, total_px)
+        num_px = min(max(num_px, hidden_px(image)) + parts.opening_px, total_px)
         return (use(image, box) if num_px <= opening_px else None), num_px
 
 

@@ -22,6 +22,10 @@ BYTES_PER_PX = 8
 _COST_OF_FORMAT = {"WEBP": 2.0, "AVIF": 2.0}
 _COST_OF_MODE = {"LA": 1.5, "PA": 1.5}
 _COST_WHOLE = 1.5
+# An AVIF's size stands twice in it, and libavif decodes up to 16,384 x 16,384 pixels before it sees
+# that its frames are larger than its header says: 1.3 KB that say 70 x 70 took 100 MiB for 7,000 x
+# 7,000. So few of them are decoded together.
+_HIDDEN_PX = {"AVIF": 30_000_000}
 
 # Real files have below 300 (an ICC profile ends at 255), and about ten scans.
 MAX_PARTS = 2_000
@@ -105,6 +109,11 @@ def decoding_px(
         _COST_WHOLE if is_whole else 1.0,
     )
     return math.ceil(width * height * factor)
+
+
+def hidden_px(image: Image.Image) -> int:
+    """Gives the pixels that have to be free for a picture, as its header may say too few."""
+    return _HIDDEN_PX.get(str(image.format), 0)
 
 
 def _png_parts(data: bytes) -> Parts:
