@@ -190,7 +190,8 @@ def _sides(
 
     catalog = cached.catalog
     gallery = queries = np.zeros(0, dtype=np.int64)
-    found: dict[str, Finding] = {}
+    found: list[Finding] = []
+    problems: dict[str, None] = {}  # each once: a column that is missing is missed by both splits
     for split in (QUERY_SPLIT, "val"):
         if split != QUERY_SPLIT and not len(catalog.rows_of_split(split)):
             continue
@@ -203,12 +204,14 @@ def _sides(
         except LeakError as error:
             if not any(leak.severity == "error" for leak in leaks):
                 advice = "Do what the message says; training stops at it."
-                found[split] = Finding("leak_sides", "error", str(error), advice)
+                found.append(Finding("leak_sides", "error", str(error), advice))
         except ValueError as error:
-            what = f"The protocol {protocol.name} cannot measure the {split} split: {error}."
-            advice = "Choose another protocol, or change what the message names."
-            found[split] = Finding("protocol", "error", what, advice)
-    return gallery, queries, list(found.values())
+            problems[str(error)] = None
+    if problems:
+        what = f"The protocol {protocol.name} cannot measure: {'; '.join(problems)}."
+        advice = "Choose another protocol, or change what the message names."
+        found.append(Finding("protocol", "error", what, advice))
+    return gallery, queries, found
 
 
 def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:
