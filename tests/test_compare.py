@@ -72,7 +72,7 @@ def poor(workshop: Workshop) -> Measured:
 
 
 def compared(workshop: Workshop, *measured: Measured, **more: Any) -> dict[str, Any]:
-    config = settings_of("compare", f"cache_dir={workshop.folder / 'cache'}")
+    config = settings_of("compare", f"pictures.cache_dir={workshop.folder / 'cache'}")
     config["runs"] = [str(one.run.folder) for one in measured]
     config["out"] = str(workshop.folder / "comparison")
     return config | more

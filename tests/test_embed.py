@@ -34,7 +34,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def asked(run: Run, out: Path, *more: str) -> dict[str, Any]:
-    own = [f"run={run.folder}", f"out={out}", f"cache_dir={run.folder.parents[2] / 'cache'}"]
+    own = [
+        f"run={run.folder}",
+        f"out={out}",
+        f"pictures.cache_dir={run.folder.parents[2] / 'cache'}",
+    ]
     return settings_of("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
 
 
@@ -155,19 +159,19 @@ def test_another_run_in_the_same_folder_is_refused(run: Run, begun: Path, tmp_pa
     other = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "other")))
     shutil.rmtree(other.folder / "embeddings")
     with pytest.raises(FileNotFoundError, match="no projection"):
-        embedded(other, begun, f"cache_dir={tmp_path}")
+        embedded(other, begun, f"pictures.cache_dir={tmp_path}")
     shutil.copytree(run.folder / "embeddings", other.folder / "embeddings")
     with np.load(run.folder / "embeddings" / "projection.npz") as kept:
         arrays = {name: kept[name].copy() for name in kept}
     arrays["mean"] += np.float32(1)
     np.savez(other.folder / "embeddings" / "projection.npz", **arrays)
     with pytest.raises(ConfigError, match=r"other settings \(embedding_hash \w{12}\.\.\. there"):
-        embedded(other, begun, f"cache_dir={tmp_path}")
+        embedded(other, begun, f"pictures.cache_dir={tmp_path}")
 
 
 def test_a_run_that_was_moved_goes_on(run: Run, begun: Path, tmp_path: Path) -> None:
     moved = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "moved")))
-    assert embedded(moved, begun, f"cache_dir={tmp_path}").num_written == 0
+    assert embedded(moved, begun, f"pictures.cache_dir={tmp_path}").num_written == 0
 
 
 def test_a_folder_with_something_else_is_refused(run: Run, tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def command(run: Run, out: Path, *more: str) -> list[str]:
     """Of a catalogue that the run has not seen: more of the drawn products."""
-    words = [f"run={run.folder}", f"out={out}", f"cache_dir={run.folder.parents[2] / 'cache'}"]
+    words = [
+        f"run={run.folder}",
+        f"out={out}",
+        f"pictures.cache_dir={run.folder.parents[2] / 'cache'}",
+    ]
     words += ["+data.items_per_category=60", "shard_size=16", "trainer.accelerator=cpu"]
     return [sys.executable, "-m", "visual_search.embed", *words, "loader.batch_size=4", *more]
 

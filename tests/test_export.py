@@ -22,6 +22,7 @@ from visual_search.config import ConfigError
 from visual_search.exporting import Exported, export_run, print_export
 from visual_search.runs import Run
 from visual_search.searching import print_search, search_bundle
+from visual_search.wording import squared_distance
 
 pytestmark = pytest.mark.slow
 
@@ -244,7 +245,7 @@ def test_a_narrow_table_still_says_which_item_how_far(
         printed = capsys.readouterr().out
         assert header in printed
         for hit in searched.answers[0].hits:
-            assert f"{hit.squared_distance:.4f}" in printed
+            assert squared_distance(hit.squared_distance) in printed
             assert hit.item_id in printed
             assert hit.category in printed
         assert max(map(len, printed.splitlines()[:8])) <= width

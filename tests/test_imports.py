@@ -44,7 +44,8 @@ RING_3 = _names(
     "compressions config config_errors downloading external jobs locking measurements outcomes "
     "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
     "tables bundle_changes catalog_embeddings embedding_shards exporting first_weights model_card "
-    "cards machine moved search_schemas searching serving_command terminal_pictures typed_text"
+    "cards machine moved search_schemas searching serving_command terminal_pictures typed_text "
+    "wording"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(
@@ -152,7 +153,7 @@ def _faults(module: Module) -> Iterator[str]:
         root = entry.module.partition(".")[0]
         where = f"{module.path.name}:{entry.line} imports {entry.module}"
         if root == "visual_search":
-            allowed = {module.room, "atomic", "locking", "__version__"} | room.ours
+            allowed = {module.room, "atomic", "locking", "wording", "__version__"} | room.ours
             allowed |= room.lazy_ours if entry.lazy else set()
             for part in _own_parts(entry):
                 if part not in allowed:

@@ -207,9 +207,9 @@ def test_graded_relevance_has_a_column_of_its_own(tmp_path: Path, run: Run) -> N
         ),
         (
             {"leaks": {"on_leak": "allow", "num_dropped": 0, "with_training": {"num_queries": 1}}},
-            "Leaks: 1 items share an id, pixels or a group with the training items",
+            "Leaks: 1 item shares an id, pixels or a group with the training items",
         ),
-        ({"num_queries_trained_on": 7}, "7 of the queries were trained on."),
+        ({"num_queries_trained_on": 7}, "Trained on: 7 of "),
         (
             {"near_duplicates": {"num_queries": 4, "num_pairs": 11}},
             "Near-duplicates: 4 queries have one in the gallery (11 pairs;",

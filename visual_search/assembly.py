@@ -40,11 +40,16 @@ def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> C
     Raises:
         ValueError: It cannot be read or split, or too much of it is left out.
     """
-    from visual_search.catalog.splits import assign_splits, limit_items
-
     catalog = build_catalog(settings["data"])
     if bound_left_out:
         check_left_out(settings["data"], len(catalog.refused), len(catalog))
+    return within_budget(catalog, settings)
+
+
+def within_budget(catalog: Catalog, settings: dict[str, Any]) -> Catalog:
+    """Gives a config's catalogue with its splits, limited to its budget."""
+    from visual_search.catalog.splits import assign_splits, limit_items
+
     catalog = assign_splits(catalog, **settings["split"])
     limits = settings["loader"]["max_items_per_category"]
     if any(limit is not None for limit in limits.values()):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import first_by_size, listed, many, shown
 
 if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.writing import Change
     from visual_search.catalog.catalog import RefusedItem
 
+MAX_NAMED = 60  # categories that are printed; the bundle holds all
 ACTIONS = ("add", "remove", "rebuild", "info")
 
 
@@ -252,28 +254,36 @@ def print_changed(changed: Changed) -> None:
             done.append("the index was built anew")
         print(f"{changed.folder}: {', '.join(done) or 'nothing to do'}.")
     if changed.left_out:
-        print(f"Columns that the bundle does not have were left out: {', '.join(changed.left_out)}")
+        columns = shown(", ".join(changed.left_out))
+        print(f"Columns that the bundle does not have were left out: {columns}")
     _print_refused(changed.refused)
     if changed.new_categories:
-        print(f"Categories that no item had before: {', '.join(changed.new_categories)}")
+        new = shown(listed(changed.new_categories, MAX_NAMED))
+        print(f"Categories that no item had before: {new}")
     bundle = Bundle.open(changed.folder, verify="sizes")
     plan = SearchPlan.from_json(bundle.manifest.index.plan)
     counts = bundle.values_of("category")
     print(
-        f"{bundle.name}, generation {bundle.manifest.generation}: {len(bundle):,} items in "
-        f"{len(counts):,} categories; index {plan.sentence()}."
+        f"{bundle.name}, generation {bundle.manifest.generation}: {many(len(bundle), 'item')} in "
+        f"{many(len(counts), 'category', 'categories')}; index "
+        f"{plan.sentence(bundle.manifest.num_rows)}."
     )
     if change is None:
-        for name, count in counts.items():
-            print(f"  {name}: {count:,}")
+        chosen = first_by_size(list(counts), list(counts.values()), MAX_NAMED)
+        for place, (name, count) in enumerate(counts.items()):
+            if place in chosen:
+                print(f"  {shown(name)}: {count:,}")
+        if len(chosen) < len(counts):
+            rest = many(len(counts) - len(chosen), "smaller category", "smaller categories")
+            print(f"  and {rest}")
         if bundle.columns[1:]:
-            print(f"Attributes: {', '.join(bundle.columns[1:])}")
+            print(f"Attributes: {shown(', '.join(bundle.columns[1:]))}")
 
 
 def _print_refused(refused: Sequence[RefusedItem]) -> None:
     if refused:
-        print(f"{len(refused):,} item(s) were not added:")
+        print(f"{many(len(refused), 'item was', 'items were')} not added:")
         for item in refused[:10]:
-            print(f"  {item.item_id!r} ({item.image}): {item.reason}")
+            print(shown(f"  {item.item_id!r} ({item.image}): {item.reason}"))
         if len(refused) > 10:
             print(f"  ... and {len(refused) - 10:,} more")

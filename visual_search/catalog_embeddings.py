@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
 from visual_search.moved import telling_moved_data
+from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,14 +98,14 @@ def merged_settings(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict
     Args:
         own: The run's.
         settings: ``data`` and ``split`` in the place of the run's, whole or only some of their
-            keys, and ``cache_dir``.
+            keys, and ``pictures.cache_dir``.
     """
     merged = copy.deepcopy(dict(own))
     for part in ("data", "split"):
         given = settings[part] or {}
         held = {} if "_target_" in given else merged.get(part) or {}
         merged[part] = {**held, **given}  # +data.path=... alone changes what the run had
-    merged["pictures"]["cache_dir"] = settings["cache_dir"]
+    merged["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
     merged["loader"]["max_items_per_category"] = {"train": None, "val": None, "test": None}
     return merged
 
@@ -114,14 +115,18 @@ def print_embedded(embedded: Embedded) -> None:
     manifest = embedded.manifest
     there = len(manifest["shards"]) - embedded.num_written
     print(
-        f"{manifest['num_items']:,} items of {manifest['catalog']}, {manifest['dim']:,} numbers "
-        f"each, in {len(manifest['shards']):,} shard(s): {embedded.folder / 'manifest.json'}"
-        + (f" ({there:,} were there before)" if there else "")
+        f"{many(manifest['num_items'], 'item')} of {shown(manifest['catalog'])}, "
+        f"{many(manifest['dim'], 'number')} each, in {many(len(manifest['shards']), 'shard')}: "
+        f"{embedded.folder / 'manifest.json'}"
+        + (f" ({there:,} {'was' if there == 1 else 'were'} there before)" if there else "")
     )
-    for item in manifest["refused"][:10]:
-        print(f"  refused: {item['item_id']!r} ({item['image']}): {item['reason']}")
-    if len(manifest["refused"]) > 10:
-        print(f"  ... and {len(manifest['refused']) - 10} more; the manifest lists them")
+    refused = manifest["refused"]
+    if refused:
+        print(f"Left out: {many(len(refused), 'bad item')}, listed in the manifest:")
+    for item in refused[:10]:
+        print(shown(f"  {item['item_id']!r} ({item['image']}): {item['reason']}"))
+    if len(refused) > 10:
+        print(f"  ... and {len(refused) - 10:,} more")
 
 
 def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
@@ -194,7 +199,7 @@ def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
     missing = [number for number in range(shards.settings.num_shards) if number not in finished]
     if is_first and finished and missing:
         print(
-            f"{len(finished):,} of {shards.settings.num_shards:,} shards are finished; going on "
+            f"Finished: {len(finished):,} of {many(shards.settings.num_shards, 'shard')}; going on "
             f"with {missing[0]:05d}."
         )
     return missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from visual_search.checking import FINDINGS_FILE, REPORT_FILE, Checked, numbers_of
+from visual_search.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ def print_check(checked: Checked) -> None:
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
-
-    from visual_search.tables import shown
 
     console = Console(highlight=False, emoji=False)
     console.print(f"{shown(checked.cached.catalog.name)}", style="bold", markup=False)
@@ -62,7 +61,7 @@ def _category_table(categories: pd.DataFrame) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import shown, table_style
+    from visual_search.tables import table_style
 
     table = Table(**table_style())
     table.add_column("Category", overflow="fold")

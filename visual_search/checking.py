@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError, bind, build
+from visual_search.wording import listed, many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ class Checked:
     @property
     def standing(self) -> str:
         """May one train, in a sentence with the share that was left out."""
-        from visual_search.catalog.checks import left_out, many
+        from visual_search.catalog.checks import left_out
 
         counts = [
             many(number, severity)
@@ -216,7 +217,7 @@ def _sides(
 
 def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:
     """Names pixels and groups that stand on both sides of the splits, each pair of them."""
-    from visual_search.catalog.checks import Finding, NamedItem, many
+    from visual_search.catalog.checks import Finding, NamedItem
     from visual_search.retrieval.leaks import find_leaks
 
     table = catalog.table[["item_id", "group"]].assign(pixels=facts["pixels"].to_numpy())
@@ -259,13 +260,13 @@ def _rule(
     catalog: Catalog, protocol: Protocol, gallery: NDArray[np.int64], queries: NDArray[np.int64]
 ) -> str:
     from visual_search.catalog.catalog import SPLITS
-    from visual_search.catalog.checks import many
 
     if not len(gallery):
         return "No gallery can be chosen; see the findings."
+    ask = "asks" if len(queries) == 1 else "ask"
     text = (
-        f"The gallery of {protocol.name} keeps {len(gallery):,} items of {len(catalog):,}; "
-        f"{len(queries):,} items of the {QUERY_SPLIT} split ask."
+        f"The gallery of {protocol.name} keeps {len(gallery):,} of {many(len(catalog), 'item')}; "
+        f"{many(len(queries), 'item')} of the {QUERY_SPLIT} split {ask}."
     )
     if protocol.name != "gallery_query":
         return text
@@ -280,8 +281,8 @@ def _rule(
     left_out = int(pool.sum()) - len(gallery)
     return (
         f"{text} Of {many(len(cut), 'category', 'categories')} it takes the "
-        f"{int(kept.max()):,} that the seed chooses, which leaves out {left_out:,} items: "
-        f"{', '.join(cut[:8])}" + (f" and {len(cut) - 8:,} more." if len(cut) > 8 else ".")
+        f"{int(kept.max()):,} that the seed chooses, which leaves out {many(left_out, 'item')}: "
+        f"{listed(cut, 8)}."
     )
 
 
@@ -313,8 +314,6 @@ def _write(checked: Checked, sheet_items: int) -> None:
 
 def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
     """Gives the catalogue in numbers: name -> value and a remark."""
-    from visual_search.catalog.checks import many
-
     catalog = checked.cached.catalog
     groups = catalog.table["group"].value_counts()
     splits = {split: len(catalog.rows_of_split(split)) for split in ("train", "val", "test")}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
         settings["out"] or Path(settings["outputs"]) / "comparisons" / digest.hexdigest()[:10]
     )
     _write_tables(folder, comparison)
-    cached, problem = _pictures(runs, settings["cache_dir"])
+    cached, problem = _pictures(runs, settings["pictures"]["cache_dir"])
     queries = _queries(reports, comparison, cached, settings["num_queries_shown"])
     notes = [f"Search results are not shown: {problem}."] if problem else []
     _write_page(folder, runs, reports, comparison, queries, notes)
@@ -230,10 +231,12 @@ def print_comparison(compared: Compared) -> None:
     """Prints runs, paired tests, categories and the verdict, and where the page lies."""
     from rich.console import Console
 
+    from visual_search.views.scripts import font_advice
+
     console = Console(highlight=False)
     comparison = compared.comparison
     console.print(_runs_table(compared))
-    console.print(_pairs_table(comparison))
+    console.print(_pairs_table(comparison, compared.folder))
     if len(compared.runs) == 2:
         console.print(_categories_table(comparison, list(compared.runs)))
     headline = comparison.headline
@@ -243,6 +246,8 @@ def print_comparison(compared: Compared) -> None:
         "(over the pairs of one mean, or over the categories); [ ] is the 95 % interval.",
         markup=False,
     )
+    if line := font_advice([*compared.runs, *comparison.per_category["category"]]):
+        console.print(shown(line), markup=False)
     if compared.without_pictures:
         console.print(f"No search results on the page: {compared.without_pictures}.", markup=False)
     console.print(f"\n{comparison.sentence}\n", style="bold", markup=False)
@@ -266,7 +271,7 @@ def _runs_table(compared: Compared) -> Any:
         summary = compared.runs[line["run"]].summary()
         time = summary.get("embedding_ms_per_item")
         cells = [
-            Text(line["run"]),
+            Text(shown(line["run"])),
             number(line["micro"], 3),
             interval(line["micro_low"], line["micro_high"]),
             number(line["macro"], 3),
@@ -277,7 +282,7 @@ def _runs_table(compared: Compared) -> Any:
         lines.append((line[headline["statistic"]], cells, "bold"))
     for title, floor in _floors(compared.runs).items():
         cells = [
-            Text(title),
+            Text(shown(title)),
             number(floor["micro"], 3),
             interval(floor["micro_low"], floor["micro_high"]),
             number(floor["macro"], 3),
@@ -305,21 +310,30 @@ def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     return floors
 
 
-def _pairs_table(comparison: Comparison) -> Any:
+def _pairs_table(comparison: Comparison, folder: Path) -> Any:
+    """Gives the tested pairs; of many those of the best run."""
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import interval, p_value, table_style
+    from visual_search.tables import MAX_ROWS, interval, p_value, table_style
 
-    table = Table(title="Paired differences, a minus b", **table_style())
+    pairs, title = comparison.pairs, "Paired differences, a minus b"
+    if len(pairs) > MAX_ROWS:
+        best = comparison.runs.sort_values(comparison.headline["statistic"])["run"].iloc[-1]
+        pairs = pairs[(pairs["a"] == best) | (pairs["b"] == best)]
+        title += (
+            f": {of_all(len(pairs), len(comparison.pairs), 'test')}, those of {shown(best)}; "
+            f"{folder / 'pairs.csv'} holds all"
+        )
+    table = Table(title=Text(title), **table_style())
     for column in ("a", "b"):
         table.add_column(column, overflow="fold")
     for column in ("mean", "a - b", "95 % interval", "p", "verdict"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
-    for line in comparison.pairs.to_dict("records"):
+    for line in pairs.to_dict("records"):
         table.add_row(
-            Text(line["a"]),
-            Text(line["b"]),
+            Text(shown(line["a"])),
+            Text(shown(line["b"])),
             line["statistic"],
             f"{line['difference']:+.3f}",
             interval(line["low"], line["high"], signed=True),
@@ -334,20 +348,29 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import interval, is_number, number, p_value, table_style
+    from visual_search.tables import MAX_ROWS, interval, is_number, number, p_value, table_style
 
-    table = Table(title="By category, the largest gain of the first first", **table_style())
+    per_category, title = (
+        comparison.per_category,
+        "By category, the largest gain of the first first",
+    )
+    queries = per_category["num_queries"].tolist()
+    chosen = first_by_size(per_category["category"].tolist(), queries, MAX_ROWS)
+    if len(chosen) < len(per_category):
+        shown_of = of_all(len(chosen), len(per_category), "category", "categories")
+        title += f": {shown_of}, those with most queries; per_category.csv holds all"
+    table = Table(title=title, **table_style())
     table.add_column("Category", overflow="fold")
     for column in ("Queries", *names, "a - b, 95 % interval", "p"):
         table.add_column(escape(column), justify="right", overflow="fold")
-    ordered = comparison.per_category.sort_values(
+    ordered = per_category.iloc[chosen].sort_values(
         ["difference", "category"], ascending=[False, True], na_position="last"
     )
     for line in ordered.to_dict("records"):
         few = "*" if line["few_queries"] else ""
         ends = interval(line["difference_low"], line["difference_high"], signed=True)
         table.add_row(
-            Text(line["category"]),
+            Text(shown(line["category"])),
             f"{line['num_queries']:,}{few}",
             *(number(line[f"mean:{name}"], 3) for name in names),
             f"{line['difference']:+.3f} {ends}" if is_number(line["difference"]) else "-",

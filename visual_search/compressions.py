@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -267,7 +268,7 @@ def _table(compressed: Compressed) -> Any:
     from rich.text import Text
 
     from visual_search.retrieval.size_quality import times_text
-    from visual_search.tables import interval, number, run_name, shown, table_style
+    from visual_search.tables import interval, number, run_name, table_style
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError, bind
+from visual_search.wording import shown
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -145,8 +146,6 @@ def read_list(path: str) -> list[WantedPicture]:
 def print_download(downloaded: Downloaded) -> None:
     """Prints how many pictures are there, why the others are not, and what to do next."""
     from rich.console import Console
-
-    from visual_search.tables import shown
 
     console = Console(highlight=False, emoji=False)
 

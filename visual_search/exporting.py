@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
 from visual_search.moved import telling_moved_data
 from visual_search.runs import Run
+from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.manifest import BundleManifest
     from visual_search.catalog.cache import CachedCatalog, Pictures
-    from visual_search.catalog.catalog import Catalog
     from visual_search.models.export_check import ExportCheck
     from visual_search.training.module import EncoderModule
 
@@ -40,6 +41,7 @@ class Exported:
         manifest: What it says about itself.
         check: How far the exported encoder is from PyTorch.
         headline: What the run measured, as a sentence.
+        left_out: What of the catalogue is not in the bundle, a sentence each.
         again: The headline's mean with the bundle's embeddings, by the run's own queries; None
             where the bundle holds other items.
         num_bytes: Size of all its files.
@@ -49,6 +51,7 @@ class Exported:
     manifest: BundleManifest
     check: ExportCheck
     headline: str
+    left_out: tuple[str, ...]
     again: float | None
     num_bytes: int
 
@@ -64,7 +67,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
         ValueError: The exported encoder differs from PyTorch's, or the data cannot be read.
         FileExistsError: The folder holds something already.
     """
-    from visual_search.assembly import cache, progress_bar, quieten
+    from visual_search.assembly import build_catalog, cache, progress_bar, quieten, within_budget
     from visual_search.bundle.creating import create_bundle
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.items import BundleItems
@@ -82,10 +85,14 @@ def export_run(settings: dict[str, Any]) -> Exported:
     summary = run.summary()
     config = _config(run.config(), settings)
     with telling_moved_data("export", run, config["data"], settings["data"]):
-        catalog = _catalog(config, settings)
+        everything = build_catalog(config["data"])
+    catalog = everything
+    if not settings["data"] and settings["items"] != "all":
+        catalog = within_budget(everything, config)
     module = run.load_module()
     cached = cache(config, catalog)
     rows = _rows(cached, run, settings)
+    left_out = _left_out(len(everything), len(catalog), cached, rows)
     name = settings["name"] or run.folder.parent.name
     with scratch_folder(folder.parent, folder.name) as scratch:
         facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
@@ -103,7 +110,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
             thumbnails=small,
         )
         again = _measured_again(config, cached, rows, embeddings, settings)
-        content = _facts(run, summary, check, again)
+        content = _facts(run, summary, check, again) | {"left_out": list(left_out)}
         with progress_bar("Building the index", " items") as advance:
             manifest = create_bundle(
                 folder,
@@ -118,7 +125,32 @@ def export_run(settings: dict[str, Any]) -> Exported:
                 on_progress=advance,
             )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Exported(folder, manifest, check, str(summary.get("standing", "")), again, size)
+    headline = str(summary.get("standing", ""))
+    return Exported(folder, manifest, check, headline, left_out, again, size)
+
+
+def _left_out(
+    num_all: int, num_within: int, cached: CachedCatalog, rows: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Says what of the catalogue will not be found, and why."""
+    refused = cached.catalog.refused
+    reasons = (
+        (num_all - num_within, num_all, "beyond the run's budget; items=all takes them in"),
+        (
+            len(cached.catalog) - len(rows),
+            len(cached.catalog),
+            "not in the run's gallery; items=seen takes them in",
+        ),
+    )
+    lines = [
+        f"Left out: {num:,} of {many(whole, 'item')}: {why}." for num, whole, why in reasons if num
+    ]
+    if refused:
+        lines.append(f"Left out: {many(len(refused), 'bad item')}:")
+        lines += [f"  {item.item_id!r} ({item.image}): {item.reason}" for item in refused[:10]]
+        if len(refused) > 10:
+            lines.append(f"  ... and {len(refused) - 10:,} more")
+    return tuple(lines)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
@@ -143,20 +175,11 @@ def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
     from visual_search.assembly import protocol_in_full
     from visual_search.catalog_embeddings import merged_settings
 
-    given = {"data": settings["data"], "split": None, **settings["pictures"]}
+    given = {"data": settings["data"], "split": None, "pictures": settings["pictures"]}
     config = merged_settings(own, given) | {"loader": own["loader"]}  # the budget is kept
     if "_target_" in config["protocol"]:
         config["protocol"] = protocol_in_full(config["protocol"])
     return config
-
-
-def _catalog(config: dict[str, Any], settings: Mapping[str, Any]) -> Catalog:
-    """Gives the run's catalogue, within its budget or all of it, or all of the other one."""
-    from visual_search.assembly import build_catalog, read_catalog
-
-    if not settings["data"] and settings["items"] != "all":
-        return read_catalog(config)
-    return build_catalog(config["data"])
 
 
 def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -280,10 +303,7 @@ def _files(
 ) -> dict[str, Path | bytes | str]:
     from visual_search.model_card import model_card, requirements
 
-    counts = {
-        category: items.columns["category"].count(category)
-        for category in sorted(set(items.columns["category"]))
-    }
+    counts = dict(sorted(Counter(items.columns["category"]).items()))
     files: dict[str, Path | bytes | str] = {
         "encoder.safetensors": weights,
         "model_card.md": model_card(name, facts, counts, tuple(items.columns)),
@@ -305,11 +325,13 @@ def print_export(exported: Exported) -> None:
     plan = SearchPlan.from_json(exported.manifest.index.plan)
     print(f"Bundle {folder}: {exported.num_bytes / 2**20:.1f} MiB")
     print(
-        f"Encoder: {check.num_pictures} pictures differ from PyTorch by at most "
-        f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), and find the "
-        f"same {check.k} neighbours."
+        f"Encoder: {many(check.num_pictures, 'picture')} checked: off from PyTorch by at most "
+        f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), the "
+        f"same {many(check.k, 'neighbour')} found."
     )
-    print(f"Index: {exported.manifest.num_rows:,} items; {plan.sentence()}.")
+    print(f"Index: {many(exported.manifest.num_rows, 'item')}; {plan.sentence()}.")
+    for line in exported.left_out:
+        print(shown(line))
     if exported.headline:
         rich_print(escape(f"The run: {exported.headline}"))
     if exported.again is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.config import ConfigError
 from visual_search.runs import Run
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.models.encoder import Encoder
@@ -78,7 +79,7 @@ def take_weights(model: Encoder, folder: str | Path) -> str:
                 "pictures.size_px as that run's config.yaml has them"
             )
     model.load_state_dict({**own, **{name: there[name] for name in common}})
-    return f"First weights from {path}: {len(common)} of the network's {len(own)} tensors"
+    return f"First weights from {path}: {len(common)} of {many(len(own), 'tensor')} of the network"
 
 
 def _key(folder: str | Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from visual_search.wording import listed, many
+
 # What searching and serving a bundle needs; neither torch nor lightning is among it.
 SERVING = (
     "numpy", "pillow", "pyarrow", "onnxruntime", "hydra-core", "omegaconf", "pydantic", "pyyaml",
@@ -28,17 +30,26 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+MAX_CATEGORIES = 50  # named in the card, the largest; the report and the index name all
+
+
 def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]) -> str:
+    largest = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    if len(largest) <= MAX_CATEGORIES:
+        largest = sorted(counts.items())
     lines = [
-        f"A search bundle of visual_search: an encoder, {sum(counts.values()):,} items and their "
-        "index.",
+        f"A search bundle of visual_search: an encoder, "
+        f"{many(sum(counts.values()), 'item')} and their index.",
         "",
-        f"- Run: `{facts['experiment']}/{facts['run']}`, trained for {facts.get('epochs')} "
-        f"epoch(s) on {facts.get('num_training') or 0:,} pictures of `{facts['catalog']}`",
+        f"- Run: `{facts['experiment']}/{facts['run']}`, trained for "
+        f"{many(facts.get('epochs') or 0, 'epoch')} on "
+        f"{many(facts.get('num_training') or 0, 'picture')} of `{facts['catalog']}`",
         f"- Encoder: {facts.get('num_parameters') or 0:,} parameters; weights "
         f"`{str(facts.get('weights', ''))[:12]}`",
+        *(f"- {line}" for line in facts.get("left_out", ()) if not line.startswith(" ")),
         f"- Items can be filtered by: {', '.join(columns)}",
-        "- Categories: " + ", ".join(f"{each} ({num:,})" for each, num in counts.items()),
+        f"- {many(len(counts), 'category', 'categories')}: "
+        + listed([f"{each} ({num:,})" for each, num in largest], MAX_CATEGORIES),
     ]
     return "\n".join(lines)
 
@@ -57,8 +68,8 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
             )
     parts = [
         "## What was measured",
-        f"{facts['num_queries_scored']:,} of {facts['num_queries']:,} queries among "
-        f"{facts['num_gallery']:,} gallery items.",
+        f"{facts['num_queries_scored']:,} of {many(facts['num_queries'], 'query', 'queries')} "
+        f"among {many(facts['num_gallery'], 'gallery item')}.",
         "\n".join(rows),
     ]
     if facts.get("measured_again") is not None:
@@ -86,9 +97,9 @@ def _check(facts: Mapping[str, Any]) -> str:
         "## The exported encoder\n\n"
         "`encoder.onnx` takes RGB pictures as `[B, 3, S, S]` of bytes; scaling, network and "
         "everything behind it are inside. `encoder.safetensors` has the same weights for PyTorch. "
-        f"On {check['num_pictures']} pictures the two differed by at most "
+        f"On {many(check['num_pictures'], 'picture')} the two differed by at most "
         f"{check['largest_difference']:.1e} (allowed {check['allowed_difference']:.1e}) and "
-        f"found the same {check['k']} neighbours."
+        f"found the same {many(check['k'], 'neighbour')}."
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.jobs import Record, read_records, told_apart
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.runs import Run
@@ -54,8 +55,8 @@ def say_what_is_done(folder: Path, num_jobs: int) -> None:
         _print_runs(runs)
     finished = sum(record.state == "finished" for record in records)
     print(
-        f"\nThe sweep was stopped with {finished} of {num_jobs} jobs finished; the same command "
-        "goes on.",
+        f"\nThe sweep was stopped with {finished} of {many(num_jobs, 'job')} finished; the same "
+        "command goes on.",
         file=sys.stderr,
     )
 
@@ -75,7 +76,7 @@ def tally(records: list[Record]) -> str:
         counts[way] = counts.get(way, 0) + 1
     order = ("found finished", "gone on with", "trained", "measured", "failed")
     parts = ", ".join(f"{counts[way]} {way}" for way in order if way in counts)
-    return f"{len(records)} job{'s' * (len(records) != 1)}: {parts or 'none began'}."
+    return f"{many(len(records), 'job')}: {parts or 'none began'}."
 
 
 def finished_runs(records: list[Record]) -> list[Run]:

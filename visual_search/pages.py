@@ -6,7 +6,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
     from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.report import RetrievalReport
+    from visual_search.runs import Run
     from visual_search.views.html import Finding
 
 REPORT_FILE = "report.html"
@@ -51,7 +52,7 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
         experiment=name,
         run=f"{folder.parent.parent.name}, {folder.name}" if further else folder.name,
         summary=summary,
-        date=_date(folder),
+        date=_date(run),
         per_category=report.per_category,
         floors_per_category=floors,
         floors_chart=_floors_chart(name, summary),
@@ -61,6 +62,7 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
         feature_maps=_drawn(folder, "feature_maps"),
         projection=projection(folder, report, shop),
         examples=examples(report, shop),
+        num_example_categories=summary["num_categories_scored"],
         confusion=_confusion(report),
         class_distribution=_class_distribution(folder, catalog),
         findings=_findings(folder, summary, shop),
@@ -237,7 +239,7 @@ def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
     return shown | {f"computed_on.{place}": one for place, one in enumerate(devices, 1)}
 
 
-def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
+def _facts(run: Run, summary: Mapping[str, Any]) -> dict[str, str]:
     from visual_search.tables import duration, is_number, loss_fact
 
     facts = {}
@@ -245,7 +247,7 @@ def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
         facts["Parameters"] = f"{int(summary['num_parameters']):,}"
     facts["Embedding width"] = f"{summary['embedding_dim']:,}"
     if is_number(summary.get("epochs")):
-        facts["Epochs"] = f"{int(summary['epochs'])}"
+        facts["Epochs"] = f"{int(summary['epochs']):,}"
     if is_number(summary.get("num_training")):
         facts["Training items"] = f"{int(summary['num_training']):,}"
     facts |= loss_fact(summary)
@@ -254,13 +256,13 @@ def _facts(run: Any, summary: Mapping[str, Any]) -> dict[str, str]:
     facts["Index"] = (
         f"{summary['index']['bytes']:,} bytes, {summary['index']['bytes_per_item']:,.0f} an item"
     )
-    if is_number(run.status().get("seconds")):
-        facts["Time"] = duration(run.status()["seconds"])
+    if run.state != "new":
+        facts["Time"] = duration(run.seconds_until_now())
     if summary.get("device"):
         earlier = summary.get("computed_before_on") or []
         facts["Computed on"] = "; then on ".join([*earlier, device_sentence(summary)])
     if summary["refused"]:
-        facts["Items left out"] = f"{len(summary['refused'])}, listed in metrics/summary.json"
+        facts["Items left out"] = f"{len(summary['refused']):,}, listed in metrics/summary.json"
     facts["Data fingerprint"] = str(summary["catalog_fingerprint"])
     return facts
 
@@ -299,10 +301,11 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join([*start, *words[1:]])
 
 
-def _date(folder: Path) -> str:
-    path = folder / "status.json"
-    moment = datetime.fromtimestamp(path.stat().st_mtime) if path.is_file() else datetime.now()
-    return moment.strftime("%Y-%m-%d %H:%M")
+def _date(run: Run) -> str:
+    """Gives when the run ended: now, where its report is its last step."""
+    ended = run.state in ("finished", "failed", "interrupted")
+    moment = datetime.fromisoformat(run.status()["since"]) if ended else datetime.now(UTC)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _text(path: Path) -> str:

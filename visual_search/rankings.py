@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.retrieval.ranking import Group
@@ -159,9 +160,15 @@ def _shown(group: Group, folder: Path) -> LeaderboardGroup:
         protocol=_protocol(group),
         entries=entries,
         headline=group.headline["title"],
-        note=f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items. "
-        + " ".join(group.rules),
+        note=f"{_sizes(group)} " + " ".join(group.rules),
         statistic=group.headline["statistic"],
+    )
+
+
+def _sizes(group: Group) -> str:
+    return (
+        f"{many(group.num_queries, 'query', 'queries')} in "
+        f"{many(group.num_gallery, 'gallery item')}."
     )
 
 
@@ -208,9 +215,7 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
                 style="dim" if is_floor else "bold",
             )
         console.print(table)
-        console.print(
-            f"{group.num_queries:,} queries in {group.num_gallery:,} gallery items.\n", markup=False
-        )
+        console.print(f"{_sizes(group)}\n", markup=False)
     rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
     for rule in dict.fromkeys(rules):
         console.print(rule, markup=False)

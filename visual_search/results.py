@@ -224,6 +224,12 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
     from visual_search.retrieval.standing import headline_statistic, standing
 
     headline = report.summary["headline"]
+    if report.summary.get("all_relevant"):
+        return (
+            f"{headline['title']}: every item that a query may find is relevant to it, as where "
+            "there is one category, so every answer is right by definition, and nothing can be "
+            "said of the embedding."
+        )
     statistic = headline_statistic(headline["title"])
     ends = report.summary["intervals"].get(statistic, {})
     return standing(
@@ -317,7 +323,7 @@ def _pairs(near: pd.DataFrame, catalog: Catalog, pictures: Pictures) -> list[Dup
                 gallery_label=str(line["gallery_id"]),
                 gallery_category=str(categories[item]),
                 hash_bits=int(line["hash_bits"]),
-                relative_distance=float(line["relative_distance"]),
+                relative_squared_distance=float(line["relative_squared_distance"]),
             )
         )
     return pairs

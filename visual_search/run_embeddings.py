@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
 from visual_search.runs import EVALUATIONS, Run
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,9 +132,10 @@ class RunEmbedding:
             else:
                 missing.append(row)
         if not missing:
-            print(f"All {len(rows):,} embeddings were saved before; none is computed.")
+            print(f"Saved before: all {many(len(rows), 'embedding')}; none is computed.")
             return table, math.nan
-        print(f"{len(rows) - len(missing):,} of {len(rows):,} embeddings were saved before.")
+        kept = len(rows) - len(missing)
+        print(f"Saved before: {kept:,} of {many(len(rows), 'embedding')}.")
         module = self._module()
         features, seconds = self._features(module, cached, np.array(missing))
         table[missing] = module.head.embed(features)

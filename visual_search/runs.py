@@ -113,6 +113,15 @@ class Run:
             seconds += max(0.0, self.checkpoint.stat().st_mtime - since)
         return seconds
 
+    def seconds_until_now(self) -> float:
+        """Gives the time spent on the run, in seconds; while it is worked on, up to this moment."""
+        status = self.status()
+        seconds = float(status.get("seconds", 0.0))
+        if status.get("state") == "running":
+            since = datetime.fromisoformat(status["since"]).timestamp()
+            seconds += max(0.0, datetime.now(UTC).timestamp() - since)
+        return seconds
+
     def set_state(self, state: State, **facts: Any) -> None:
         """Writes the state, and facts beside it, atomically; on a full disk over the one before.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from visual_search.search_schemas import (
     ONE_TEXT,
+    CacheConfig,
     ExportSchema,
     IndexSchema,
     SearchSchema,
@@ -197,7 +198,7 @@ class CompareSchema:
     names: list[str] | None = None
     out: str | None = None
     outputs: str = "outputs"
-    cache_dir: str = "data/cache"
+    pictures: CacheConfig = field(default_factory=CacheConfig)
     num_queries_shown: int = 12
     seed: int = 0
 
@@ -271,7 +272,7 @@ class EmbedSchema:
     run: str | None = None
     out: str | None = None
     shard_size: int = 50_000
-    cache_dir: str = "data/cache"
+    pictures: CacheConfig = field(default_factory=CacheConfig)
     data: dict[str, Any] = field(default_factory=dict)
     split: SplitConfig | None = None
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import many, shown, squared_distance
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json")
 INLINE = ("auto", "never")
+SQUARED_DISTANCE = "d² is the squared Euclidean distance of two embeddings"
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,11 @@ def grid_png(searched: Searched) -> bytes:
             tuple(
                 Cell(
                     bundle.thumbnail(hit.item_id),
-                    (f"{hit.rank} · {hit.item_id}", hit.category, f"{hit.squared_distance:.4f}"),
+                    (
+                        f"{hit.rank} · {hit.item_id}",
+                        hit.category,
+                        f"d² {squared_distance(hit.squared_distance)}",
+                    ),
                 )
                 for hit in answer.hits
             ),
@@ -224,7 +230,7 @@ def print_search(searched: Searched, settings: Mapping[str, Any]) -> None:
     _print_inline(searched, settings["inline"])
     for answer in searched.answers:
         _print_table(searched, answer)
-    print(f"{searched.bundle.name}: {len(searched.bundle):,} items; distances are squared, L2.")
+    print(f"{searched.bundle.name}: {many(len(searched.bundle), 'item')}; {SQUARED_DISTANCE}.")
     if out is not None:
         print(f"Pictures: {out}")
 
@@ -274,14 +280,23 @@ def _print_table(searched: Searched, answer: Answer) -> None:
 
     attributes = [name for name in searched.bundle.columns if name != "category"]
     console = Console()
-    console.print(f"Like [bold]{escape(answer.title)}[/bold]", soft_wrap=True, highlight=False)
+    console.print(
+        f"Like [bold]{escape(shown(answer.title))}[/bold]", soft_wrap=True, highlight=False
+    )
     table = _table(answer, attributes)
     unbounded = console.options.update(width=10_000)
     if console.measure(table, options=unbounded).maximum > console.width:
         table = _table(answer, attributes, in_one=True)
     console.print(table)
     if len(answer.hits) < searched.k:
-        console.print(f"No more than {len(answer.hits)} item(s) match.")
+        console.print(f"No more than {many(len(answer.hits), 'item matches', 'items match')}.")
+
+
+def _cell(text: str) -> str:
+    """Gives a text of the data as a table's cell; what is missing stays empty."""
+    from rich.markup import escape
+
+    return escape(shown(text)) if text else ""
 
 
 def _table(answer: Answer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
@@ -294,18 +309,18 @@ def _table(answer: Answer, attributes: Sequence[str], *, in_one: bool = False) -
     table.add_column("Rank", justify="right", no_wrap=True)
     table.add_column("Item", overflow="fold")
     table.add_column("Category", overflow="fold")
-    table.add_column("Distance", justify="right", no_wrap=True)
+    table.add_column("d²", justify="right", no_wrap=True)
     for name in [" · ".join(attributes)] if in_one else attributes:
         table.add_column(escape(name), overflow="fold", ratio=1 if in_one else None)
     for hit in answer.hits:
-        texts = [escape(hit.attributes.get(name, "")) for name in attributes]
+        texts = [_cell(hit.attributes.get(name, "")) for name in attributes]
         if in_one:
             texts = [" · ".join(texts)]
         table.add_row(
             str(hit.rank),
-            escape(hit.item_id),
-            escape(hit.category),
-            f"{hit.squared_distance:.4f}",
+            _cell(hit.item_id),
+            _cell(hit.category),
+            squared_distance(hit.squared_distance),
             *texts,
         )
     return table

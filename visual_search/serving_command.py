@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from visual_search.config import ConfigError
+from visual_search.wording import many
 
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
 # Keys of the config that are the server's settings under the same name.
@@ -47,7 +48,7 @@ def serve_bundles(settings: Mapping[str, Any]) -> None:
     opened = [Bundle.open(folder, verify=settings["verify"]) for folder in folders]
 
     def tell(address: str) -> None:
-        names = ", ".join(f"{bundle.name} ({len(bundle):,} items)" for bundle in opened)
+        names = ", ".join(f"{bundle.name} ({many(len(bundle), 'item')})" for bundle in opened)
         print(f"{names}\n  {address}\n  {address.rstrip('/')}/docs  the API; Ctrl+C stops")
         if chosen.write_token:
             print(f"  items may be added and removed with the token in {TOKEN_VARIABLE}")

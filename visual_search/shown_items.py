@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from visual_search.wording import first_by_size, many, squared_distance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from visual_search.views.picture_grids import SearchRow
 
 MAX_NEAR_PAIRS = 8
+MAX_EXAMPLE_GROUPS = 60  # categories, those with most queries
 MAX_PROJECTED = 3000  # points of the report's projection
 
 
@@ -55,28 +58,42 @@ def search_rows(
 
 
 def examples(report: RetrievalReport, shop: ShownItems) -> list[ExampleGroup]:
-    """Gives the best and the worst queries of each category."""
+    """Gives the best and the worst queries of each category, of many those with most queries."""
+    from visual_search.retrieval.extremes import best_first, worst_first
     from visual_search.views.html import ExampleGroup
 
     column = report.summary["headline"]["column"]
     title = report.summary["headline"]["title"]
-    scored = report.per_query[report.per_query[column].notna()]
-    per_group = 2 if scored["category"].nunique() <= 12 else 1
-    groups = []
-    for category, lines in scored.groupby("category"):
-        ordered = lines.sort_values([column, "query_id"])
-        worst = ordered.head(min(per_group, len(ordered)))
-        rest = ordered.iloc[len(worst) :]
-        best = rest.sort_values([column, "query_id"], ascending=[False, True]).head(per_group)
-        groups.append(
-            ExampleGroup(
-                title=str(category),
-                best=[shop.search_row(line, column) for line in best.to_dict("records")],
-                worst=[shop.search_row(line, column) for line in worst.to_dict("records")],
-                note=f"{title} {lines[column].mean():.3f} over {len(lines)} queries",
-            )
+    table = report.per_query
+    scored = table.loc[table[column].notna(), "category"].value_counts()
+    names = scored.index.tolist()
+    chosen = sorted(names[i] for i in first_by_size(names, scored.tolist(), MAX_EXAMPLE_GROUPS))
+    per_group = 2 if len(names) <= 12 else 1
+    categories = table["category"].to_numpy(dtype=object)
+    wanted = set(chosen)
+    places: dict[str, dict[str, list[int]]] = {}
+    for kind, order in (("worst", worst_first), ("best", best_first)):
+        for place in order(table, column).tolist():
+            if categories[place] in wanted:
+                of_category = places.setdefault(categories[place], {"worst": [], "best": []})
+                others = of_category["worst"] if kind == "best" else ()
+                if len(of_category[kind]) < per_group and place not in others:
+                    of_category[kind].append(place)
+
+    def rows(chosen_places: Sequence[int]) -> list[SearchRow]:
+        lines = table.iloc[list(chosen_places)].to_dict("records")
+        return [shop.search_row(line, column) for line in lines]
+
+    means = table.groupby("category")[column].mean()
+    return [
+        ExampleGroup(
+            title=str(category),
+            best=rows(places[category]["best"]),
+            worst=rows(places[category]["worst"]),
+            note=f"{title} {means[category]:.3f} over {many(scored[category], 'query', 'queries')}",
         )
-    return groups
+        for category in chosen
+    ]
 
 
 def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> ProjectionView | None:
@@ -92,13 +109,13 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
     points = pd.read_parquet(path)
     rows = np.array([shop.row_of[i] for i in points["item_id"]], dtype=np.int64)
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_PROJECTED), dtype=int))
-    points, rows = points.iloc[chosen], rows[chosen]
+    points, rows = points.iloc[chosen], rows[chosen]  # what describes them stays
     return ProjectionView(
         points=points[["x", "y", "z"]].to_numpy(dtype=np.float32),
         item_ids=points["item_id"].tolist(),
         categories=shop.catalog.table["category"].iloc[rows].tolist(),
-        description="UMAP of the gallery's embeddings to three dimensions"
-        + (f", {len(rows):,} of its items" if len(rows) < report.summary["num_gallery"] else ""),
+        description=str(points.attrs.get("description", "The gallery in three dimensions")),
+        num_all=report.summary["num_gallery"],
         pictures=shop.pictures,
         picture_rows=rows,
     )
@@ -128,6 +145,7 @@ def near_pairs(folder: Path, shop: ShownItems) -> list[PicturePair]:
     for line in table.head(MAX_NEAR_PAIRS).to_dict("records"):
         ids = (str(line["query_id"]), str(line["gallery_id"]))
         images = shop.pictures[[shop.row_of[item_id] for item_id in ids]]
-        note = f"{line['hash_bits']} bits, distance {float(line['relative_distance']):.2g}"
+        distance = squared_distance(float(line["relative_squared_distance"]))
+        note = f"{many(int(line['hash_bits']), 'bit')}, rel. d² {distance}"
         pairs.append(PicturePair((images[0], images[1]), ids, note))
     return pairs

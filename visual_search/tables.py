@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.machine import device_sentence
+from visual_search.wording import first_by_size, many, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,14 +32,12 @@ def print_result(run: Run) -> None:
         return
     print_measurement(console, run.folder, summary)
     facts = loss_fact(summary) | {
-        "Embedding": f"{summary['embedding_dim']} values{_speed(summary)}",
+        "Embedding": f"{many(summary['embedding_dim'], 'value')}{_speed(summary)}",
         "Index": f"{summary['index']['bytes']:,} bytes, "
         f"{summary['index']['bytes_per_item']:,.0f} an item",
-        "Trained": f"{summary['epochs']} epochs on {summary['num_training']:,} pictures, "
-        f"{duration(run.status().get('seconds'))}",
+        "Trained": f"{many(summary['epochs'], 'epoch')} on "
+        f"{many(summary['num_training'], 'picture')}, {duration(run.status().get('seconds'))}",
     }
-    if summary["refused"]:
-        facts["Left out"] = f"{len(summary['refused'])} bad items, listed in metrics/summary.json"
     for name, text in facts.items():
         console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
     print_left_behind(console, run.folder)
@@ -77,18 +76,30 @@ def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]
     headline = summary["headline"]
     console.print(
         f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
-        f"{summary['num_queries_scored']:,} of {summary['num_queries']:,} queries scored"
-        f"{_left_out(summary)}, {summary['intervals'].get('micro', {}).get('num_groups', 0):,} "
-        "groups; [ ] is the 95 % interval, resampled by group; * marks fewer than 20 queries; "
+        f"{summary['num_queries_scored']:,} of {many(summary['num_queries'], 'query', 'queries')} "
+        f"scored{_left_out(summary)}, "
+        f"{many(summary['intervals'].get('micro', {}).get('num_groups', 0), 'group')}; "
+        "[ ] is the 95 % interval, resampled by group; * marks fewer than 20 queries; "
         "micro is the mean over queries, macro over categories.\n"
         f"{summary['rules']['question']}",
         markup=False,
     )
     if summary.get("device"):
         console.print(f"Computed on {device_sentence(summary)}.", markup=False)
-    for line in _warnings(summary):
-        console.print(line, markup=False)
+    for line in [*_warnings(summary), _fonts(folder)]:
+        if line:
+            console.print(line, markup=False)
     console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+
+
+def _fonts(folder: Path) -> str:
+    """Gives which fonts the figures lack; nothing where there are none to draw them with."""
+    from visual_search.retrieval.report_files import load_report
+    from visual_search.views.scripts import font_advice
+
+    per_query = load_report(folder / "metrics").per_query
+    names = {*per_query["category"], *per_query["query_id"]}
+    return shown(font_advice(names)) if not all(map(str.isascii, names)) else ""
 
 
 def table_style() -> dict[str, Any]:
@@ -129,18 +140,23 @@ def print_left_behind(console: Console, folder: Path) -> None:
 def _warnings(summary: Mapping[str, Any]) -> list[str]:
     """Gives what a reader has to know before quoting a number."""
     lines = []
+    if refused := len(summary.get("refused", ())):
+        lines.append(f"Left out: {many(refused, 'bad item')}, listed in metrics/summary.json.")
     leaks = summary["leaks"]
-    for name, text in (
-        ("between_sides", "queries share pixels or a group with the gallery"),
-        ("with_training", "items share an id, pixels or a group with the training items"),
+    for name, one, more, text in (
+        ("between_sides", "query", "queries", "pixels or a group with the gallery"),
+        ("with_training", "item", "items", "an id, pixels or a group with the training items"),
     ):
         num = leaks.get(name, {}).get("num_queries", 0)
         if num:
-            what = {"drop": f"; {leaks['num_dropped']} queries were left out"}
+            dropped = many(leaks["num_dropped"], "query was", "queries were")
+            what = {"drop": f"; {dropped} left out"}
             what["allow"] = ", and are counted (protocol.on_leak=allow)"
-            lines.append(f"Leaks: {num:,} {text}{what.get(leaks['on_leak'], '')}.")
-    if summary.get("num_queries_trained_on"):
-        lines.append(f"{summary['num_queries_trained_on']:,} of the queries were trained on.")
+            which = many(num, f"{one} shares", f"{more} share")
+            lines.append(f"Leaks: {which} {text}{what.get(leaks['on_leak'], '')}.")
+    if trained_on := summary.get("num_queries_trained_on"):
+        whole = many(summary["num_queries"], "query", "queries")
+        lines.append(f"Trained on: {trained_on:,} of {whole}.")
     if (summary.get("index") or {}).get("gpu_failed"):
         reason = summary["index"]["device_reason"]
         lines.append(f"The CPU searched, with the same answers: {reason}.")
@@ -148,9 +164,10 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"Trained on one device after another; before on {'; '.join(earlier)}.")
     near = summary.get("near_duplicates")
     if near and near["num_queries"]:
+        which = many(near["num_queries"], "query has", "queries have")
         lines.append(
-            f"Near-duplicates: {near['num_queries']:,} queries have one in the gallery "
-            f"({near['num_pairs']:,} pairs; figures/near_duplicates.png)."
+            f"Near-duplicates: {which} one in the gallery "
+            f"({many(near['num_pairs'], 'pair')}; figures/near_duplicates.png)."
         )
     return lines
 
@@ -163,6 +180,7 @@ def _tensorboard() -> str:
     return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
+MAX_ROWS = 60  # categories or pairs in a table of the terminal; the files hold all
 LEFT_BEHIND = {
     "report.html": "everything on one page",
     "checkpoints/last.ckpt": "the weights",
@@ -194,8 +212,10 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
     columns += [f"P@{k}"] * bool(second) + [f"nDCG@{k}"] * graded
     for column in columns:
         table.add_column(column, justify="right")
-    report = load_report(folder / "metrics")
-    for values in report.per_category.to_dict("records"):
+    per_category = load_report(folder / "metrics").per_category
+    names, queries = (per_category[name].tolist() for name in ("category", "num_queries_scored"))
+    chosen = first_by_size(names, queries, MAX_ROWS)
+    for values in per_category.iloc[chosen].to_dict("records"):
         few = "*" if values["few_queries"] else ""
         cells = [
             f"{values['num_gallery']:,}",
@@ -206,6 +226,12 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
         cells += [number(values[second])] if second else []
         cells += [number(values[f"ndcg_at_{k}"])] if graded else []
         table.add_row(Text(shown(values["category"])), *cells)
+    rest = per_category.drop(per_category.index[chosen])
+    if len(rest):
+        sums = [f"{int(rest[name].sum()):,}" for name in ("num_gallery", "num_queries_scored")]
+        table.add_row(
+            f"{len(rest):,} more, with fewer queries: per_category.csv", *sums, style="dim"
+        )
     table.add_section()
     for name in ("micro", "macro"):
         ends = summary["intervals"].get(name, {})
@@ -248,7 +274,7 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
             tested = [f"{line['difference']:+.3f} {ends}", p_value(line["p_holm"])]
         cells = [number(line[f"{which}_{mean}"], 3) for which in ("micro", "macro")]
         cells += [f"{line['dim']:,}", *tested]
-        table.add_row(Text(line["title"]), *cells, style="bold" if line is run else "")
+        table.add_row(Text(shown(line["title"])), *cells, style="bold" if line is run else "")
     return table
 
 
@@ -277,7 +303,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         ends = summary["intervals"].get("micro", {})
         floors = [or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
         table.add_row(
-            Text(name),
+            Text(shown(name)),
             number(summary[f"micro_{mean}"]),
             interval(ends.get("low"), ends.get("high")),
             number(summary[f"macro_{mean}"]),
@@ -295,18 +321,9 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def shown(text: str) -> str:
-    r"""Gives a name from the data as it may stand in a terminal: control characters do nothing.
-
-    >>> shown("red\x1b[2J"), shown("")
-    ('red�[2J', '(empty)')
-    """
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text) or "(empty)"
-
-
 def _left_out(summary: Mapping[str, Any]) -> str:
     num = summary["num_left_out"]
-    return f" ({num} left out: nothing relevant in the gallery)" if num else ""
+    return f" ({num:,} left out: nothing relevant in the gallery)" if num else ""
 
 
 def _speed(summary: Mapping[str, Any]) -> str:

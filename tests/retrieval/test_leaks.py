@@ -93,7 +93,7 @@ def test_no_leak_and_empty_tables() -> None:
     leaks = find_leaks(gallery, queries)
     assert not leaks
     assert leaks.describe() == (
-        "No leak: 1 queries and 1 gallery items, and no item or pixels or group on both sides."
+        "No leak: 1 query and 1 gallery item, and no item or pixels or group on both sides."
     )
     for left, right in ((frame(), queries), (gallery, frame()), (frame(), frame())):
         assert not find_leaks(left, right)
@@ -105,7 +105,7 @@ def test_the_text_counts_and_names() -> None:
     queries = frame(("q1", "h", key), ("q2", "k", "z"))
     text = find_leaks(gallery, queries).describe()
     assert text.splitlines() == [
-        "2 queries leak into the gallery, in 4 pair(s):",
+        "2 queries leak into the gallery, in 4 pairs:",
         "  1 by item (the query itself is in the gallery)",
         "  1 by pixels (two items, every pixel the same)",
         "  2 by group (two items of one group, such as a board or a product)",

@@ -59,7 +59,7 @@ def test_planted_pairs_are_found_by_what_they_share() -> None:
     assert found.query_ids == ("q000", "q001", "q002")
     table = found.table
     assert table.columns.tolist() == [
-        "query_id", "gallery_id", "hash_bits", "relative_distance", "by",
+        "query_id", "gallery_id", "hash_bits", "relative_squared_distance", "by",
     ]  # fmt: skip
     # 0 of 0.01; DIM * 0.01^2 of the median; 1 of 3 bits
     assert table[["query_id", "gallery_id", "hash_bits", "by"]].to_numpy().tolist() == [
@@ -67,7 +67,7 @@ def test_planted_pairs_are_found_by_what_they_share() -> None:
         ["q002", "g007", 2, "both"],
         ["q000", "g005", 1, "hash"],
     ]
-    assert table["relative_distance"].tolist() == pytest.approx(
+    assert table["relative_squared_distance"].tolist() == pytest.approx(
         [0, DIM * 1e-4 / scale, case.distances()[0, 5] / scale], rel=1e-3
     )
     assert "at most 2 bits" in found.definition
@@ -79,7 +79,7 @@ def test_hashes_alone() -> None:
     found = Case().search()
     assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
     assert found.table["by"].tolist() == ["hash", "hash"]
-    assert found.table["relative_distance"].isna().all()
+    assert found.table["relative_squared_distance"].isna().all()
     assert np.isnan(found.median_squared_distance)
     assert "times the median" not in found.definition
 
@@ -147,7 +147,7 @@ def test_collapsed_embeddings_find_nothing() -> None:
     found = case.search(embedded=case.embedded())
     assert found.median_squared_distance == 0
     assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
-    assert found.table["relative_distance"].isna().all()
+    assert found.table["relative_squared_distance"].isna().all()
 
 
 @pytest.mark.parametrize(("num_gallery", "num_queries"), [(0, 4), (4, 0), (0, 0)])

@@ -25,7 +25,7 @@ def pair(number: int = 0, other: str = "Hats") -> DuplicatePair:
         gallery_label=f"65960fb1a4c3eac2dbca24cbb65e542f_{number}",
         gallery_category=other,
         hash_bits=2,
-        relative_distance=0.00123,
+        relative_squared_distance=0.00123,
     )
 
 
@@ -74,8 +74,8 @@ def test_different_categories_are_marked_and_counted() -> None:
 
 def test_what_was_not_measured_is_not_shown() -> None:
     by_embedding = replace(pair(), hash_bits=-1)
-    by_hash = replace(pair(), hash_bits=1, relative_distance=math.nan)
-    neither = replace(by_embedding, relative_distance=math.nan)
+    by_hash = replace(pair(), hash_bits=1, relative_squared_distance=math.nan)
+    neither = replace(by_embedding, relative_squared_distance=math.nan)
     shown = texts(duplicate_pairs([by_embedding, by_hash, neither]))
     assert {"rel. d² 0.00123", "1 bit", "not measured"} <= set(shown)
 

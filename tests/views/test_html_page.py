@@ -17,7 +17,6 @@ from visual_search.views.html_page import (
     MAX_BYTES,
     cell,
     count,
-    distance,
     file_size,
     mark,
     number,
@@ -29,6 +28,7 @@ from visual_search.views.html_page import (
     signed,
 )
 from visual_search.views.html_tables import measured_table, plain_table
+from visual_search.wording import squared_distance
 
 
 @pytest.mark.parametrize("write", [number, count, signed, p_value, file_size, cell])
@@ -43,8 +43,8 @@ def test_missing_values_are_a_dash(write: Any, value: Any) -> None:
         (count(11029), "11,029"), (count(np.int64(3)), "3"), (p_value(0.001), "0.001"),
         (p_value(0.00099), "< 0.001"), (p_value(1.0), "1.000"), (file_size(999), "999 bytes"),
         (file_size(45_000_000), "45 MB"), (file_size(999_600), "1,000 kB"),
-        (file_size(2_500_000_000), "2.5 GB"), (distance(8689.2), "8,689"),
-        (distance(0.01234), "0.0123"), (cell(True), "yes"), (cell([1, "a"]), "1, a"),
+        (file_size(2_500_000_000), "2.5 GB"), (squared_distance(8689.2), "8,689"),
+        (squared_distance(0.0000123), "1.23e-05"), (cell(True), "yes"), (cell([1, "a"]), "1, a"),
         (cell(0.123456), "0.1235"), (cell([]), "\u2013"), (signed(-0.0), "±0.000"),
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
+from visual_search.wording import many
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the gravest first
@@ -87,16 +88,6 @@ def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
         ['b', 'a']
     """
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def many(number: int, one: str, more: str = "") -> str:
-    """Gives a number of things in words.
-
-    Example:
-        >>> many(1, "item"), many(1200, "item"), many(2, "category", "categories")
-        ('1 item', '1,200 items', '2 categories')
-    """
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def named(items: Sequence[NamedItem]) -> tuple[tuple[NamedItem, ...], int]:
@@ -246,7 +237,7 @@ def check_categories(
             Finding(
                 "one_category",
                 "error",
-                f"All {len(catalog):,} items are of one category, {counts.index[0]!r}: every "
+                f"{many(len(catalog), 'item')}, all of one category, {counts.index[0]!r}: every "
                 "neighbour is right, and a search cannot be measured by category.",
                 "Name another column by data.category, or give the folder above the categories.",
             )
@@ -281,14 +272,15 @@ def check_categories(
             Finding(
                 "imbalance",
                 "warning",
-                f"The largest category, {counts.index[0]!r}, has {counts.iloc[0]:,} items, "
-                f"{ratio:,.0f} times the median of {counts.median():,.0f}; the smallest has "
-                f"{counts.iloc[-1]:,}.",
+                f"The largest category, {counts.index[0]!r}, has "
+                f"{many(int(counts.iloc[0]), 'item')}, "
+                f"{ratio:,.0f} times the median of {counts.median():,.0f}; the smallest "
+                f"has {counts.iloc[-1]:,}.",
                 "Read macro means beside micro means; sampler=balanced trains all categories "
                 "equally often.",
                 *named(
                     [
-                        NamedItem(str(name), f"{number:,} items")
+                        NamedItem(str(name), many(number, "item"))
                         for name, number in counts.items()
                         if number > IMBALANCE * counts.median()
                     ]
@@ -382,7 +374,7 @@ def check_groups(catalog: Catalog) -> list[Finding]:
                 f"{many(len(large), 'group')} with more than {LARGE_GROUP:.0%} of the items each: "
                 "a group is never split, so the shares of the splits hang on where they fall.",
                 "Check the group column; it should name one product, look or board.",
-                *named([NamedItem(str(g), f"{number:,} items") for g, number in large.items()]),
+                *named([NamedItem(str(g), many(number, "item")) for g, number in large.items()]),
             )
         )
     if len(counts) < len(catalog):
@@ -395,7 +387,9 @@ def check_groups(catalog: Catalog) -> list[Finding]:
                     "note",
                     f"{len(mixed):,} of {len(counts):,} groups hold items of several categories.",
                     "Right for looks and boards; for products it is a mistake in the labels.",
-                    *named([NamedItem(g, f"{categories[g]} categories") for g in mixed]),
+                    *named(
+                        [NamedItem(g, many(categories[g], "category", "categories")) for g in mixed]
+                    ),
                 )
             )
     return findings
@@ -421,7 +415,7 @@ def check_attributes(catalog: Catalog) -> list[Finding]:
         concerned = facts[which(facts)]
         if len(concerned):
             items = [
-                NamedItem(name, f"filled for {filled:,} items")
+                NamedItem(name, f"filled for {many(filled, 'item')}")
                 for name, filled in zip(
                     concerned["attribute"], concerned["num_filled"], strict=True
                 )

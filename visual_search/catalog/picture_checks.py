@@ -13,9 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
-from visual_search.catalog.checks import Finding, NamedItem, Severity, many, named
+from visual_search.catalog.checks import Finding, NamedItem, Severity, named
 from visual_search.catalog.duplicates import NO_HASH
 from visual_search.catalog.images import Fit
+from visual_search.wording import many
 
 TINY_SHARE = 0.25  # shorter side against the network's: below it a pixel becomes 16 or more
 HUGE_PIXELS = 25_000_000  # some 0.3 s to decode, and the limit is 64 million

@@ -40,6 +40,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
+from visual_search.wording import many
 
 __all__ = [
     "Comparison",
@@ -300,12 +301,14 @@ def _per_category(
         return table
     a, b = names
     tests = []
+    rows_of = categories.groupby(categories).indices
     for category, num_queries in zip(table["category"], table["num_queries"], strict=True):
         test: dict[str, Any] = {}
         if num_queries:
-            rows = (categories == category).to_numpy()
+            rows = rows_of[category]
             mine = {name: values[name][rows] for name in names}
-            test = _tested(a, b, mine, groups[rows], categories[rows], "micro", draws)
+            labels = groups.iloc[rows], categories.iloc[rows]
+            test = _tested(a, b, mine, *labels, "micro", draws)
         tests.append([test.get(name, math.nan) for name in (*TEST_COLUMNS[:3], "p_value")])
     columns = ["difference", "difference_low", "difference_high", "p_value"]
     table[columns] = np.array(tests, dtype=np.float64)
@@ -327,7 +330,10 @@ def _sentence(
 ) -> str:
     """The headline's own statistic first; two runs also get the other one."""
     statistic = headline["statistic"]
-    sizes = f"{runs['num_queries'].iloc[0]:,} queries in {runs['num_groups'].iloc[0]:,} groups"
+    sizes = (
+        f"{many(int(runs['num_queries'].iloc[0]), 'query', 'queries')} in "
+        f"{many(int(runs['num_groups'].iloc[0]), 'group')}"
+    )
     intervals = f"{100 * confidence:g} % intervals"
     value_of = {mean: dict(zip(runs["run"], runs[mean], strict=True)) for mean in STATISTICS}
     if len(runs) == 2:

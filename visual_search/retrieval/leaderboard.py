@@ -15,6 +15,7 @@ import pandas as pd
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, Group
 from visual_search.retrieval.report_files import is_formula
 from visual_search.retrieval.standing import interval_text
+from visual_search.wording import many
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -30,7 +31,7 @@ def to_markdown(group: Group) -> str:
     k = identity["k"]
     named = identity.get("protocol_title", identity.get("protocol_name", "unknown"))
     names = [escaped(str(name)) for name in (identity.get("data", "unknown"), named)]
-    in_groups = "" if group.num_groups is None else f" in {group.num_groups:,} groups"
+    in_groups = "" if group.num_groups is None else f" in {many(group.num_groups, 'group')}"
     head = ["#", "name", f"{title} micro", f"{title} macro", f"precision@{k}", "hit@1", "dim"]
     head += ["index", "ms an item", "epochs", "finished", "run"]
     rows = [head, ["--:", "---", *["--:"] * 8, "---", "---"]]
@@ -53,8 +54,8 @@ def to_markdown(group: Group) -> str:
     lines = [
         f"## {names[0]}, protocol {names[1]}",
         "",
-        f"{group.num_queries:,} queries{in_groups} ({group.num_left_out:,} left out), "
-        f"{group.num_gallery:,} gallery items, k = {k}; ranked by the "
+        f"{many(group.num_queries, 'query', 'queries')}{in_groups} ({group.num_left_out:,} left "
+        f"out), {many(group.num_gallery, 'gallery item')}, k = {k}; ranked by the "
         f"{group.headline['statistic']} mean of {title}.",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from visual_search.wording import many
+
 LeakKind = Literal["item", "pixels", "group"]
 KINDS: tuple[LeakKind, ...] = get_args(LeakKind)  # the strongest first
 _MEANING = {
@@ -56,12 +58,16 @@ class Leaks:
 
     def describe(self, max_shown: int = 10) -> str:
         """Gives the text for an error or a report: the counts, then the first pairs by name."""
-        sides = f"{self.num_queries:,} queries and {self.num_gallery:,} gallery items"
+        sides = (
+            f"{many(self.num_queries, 'query', 'queries')} and "
+            f"{many(self.num_gallery, 'gallery item')}"
+        )
         if not self:
             checked = " or ".join(self.num_pairs)
             return f"No leak: {sides}, and no {checked} on both sides."
         total = sum(self.num_pairs.values())
-        lines = [f"{len(self.query_ids):,} queries leak into the gallery, in {total:,} pair(s):"]
+        which = many(len(self.query_ids), "query leaks", "queries leak")
+        lines = [f"{which} into the gallery, in {many(total, 'pair')}:"]
         lines += [
             f"  {number:,} by {kind} ({_MEANING[kind]})" for kind, number in self.num_pairs.items()
         ]
@@ -70,7 +76,7 @@ class Leaks:
             lines.append(f"The first of them, of {sides}:")
             lines += [f"  {_sentence(pair)}" for pair in shown]
             if total > len(shown):
-                lines.append(f"  ... and {total - len(shown):,} more pair(s)")
+                lines.append(f"  ... and {many(total - len(shown), 'more pair')}")
         return "\n".join(lines)
 
 

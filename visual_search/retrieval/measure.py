@@ -170,6 +170,9 @@ def score(
         return same, np.where(codes[num:] >= 0, count, 0)
 
     relevance, num_relevant = matches(protocol.relevance)
+    admitted = count_equal(num, within)  # [Q]
+    if not protocol.counts_the_query:
+        admitted = admitted - count_equal(num, within, own)
     levels = [
         matches(protocol.hierarchy[: depth + 1]) for depth in range(len(protocol.hierarchy))
     ] or [(relevance, num_relevant)]
@@ -204,6 +207,7 @@ def score(
         k=k,
         rules=protocol.sentences(),
         counts_the_query=protocol.counts_the_query,
+        all_relevant=bool(admitted.any() and (num_relevant == admitted).all()),
     )
 
 

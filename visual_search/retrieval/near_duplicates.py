@@ -31,7 +31,7 @@ MAX_RELATIVE_DISTANCE = 0.0003
 NUM_RANDOM_PAIRS = 10_000
 _BLOCK_VALUES = 2**21  # float64 differences at a time, 16 MB
 _QUERIES_BETWEEN_CALLS = 256
-_COLUMNS = ["query_id", "gallery_id", "hash_bits", "relative_distance", "by"]
+_COLUMNS = ["query_id", "gallery_id", "hash_bits", "relative_squared_distance", "by"]
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -81,9 +81,9 @@ class NearDuplicates:
     Attributes:
         table: One row a pair, the closest first, at most ``max_listed``: ``query_id``,
             ``gallery_id``; ``hash_bits`` (int64), the bits that differ, -1 where more than
-            ``max_bits`` do or a picture has no hash; ``relative_distance`` (float64), the squared
-            distance of the embeddings in units of ``median_squared_distance``, NaN without
-            embeddings; ``by``: ``both``, ``hash`` or ``embedding``, what found it.
+            ``max_bits`` do or a picture has no hash; ``relative_squared_distance`` (float64), the
+            squared distance of the embeddings in units of ``median_squared_distance``, NaN
+            without embeddings; ``by``: ``both``, ``hash`` or ``embedding``, what found it.
         num_pairs: All pairs by what found them: ``both``, ``hash`` (alone), ``embedding`` (alone).
         query_ids: The queries of all these pairs, sorted.
         max_bits: The most bits that may differ.

@@ -201,7 +201,7 @@ def cold_start(
             known = sorted(set(table["category"].iloc[rows]) & set(table["category"].iloc[trained]))
             if known:
                 raise ValueError(
-                    f"{len(known)} categor(ies) of the test split are trained on, such as "
+                    f"{len(known)} categories of the test split are trained on, such as "
                     f"{known[:3]}; expected none: train with split=cold_start_categories, or give "
                     "protocol.unseen=groups for new items of known categories"
                 )

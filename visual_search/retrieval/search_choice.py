@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from visual_search.wording import many
+
 # An exact search reads all embeddings for each query: at 2^26 numbers (131,072 items of 512) one
 # core takes 20 ms a query, measured as 7 to 10 ms among 50,000 items of 512. Beyond that an
 # approximate search is worth its build.
@@ -60,7 +62,7 @@ def choose_kind(num_rows: int, dim: int, max_bytes: int | None = None) -> tuple[
         'ivfpq'
     """
     budget = int(free_bytes() * SHARE_OF_FREE) if max_bytes is None else max_bytes
-    size = f"{num_rows:,} items of {dim} numbers"
+    size = f"{many(num_rows, 'item')} of {many(dim, 'number')}"
     within = f"within {_mib(budget)} of memory"
     exact = 4 * num_rows * dim
     if num_rows * dim <= FLAT_MAX_VALUES and exact <= budget:

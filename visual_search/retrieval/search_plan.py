@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from visual_search.wording import many
+
 KINDS = ("flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto")
 """The names of a search index's kinds; ``auto`` chooses one of the first four."""
 
@@ -88,18 +90,28 @@ class SearchPlan:
                     "build the index again"
                 )
 
-    def sentence(self) -> str:
+    def sentence(self, num_rows: int | None = None) -> str:
         """Says the kind, why it was chosen and what it finds of the exact neighbours.
 
+        Args:
+            num_rows: Rows in the index now, which may be more than it was chosen for; None where
+                they are those.
+
         Example:
-            >>> SearchPlan("flat", "3 items are searched exactly").sentence()
+            >>> plan = SearchPlan("flat", "3 items are searched exactly", num_trained_rows=3)
+            >>> plan.sentence()
             'flat; 3 items are searched exactly'
+            >>> plan.sentence(5)
+            'flat, chosen for 3 of its 5 rows; 3 items are searched exactly'
         """
+        kind = self.kind
+        if num_rows is not None and num_rows != self.num_trained_rows:
+            kind += f", chosen for {self.num_trained_rows:,} of its {many(num_rows, 'row')}"
         if self.recall is None:
-            return f"{self.kind}; {self.reason}"
+            return f"{kind}; {self.reason}"
         return (
-            f"{self.kind}; {self.reason}; recall@{self.recall_k} {self.recall:.3f} of the exact "
-            f"neighbours, measured on {self.num_sample:,} items"
+            f"{kind}; {self.reason}; recall@{self.recall_k} {self.recall:.3f} of the exact "
+            f"neighbours, measured on {many(self.num_sample, 'item')}"
         )
 
     def to_json(self) -> dict[str, Any]:

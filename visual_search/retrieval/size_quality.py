@@ -30,6 +30,7 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     paired_difference,
 )
+from visual_search.wording import many
 
 FEWEST_FLIPS = 100  # of the paired test, whose p-value is not used: the interval is what counts
 ROUNDING = 1e-12  # means that are equal in exact arithmetic differ by less
@@ -282,7 +283,8 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     flat = measured.table.iloc[0]
     sentence = (
         f"{measured.headline['title']} by {measured.headline['statistic']} mean over "
-        f"{measured.num_queries:,} queries is {flat['value']:.3f} at {flat_bytes:,} bytes an item "
+        f"{many(measured.num_queries, 'query', 'queries')} is {flat['value']:.3f} at "
+        f"{flat_bytes:,} bytes an item "
         f"(flat float32); {'; '.join(clauses)}."
     )
     return Verdict(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from visual_search.wording import many, squared_distance
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,27 +38,6 @@ def clean(value: Any) -> Any:
     return value
 
 
-def distance(squared_distance: float) -> str:
-    """Gives the distance itself with three digits, as people compare it.
-
-    Example:
-        >>> distance(0.0625), distance(0.0), distance(1234567.0)
-        ('0.250', '0.000', '1,111')
-    """
-    value = math.sqrt(max(0.0, squared_distance))
-    return f"{value:.3f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
-
-
-def thousands(number: int) -> str:
-    """Gives a count with separators.
-
-    Example:
-        >>> thousands(1234567)
-        '1,234,567'
-    """
-    return f"{number:,}"
-
-
 def link(path: str, **parameters: Any) -> str:
     """Gives a path with its query; lists become repeated parameters, None is left out.
 
@@ -81,6 +61,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(distance=distance, thousands=thousands)
+    environment.filters.update(
+        squared_distance=squared_distance, many=many, thousands="{:,}".format
+    )
     environment.globals.update(link=link)
     return environment

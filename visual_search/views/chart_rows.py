@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from visual_search.views.sheet import MARGIN_IN, new_figure
 from visual_search.views.style import INK, MUTED, PAPER, RULE, bold, one_line
+from visual_search.wording import first_by_size, many
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAME_COLUMNS = 28  # longer category names are cut
+MAX_HIGH_IN = 27  # of a chart's rows, 100 categories; FreeType ends at 65,536 pixels
 LINE_IN = 0.19  # from one line of notes to the next
 # Letters are fitted to whole pixels, which makes a coarser drawing up to 7 % wider.
 _MEASURED_DPI = (80, 100)
@@ -50,24 +52,36 @@ def text_width_in(text: str, size: float = 10.0, *, heavy: bool = False) -> floa
     return float(max(widths))
 
 
-def fit_width(text: str, width_in: float, size: float = 10.0, *, heavy: bool = False) -> str:
+def fit_width(
+    text: str,
+    width_in: float,
+    size: float = 10.0,
+    *,
+    heavy: bool = False,
+    cut: Literal["end", "middle"] = "end",
+) -> str:
     """Gives the text on one line, cut with an ellipsis where it is wider than ``width_in``.
 
     Example:
-        >>> fit_width("Coats and Jackets", 0.8)
-        'Coats an…'
+        >>> fit_width("Coats and Jackets", 0.8), fit_width("run_0123456789", 0.8, cut="middle")
+        ('Coats an…', 'run_…789')
     """
+
+    def cut_to(length: int) -> str:
+        tail = length // 2 if cut == "middle" else 0
+        return shown[: length - tail] + "…" + shown[len(shown) - tail :]
+
     shown = one_line(text, 1000)
     if text_width_in(shown, size, heavy=heavy) <= width_in:
         return shown
     low, high = 1, len(shown)  # the longest cut that fits, by halving
     while low < high:
         middle = (low + high + 1) // 2
-        if text_width_in(shown[: middle - 1] + "…", size, heavy=heavy) <= width_in:
+        if text_width_in(cut_to(middle - 1), size, heavy=heavy) <= width_in:
             low = middle
         else:
             high = middle - 1
-    return shown[: low - 1] + "…"
+    return cut_to(low - 1)
 
 
 def names_width_in(names: Sequence[str], size: float = 10.0) -> float:
@@ -95,7 +109,9 @@ def chart_page(
     lines = [line for note in notes for line in _wrapped(note, room_in, 9.5)]
     header_in = 0.61 + LINE_IN * (len(lines) + len(legend))
     height_in = header_in + body_in
-    figure = new_figure(width_in, height_in, fit_width(title, room_in, 13.0, heavy=True))
+    figure = new_figure(
+        width_in, height_in, fit_width(title, room_in, 13.0, heavy=True, cut="middle")
+    )
     depth_in = 0.57
     left = MARGIN_IN / width_in
     for line in lines:
@@ -204,6 +220,30 @@ def best_first(names: Sequence[str], values: NDArray[np.float64]) -> list[int]:
     )
 
 
+def largest_rows(
+    names: Sequence[str], sizes: Sequence[int], what: str, row_in: float = 0.27
+) -> tuple[list[int], str]:
+    """Gives the categories that a chart has room for, in their order, and a note that says so.
+
+    Args:
+        names: Of all categories.
+        sizes: What makes one weigh more than another.
+        what: That is in words, as "queries".
+        row_in: Height of a row.
+
+    Example:
+        >>> largest_rows(["a", "b"], [1, 2], "items")
+        ([0, 1], '2 categories')
+        >>> largest_rows(["a", "b", "c"], [1, 3, 2], "items", row_in=10)
+        ([1, 2], '3 categories (drawn: the 2 with most items)')
+    """
+    chosen = first_by_size(names, sizes, int(MAX_HIGH_IN / row_in))
+    note = many(len(names), "category", "categories")
+    if len(chosen) < len(names):
+        note += f" (drawn: the {len(chosen):,} with most {what})"
+    return chosen, note
+
+
 def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str, remedy: str) -> None:
     """Refuses a table without one of the columns, or without a row.
 
@@ -264,8 +304,3 @@ def checked_intervals(
     ends = check_fractions(low, "the low end"), check_fractions(high, "the high end")
     check_intervals(*ends, names)
     return checked, *ends
-
-
-def plural(number: int, one: str, many: str) -> str:
-    """Gives the word for so many."""
-    return one if number == 1 else many

@@ -6,6 +6,9 @@ import os
 
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
+
+from visual_search.views.scripts import take_key
 
 _DPI = 150.0
 
@@ -19,6 +22,9 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
     """
     try:
         pixels = imread(os.fspath(path))  # [H, W, 3 or 4] in 0..1
+        with Image.open(path) as image:
+            image.load()
+            texts = dict(image.info)
     except (SyntaxError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -30,4 +36,5 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow(pixels, aspect="auto", interpolation="none")
     axes.set_axis_off()
+    take_key(figure, texts)
     return figure

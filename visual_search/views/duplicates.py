@@ -22,6 +22,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
+from visual_search.wording import many, squared_distance
 
 MAX_SHOWN = 24
 
@@ -45,8 +46,8 @@ class DuplicatePair:
         gallery_label: The gallery item's id.
         gallery_category: Its category.
         hash_bits: Bits in which the perceptual hashes differ, -1 where they are not close.
-        relative_distance: Squared distance of the embeddings in units of the median of random
-            pairs; NaN where it is not known.
+        relative_squared_distance: Of the embeddings, in units of the median of random pairs; NaN
+            where it is not known.
 
     Raises:
         ValueError: A picture has the wrong shape or dtype.
@@ -59,7 +60,7 @@ class DuplicatePair:
     gallery_label: str
     gallery_category: str
     hash_bits: int = -1
-    relative_distance: float = math.nan
+    relative_squared_distance: float = math.nan
 
     def __post_init__(self) -> None:
         check_pictures(np.asarray(self.query_image)[None], "query_image[None]")
@@ -144,7 +145,7 @@ def _draw_pair(sheet: Sheet, x: float, y: float, pair: DuplicatePair) -> None:
 def _closeness(pair: DuplicatePair) -> str:
     parts = []
     if pair.hash_bits >= 0:
-        parts.append(f"{pair.hash_bits} {'bit' if pair.hash_bits == 1 else 'bits'}")
-    if not math.isnan(pair.relative_distance):
-        parts.append(f"rel. d² {pair.relative_distance:.3g}")
+        parts.append(f"{many(pair.hash_bits, 'bit')}")
+    if not math.isnan(pair.relative_squared_distance):
+        parts.append(f"rel. d² {squared_distance(pair.relative_squared_distance)}")
     return ", ".join(parts) or "not measured"

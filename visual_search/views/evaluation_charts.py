@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ from visual_search.views.chart_rows import (
     fit_width,
     fraction_axis,
     horizontal_axes,
+    largest_rows,
     names_width_in,
     number_cell,
-    plural,
     point,
     row_lines,
     whisker,
@@ -44,6 +45,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,20 +139,20 @@ def comparison_bars(
             ``mean:<run>``, ``low:<run>``, ``high:<run>`` (in [0, 1] or NaN). For two runs also
             ``difference`` (first minus second), ``difference_low``, ``difference_high`` and
             ``p_holm``.
-        run_names: 2 to 6, all different.
+        run_names: 2 or more, all different. Of more than 6 those with the highest mean over the
+            queries are drawn.
         metric_title: The metric in print, such as "mAP@5".
         title: Replaces "mAP@5 by category, 2 runs".
 
     Raises:
-        ValueError: There are not 2 to 6 different runs, a column is missing, there is no category,
-            a mean lies outside [0, 1] or a difference outside [-1, 1], or an interval ends below
-            its start.
+        ValueError: There are not 2 or more different runs, a column is missing, there is no
+            category, a mean lies outside [0, 1] or a difference outside [-1, 1], or an interval
+            ends below its start.
     """
     runs = [str(run) for run in run_names]
-    if not 2 <= len(runs) <= len(RUN_STYLES) or len(set(runs)) < len(runs):
+    if len(runs) < 2 or len(set(runs)) < len(runs):
         raise ValueError(
-            f"run_names is {runs}, expected 2 to {len(RUN_STYLES)} different names; compare fewer "
-            "runs at once."
+            f"run_names is {runs}, expected two or more different names; name each run once."
         )
     columns = [f"{part}:{run}" for run in runs for part in ("mean", "low", "high")]
     two = len(runs) == 2
@@ -164,13 +166,20 @@ def comparison_bars(
         for run in runs
     ]  # fmt: skip
     differences = _checked_differences(per_category, names) if two else None
-    order = best_first(names, means[0][0] if differences is None else differences[0])
     queries = [int(number) for number in per_category["num_queries"]]
+    num_runs = len(runs)
+    if num_runs > len(RUN_STYLES):
+        best = _highest(means, queries)[: len(RUN_STYLES)]
+        runs, means = [runs[i] for i in best], [means[i] for i in best]
+    row_in = max(_ROW_IN, 0.1 * len(runs) + 0.1)
+    chosen, which = largest_rows(names, queries, "queries", row_in)
+    sorted_by = means[0][0] if differences is None else differences[0]
+    order = [chosen[i] for i in best_first([names[i] for i in chosen], sorted_by[chosen])]
     few = [bool(each) for each in per_category.get("few_queries", [False] * len(names))]
 
     cut = [one_line(run, 60) for run in runs]
     notes = [
-        f"{len(names)} {plural(len(names), 'category', 'categories')}, {sum(queries):,} queries, "
+        f"{which}, {many(sum(queries), 'query', 'queries')}, "
         + ("sorted by the difference" if two else f"sorted by the first run, {cut[0]}")
         + "; whiskers: 95\u00a0% intervals"
     ]
@@ -179,30 +188,31 @@ def comparison_bars(
             "difference: first run minus second over the same queries; filled and bold: p < "
             f"{SIGNIFICANT} after Holm's correction over the categories"
         )
-    if any(few):
+    if num_runs > len(runs):
+        notes.append(f"{len(runs)} of {num_runs} runs, those with the highest mean over queries")
+    if any(few[i] for i in order):
         notes.append("few: fewer than 20 scored queries, the mean says little")
     with quiet_style():
         shown = [one_line(names[i], NAME_COLUMNS) for i in order]
         left = MARGIN_IN + names_width_in(shown)
-        row_in = max(_ROW_IN, 0.1 * len(runs) + 0.1)
         plot_in, second_in = (4.2, 3.0) if two else (_PLOT_IN, 0.0)
-        after_in = 1.25 if any(few) else 0.95  # the number of queries
+        after_in = 1.25 if any(few[i] for i in order) else 0.95  # the number of queries
         width_in = left + plot_in + after_in + (second_in + 1.55 if two else 0.0) + MARGIN_IN
         figure, header_in = chart_page(
             max(width_in, 8.0),
-            0.35 + row_in * len(names) + 0.65,
-            title or f"{fit_width(metric_title, 3, 13)} by category, {len(runs)} runs",
+            0.35 + row_in * len(order) + 0.65,
+            title or f"{fit_width(metric_title, 3, 13)} by category, {num_runs} runs",
             notes,
             [
                 (marker, color, run)
                 for (color, marker), run in zip(RUN_STYLES, runs, strict=False)
             ],
         )  # fmt: skip
-        top, height_in = header_in + 0.35, row_in * len(names)
+        top, height_in = header_in + 0.35, row_in * len(order)
         axes = axes_in_inches(figure, left, top, plot_in, height_in)
         horizontal_axes(axes, shown, limit=1.0)
         fraction_axis(axes, metric_title)
-        row_lines(axes, len(names))
+        row_lines(axes, len(order))
         step = 0.72 / len(runs)  # of a row
         queries_x = 1 + 0.75 / plot_in
         number_cell(axes, queries_x, -0.5 - 0.06 / row_in, "n queries", va="bottom")
@@ -220,6 +230,12 @@ def comparison_bars(
             second = axes_in_inches(figure, left + plot_in + after_in, top, second_in, height_in)
             _differences(second, order, row_in, second_in, *differences)
     return show_literally(figure)
+
+
+def _highest(means: Sequence[tuple[NDArray[np.float64], ...]], queries: Sequence[int]) -> list[int]:
+    """Gives the runs in the order of their means over all queries, the highest first."""
+    micro = [float(np.nansum(mean[0] * np.asarray(queries))) for mean in means]
+    return sorted(range(len(micro)), key=lambda i: -micro[i])
 
 
 def _differences(
@@ -284,7 +300,7 @@ def attribute_bars(
     names = [str(name) for name in table["embedding"]]
     pairs = list(zip(rules, names, strict=True))
     if len(set(pairs)) < len(pairs):
-        twice = next(pair for pair in pairs if pairs.count(pair) > 1)
+        twice = Counter(pairs).most_common(1)[0][0]
         raise ValueError(
             f"table holds {twice} more than once, expected one row for each pair of relevance and "
             "embedding; drop the repeats."
@@ -309,7 +325,7 @@ def attribute_bars(
             row_in * len(lines) + 0.65,
             title,
             [
-                f"{num_rules} {plural(num_rules, 'rule', 'rules')}, each with the best embedding "
+                f"{many(num_rules, 'rule')}, each with the best embedding "
                 "at its top; coloured: the run; grey: floors, which learn nothing"
                 + _whisker_note(low, "; whiskers and brackets: 95\u00a0% intervals")
             ],

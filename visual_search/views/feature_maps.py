@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from visual_search.views.picture_grids import check_pictures
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, Sheet
 from visual_search.views.style import MUTED, bold, one_line, quiet_style, show_literally
+from visual_search.wording import many
 
 _CELL_IN = 0.95
 _GAP_IN = 0.07
@@ -70,9 +71,9 @@ def feature_map_grid(
         sheet = Sheet(
             max(MARGIN_IN + original_in + 0.35 + num_blocks * (block_in + 0.35), 7.2),
             maps_top + max(layers_a_block * _ROW_IN, original_in + 0.4) + 0.05,
-            f"What every encoder layer sees: {one_line(label, 40)}",
-            f"{len(layers)} layers in order; mean over channels, then the {num_channels} strongest "
-            "(largest mean |activation|); each map on its own scale, bright is high",
+            f"What every encoder layer sees: {one_line(label, 40, cut='middle')}",
+            f"{many(len(layers), 'layer')} in order; mean over channels, then the {num_channels} "
+            "strongest (largest mean |activation|); each map on its own scale, bright is high",
         )
         sheet.text(MARGIN_IN, HEADER_IN, "original", 9, color=MUTED)
         sheet.picture(

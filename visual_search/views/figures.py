@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,11 +25,12 @@ from visual_search.views.chart_rows import (
     check_intervals,
     fraction_axis,
     horizontal_axes,
+    largest_rows,
     names_width_in,
     number_cell,
-    plural,
     whisker,
 )
+from visual_search.views.scripts import key_as_metadata
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, axes_in_inches, new_figure
 from visual_search.views.style import (
     BAR,
@@ -46,6 +48,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +69,8 @@ def category_bars(
     """Gives a bar chart of one metric by category, best at the top, with both overall means.
 
     Beside each bar stand the number of queries behind it and of items in the gallery. Categories
-    without a scored query (NaN) come last and say so. Ties are sorted by name.
+    without a scored query (NaN) come last and say so. Ties are sorted by name. Of more than 100
+    categories those with the most queries are drawn, and the notes say of how many.
 
     Args:
         per_category: Columns ``category``, ``num_gallery``, ``num_queries`` and ``metric``; where
@@ -100,13 +104,16 @@ def category_bars(
     few = [bool(each) for each in per_category.get("few_queries", [False] * len(names))]
     queries = [int(number) for number in per_category[queries_column]]
     gallery = [int(number) for number in per_category["num_gallery"]]
-    order = best_first(names, values)
+    chosen, which = largest_rows(names, queries, "queries")
+    order = [chosen[i] for i in best_first([names[i] for i in chosen], values[chosen])]
 
     written = metric_title(metric)
-    scored = "scored queries" if queries_column == "num_queries_scored" else "queries"
+    scored = ("query", "queries")
+    if queries_column == "num_queries_scored":
+        scored = ("scored query", "scored queries")
     has_whiskers = not np.isnan(low).all()
     notes = [
-        f"{len(names)} {plural(len(names), 'category', 'categories')}, {sum(queries):,} {scored}; "
+        f"{which}, {many(sum(queries), *scored)}; "
         "micro: mean over queries, macro: mean over categories"
         + ("; whiskers: 95\u00a0% intervals" if has_whiskers else "")
     ]
@@ -114,21 +121,23 @@ def category_bars(
     if marks is not None:
         called = one_line(floor_title or str(floor), 60)
         legend.append(("d", FLOOR_MARK, f"{called}, which learns nothing (floor)"))
-    if any(few):
+    if any(few[i] for i in order):
         legend.append(("s", BAR_PALE, "few: fewer than 20 scored queries, the mean says little"))
     with quiet_style():
         shown = [one_line(names[i], NAME_COLUMNS) for i in order]
         left = MARGIN_IN + names_width_in(shown)
         bar_in, plot_in = 0.27, 5.2
-        columns = _columns_in(has_whiskers or marks is not None, marks is not None, any(few))
+        columns = _columns_in(
+            has_whiskers or marks is not None, marks is not None, any(few[i] for i in order)
+        )
         figure, header_in = chart_page(
             max(left + plot_in + columns["gallery"] + 0.1 + MARGIN_IN, 8.0),
-            0.42 + bar_in * len(names) + 0.65,
+            0.42 + bar_in * len(order) + 0.65,
             title or f"{written} by category",
             notes,
             legend,
         )
-        axes = axes_in_inches(figure, left, header_in + 0.42, plot_in, bar_in * len(names))
+        axes = axes_in_inches(figure, left, header_in + 0.42, plot_in, bar_in * len(order))
         horizontal_axes(axes, shown, limit=1.0)
         fraction_axis(axes, written)
         # the numbers stand in columns right of the plot
@@ -162,7 +171,7 @@ def category_bars(
         for column, x in at.items():
             head = column if column in ("mean", "floor") else f"n {column}"
             number_cell(axes, x, -0.62, head, va="bottom")
-        _mean_lines(axes, micro, macro, len(names))
+        _mean_lines(axes, micro, macro, len(order))
     return show_literally(figure)
 
 
@@ -192,8 +201,8 @@ def _floor_values(floors: pd.DataFrame | None, floor: str | None) -> dict[str, f
     check_columns(floors, ("category", floor), "floors", "mark one of its columns")
     values = check_fractions(floors[floor], floor)
     names = [str(name) for name in floors["category"]]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    twice, times = Counter(names).most_common(1)[0]
+    if times > 1:
         raise ValueError(
             f"floors holds the category {twice!r} more than once, expected one row each; give the "
             "means by category."
@@ -244,7 +253,7 @@ def class_distribution(
     """Gives one panel a set with the number of items in each category, sorted alphabetically.
 
     All panels share the rows (a category that a set lacks shows 0); each has its own scale,
-    since sets differ in size by orders.
+    since sets differ in size by orders. Of more than 100 categories the largest are drawn.
 
     Args:
         counts: Items by set and category, such as ``{"training": {"hat": 3}, "gallery": ...}``.
@@ -261,11 +270,21 @@ def class_distribution(
                 raise ValueError(
                     f"counts[{name!r}][{category!r}] is {count}, expected a number of items >= 0."
                 )
-    categories = alphabetical(list({str(c) for of_set in counts.values() for c in of_set}))
-    if not categories:
+    sizes: Counter[str] = Counter()
+    for of_set in counts.values():
+        sizes.update({str(category): count for category, count in of_set.items()})
+    every = alphabetical(list(sizes))
+    if not every:
         raise ValueError(
             f"the sets {list(counts)} hold no category, expected at least one; check the catalogue."
         )
+    chosen, which = largest_rows(every, [sizes[name] for name in every], "items")
+    categories = [every[i] for i in chosen]
+    subtitle = "number of items in each category"
+    if len(counts) > 1:
+        subtitle += "; every panel has its own scale"
+    if len(categories) < len(every):
+        subtitle += f"; {which}"
     with quiet_style():
         shown = [one_line(name, NAME_COLUMNS) for name in categories]
         left = MARGIN_IN + names_width_in(shown)
@@ -275,9 +294,7 @@ def class_distribution(
             max(left + len(counts) * (panel_in + gap_in), 6.5),
             header_in + bar_in * len(categories) + 0.65,
             title,
-            "number of items in each category; every panel has its own scale"
-            if len(counts) > 1
-            else "number of items in each category",
+            subtitle,
         )
         for panel, (name, of_set) in enumerate(counts.items()):
             numbers = [int(of_set.get(category, 0)) for category in categories]
@@ -303,12 +320,12 @@ def class_distribution(
                     fontsize=9,
                     color=INK if number else MUTED,
                 )
-            present = sum(number > 0 for number in numbers)
+            present = sum(count > 0 for count in of_set.values())
             axes.text(
                 0,
                 -0.75,
-                f"{one_line(name, 16)}: {sum(numbers):,} items, {present} "
-                f"{plural(present, 'category', 'categories')}",
+                f"{one_line(name, 16)}: {many(sum(of_set.values()), 'item')}, "
+                f"{many(present, 'category', 'categories')}",
                 fontsize=9.5,
                 va="bottom",
                 **bold(name),
@@ -334,7 +351,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
         raise ValueError(f"dpi is {dpi}, expected a positive number of pixels an inch, as 150.")
     with quiet_style(), atomic_path(target) as temporary:
         FigureCanvasAgg(figure)
-        figure.savefig(temporary, dpi=dpi, format="png", facecolor="white")
+        key = key_as_metadata(figure)
+        figure.savefig(temporary, dpi=dpi, format="png", facecolor="white", metadata=key)
     return target
 
 

@@ -30,13 +30,16 @@ from visual_search.views.html_figures import (
     picture_uri,
 )
 from visual_search.views.picture_grids import SearchRow, check_pictures
+from visual_search.views.scripts import name_key
 from visual_search.views.style import metric_title, one_line
+from visual_search.wording import many, squared_distance
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
 MAX_BYTES = 5_000_000
+MAX_IN_KEY = 300  # words below a figure whose letters no font has
 MISSING = "–"  # noqa: RUF001 - the dash that stands for "no value"
 _TEMPLATES = Path(__file__).parent / "templates"
 # Characters that HTML forbids: controls, and halves of characters that UTF-8 cannot write
@@ -77,16 +80,18 @@ class Pictures:
 
     def figure(self, figure: Figure, alt: str, detail: Detail) -> Markup:
         """Gives a figure that consists of pictures as a picture."""
-        return figure_picture(
+        drawn = figure_picture(
             figure, alt, max_width_px=detail.figure_px, quality=detail.quality,
             pixels_of=self._pixels,
         )  # fmt: skip
+        return drawn + key_below(figure)
 
     def chart(self, figure: Figure, alt: str, *, themed: bool = True) -> Markup:
         """Gives a chart as a drawing."""
         key = (id(figure), alt, themed)
         if key not in self._charts:
-            self._charts[key] = (figure, inline_svg(figure, alt, themed=themed))
+            drawn = inline_svg(figure, alt, themed=themed) + key_below(figure)
+            self._charts[key] = (figure, drawn)
         return self._charts[key][1]
 
     def made(self, key: object, make: Callable[[], Figure]) -> Figure:
@@ -99,6 +104,20 @@ class Pictures:
         if id(figure) not in self._drawn:  # the figure is kept beside, so that its id stays its own
             self._drawn[id(figure)] = (figure, figure_pixels(figure))
         return self._drawn[id(figure)][1]
+
+
+def key_below(figure: Figure) -> Markup:
+    """Gives what the numbers in a figure stand for, where letters were missing; else nothing."""
+    from markupsafe import Markup
+
+    key = list(name_key(figure).items())
+    if not key:
+        return Markup("")
+    named = Markup(" · ").join(
+        Markup("{} <bdi>{}</bdi>").format(number, clean(word)) for number, word in key[:MAX_IN_KEY]
+    )
+    more = f" and {len(key) - MAX_IN_KEY:,} more" if len(key) > MAX_IN_KEY else ""
+    return Markup('<p class="note">{}{}</p>').format(named, more)
 
 
 def picture(pixels: NDArray[np.uint8], detail: Detail) -> str:
@@ -284,11 +303,6 @@ def file_size(value: Any) -> str:
     return f"{size:.0f} bytes"
 
 
-def distance(value: Any) -> str:
-    """Gives three digits of a distance, and never 1.2e+03."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def cell(value: Any) -> str:
     """Gives whatever stands in a table as a reader expects it."""
     if is_missing(value):
@@ -323,7 +337,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=number, count=count, signed=signed, p_value=p_value, file_size=file_size,
-        distance=distance, cell=cell, short=one_line, metric_title=metric_title,
+        squared_distance=squared_distance, cell=cell, short=one_line, metric_title=metric_title,
+        many=many,
     )  # fmt: skip
     environment.tests["number_like"] = is_number
     environment.tests["missing"] = is_missing

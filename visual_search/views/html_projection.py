@@ -47,6 +47,7 @@ class ProjectionView:
             point i.
         correct: For each point whether its first neighbour is relevant, None where nobody asked;
             None for all leaves this colouring out.
+        num_all: Items of the gallery, of which these points are some; None where they are all.
 
     Raises:
         ValueError: There is no point, points are not finite ``[N, 3]``, or a list differs in
@@ -60,6 +61,7 @@ class ProjectionView:
     pictures: PictureRows | None = None
     picture_rows: NDArray[np.int64] | None = None
     correct: Sequence[bool | None] | None = None
+    num_all: int | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.points)

@@ -102,6 +102,7 @@ class RunPage:
         feature_maps: Likewise, one an item.
         projection: Points to turn.
         examples: Best and worst queries, one group a category.
+        num_example_categories: Categories that could be among them.
         fixed_examples: Queries that are the same for every run on the data.
         confusion: Categories asked for against categories retrieved.
         class_distribution: Items by category and set.
@@ -126,6 +127,7 @@ class RunPage:
     feature_maps: Figure | Sequence[Figure] | None = None
     projection: ProjectionView | None = None
     examples: Sequence[ExampleGroup] = ()
+    num_example_categories: int = 0
     fixed_examples: Sequence[SearchRow] = ()
     confusion: Figure | None = None
     class_distribution: Figure | None = None
@@ -265,7 +267,8 @@ def _projection(view: ProjectionView | None, detail: Detail, pictures: Pictures)
     categories = [clean(str(category)) for category in view.categories]  # fonts refuse halves
     points = np.asarray(view.points, dtype=np.float32)
     figure = pictures.made(
-        "projection", lambda: projection_figure(points, categories, "Gallery", view.description)
+        "projection",
+        lambda: projection_figure(points, categories, "Gallery", view.description, view.num_all),
     )
     return {
         "projection": {
@@ -274,6 +277,7 @@ def _projection(view: ProjectionView | None, detail: Detail, pictures: Pictures)
             "outcomes": data.get("outcomes"),
             "shown": len(data["ids"]),
             "num_points": len(view.points),
+            "num_all": view.num_all or len(view.points),
             "description": view.description,
             "has_pictures": "sprite" in data,
             "figure": pictures.figure(

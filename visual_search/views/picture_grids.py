@@ -23,6 +23,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
+from visual_search.wording import many, squared_distance
 
 _CELL_IN = 1.3
 _GAP_IN = 0.14
@@ -157,8 +158,7 @@ def reconstruction_grid(
             max(MARGIN_IN * 2 + names_in + columns * step - _GAP_IN, 7.2),
             HEADER_IN + bands * band_in + 0.5,
             f"Reconstructions{when}",
-            f"mean squared error of {num_items} {'item' if num_items == 1 else 'items'}: "
-            f"{mean:.4f}, pixels in [-1, 1]",
+            f"mean squared error of {many(num_items, 'item')}: {mean:.4f}, pixels in [-1, 1]",
         )
         for item in range(num_items):
             band, column = divmod(item, items_a_band)
@@ -241,9 +241,10 @@ def search_grid(
             for rank in range(len(row.neighbour_labels)):
                 x = first_x + rank * step
                 right = bool(row.correct[rank])
+                distance = squared_distance(float(row.squared_distances[rank]))
                 _search_cell(
                     sheet, x, y, row.neighbour_images[rank], row.neighbour_categories[rank],
-                    row.neighbour_labels[rank], f"d² {_short(float(row.squared_distances[rank]))}",
+                    row.neighbour_labels[rank], f"d² {distance}",
                 )  # fmt: skip
                 color = RIGHT if right else WRONG
                 sheet.frame(x, y, _CELL_IN, _CELL_IN, color)
@@ -265,8 +266,3 @@ def _search_cell(
     sheet.text(x, below, one_line(category, _COLUMNS_A_CELL), 9, color=INK)
     sheet.text(x, below + 0.17, number, 9, **bold(number))
     sheet.text(x, below + 0.34, one_line(label, 18, cut="middle"), 8, color=MUTED)
-
-
-def _short(value: float) -> str:
-    """Gives three digits, and never 1.2e+03."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

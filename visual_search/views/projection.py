@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -25,8 +26,12 @@ from visual_search.views.style import (
     show_literally,
     styles_by_category,
 )
+from visual_search.wording import many, of_all
 
 MIN_POINTS_FOR_UMAP = 20
+MAX_BY_STYLE_ALONE = 10  # categories that colour and marker alone keep apart
+_SMALL_IN, _GAP_IN = 1.28, 0.12  # a category's own panel, and from one to the next
+_MAX_BEHIND = 2000  # grey points behind it
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +108,9 @@ def project_embeddings(
     num_items = len(embeddings)
     few = num_items < max(MIN_POINTS_FOR_UMAP, num_neighbours + 2)
     if few or (embeddings == embeddings[0]).all():
-        why = f"{num_items} items are too few for UMAP" if few else "all items are the same"
+        why = "all items are the same"
+        if few:
+            why = f"{many(num_items, 'item is', 'items are')} too few for UMAP"
         points = _pca(embeddings, num_components)
         return Projection(points, "pca", f"PCA to {num_components} dimensions ({why})")
     if neighbours is not None:
@@ -231,17 +238,23 @@ def _refuse_squared(
 
 
 def projection_figure(
-    points: NDArray[np.float32], categories: Sequence[str], title: str, method: str
+    points: NDArray[np.float32],
+    categories: Sequence[str],
+    title: str,
+    method: str,
+    num_all: int | None = None,
 ) -> Figure:
     """Gives four views of the points: in three dimensions, and along each of the three axes.
 
-    Categories differ by colour and marker; beyond 50 the rarest become "other".
+    Categories differ by colour and marker; beyond 50 the rarest become "other". Above ten, which
+    nobody tells apart by that alone, each also has a small panel of its own below.
 
     Args:
         points: ``[N, 3] float32`` (or ``[N, 2]``: then there is one view).
         categories: N names.
         title: What the points are, such as "Gallery after epoch 7".
         method: How they were projected, such as `Projection.description`.
+        num_all: Items of which these are some; None where they are all.
 
     Raises:
         ValueError: Points are no finite ``[N, 2 or 3]`` with N >= 1, or the categories differ in
@@ -268,13 +281,18 @@ def projection_figure(
     panels_in, legend_in = 7.7, 2.35
     method_names = {"umap": "UMAP", "pca": "PCA"}
     axis_name = next((n for key, n in method_names.items() if key in method.lower()), "axis")
+    small = names if len(names) > MAX_BY_STYLE_ALONE else []
+    width_in = 2 * MARGIN_IN + panels_in + legend_columns * legend_in
+    num_columns = int((width_in - 2 * MARGIN_IN + _GAP_IN) / (_SMALL_IN + _GAP_IN))
+    small_in = (_SMALL_IN + 0.3) * math.ceil(len(small) / num_columns)
     with quiet_style():
         figure = new_figure(
-            2 * MARGIN_IN + panels_in + legend_columns * legend_in,
-            HEADER_IN + panels_in + 0.35,
+            width_in,
+            HEADER_IN + panels_in + 0.35 + small_in,
             title,
-            f"{method_names.get(method, method)}; {len(points):,} items in "
-            f"{len(set(categories))} categories",
+            f"{method_names.get(method, method)}; "
+            f"{of_all(len(points), num_all or len(points), 'item')} in "
+            f"{many(len(set(categories)), 'category', 'categories')}",
         )
         order = np.random.default_rng(0).permutation(len(points))
         if flat:
@@ -299,6 +317,13 @@ def projection_figure(
                 )
                 _scatter(axes, points, shown, styles, order, (first, second), 1.0)
                 _flat_axes(axes, axis_name, first, second)
+        for place, name in enumerate(small):
+            row, column = divmod(place, num_columns)
+            left = MARGIN_IN + column * (_SMALL_IN + _GAP_IN)
+            top = HEADER_IN + panels_in + 0.45 + row * (_SMALL_IN + 0.3)
+            axes = axes_in_inches(figure, left, top, _SMALL_IN, _SMALL_IN)
+            mine = np.array([each == name for each in shown])
+            _small_panel(axes, points, mine, name, styles[name])
         counts = Counter(shown)
         handles = [
             Line2D(
@@ -343,6 +368,32 @@ def _scatter(
                 c=[styles[categories[i]][0] for i in chosen],
                 marker=marker, s=size, alpha=0.8, linewidths=0,
             )  # fmt: skip
+
+
+def _small_panel(
+    axes: Axes,
+    points: NDArray[np.floating],
+    mine: NDArray[np.bool_],
+    name: str,
+    style: tuple[str, str],
+) -> None:
+    """Draws one category on the first two axes, before the others in grey."""
+    behind = np.flatnonzero(~mine)
+    behind = behind[:: max(1, len(behind) // _MAX_BEHIND)]
+    settings: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
+    axes.plot(*points[behind, :2].T, marker="o", markersize=1.6, color=RULE, **settings)
+    size = float(np.clip(60 / math.sqrt(max(mine.sum(), 1)), 2.0, 5.0))
+    axes.plot(*points[mine, :2].T, marker=style[1], markersize=size, color=style[0], **settings)
+    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    room = 0.04 * np.maximum(high - low, 1e-9)
+    axes.set_xlim(low[0] - room[0], high[0] + room[0])
+    axes.set_ylim(low[1] - room[1], high[1] + room[1])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(RULE)
+    axes.set_title(one_line(name, 18), fontsize=8, loc="left", pad=2, color=INK)
 
 
 def _flat_axes(axes: Axes, axis_name: str, first: int, second: int) -> None:

@@ -29,7 +29,7 @@ def new_figure(width_in: float, height_in: float, title: str, subtitle: str = ""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI)
     FigureCanvasAgg(figure)
     # 13 points bold take about 0.117 inches a character, 9.5 points 0.077
-    shown = one_line(title, int((width_in - 2 * MARGIN_IN) / 0.117))
+    shown = one_line(title, int((width_in - 2 * MARGIN_IN) / 0.117), cut="middle")
     x = MARGIN_IN / width_in
     figure.text(
         x, 1 - 0.32 / height_in, shown, fontsize=13, va="baseline", color=INK, **bold(shown)

@@ -6,7 +6,6 @@ Nothing here changes matplotlib's global settings; figures are built inside `qui
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 import unicodedata
 from collections import Counter
@@ -14,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import matplotlib
-from matplotlib import colors, font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from visual_search.views.scripts import font_families, number_names
 
 INK = "#222222"
 MUTED = "#6b6b6b"
@@ -30,40 +30,38 @@ OTHER = "#b9b9b9"
 OTHER_NAME = "other"
 MAX_CATEGORIES = 50  # TensorBoard's projector offers no colours beyond 50 different values
 
-# Okabe and Ito's colours (jfly.uni-koeln.de/color) with their yellow and black left out, since
-# these vanish on white and in text, then four of Paul Tol's (sronpersonalpages.nl/~pault).
-_HUES = (
+# Ten colours to a marker, so that no category is told from another by its hue alone. The first six
+# are Okabe and Ito's (jfly.uni-koeln.de/color) without black and yellow, which vanish on white and
+# in text. The others were searched for the largest distance between any two of one marker as
+# people see them with all cones and with deuteranopia, protanopia and tritanopia (Machado 2009):
+# CIE76 is at least 16 everywhere (with ten hues made lighter and darker it was 3 under
+# deuteranopia).
+_COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9",
-    "#e69f00", "#882255", "#8a8a1f", "#332288", "#6f6f6f",
+    "#e69f00", "#701010", "#621dc9", "#56294d", "#d7c375",
+    "#631d1d", "#36e2c0", "#c9c91d", "#7e63e9", "#b46464",
+    "#c93f1d", "#dc8fef", "#4f288a", "#1d4763", "#9cd775",
+    "#632b1d", "#36e236", "#b8ccea", "#3636e2", "#8a7728",
+    "#ce63e9", "#288a77", "#293b56", "#e2c69c", "#67169c",
+    "#562929", "#7be236", "#f4aff4", "#c036e2", "#e97e63",
+    "#9464b4", "#107070", "#b4b4b4", "#28288a", "#9c3116",
+    "#3a7847", "#7b36e2", "#e2c036", "#5c1070", "#36e27b",
+    "#a9d6bb", "#e963e9", "#e2369d", "#3c3c3c", "#8a8a28",
 )  # fmt: skip
-# Every ten categories the marker changes and the colours turn lighter or darker, so that no
-# category is told from another by its hue alone.
-_MARKERS = (("o", 0.0), ("^", 0.4), ("s", -0.35), ("D", 0.2), ("v", -0.15))
-
-# Fonts that fill the gaps of DejaVu Sans (which travels with matplotlib), where installed.
-_FALLBACK_FONTS = (
-    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Hiragino Sans", "PingFang SC",
-    "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Droid Sans Fallback",
-    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
-)  # fmt: skip
-
-
-@functools.cache
-def _font_families() -> list[str]:
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed)]
+_MARKERS = ("o", "^", "s", "D", "v")
 
 
 @contextlib.contextmanager
 def quiet_style() -> Iterator[None]:
     """Sets the style for the figures that are built in the block; afterwards all is as before."""
     settings: Any = {
-        "font.family": _font_families(),
+        "font.family": font_families(),
         "font.size": 10.0,
         "text.color": INK,
         "text.parse_math": False,
         "text.usetex": False,
         "axes.unicode_minus": True,
+        "axes.formatter.useoffset": False,  # it would stand above the axis, where keys are
         "axes.edgecolor": "#bbbbbb",
         "axes.facecolor": "white",
         "axes.labelcolor": MUTED,
@@ -99,9 +97,13 @@ def bold(text: str) -> dict[str, Any]:
 
 
 def show_literally(figure: Figure) -> Figure:
-    """Turns off the reading of ``$...$`` as formula for every text of the figure."""
+    """Lets every text of the figure stand as it is: no formulas, no boxes for missing letters.
+
+    ``$...$`` is not read as a formula; for words that no installed font has see `number_names`.
+    """
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+    number_names(figure)
     return figure
 
 
@@ -116,11 +118,10 @@ def category_styles(num_categories: int) -> list[tuple[str, str]]:
         >>> len(set(category_styles(50)))
         50
     """
-    styles = []
-    for number in range(num_categories):
-        marker, shift = _MARKERS[number // len(_HUES) % len(_MARKERS)]
-        styles.append((_shade(_HUES[number % len(_HUES)], shift), marker))
-    return styles
+    return [
+        (_COLOURS[number % len(_COLOURS)], _MARKERS[number // 10 % len(_MARKERS)])
+        for number in range(num_categories)
+    ]
 
 
 def styles_by_category(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -137,14 +138,6 @@ def styles_by_category(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
     if OTHER_NAME in categories:
         styles[OTHER_NAME] = (OTHER, "o")
     return styles
-
-
-def _shade(colour: str, shift: float) -> str:
-    """Moves a colour towards white (``shift`` > 0) or black (``shift`` < 0)."""
-    target = 1.0 if shift > 0 else 0.0
-    amount = abs(shift)
-    red, green, blue = (part + (target - part) * amount for part in colors.to_rgb(colour))
-    return colors.to_hex((red, green, blue))
 
 
 def group_rare(categories: Sequence[str], max_categories: int = MAX_CATEGORIES) -> list[str]:

@@ -18,7 +18,6 @@ from visual_search.views.chart_rows import (
     check_columns,
     check_fractions,
     fit_width,
-    plural,
     text_width_in,
 )
 from visual_search.views.sheet import MARGIN_IN, axes_in_inches
@@ -34,6 +33,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,13 +93,13 @@ def training_curves(
     of_loss = [name for name in table.columns if str(name).partition("/")[2] == "loss"]
     num_broken = int(np.isinf(table[of_loss].to_numpy(dtype=np.float64)).sum())
     notes = [
-        f"{epochs[-1]:,} {plural(int(epochs[-1]), 'epoch', 'epochs')} trained; a point where it "
+        f"{many(int(epochs[-1]), 'epoch')} trained; a point where it "
         "was measured; axes need not begin at 0"
     ]
     if retrieval:
         notes[0] += "; micro: mean over queries, macro: mean over categories"
     if num_broken:
-        notes.append(f"{num_broken} {plural(num_broken, 'loss', 'losses')} not finite, left out")
+        notes.append(f"{many(num_broken, 'loss', 'losses')} not finite, left out")
     with quiet_style():
         keys_in = 0.24 + LINE_IN * max(len(losses), len(retrieval), 1)
         beside_in = max((text_width_in(name, 9) for name in lines), default=0.0) + 0.2
@@ -201,8 +201,13 @@ def _style(name: str, names: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _padded(low: float, high: float, least: float) -> tuple[float, float]:
-    """Widens a range by a twentieth, and by at least ``least`` where it is a single point."""
+    """Widens a range by a twentieth, and by at least ``least`` where it is a single point.
+
+    A range below a thousandth of its values is widened to that: such a curve is flat, and ticks
+    that told it from a flat one would have more digits than there is room.
+    """
     room = 0.05 * (high - low) if high > low else least
+    room = max(room, (1e-3 * max(abs(low), abs(high)) - (high - low)) / 2)
     return low - room, high + room
 
 
@@ -219,6 +224,14 @@ def _loss_scale(axes: Axes, losses: Mapping[str, NDArray[np.float64]]) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         axes.set_ylim(*_padded(low, high, max(abs(low) * 0.1, 1e-3)))
+        _whole_numbers_on_axis(axes)
+
+
+def _whole_numbers_on_axis(axes: Axes) -> None:
+    """Writes every tick in full: matplotlib would put what ticks share above the axis."""
+    low, high = axes.get_ylim()
+    digits = math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))) + 2
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.{max(digits, 3)}g}")
 
 
 def _fraction_scale(
@@ -232,6 +245,7 @@ def _fraction_scale(
     # within [0, 1], with room for a point that lies on the edge
     low, high = max(low, -0.02 * (high - low)), min(high, 1 + 0.02 * (high - low))
     axes.set_ylim(low, high)
+    _whole_numbers_on_axis(axes)
     apart = (high - low) * 0.17 / _HIGH_IN
     right = axes.get_xlim()[1]
     for (name, value), y in zip(

@@ -13,6 +13,7 @@ from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.training.pictures import draws, show, tensorboard_folder
 from visual_search.views.projection import project_embeddings, projection_figure
 from visual_search.views.projector import write_projector
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -74,13 +75,14 @@ class EmbeddingProjection(Callback):
             show_progress=trainer.progress_bar_callback is not None,
         )
         table = datamodule.catalog.table.iloc[rows].reset_index(drop=True)
-        title = f"Gallery embeddings, {evaluation.epoch} epochs"
+        title = f"Gallery embeddings, {many(evaluation.epoch, 'epoch')}"
         figure = projection_figure(
-            projection.points, list(table["category"]), title, projection.description
+            projection.points, list(table["category"]), title, projection.description, num_items
         )
         show(trainer, "projection", figure)
         points = pd.DataFrame(projection.points, columns=["x", "y", "z"])
         points.insert(0, "item_id", table["item_id"])
+        points.attrs["description"] = projection.description  # pandas keeps it in the file
         with atomic_path(f"{trainer.default_root_dir}/embeddings/projection.parquet") as temporary:
             points.to_parquet(temporary, index=False)
         folder = tensorboard_folder(trainer)

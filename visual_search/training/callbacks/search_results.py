@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.retrieval.extremes import worst_first
 from visual_search.training.pictures import draws, fixed_rows, search_row, show
 from visual_search.views.picture_grids import search_grid
 
@@ -20,7 +21,8 @@ class SearchResults(Callback):
 
     Args:
         num_fixed: Queries that are the same for every run on the same data.
-        num_worst: Queries of the lowest average precision (ties by id).
+        num_worst: Queries of the lowest score; of equal ones from as many categories as there are,
+            those whose wrong hit was the surest.
     """
 
     def __init__(self, num_fixed: int = 8, num_worst: int = 8) -> None:
@@ -41,14 +43,12 @@ class SearchResults(Callback):
         rows = fixed_rows(datamodule.catalog, evaluation.query_rows, self.num_fixed)
         fixed = np.searchsorted(evaluation.query_rows, rows)
         headline = evaluation.report.summary["headline"]
-        scored = evaluation.report.per_query.reset_index(drop=True)
-        scored = scored[scored[headline["column"]].notna()]
-        worst = scored.sort_values([headline["column"], "query_id"]).index[: self.num_worst]
+        worst = worst_first(evaluation.report.per_query, headline["column"])[: self.num_worst]
         k = evaluation.protocol.k
         title_of_score = headline["title"].removeprefix("m")
         for name, queries, title in (
             ("fixed", fixed, f"The {k} nearest items of fixed queries"),
-            ("worst", worst.to_numpy(), f"The {k} nearest items of the worst queries"),
+            ("worst", worst, f"The {k} nearest items of the worst queries"),
         ):
             if len(queries):
                 shown = [
