@@ -198,11 +198,30 @@ def test_comparisons_of_sixty_categories_fit_the_page() -> None:
     assert_texts_within_page(comparison_bars(table, ["a", "b"], "mAP@5"))
 
 
-@pytest.mark.parametrize("runs", [["a"], ["a", "a"], [f"run {i}" for i in range(7)]])
-def test_comparisons_refuse_other_numbers_of_runs(runs: list[str]) -> None:
+@pytest.mark.parametrize("runs", [["a"], ["a", "a"]])
+def test_comparisons_refuse_fewer_than_two_runs(runs: list[str]) -> None:
     table = comparison({"hat": [0.5] * len(runs)}, runs)
-    with pytest.raises(ValueError, match="expected 2 to 6 different names"):
+    with pytest.raises(ValueError, match="expected two or more different names"):
         comparison_bars(table, runs, "mAP@5")
+
+
+def test_of_ten_runs_the_best_six_are_drawn_and_the_page_says_so() -> None:
+    runs = [f"run {i}" for i in range(10)]
+    figure = comparison_bars(comparison({"hat": [i / 10 for i in range(10)]}, runs), runs, "mAP@5")
+    assert_texts_within_page(figure)
+    shown = texts(figure)
+    assert [run for run in runs if run in shown] == runs[4:]
+    assert any("6 of 10 runs" in text for text in shown)
+
+
+def test_of_three_thousand_categories_those_with_most_queries_are_compared() -> None:
+    names = [f"Category {i:04d}" for i in range(3000)]
+    table = comparison({name: [0.5, 0.25] for name in names}, ["a", "b"])
+    table["num_queries"] = [1] * 2999 + [50]
+    figure = comparison_bars(table, ["a", "b"], "mAP@5")
+    assert max(figure.get_size_inches()) < 40
+    assert "Category 2999" in tick_names(figure.axes[0])
+    assert any("3,000 categories" in text for text in texts(figure))
 
 
 @pytest.mark.parametrize("column", ["num_queries", "high:b", "p_holm"])

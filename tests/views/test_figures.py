@@ -279,3 +279,30 @@ def test_saving_refuses_a_dpi_of_zero(tmp_path: Path) -> None:
 def test_rendering_refuses_a_negative_dpi() -> None:
     with pytest.raises(ValueError, match="dpi is -1"):
         figure_to_array(class_distribution({"training": {"hat": 1}}), dpi=-1)
+
+
+@pytest.mark.parametrize("num_categories", [1, 2, 100, 3000])
+def test_any_number_of_categories_fits_a_page_that_says_of_how_many(num_categories: int) -> None:
+    names = [f"product {i:04d}" for i in range(num_categories)]
+    table = pd.DataFrame(
+        {
+            "category": names,
+            "num_gallery": 3,
+            "num_queries": [1] * (num_categories - 1) + [9],
+            "map_at_5": 0.5,
+        }
+    )
+    sizes = {"gallery": dict.fromkeys(names[:-1], 1) | {names[-1]: 9}}
+    for figure in (
+        category_bars(table, "map_at_5", micro=0.5, macro=0.5),
+        class_distribution(sizes),
+    ):
+        assert max(figure.get_size_inches()) < 40
+        shown = texts(figure)
+        rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert len(rows) == min(num_categories, 100)
+        assert names[-1] in rows, "the one with most queries or items"
+        assert any(
+            f"{num_categories:,} {'category' if num_categories == 1 else 'categories'}" in text
+            for text in shown
+        )

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from skimage.color import rgb2lab
 
 from visual_search.views.sheet import Sheet
 from visual_search.views.style import (
@@ -87,3 +91,33 @@ def test_texts_are_shown_literally() -> None:
         sheet.text(1, 1, "$y$")
     figure = show_literally(sheet.figure)
     assert all(not text.get_parse_math() for text in figure.findobj(Text))
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1, for linear RGB
+VISION = {
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def as_seen(colour: str, vision: str) -> np.ndarray:
+    """Gives CIE L*a*b* of a colour under a kind of colour blindness."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)
+    rgb = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return rgb2lab(rgb[None, None])[0, 0]
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_no_two_categories_share_marker_and_hue_for_the_colour_blind(vision: str) -> None:
+    styles = category_styles(50)
+    seen = [as_seen(colour, vision) for colour, _ in styles]
+    for first, second in itertools.combinations(range(50), 2):
+        if styles[first][1] == styles[second][1]:
+            apart = np.linalg.norm(seen[first] - seen[second])
+            assert apart > 15, f"{styles[first]} and {styles[second]}"

@@ -79,7 +79,8 @@ def number_names(figure: Figure) -> None:
     def drawn(written: str) -> str:
         return isolated(_replaced(written, numbers) if numbers else written)
 
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+    drawn_axes = [axes for axes in figure.axes if axes.axison]
+    for axis in (axis for axes in drawn_axes for axis in (axes.xaxis, axes.yaxis)):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         changed = [drawn(label) for label in labels]
         if changed != labels:  # an axis writes its labels again whenever it is drawn
