@@ -385,7 +385,7 @@ FOLDER = "visual_search.catalog.readers.folder.folder"
         (
             "data",
             {"_target_": FOLDER, "root": "x", "on_bad_item": "skp"},
-            r"data\.on_bad_item='skp'.*'error' or 'skip'",
+            r"data\.on_bad_item='skp'.*'error', 'skip' or 'skip_any'",
         ),
         (
             "trainer",
