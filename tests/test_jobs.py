@@ -117,7 +117,7 @@ def test_the_tally_names_every_way_to_end() -> None:
         Record(4, state="failed", began="goes on"),
         Record(5, state="running"),
     ]
-    assert tally(records) == (
-        "6 jobs: 1 found finished, 1 gone on with, 1 trained, 1 measured, 2 failed."
+    assert tally(records, 8) == (
+        "8 jobs: 1 found finished, 1 gone on with, 1 trained, 1 measured, 2 failed, 2 never began."
     )
-    assert tally([]) == "0 jobs: none began."
+    assert tally([], 0) == "0 jobs: none began."

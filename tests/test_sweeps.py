@@ -52,11 +52,15 @@ from visual_search.command_line import run_command
 from visual_search.sweeps import record_job
 
 def wait(config):
+    if config.seed == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
     with record_job(config) as job:
         if config.seed == 13:
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.seed == 14:
+            sys.exit(3)
         try:
-            time.sleep(600)
+            time.sleep(0 if config.seed > 14 else 600)
         finally:
             pathlib.Path(config.outputs, f"ended-{config.seed}").touch()
 
@@ -303,12 +307,78 @@ def test_workers_of_a_killed_sweep_end_by_themselves(tmp_path: Path, waiting: li
 
 
 @needs_extra
-def test_a_worker_that_is_killed_is_listed(tmp_path: Path, waiting: list[str]) -> None:
-    process = started([*waiting, "seed=13,14", "hydra.launcher.n_jobs=2"])
+def test_a_worker_that_is_killed_ends_no_other(tmp_path: Path, waiting: list[str]) -> None:
+    process = started([*waiting, "seed=15,13,12,16,17,18", "hydra.launcher.n_jobs=2"])
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert re.search(r"failed: seed=13: it was running when process \d+ ended", error)
+    assert "SIGKILL" in next(line for line in error.splitlines() if "failed: seed=12: " in line)
+    assert "the same command goes on" in error
+    assert re.search(r"6 jobs: .*2 failed\.", out)
+    ended = {path.name for path in tmp_path.glob("ended-*")}
+    assert ended == {f"ended-{seed}" for seed in (15, 16, 17, 18)}
+
+
+def test_jobs_that_never_began_are_named(tmp_path: Path, waiting: list[str]) -> None:
+    process = started([waiting[0], "-m", f"outputs={tmp_path}", "seed=15,14,16,17"])
+    out, error = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert re.search(r"4 jobs: .*1 failed, 2 never began\.", out)
+    assert "failed: seed=14: " in error
+    named = [line for line in error.splitlines() if line.startswith("never began: ")]
+    assert named == ["never began: seed=16", "never began: seed=17"]
+
+
+def test_two_sweeps_of_one_second_know_nothing_of_each_other(
+    tmp_path: Path, waiting: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second stands still, so that both start in it.
+    still = "import datetime, hydra.core.utils as utils\nmoment = datetime.datetime(2026, 1, 1)\n"
+    still += "class Still(datetime.datetime):\n"
+    still += "    now = classmethod(lambda kind, tz=None: moment)\n"
+    still += "utils.datetime = Still\n"
+    script = Path(waiting[0])
+    script.write_text(still + script.read_text(encoding="utf-8"), encoding="utf-8")
+    common = [str(script), "-m", f"outputs={tmp_path}"]
+    first = started([*common, "seed=1,2"])
+    wait_for(lambda: list(tmp_path.glob(".sweeps/*/0/job.json")), first)
+    second = started([*common, "seed=15,16"])
+    out, error = second.communicate(timeout=300)
+    assert second.returncode == 0, error
+    assert "2 jobs: " in out
+    assert first.poll() is None
+    status, _, error = end(first, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert "stopped with 0 of 2 jobs finished" in error
+    folders = sorted((tmp_path / ".sweeps").iterdir())
+    assert len(folders) == 2
+    assert sorted(len(read_records(folder)) for folder in folders) == [1, 2]
+
+
+def test_a_folder_that_was_named_holds_one_sweep_at_a_time(
+    tmp_path: Path, waiting: list[str]
+) -> None:
+    common = [waiting[0], "-m", f"outputs={tmp_path}", f"hydra.sweep.dir={tmp_path / 'mine'}"]
+    first = started([*common, "seed=1,2"])
+    wait_for(lambda: list(tmp_path.glob("mine/0/job.json")), first)
+    second = started([*common, "seed=15"])
+    _, error = second.communicate(timeout=300)
+    assert second.returncode == 2
+    assert f"{tmp_path / 'mine'} is in use" in error
+    assert end(first, signal.SIGTERM)[0] == 128 + signal.SIGTERM
+    again = started([*common, "seed=15"])
+    out, error = again.communicate(timeout=300)
+    assert again.returncode == 0, error
+    assert "1 job: 1 trained." in out
+
+
+def test_a_sweep_that_cannot_write_its_end_says_so(tmp_path: Path, waiting: list[str]) -> None:
+    (tmp_path / "file").touch()
+    process = started([waiting[0], "-m", f"outputs={tmp_path / 'file'}", "seed=15"])
     _, error = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert re.search(r"failed: .*seed=13: it was running when process \d+ ended", error)
-    assert "the same command goes on" in error
+    assert "error: NotADirectoryError: " in error
+    assert str(tmp_path / "file") in error
 
 
 def is_alive(pid: int) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import resource
@@ -246,3 +247,22 @@ def _size(num_bytes: int) -> str:
     ('75.3 MB', '812 bytes')
     """
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 100_000 else f"{num_bytes:,} bytes"
+
+
+def new_folder(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder that nobody else has made, and returns it: ``path``, or ``path_2``, ...
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp(), "sweep")
+        >>> [new_folder(folder).name for _ in range(3)]
+        ['sweep', 'sweep_2', 'sweep_3']
+    """
+    wanted = Path(path)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder

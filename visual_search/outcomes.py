@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,18 @@ if TYPE_CHECKING:
     from visual_search.runs import Run
 
 
-def conclude(folder: Path) -> bool:
-    """Prints a sweep's tables, how its jobs ended, and what failed.
+MAX_NAMED = 20  # jobs that never began
+
+
+def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
+    """Prints a sweep's tables, how its jobs ended, and what failed or never began.
 
     Args:
-        folder: Of the sweep, with a record a job.
+        folder: Of the sweep, with a record a job that began.
+        jobs: Each planned job's overrides; empty where they are not known.
 
     Returns:
-        Whether every job that began has finished.
+        Whether every job has finished.
     """
     records = read_records(folder)
     runs = finished_runs(records)
@@ -30,16 +35,24 @@ def conclude(folder: Path) -> bool:
     measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
     if measured:
         _print_overview(measured)
-    print(f"\n{tally(records)}")
-    names = told_apart(records)
+    print(f"\n{tally(records, len(jobs))}")
+    begun = {record.number for record in records}
+    left = [Record(n, list(job)) for n, job in enumerate(jobs) if n not in begun]
+    names = told_apart([*records, *left])
     failed = [
         (name, record)
-        for name, record in zip(names, records, strict=True)
+        for name, record in zip(names, records, strict=False)
         if record.state != "finished"
     ]
     for name, record in failed:
         print(f"failed: {name}: {record.error or _without_a_word(record)}", file=sys.stderr)
-    return not failed
+    unbegun = [name for name, one in zip(names[len(records) :], left, strict=True) if one.overrides]
+    for name in unbegun[:MAX_NAMED]:
+        print(f"never began: {name}", file=sys.stderr)
+    if left:
+        more = f"{len(unbegun) - MAX_NAMED:,} more never began; " * (len(unbegun) > MAX_NAMED)
+        print(f"{more}the same command begins what is left", file=sys.stderr)
+    return not failed and not left
 
 
 def say_what_is_done(folder: Path, num_jobs: int) -> None:
@@ -61,12 +74,12 @@ def say_what_is_done(folder: Path, num_jobs: int) -> None:
     )
 
 
-def tally(records: list[Record]) -> str:
+def tally(records: list[Record], num_jobs: int) -> str:
     """Gives how the jobs ended in a line.
 
     >>> done = [Record(0, state="finished"), Record(1, state="finished", began="finished")]
-    >>> tally([*done, Record(2, state="failed")])
-    '3 jobs: 1 found finished, 1 trained, 1 failed.'
+    >>> tally([*done, Record(2, state="failed")], 4)
+    '4 jobs: 1 found finished, 1 trained, 1 failed, 1 never began.'
     """
     counts: dict[str, int] = {}
     for record in records:
@@ -74,9 +87,11 @@ def tally(records: list[Record]) -> str:
         ways = {"finished": "found finished", "goes on": "gone on with", "new": new}
         way = ways[record.began] if record.state == "finished" else "failed"
         counts[way] = counts.get(way, 0) + 1
-    order = ("found finished", "gone on with", "trained", "measured", "failed")
+    if num_jobs > len(records):
+        counts["never began"] = num_jobs - len(records)
+    order = ("found finished", "gone on with", "trained", "measured", "failed", "never began")
     parts = ", ".join(f"{counts[way]} {way}" for way in order if way in counts)
-    return f"{many(len(records), 'job')}: {parts or 'none began'}."
+    return f"{many(num_jobs, 'job')}: {parts or 'none began'}."
 
 
 def finished_runs(records: list[Record]) -> list[Run]:

@@ -76,9 +76,6 @@ LAUNCHERS = {
                 lambda value: _is_count(value) or value == -1,
                 "a whole number of at least 1, or -1 for as many as there are cores",
             ),
-            "batch_size": Setting(
-                lambda value: value == "auto" or str(value).isdigit(), "a whole number or auto"
-            ),
         },
     ),
 }
@@ -283,18 +280,15 @@ def jobs_to_check(
     return itertools.islice(itertools.product(*lists.values()), most)
 
 
-def num_jobs(config: DictConfig) -> int:
-    """Gives how many jobs a multirun starts, unless it is stopped (a grid of Optuna's: at most)."""
+def planned_jobs(config: DictConfig) -> list[tuple[str, ...]]:
+    """Gives each job's overrides, in order; empty for those that Optuna chooses as it goes."""
     if is_optuna(config):
-        return int(config.hydra.sweeper.n_trials)
+        return [()] * int(config.hydra.sweeper.n_trials)
     lists = {
         override.get_key_element(): _values(override, False)
         for override in _space(list(config.hydra.overrides.task), config)
     }
-    total = 1
-    for values in lists.values():
-        total *= len(values)
-    return total
+    return list(itertools.product(*lists.values()))
 
 
 def swept_keys(config: DictConfig) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -21,11 +22,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.experimental.callback import Callback
 
-from visual_search.atomic import write_text
+from visual_search.atomic import new_folder, write_text
 from visual_search.cards import CARDS, SEAT, take_a_card, visible_cards
+from visual_search.config import ConfigError
 from visual_search.jobs import OUTPUT_FILE, RECORD_FILE, Job, Record, read_records
 from visual_search.outcomes import conclude, say_what_is_done
-from visual_search.sweepers import check_multirun, is_joblib, is_optuna, num_jobs, swept_keys
+from visual_search.sweepers import (
+    check_multirun,
+    is_joblib,
+    is_optuna,
+    planned_jobs,
+    swept_keys,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -189,17 +197,48 @@ class Sweep:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        self.folder = Path(config.hydra.sweep.dir)
-        self.num_jobs = num_jobs(config)
         self._stopping = False
         self._left = contextlib.ExitStack()
+        self.jobs = planned_jobs(config)
+        self.folder = self._folder_of_its_own(config)
         self._left.enter_context(_signals(self._stop))
         self._left.enter_context(_environment(self._for_workers(config)))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in [*self.folder.glob(f"*/{RECORD_FILE}"), self.folder / STOP_FILE]:
-            old.unlink(missing_ok=True)
         if is_optuna(config):
             _quieten_optuna()
+        if is_joblib(config):
+            from visual_search.workers import outlive_killed_jobs
+
+            outlive_killed_jobs()
+
+    def _folder_of_its_own(self, config: DictConfig) -> Path:
+        """Gives a folder that no other sweep works in, and tells the jobs of it.
+
+        Its usual name holds the second, in which another may start as well. One that was named by
+        ``hydra.sweep.dir`` is used again, without the records that it holds.
+        """
+        from hydra.core.override_parser.types import Quote, QuotedString
+
+        from visual_search.runs import Run, RunLockedError
+
+        named = Path(config.hydra.sweep.dir)
+        if any(one.startswith("hydra.sweep.dir=") for one in config.hydra.overrides.hydra):
+            held = Run(named)
+            try:
+                held.lock()
+            except RunLockedError as error:
+                raise ConfigError(
+                    f"hydra.sweep.dir={named} is in use by another sweep; expected a folder of "
+                    "this one's own; wait for the other, or name another folder"
+                ) from error
+            self._left.callback(held.unlock)
+            for old in [*named.glob(f"*/{RECORD_FILE}"), named / STOP_FILE]:
+                old.unlink(missing_ok=True)
+            return named
+        folder = new_folder(named)
+        config.hydra.sweep.dir = str(folder)
+        text = QuotedString(str(folder), Quote.double).with_quotes()
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={text}")
+        return folder
 
     def close(self) -> None:
         """Gives signals and environment back."""
@@ -302,15 +341,35 @@ class TableAtEnd(Callback):
     """Ends a multirun with its jobs side by side, and with status 1 if one failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Makes ready for the jobs: records, signals, threads."""
-        _UNDER_WAY[:] = [Sweep(config)]
+        """Makes ready for the jobs: a folder, records, signals, threads."""
+        with _not_swallowed():
+            _UNDER_WAY[:] = [Sweep(config)]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the tables and the failures."""
         sweep = _UNDER_WAY.pop()
-        sweep.close()
-        if not conclude(sweep.folder):
-            raise SystemExit(1)
+        with _not_swallowed():
+            sweep.close()
+            if not conclude(sweep.folder, sweep.jobs):
+                raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _not_swallowed() -> Iterator[None]:
+    """Ends with a message what Hydra would make a warning with status 0: it calls its callbacks so.
+
+    Raises:
+        SystemExit: 2 for a wrong config, 1 for anything else.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            traceback.print_exc()
+        is_config = isinstance(error, ConfigError)
+        kind = "" if is_config else f"{type(error).__name__}: "
+        print(f"error: {kind}{error}", file=sys.stderr)
+        raise SystemExit(2 if is_config else 1) from error
 
 
 def end_early(status: object) -> None:
@@ -324,6 +383,6 @@ def end_early(status: object) -> None:
     sweep = _UNDER_WAY.pop()
     sweep.close()
     if status not in (128 + signal.SIGTERM, 128 + signal.SIGINT):
-        conclude(sweep.folder)
+        conclude(sweep.folder, sweep.jobs)
         return
-    say_what_is_done(sweep.folder, sweep.num_jobs)
+    say_what_is_done(sweep.folder, len(sweep.jobs))
