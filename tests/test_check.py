@@ -242,6 +242,14 @@ def test_out_names_the_folder(orderly: Path, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "report.html").is_file()
 
 
+def test_what_is_written_names_no_place(troubled: Path) -> None:
+    checked = check_data(settings(troubled))
+    for path in checked.folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert "nowhere.png" in text
+        assert str(troubled.parent) not in text, path
+
+
 def test_wrong_settings_are_refused(orderly: Path) -> None:
     with pytest.raises(ConfigError, match="sheet_items=0; expected at least 1"):
         check_data(settings(orderly, "sheet_items=0"))

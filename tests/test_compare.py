@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from visual_search.measurements import Measured, measure_embeddings
 from visual_search.overviews import conclude, overview
 from visual_search.rankings import print_leaderboard, rank_runs
 from visual_search.retrieval.comparability import NotComparableError
+from visual_search.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +111,7 @@ def test_a_comparison_leaves_tables_and_a_page(
     assert "data:image/" in page  # the search results side by side
     assert not re.search(r'(?:src|href)="https?:', page)
     assert len(page.encode()) < 5_000_000
+    assert str(workshop.folder) not in page
 
 
 def test_names_can_be_given(workshop: Workshop, good: Measured, poor: Measured) -> None:
@@ -169,6 +172,103 @@ def test_the_leaderboard_ranks_runs_and_floors(
     page = (outputs / "leaderboard.html").read_text(encoding="utf-8")
     assert "report.html" in page
     assert not re.search(r'(?:src|href)="https?:', page)
+    for text in (markdown, page, (outputs / "leaderboard.csv").read_text(encoding="utf-8")):
+        assert str(workshop.folder) not in text
+        assert good.run.folder.name in text
+
+
+SUMMARY, QUERIES, CATEGORIES, STATUS = (
+    "metrics/summary.json",
+    "metrics/per_query.parquet",
+    "metrics/per_category.csv",
+    "status.json",
+)
+DAMAGE = {
+    "torn": (SUMMARY, b'{"k": 5, "ident'),
+    "empty": (SUMMARY, b""),
+    "binary": (SUMMARY, b"\x89PNG\xff\x00"),
+    "list": (SUMMARY, b"[1]"),
+    "deep": (SUMMARY, b"[" * 100_000),
+    "foreign": (SUMMARY, b'{"k": 5, "identity": [], "headline": 3}'),
+    "no_k": (SUMMARY, b'{"identity": {}, "headline": {}}'),
+    "other_queries": (QUERIES, None),
+    "no_parquet": (QUERIES, b"query_id,value"),
+    "no_bytes": (QUERIES, b""),
+    "no_csv": (CATEGORIES, b"\xff\xfe\x00"),
+    "no_rows": (CATEGORIES, b""),
+    "torn_status": (STATUS, b'{"state": "fini'),
+    "odd_status": (STATUS, b'{"state": 7}'),
+    "odd_seconds": (STATUS, b'{"state": "finished", "seconds": "long"}'),
+    "odd_time": (STATUS, b'{"state": "finished", "since": 12}'),
+    "list_status": (STATUS, b"[]"),
+    "foreign_status": (STATUS, b'{"status": "ok"}'),
+}
+
+
+def damaged(good: Measured, folder: Path, file: str, content: bytes | None) -> Path:
+    shutil.copytree(good.run.folder, folder)
+    if content is None:  # of another measurement
+        table = pd.read_parquet(folder / file)
+        table.head(len(table) // 2).to_parquet(folder / file)
+    else:
+        (folder / file).write_bytes(content)
+    return folder
+
+
+def test_a_bad_run_is_named_and_left_out(
+    good: Measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = tmp_path / "outputs"
+    places = {
+        str(damaged(good, outputs / name / "0123456789", file, content)): file
+        for name, (file, content) in DAMAGE.items()
+    }
+    shutil.copytree(good.run.folder, outputs / "whole" / "0123456789")
+    (outputs / "whole" / "linked").symlink_to(good.run.folder)
+    (outputs / "whole" / "around").symlink_to(outputs)
+    board = rank_runs(settings_of("leaderboard", f"outputs={outputs}"))
+    (group,) = board.groups
+    ranked = group.table.loc[~group.table["is_floor"], "path"].tolist()
+    assert sorted(map(Path, ranked)) == [
+        outputs / "whole" / "0123456789",
+        outputs / "whole" / "linked",
+    ]
+    reasons = dict(board.left_out)
+    assert reasons.keys() == places.keys()
+    for path, file in places.items():
+        named = SUMMARY if file == QUERIES and "other_queries" in path else file
+        assert str(Path(path, named)) in reasons[path], path
+    print_leaderboard(board)
+    printed = capsys.readouterr().out
+    assert all(f"left out: {path}: " in printed for path in places)
+
+
+def test_a_bad_run_is_not_compared(
+    workshop: Workshop, good: Measured, poor: Measured, tmp_path: Path
+) -> None:
+    for name in ("torn", "foreign", "other_queries", "no_csv", "torn_status"):
+        folder = damaged(good, tmp_path / name / "0123456789", *DAMAGE[name])
+        settings = compared(workshop, good, poor)
+        with pytest.raises(ValueError, match=re.escape(str(folder))):
+            compare_runs(settings | {"runs": [*settings["runs"], str(folder)]})
+    tagged = b"model: !!python/object/apply:os.system [ls]\n"
+    folder = damaged(good, tmp_path / "tagged" / "0123456789", "config.yaml", tagged)
+    with pytest.raises(ValueError, match=re.escape(str(folder / "config.yaml"))):
+        compare_runs(compared(workshop, good, Measured(Run(folder), is_new=False)))
+
+
+def test_an_evaluation_that_another_has_just_finished_is_not_done_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = workshop.measure("twice", 0.1, "floors=false")
+    status = (first.run.folder / "status.json").read_bytes()
+    states = iter(["running"])  # as it was found, before it is locked
+    own = Run.state.fget
+    assert own is not None
+    monkeypatch.setattr(Run, "state", property(lambda run: next(states, None) or own(run)))
+    again = workshop.measure("twice", 0.1, "floors=false")
+    assert not again.is_new
+    assert (first.run.folder / "status.json").read_bytes() == status
 
 
 def test_an_empty_folder_has_no_leaderboard(tmp_path: Path) -> None:
@@ -179,13 +279,13 @@ def test_an_empty_folder_has_no_leaderboard(tmp_path: Path) -> None:
 
 
 def test_evaluations_side_by_side(
-    workshop: Workshop, good: Measured, capsys: pytest.CaptureFixture[str]
+    workshop: Workshop, good: Measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     colours = workshop.measure("good", 0.1, "protocol=gallery_query", "protocol.relevance=[colour]")
     table = overview([good, colours])
     assert table["relevance"].drop_duplicates().tolist() == ["category", "colour"]
     best = table[table["relevance"] == "colour"].sort_values("value").iloc[-1]
     assert best["embedding"] == "colour histogram"  # a category's embedding knows no colour
-    conclude([good, colours])
+    conclude([good, colours], tmp_path)
     assert "by what counts as relevant" in capsys.readouterr().out
-    assert (colours.run.folder.parent / "overview.png").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"overview.csv", "overview.png"}

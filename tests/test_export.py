@@ -74,6 +74,14 @@ def change(action: str, folder: Path, *more: str) -> Any:
     )
 
 
+def test_a_bundle_names_no_place(run: Run, exported: Exported) -> None:
+    files = [path for path in exported.folder.rglob("*") if path.is_file()]
+    assert files
+    places = [str(run.folder.parents[2]), str(exported.folder.parent), str(Path.cwd())]
+    for path in files:
+        assert not [place for place in places if place.encode() in path.read_bytes()], path
+
+
 def test_a_bundle_holds_the_whole_catalogue_and_says_what_was_measured(
     run: Run, exported: Exported, capsys: pytest.CaptureFixture[str]
 ) -> None:

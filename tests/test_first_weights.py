@@ -11,7 +11,8 @@ from tests.test_train import SMALL
 from visual_search.assembly import new_model
 from visual_search.config import ConfigError
 from visual_search.first_weights import take_weights
-from visual_search.runs import Run, run_hash
+from visual_search.run_identity import run_hash
+from visual_search.runs import Run
 from visual_search.train import train
 
 NETWORK = ["model=residual", "model.width=8", "pictures.size_px=32"]

@@ -44,8 +44,8 @@ RING_3 = _names(
     "compressions config config_errors downloading external jobs locking measurements outcomes "
     "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
     "tables bundle_changes catalog_embeddings embedding_shards exporting first_weights model_card "
-    "cards machine moved search_schemas searching serving_command terminal_pictures typed_text "
-    "wording"
+    "cards machine moved places reading run_identity search_schemas searching serving_command "
+    "terminal_pictures typed_text wording workers"
 ) | set(COMMANDS)
 ROOMS = {
     "catalog": Room(
@@ -86,7 +86,7 @@ ROOMS = {
         _names("hydra omegaconf"),
         _names(
             "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
-            "fastapi onnxruntime uvicorn faiss"
+            "fastapi onnxruntime uvicorn faiss hydra_plugins"
         ),
         RING_3,
         RING_1 | {"training", "bundle", "serving"},
@@ -153,7 +153,14 @@ def _faults(module: Module) -> Iterator[str]:
         root = entry.module.partition(".")[0]
         where = f"{module.path.name}:{entry.line} imports {entry.module}"
         if root == "visual_search":
-            allowed = {module.room, "atomic", "locking", "wording", "__version__"} | room.ours
+            allowed = {
+                module.room,
+                "atomic",
+                "locking",
+                "reading",
+                "wording",
+                "__version__",
+            } | room.ours
             allowed |= room.lazy_ours if entry.lazy else set()
             for part in _own_parts(entry):
                 if part not in allowed:

@@ -57,6 +57,8 @@ def wait(config):
     with record_job(config) as job:
         if config.seed == 13:
             os.kill(os.getpid(), signal.SIGKILL)
+        if config.seed == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
         if config.seed == 14:
             sys.exit(3)
         try:
@@ -308,14 +310,15 @@ def test_workers_of_a_killed_sweep_end_by_themselves(tmp_path: Path, waiting: li
 
 @needs_extra
 def test_a_worker_that_is_killed_ends_no_other(tmp_path: Path, waiting: list[str]) -> None:
-    process = started([*waiting, "seed=15,13,12,16,17,18", "hydra.launcher.n_jobs=2"])
+    process = started([*waiting, "seed=15,13,12,11,16,17,18", "hydra.launcher.n_jobs=2"])
     out, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert re.search(r"failed: seed=13: it was running when process \d+ ended", error)
     assert "SIGKILL" in next(line for line in error.splitlines() if "failed: seed=12: " in line)
     assert "the same command goes on" in error
-    assert re.search(r"6 jobs: .*2 failed\.", out)
-    ended = {path.name for path in tmp_path.glob("ended-*")}
+    assert "failed: seed=11: it was interrupted" in error
+    assert re.search(r"7 jobs: .*3 failed\.", out)
+    ended = {path.name for path in tmp_path.glob("ended-*")} - {"ended-11"}
     assert ended == {f"ended-{seed}" for seed in (15, 16, 17, 18)}
 
 

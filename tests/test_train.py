@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+import visual_search
 from tests.composing import composed, settings_of
 from tests.holding import Hold
 from visual_search.assembly import new_logger, read_catalog
@@ -144,6 +145,15 @@ def test_a_run_leaves_everything(finished: Run) -> None:
     assert 100_000 < len(page.encode()) < 5_000_000
 
 
+def test_what_is_shown_of_a_run_names_no_place(finished: Run) -> None:
+    place = str(finished.folder.parents[2])
+    assert place in (finished.folder / "config.yaml").read_text(encoding="utf-8")  # to go on
+    for name in ("report.html", "overrides.yaml", "environment.json", "metrics/summary.json"):
+        assert place not in (finished.folder / name).read_text(encoding="utf-8"), name
+    own = str(Path(visual_search.__file__).parent)
+    assert own not in (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_floors_stand_in_tensorboard(finished: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -202,7 +212,7 @@ def test_the_same_command_finds_the_finished_run(
 
 
 def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path: Path) -> None:
-    from visual_search.runs import run_hash
+    from visual_search.run_identity import run_hash
 
     hashes = {}
     for change in (

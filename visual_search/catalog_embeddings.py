@@ -155,6 +155,7 @@ def _open(
 ) -> ShardFolder:
     """Gives the folder, claimed for these settings."""
     from visual_search.embedding_shards import CONTENT_KEY, EMBEDDING, ShardFolder, ShardSettings
+    from visual_search.tables import run_label
     from visual_search.training.module import weights_fingerprint
 
     catalog = cached.catalog
@@ -168,7 +169,7 @@ def _open(
     shards = ShardFolder(
         settings["out"],
         ShardSettings(
-            run=str(run.folder),
+            run=run_label(run.folder),
             model_hash=weights_fingerprint(module.model),
             preprocessing_hash=module.preprocessing.fingerprint(),
             embedding_hash=module.head.fingerprint(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,6 +293,7 @@ def _write(checked: Checked, sheet_items: int) -> None:
     from visual_search.runs import write_json
     from visual_search.views.html_check import check_page
 
+    checked = replace(checked, findings=tuple(map(_without_places, checked.findings)))
     write_text(checked.folder / REPORT_FILE, check_page(_page(checked, sheet_items)))
     catalog = checked.cached.catalog
     content = {
@@ -310,6 +311,14 @@ def _write(checked: Checked, sheet_items: int) -> None:
         "pictures": checked.pictures.to_dict("records"),
     }
     write_json(checked.folder / FINDINGS_FILE, plain(content))
+
+
+def _without_places(finding: Finding) -> Finding:
+    """Gives a finding as it is written: the page is handed around, the terminal is the owner's."""
+    from visual_search.places import text_without_places as shown
+
+    items = tuple(replace(item, why=shown(item.why)) for item in finding.items)
+    return replace(finding, what=shown(finding.what), advice=shown(finding.advice), items=items)
 
 
 def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:

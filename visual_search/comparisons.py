@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config import ConfigError
+from visual_search.places import settings_without_places, text_without_places
 from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
     """
     from visual_search.assembly import progress_bar
     from visual_search.retrieval.comparison import compare_reports
-    from visual_search.retrieval.report_files import load_report
     from visual_search.tables import run_root
 
     runs = _named_runs(settings["runs"], settings["names"])
-    reports = {name: load_report(run.folder / "metrics") for name, run in runs.items()}
+    reports = {name: _report(run) for name, run in runs.items()}
     paths = {name: str(run.folder) for name, run in runs.items()}
     roots = {name: str(run_root(run.folder)) for name, run in runs.items()}
     with progress_bar("Comparing", " tests") as advance:
@@ -72,6 +72,21 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
     notes = [f"Search results are not shown: {problem}."] if problem else []
     _write_page(folder, runs, reports, comparison, queries, notes)
     return Compared(folder, runs, comparison, problem)
+
+
+def _report(run: Run) -> RetrievalReport:
+    """Gives what a run measured; one of an older version says itself what is to be done.
+
+    Raises:
+        ValueError: A file of it is not what a measurement writes; the message names it.
+        FileNotFoundError: A file is missing.
+    """
+    from visual_search.rankings import ranked_report
+    from visual_search.retrieval.report_files import load_report
+
+    if {"identity", "headline"} <= run.summary().keys():
+        return ranked_report(run)
+    return load_report(run.folder / "metrics")
 
 
 def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
@@ -129,9 +144,9 @@ def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | 
     from visual_search.assembly import cache, read_catalog
 
     run = next(iter(runs.values()))
-    settings = run.config()
-    settings["pictures"]["cache_dir"] = cache_dir
     try:
+        settings = run.config()
+        settings["pictures"] = {**settings["pictures"], "cache_dir": cache_dir}
         catalog = read_catalog(settings)
         if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
             return None, "the catalogue has changed since the runs were measured"
@@ -170,8 +185,10 @@ def _write_page(
             comparison.per_category.drop(columns=["num_groups", "few_queries"]), *runs
         ),
         queries=queries,
-        settings=_differing({name: run.config() for name, run in runs.items()}),
-        notes=notes,
+        settings=_differing(
+            {name: settings_without_places(run.config()) for name, run in runs.items()}
+        ),
+        notes=[text_without_places(note) for note in notes],
     )
     write_text(folder / "report.html", comparison_page(page))
 

@@ -200,7 +200,7 @@ class _Saved:
 def _write(compressed: Compressed) -> None:
     from visual_search.retrieval.report_files import plain, save_table
     from visual_search.runs import write_json
-    from visual_search.tables import run_name
+    from visual_search.tables import run_label, run_name
     from visual_search.views.compression_chart import compression_chart
     from visual_search.views.figures import save_figure
 
@@ -219,7 +219,7 @@ def _write(compressed: Compressed) -> None:
     )
     save_figure(chart, compressed.folder / FIGURE_FILE)
     content = {
-        "run": str(compressed.run.folder),
+        "run": run_label(compressed.run.folder),
         "headline": dict(headline),
         "num_queries": measured.num_queries,
         "num_groups": measured.num_groups,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.atomic import atomic_path, sweep
+from visual_search.places import refused_without_places
 from visual_search.runs import write_json
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ShardSettings:
     """What all shards of a folder have in common.
 
     Attributes:
-        run: Folder of the run, as it was given.
+        run: Experiment and folder name of the run, as ``plus_layer/0123456789``.
         model_hash: SHA-256 (hex) of the network's weights.
         preprocessing_hash: SHA-256 (hex) of the way from picture to network input.
         embedding_hash: SHA-256 (hex) of the way from the network's values to the embedding.
@@ -240,7 +241,7 @@ class ShardFolder:
                 {name: value for name, value in asdict(record).items() if name != "settings"}
                 for record in records.values()
             ],
-            "refused": [vars(item) for item in refused],
+            "refused": refused_without_places(refused),
         }
         content["sha256"] = _digest(content)
         write_json(self.folder / MANIFEST_FILE, content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from visual_search.bundle_changes import check_index_settings
 from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
 from visual_search.moved import telling_moved_data
+from visual_search.reading import read_json
 from visual_search.runs import Run
 from visual_search.wording import many, shown
 
@@ -310,8 +311,33 @@ def _files(
         "requirements.txt": requirements(kind),
     }
     if (report := run.folder / "report.html").is_file():
-        files["report.html"] = report
+        files["report.html"] = _without_places(report.read_text(encoding="utf-8"), run)
     return files
+
+
+def _without_places(page: str, run: Run) -> str:
+    """Gives a run's page without the places that an earlier version wrote into it."""
+    from html import escape
+
+    from visual_search.places import override_without_places, without_place
+
+    held = run.folder / "environment.json"
+    command = read_json(held, "what a run writes").get("command") if held.is_file() else None
+    words = command if isinstance(command, list) else []  # a newer one is a line without places
+    pairs = {str(word): override_without_places(str(word)) for word in words}
+    pairs |= {value: without_place(value) for value in _texts(run.config())}
+    longest_first = sorted((text for text in pairs if pairs[text] != text), key=len, reverse=True)
+    for text in longest_first:
+        page = page.replace(escape(text), escape(pairs[text]))
+    return page
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    if isinstance(settings, Mapping | list):
+        for value in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _texts(value)
+    elif isinstance(settings, str) and settings.strip():
+        yield settings
 
 
 def print_export(exported: Exported) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 import os
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from visual_search.config import ConfigError
+from visual_search.reading import DamagedFileError, read_json, read_text
 
 if TYPE_CHECKING:
     from visual_search.measurements import Measured
@@ -125,12 +126,29 @@ class Job:
 
 
 def read_records(sweep: Path) -> list[Record]:
-    """Gives the records in a sweep's folder, in the order of the jobs."""
-    records = [
-        Record(**json.loads(path.read_text(encoding="utf-8")))
-        for path in sweep.glob(f"*/{RECORD_FILE}")
-    ]
+    """Gives the records in a sweep's folder, in the order of the jobs.
+
+    One that cannot be read is that of a failed job, whose error says so.
+    """
+    found = [(path, path.parent.name) for path in sweep.glob(f"*/{RECORD_FILE}")]
+    records = [_read_record(path, int(name)) for path, name in found if name.isdecimal()]
     return sorted(records, key=lambda record: record.number)
+
+
+def _read_record(path: Path, number: int) -> Record:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content = read_json(path, "the record of a job: start the sweep again")
+        return TypeAdapter(Record).validate_python({**content, "number": number})
+    except FileNotFoundError as error:
+        return Record(number, state="failed", error=str(error))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        reason = f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+        return Record(number, state="failed", error=reason)
+    except ValueError as error:
+        return Record(number, state="failed", error=str(error))
 
 
 def validation_headline(run: Run) -> tuple[str, float | None]:
@@ -141,6 +159,9 @@ def validation_headline(run: Run) -> tuple[str, float | None]:
 
     Returns:
         Such as ``("val/map_at_5", 0.61)``; the value is None where nothing was measured.
+
+    Raises:
+        DamagedFileError: The summary or ``metrics/history.csv`` cannot be read.
     """
     from visual_search.retrieval.standing import headline_statistic
 
@@ -150,10 +171,16 @@ def validation_headline(run: Run) -> tuple[str, float | None]:
     macro = headline_statistic(headline["title"]) == "macro"
     name = f"val/{'macro_' * macro}{headline['mean']}"
     path = run.folder / "metrics" / "history.csv"
-    if not path.is_file():
+    expected = "the metrics of each epoch: train the run again with rerun=true"
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path, expected), newline=""))
+        values = [float(row[name]) for row in rows if row.get(name)]
+    except FileNotFoundError:
         return name, None
-    with path.open(encoding="utf-8", newline="") as file:
-        values = [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+    except DamagedFileError:
+        raise
+    except (ValueError, csv.Error) as error:
+        raise DamagedFileError(path, str(error), expected) from error
     values = [value for value in values if math.isfinite(value)]
     return name, values[-1] if values else None
 

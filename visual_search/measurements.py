@@ -70,6 +70,7 @@ def measure_run(settings: dict[str, Any]) -> Measured:
         read_catalog,
     )
     from visual_search.results import num_trained_on
+    from visual_search.tables import run_label
 
     check_hardware(settings)
     run = finished_run(settings["run"])
@@ -98,16 +99,18 @@ def measure_run(settings: dict[str, Any]) -> Measured:
         if asked == trained_with and not settings["rerun"]:
             return Measured(run, is_new=False)
         place = _place(run, name, asked)
-        if place.state == "finished" and not settings["rerun"]:
+        if not settings["rerun"] and place.state == "finished":
             return Measured(place, is_new=False)
         if own_precision is not None:
             precision = precision_here(own_precision, settings["trainer"])
     if precision != own_precision:
         asked.append(precision)
     place = _place(run, name, asked)
-    if place.state == "finished" and not settings["rerun"]:
+    if not settings["rerun"] and place.state == "finished":
         return Measured(place, is_new=False)
-    with _working(place, merged, catalog, settings, run=str(run.folder)):
+    with _working(place, merged, catalog, settings, run=run_label(run.folder)) as is_left:
+        if not is_left:
+            return Measured(place, is_new=False)
         cached = cache(merged, catalog)
         sides = _sides(protocol, cached, settings["query_split"])
         embedding = RunEmbedding(run, own, merged, settings, precision)
@@ -191,9 +194,12 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
     asked = [merged["protocol"], settings["query_split"], catalog.fingerprint(), given.digest()]
     asked += [merged["pictures"]["size_px"], merged["pictures"]["fit"]]  # what the floors see
     place = open_run(settings["outputs"], name, _digest(asked)[:10])
-    if place.state == "finished" and not settings["rerun"]:
+    if not settings["rerun"] and place.state == "finished":
         return Measured(place, is_new=False)
-    with _working(place, merged, catalog, settings, embeddings=str(settings["embeddings"])):
+    given_by = {"embeddings": Path(settings["embeddings"]).name}
+    with _working(place, merged, catalog, settings, **given_by) as is_left:
+        if not is_left:
+            return Measured(place, is_new=False)
         cached = cache(merged, catalog)
         broken = len(cached.catalog.refused) - len(catalog.refused)
         check_left_out(merged["data"], broken, len(cached.catalog))
@@ -286,8 +292,12 @@ def _working(
     catalog: Catalog,
     settings: Mapping[str, Any],
     **facts: Any,
-) -> Iterator[None]:
-    """Holds a measurement's folder, and leaves a status that tells how it ended."""
+) -> Iterator[bool]:
+    """Holds a measurement's folder, and leaves a status that tells how it ended.
+
+    Yields:
+        Whether there is work left: another command may have finished it just before.
+    """
     import yaml
 
     from visual_search.atomic import telling_full_disk, write_text
@@ -301,6 +311,10 @@ def _working(
     state: State = "failed"
     error = ""
     place.lock()
+    if not settings["rerun"] and place.state == "finished":
+        place.unlock()
+        yield False
+        return
     try:
         place.clear()
         text = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
@@ -308,7 +322,7 @@ def _working(
         place.save_environment()
         place.set_state("running", **facts)
         with telling_full_disk(place.folder):
-            yield
+            yield True
         state = "finished"
     except (KeyboardInterrupt, SystemExit):
         state = "interrupted"

@@ -28,13 +28,15 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
         Whether every job has finished.
     """
     records = read_records(folder)
-    runs = finished_runs(records)
+    runs, left_out = finished_runs(records)
     if runs:
         _print_runs(runs)
         _print_leaderboard(runs, folder, records)
     measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
     if measured:
-        _print_overview(measured)
+        left_out += _print_overview(measured, folder)
+    for path, reason in left_out:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
     print(f"\n{tally(records, len(jobs))}")
     begun = {record.number for record in records}
     left = [Record(n, list(job)) for n, job in enumerate(jobs) if n not in begun]
@@ -52,7 +54,7 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
     if left:
         more = f"{len(unbegun) - MAX_NAMED:,} more never began; " * (len(unbegun) > MAX_NAMED)
         print(f"{more}the same command begins what is left", file=sys.stderr)
-    return not failed and not left
+    return not failed and not left and not left_out
 
 
 def say_what_is_done(folder: Path, num_jobs: int) -> None:
@@ -63,7 +65,7 @@ def say_what_is_done(folder: Path, num_jobs: int) -> None:
         num_jobs: That it would have had.
     """
     records = read_records(folder)
-    runs = finished_runs(records)
+    runs, _ = finished_runs(records)
     if runs:
         _print_runs(runs)
     finished = sum(record.state == "finished" for record in records)
@@ -94,13 +96,25 @@ def tally(records: list[Record], num_jobs: int) -> str:
     return f"{many(num_jobs, 'job')}: {parts or 'none began'}."
 
 
-def finished_runs(records: list[Record]) -> list[Run]:
-    """Gives the trained runs that hold numbers, each once, in the order of the jobs."""
+def finished_runs(records: list[Record]) -> tuple[list[Run], list[tuple[str, str]]]:
+    """Gives the trained runs that hold numbers, each once, in the order of the jobs.
+
+    Returns:
+        The runs, and (folder, reason) of those whose files are not what a run writes.
+    """
+    from visual_search.rankings import ranked_report
     from visual_search.runs import Run
 
     folders = [one.run for one in records if one.kind == "run" and one.state == "finished"]
-    runs = [Run(Path(folder)) for folder in dict.fromkeys(folders) if folder]
-    return [run for run in runs if run.summary()]
+    runs, left_out = [], []
+    for run in [Run(Path(folder)) for folder in dict.fromkeys(folders) if folder]:
+        try:
+            if run.summary():  # a dry run has none
+                ranked_report(run)
+                runs.append(run)
+        except (OSError, ValueError) as error:
+            left_out.append((str(run.folder), " ".join(str(error).split())))
+    return runs, left_out
 
 
 def _print_runs(runs: list[Run]) -> None:
@@ -131,14 +145,25 @@ def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> 
         )
 
 
-def _print_overview(records: list[Record]) -> None:
+def _print_overview(records: list[Record], folder: Path) -> list[tuple[str, str]]:
+    """Gives (folder, reason) of what could not be read."""
     from visual_search.measurements import Measured
     from visual_search.overviews import conclude as print_overview
+    from visual_search.rankings import ranked_report
     from visual_search.runs import Run
 
-    print_overview(
-        [Measured(Run(Path(one.run)), is_new=one.began != "finished") for one in records]
-    )
+    measured, left_out = [], []
+    for one in records:
+        run = Run(Path(one.run))
+        try:
+            ranked_report(run)
+            run.config()
+            measured.append(Measured(run, is_new=one.began != "finished"))
+        except (OSError, ValueError) as error:
+            left_out.append((one.run, " ".join(str(error).split())))
+    if measured:
+        print_overview(measured, folder)
+    return left_out
 
 
 def _without_a_word(record: Record) -> str:

@@ -80,8 +80,13 @@ def _embedded(run: Run) -> str:
     return " ".join(changed_embedding(Run(run.folder.parent.parent).config(), run.config()))
 
 
-def conclude(measured: Sequence[Measured]) -> None:
-    """Prints the overview of a multirun's evaluations, and writes it as a table and a figure."""
+def conclude(measured: Sequence[Measured], folder: Path) -> None:
+    """Prints the overview of a multirun's evaluations, and writes it as a table and a figure.
+
+    Args:
+        measured: The evaluations.
+        folder: Of the multirun, where no other's overview lies.
+    """
     from rich.console import Console
 
     from visual_search.retrieval.report_files import save_table
@@ -92,13 +97,12 @@ def conclude(measured: Sequence[Measured]) -> None:
     console = Console(highlight=False)
     title = measured[0].run.summary()["headline"]["title"]
     console.print(overview_table(table, title))
-    folder = measured[-1].run.folder.parent
     save_table(table, folder / TABLE_FILE)
     several = len(set(table.loc[table["is_run"], "embedding"])) > 1
     heading = {"title": "By what is indexed of the network"} if several else {}
     save_figure(attribute_bars(table, title, **heading), folder / FIGURE_FILE)
     for name in (TABLE_FILE, FIGURE_FILE):
-        console.print(f"  {Path(folder) / name}", markup=False, soft_wrap=True)
+        console.print(f"  {folder / name}", markup=False, soft_wrap=True)
 
 
 def overview_table(table: pd.DataFrame, title: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -66,9 +65,9 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
         confusion=_confusion(report),
         class_distribution=_class_distribution(folder, catalog),
         findings=_findings(folder, summary, shop),
-        config=_text(folder / "config.yaml"),
+        config=_settings(run),
         environment=_environment(environment),
-        command=_command(environment.get("command", [])),
+        command=str(environment.get("command", "")),
         facts=_facts(run, summary),
     )
     return write_text(folder / REPORT_FILE, run_report(page))
@@ -291,14 +290,16 @@ def _floors_per_category(folder: Path) -> pd.DataFrame | None:
     return table
 
 
-def _command(words: Sequence[str]) -> str:
-    """Gives the command as one would type it."""
-    if not words:
+def _settings(run: Run) -> str:
+    """Gives the settings as YAML, without the places in them: the page is handed around."""
+    import yaml
+
+    from visual_search.places import settings_without_places
+
+    if not (run.folder / "config.yaml").exists():
         return ""
-    module = Path(words[0]).stem
-    known = module in ("train", "evaluate")
-    start = ["python", "-m", f"visual_search.{module}"] if known else [Path(words[0]).name]
-    return shlex.join([*start, *words[1:]])
+    shown = settings_without_places(run.config())
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _date(run: Run) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from visual_search.config import ConfigError
 from visual_search.wording import many
 
 if TYPE_CHECKING:
-    from visual_search.retrieval.ranking import Group
+    from visual_search.retrieval.ranking import Entry, Group
+    from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs import Run
     from visual_search.views.html import LeaderboardGroup
 
@@ -70,31 +72,17 @@ def rank_these(
     Raises:
         ConfigError: None of them can be ranked.
     """
-    from visual_search.retrieval.ranking import Entry, rank
-    from visual_search.retrieval.report_files import load_report
-    from visual_search.tables import run_name
+    from visual_search.retrieval.ranking import rank
 
     entries, per_query, left_out = [], {}, []
     for run in runs:
         path = str(run.folder)
-        if run.state != "finished":
-            left_out.append((path, f"it is {run.state}"))
-            continue
-        summary = run.summary()
-        if not summary:
-            left_out.append((path, "it holds no numbers"))
-            continue
-        if not {"identity", "headline"} <= summary.keys():
-            left_out.append((path, "an older version measured it: evaluate it again"))
-            continue
         try:
-            report = load_report(run.folder / "metrics")
+            report = ranked_report(run)
         except (OSError, ValueError) as error:
-            left_out.append((path, str(error).splitlines()[0]))
+            left_out.append((path, " ".join(str(error).split())))
             continue
-        kind = report.summary.get("kind", "run")
-        name = (names or {}).get(path) or run_name(run.folder)
-        entries.append(Entry(path, name, report.summary, run.status()["since"], kind=kind))
+        entries.append(_entry(run, report, (names or {}).get(path)))
         per_query[path] = report.per_query
     if not entries:
         reasons = "".join(f"\n  {path}: {reason}" for path, reason in left_out[:10])
@@ -107,29 +95,102 @@ def rank_these(
     return Leaderboard(folder, groups, left_out)
 
 
+def ranked_report(run: Run) -> RetrievalReport:
+    """Gives what a run measured, if it can stand beside others.
+
+    Raises:
+        ValueError: The run is not finished, holds no numbers, is older than what is ranked, or a
+            file of it is not what a measurement writes; the message names the file.
+        FileNotFoundError: A file is missing.
+    """
+    from visual_search.retrieval.ranking import rank
+    from visual_search.retrieval.report_files import load_report
+
+    if run.state != "finished":
+        raise ValueError(f"it is {run.state}")
+    summary = run.summary()
+    if not summary:
+        raise ValueError("it holds no numbers")
+    if not {"identity", "headline"} <= summary.keys():
+        raise ValueError("an older version measured it: evaluate it again")
+    report = load_report(run.folder / "metrics")
+    path = run.folder / "metrics" / "summary.json"
+    try:  # alone there is nothing to test, so it costs little, and reads all that a table reads
+        entry = _entry(run, report)
+        (group,) = rank([entry], {entry.path: report.per_query})
+        num_scored = int(report.per_query[group.headline["column"]].notna().sum())
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path} cannot be ranked ({type(error).__name__}: {error}); expected what a "
+            "measurement writes: evaluate the run again"
+        ) from error
+    if num_scored != group.num_queries:
+        raise ValueError(
+            f"{path} says {group.num_queries:,} scored queries, and per_query.parquet beside it "
+            f"has {num_scored:,}; expected files of one measurement: evaluate the run again"
+        )
+    return report
+
+
+def _entry(run: Run, report: RetrievalReport, name: str | None = None) -> Entry:
+    from visual_search.retrieval.ranking import Entry
+    from visual_search.tables import run_name
+
+    return Entry(
+        str(run.folder),
+        name or run_name(run.folder),
+        report.summary,
+        run.status().get("since", ""),
+        kind=str(report.summary.get("kind", "run")),
+    )
+
+
 def _runs(outputs: Path) -> Iterator[Run]:
-    """Gives the folders of runs and of their evaluations, in order."""
+    """Gives the folders of runs and of their evaluations, in order, each once.
+
+    A folder may be a link, to a run on another disk; one that leads back is not followed again.
+    """
     from visual_search.runs import Run
 
-    for path in sorted(outputs.rglob("status.json")):
-        if not any(part.startswith(".") for part in path.relative_to(outputs).parts):
-            yield Run(path.parent)
+    seen: set[str] = set()
+    for place, folders, files in os.walk(outputs, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "status.json" in files or "status.json" in folders:
+            yield Run(Path(place))
 
 
 def _write(folder: Path, groups: list[Group], left_out: list[tuple[str, str]]) -> None:
     from visual_search.atomic import write_text
+    from visual_search.places import text_without_places
     from visual_search.retrieval.leaderboard import to_csv, to_markdown
     from visual_search.views.html import LeaderboardPage, leaderboard_page
 
-    text = "\n".join(["# Leaderboard\n", *(to_markdown(group) for group in groups)])
+    written = [
+        replace(group, table=group.table.assign(path=group.table["path"].map(_label)))
+        for group in groups
+    ]
+    text = "\n".join(["# Leaderboard\n", *(to_markdown(group) for group in written)])
     write_text(folder / MARKDOWN_FILE, text)
-    write_text(folder / CSV_FILE, to_csv(groups))
+    write_text(folder / CSV_FILE, to_csv(written))
     page = LeaderboardPage(
         groups=[_shown(group, folder) for group in groups],
-        left_out=left_out,
+        left_out=[(_label(path), text_without_places(reason)) for path, reason in left_out],
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(folder / HTML_FILE, leaderboard_page(page))
+
+
+def _label(path: str) -> str:
+    """Gives a run's folder as typed, or without the place that only its owner has."""
+    from visual_search.places import without_place
+    from visual_search.tables import run_label
+
+    return path if without_place(path) == path else run_label(Path(path))
 
 
 def _shown(group: Group, folder: Path) -> LeaderboardGroup:

@@ -120,6 +120,7 @@ def save_evaluation(
     Returns:
         The summary, as written into ``metrics/summary.json``.
     """
+    from visual_search.places import refused_without_places, settings_without_places
     from visual_search.retrieval.measure import identity
     from visual_search.retrieval.report_files import save_report
     from visual_search.training.evaluation import save_embeddings
@@ -139,8 +140,8 @@ def save_evaluation(
         **facts,
         "query_split": evaluation.split,
         "embedding_ms_per_item": 1000 * evaluation.seconds_per_item,
-        "refused": [vars(item) for item in catalog.refused],
-        "choices": [vars(choice) for choice in catalog.choices],
+        "refused": refused_without_places(catalog.refused),
+        "choices": [settings_without_places(vars(choice)) for choice in catalog.choices],
         "identity": {"data": catalog.name, **same, "protocol_settings": rules},
         "catalog_fingerprint": catalog.fingerprint(),
         "leaks": _leaks(evaluation),

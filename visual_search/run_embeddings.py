@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -116,13 +117,7 @@ class RunEmbedding:
             return self._anew(cached, rows, selection.gallery_rows)
         keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
         places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*/")))]
-        finished = [place for place in places if place.state == "finished"]
-        alike = [
-            place.folder
-            for place in finished
-            if place.summary().get("precision") == self.precision
-            and own_embedding(place.config()) == self.own
-        ]
+        alike = [place.folder for place in places if self._is_alike(place)]
         known = saved_embeddings([folder / "embeddings" for folder in alike])
         table = np.zeros((len(catalog), int(self.run.summary()["embedding_dim"])), np.float32)
         missing = []
@@ -140,6 +135,18 @@ class RunEmbedding:
         features, seconds = self._features(module, cached, np.array(missing))
         table[missing] = module.head.embed(features)
         return table, seconds / len(missing)
+
+    def _is_alike(self, place: Run) -> bool:
+        """Tells whether a measurement holds embeddings as asked for; a damaged one is named."""
+        try:
+            return (
+                place.state == "finished"
+                and place.summary().get("precision") == self.precision
+                and own_embedding(place.config()) == self.own
+            )
+        except (OSError, ValueError) as error:
+            print(f"Left out: {error}", file=sys.stderr)
+            return False
 
     def _anew(
         self, cached: CachedCatalog, rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]

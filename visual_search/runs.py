@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -13,43 +12,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from visual_search.atomic import DiskFullError, write_text
 from visual_search.locking import FileLock, is_held
 from visual_search.machine import device_sentence, processor_facts
+from visual_search.places import command_without_places
+from visual_search.reading import DamagedFileError, read_json, read_text
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
-
-# Keys of the config that cannot change a result: the machine, the place, where it is logged.
-NOT_PART_OF_THE_RESULT = (
-    "name",
-    "rerun",
-    "outputs",
-    "logger",
-    "profiler",
-    "pictures.cache_dir",
-    "loader.num_workers",
-    "index",
-    "floors",
-    "near_duplicates",
-    "trainer.accelerator",
-    "trainer.benchmark",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "training.checkpoint_every_n_seconds",
-    # Where the data lies; its content is part of the hash as the catalogue's fingerprint.
-    "data.root",
-    "data.path",
-    "data.download",
-    # How its file is written; what is read of it is in the fingerprint as well.
-    "data.separator",
-    "data.sep",
-    "data.encoding",
+STATES = get_args(State)
+A_STATUS = (
+    "a status as a run writes it: delete the file, and the run's own command goes on from its "
+    "newest checkpoint"
 )
+A_SUMMARY = "the numbers as a run writes them: start its command again with rerun=true"
+AN_ENVIRONMENT = "the machine as a run writes it: delete the file, it is written anew"
+A_CONFIG = "the settings as a run writes them, plain YAML: restore the file, or name another run"
 
 STATUS = "status.json"
 CLEARING = ".clearing"  # what lies beside it is of an earlier run, and being removed
@@ -57,9 +39,6 @@ MAX_ERROR_LENGTH = 1000  # of a status on a full disk: a block holds 4,096 bytes
 LOCK_WAIT_SECONDS = 0.3  # who only looks whether the lock is held holds it for a moment
 EVALUATIONS = "evaluations"  # folder of a run's further measurements
 PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
-
-# Our own configurable callbacks only draw; others, such as EarlyStopping, decide the result.
-DRAWING_CALLBACKS = "visual_search.training.callbacks."
 
 
 class RunLockedError(RuntimeError):
@@ -83,6 +62,9 @@ class Run:
 
         A process that was killed could not say so: a run in whose folder nobody is any more was
         interrupted, whatever its status.
+
+        Raises:
+            DamagedFileError: As `status`.
         """
         state: State = self.status().get("state", "new")
         return "interrupted" if state == "running" and not is_held(self._lock_file) else state
@@ -92,23 +74,40 @@ class Run:
         return self.folder / ".lock"
 
     @property
+    def is_there(self) -> bool:
+        """Whether the folder holds a run, begun or finished."""
+        return (self.folder / STATUS).exists() or self.checkpoint.exists()
+
+    @property
     def checkpoint(self) -> Path:
         """The newest checkpoint, which may not exist yet."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def status(self) -> dict[str, Any]:
-        """Gives the content of ``status.json``, empty where there is none."""
-        return _read_json(self.folder / STATUS)
+        """Gives the content of ``status.json``, empty where there is none.
+
+        Raises:
+            DamagedFileError: It is torn, or of something else than a run.
+        """
+        path = self.folder / STATUS
+        status = _read_json(path, A_STATUS)
+        if path.is_file():
+            _check_status(path, status)
+        return status
 
     def summary(self) -> dict[str, Any]:
-        """Gives the content of ``metrics/summary.json``, empty where there is none."""
-        return _read_json(self.folder / "metrics" / "summary.json")
+        """Gives the content of ``metrics/summary.json``, empty where there is none.
+
+        Raises:
+            DamagedFileError: It is torn, or no JSON object.
+        """
+        return _read_json(self.folder / "metrics" / "summary.json", A_SUMMARY)
 
     def seconds_so_far(self) -> float:
         """Gives the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
         status = self.status()
         seconds = float(status.get("seconds", 0.0))
-        if status.get("state") == "running" and self.checkpoint.is_file():
+        if status.get("state") == "running" and "since" in status and self.checkpoint.is_file():
             since = datetime.fromisoformat(status["since"]).timestamp()
             seconds += max(0.0, self.checkpoint.stat().st_mtime - since)
         return seconds
@@ -142,9 +141,8 @@ class Run:
 
     def computed_on(self) -> list[dict[str, Any]]:
         """Gives the devices that the run computed on, one after the other; mostly one."""
-        found: list[dict[str, Any]] = _read_json(self.folder / "environment.json").get(
-            "computed_on", []
-        )
+        held = _read_json(self.folder / "environment.json", AN_ENVIRONMENT)
+        found: list[dict[str, Any]] = held.get("computed_on", [])
         return found
 
     def save_environment(self, device: Mapping[str, Any] | None = None) -> None:
@@ -188,13 +186,22 @@ class Run:
 
         Raises:
             FileNotFoundError: There is none.
+            DamagedFileError: It is torn, names code, or holds no settings.
         """
         import yaml
 
         path = self.folder / "config.yaml"
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"no config at {path}; expected a run's folder; check the path")
-        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path, A_CONFIG)
+        try:
+            config = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedFileError(path, reason, A_CONFIG) from error
+        if not isinstance(config, dict) or not config:
+            kind = type(config).__name__
+            raise DamagedFileError(path, f"it holds no settings but {kind}", A_CONFIG)
         return config
 
     def load_module(self) -> EncoderModule:
@@ -253,31 +260,6 @@ class Run:
         marker.unlink()
 
 
-def run_hash(config: Mapping[str, Any], catalog_fingerprint: str) -> str:
-    """Gives ten hexadecimal digits that change with whatever can change the result.
-
-    Args:
-        config: The resolved config as plain containers.
-        catalog_fingerprint: `Catalog.fingerprint` of the data as read.
-    """
-    kept = _without(config, NOT_PART_OF_THE_RESULT)
-    kept["callbacks"] = {
-        name: node
-        for name, node in config["callbacks"].items()
-        if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
-    }
-    data = kept.get("data") or {}
-    if data.get("on_bad_item") == "skip_any":  # it differs in what it refuses, not in what it gives
-        data["on_bad_item"] = "skip"
-    if "category" in data and data["category"] is None:  # as before it could be set
-        del data["category"]
-    kept["model"] = _weights_by_content(config["model"])
-    kept["training"] = _start_by_content(kept["training"])
-    kept["trainer"] = _trainer_in_brief(kept["trainer"], config["trainer"])
-    text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
 def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
     """Gives the run of this name and hash, whether or not its folder exists.
 
@@ -307,7 +289,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         **processor_facts(),
         "packages": versions,
-        "command": sys.argv,
+        "command": command_without_places(sys.argv),
     }
 
 
@@ -325,63 +307,27 @@ def _overwrite(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, expected)
     except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
-def _without(
-    config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = ""
-) -> dict[str, Any]:
-    return {
-        key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if f"{prefix}{key}" not in dropped
-    }
+def _check_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Refuses a status of something else, which would be read as a run that has not begun."""
+    if status.get("state") not in STATES:
+        raise DamagedFileError(path, f"its state is {status.get('state')!r}", A_STATUS)
+    seconds = status.get("seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
+        raise DamagedFileError(path, f"its seconds are {seconds!r}", A_STATUS)
+    try:
+        datetime.fromisoformat(status.get("since", "2026-01-01"))
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(path, f"its since is {status['since']!r}", A_STATUS) from error
 
 
 def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a model's node without what its checkpoint replaces: files, downloads."""
     first: dict[str, Any] = {"weights": None, "pretrained": False}
     return {name: first.get(name, value) for name, value in model.items()}
-
-
-def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the node of training with what the run to start from has learned, not its folder."""
-    node = dict(training)
-    start = node.pop("start_from", None)
-    if start is not None:
-        path = Run(Path(start)).checkpoint
-        node["start_from"] = _sha256(path) if path.is_file() else start
-    return node
-
-
-def _trainer_in_brief(kept: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what is kept of the trainer's node, with how many devices it takes, not which.
-
-    Keys that earlier runs did not have are left out at the value that these ran with.
-    """
-    from visual_search.training.devices import num_devices
-
-    added = {"accumulate_grad_batches": 1, "deterministic": False}
-    node = {name: v for name, v in kept.items() if name not in added or v != added[name]}
-    if "devices" in node:
-        node["devices"] = num_devices(trainer.get("accelerator", "auto"), node["devices"])
-    return node
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a model's node with the SHA-256 of a weights file in place of its path."""
-    node = dict(model)
-    path = Path(str(node.get("weights") or ""))
-    if path.is_file():
-        node["weights"] = _sha256(path)
-    return node

@@ -208,7 +208,7 @@ class Sweep:
         if is_joblib(config):
             from visual_search.workers import outlive_killed_jobs
 
-            outlive_killed_jobs()
+            outlive_killed_jobs(config.hydra.launcher._target_)
 
     def _folder_of_its_own(self, config: DictConfig) -> Path:
         """Gives a folder that no other sweep works in, and tells the jobs of it.

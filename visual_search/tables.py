@@ -129,6 +129,18 @@ def run_root(folder: Path) -> Path:
     return folder.parent.parent if folder.parent.name == "evaluations" else folder
 
 
+def run_label(folder: Path) -> str:
+    """Gives which run a folder holds, whatever place it lies in.
+
+    >>> run_label(Path("/home/anna/outputs/plus_layer/0123456789"))
+    'plus_layer/0123456789'
+    >>> run_label(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer/0123456789/evaluations/leave_one_out-01234567'
+    """
+    root = run_root(folder)
+    return str(folder.relative_to(root.parent.parent))
+
+
 def print_left_behind(console: Console, folder: Path) -> None:
     """Prints the files of a folder, and what they are."""
     console.print("")
@@ -310,7 +322,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             f"{max(floors):.3f}" if floors else "-",
             number(summary.get("test_loss")),
             f"{summary['embedding_dim']:,}",
-            "{}:{:02d}".format(*divmod(round(run.status()["seconds"]), 60)),
+            "{}:{:02d}".format(*divmod(round(run.status().get("seconds", 0.0)), 60)),
         )
     devices = dict.fromkeys(
         device_sentence(summary) for _, summary in finished if summary.get("device")

@@ -49,7 +49,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
 
     from visual_search.assembly import check_builders, check_hardware, read_catalog
     from visual_search.first_weights import checkpoint_to_start_from
-    from visual_search.runs import open_run, run_hash
+    from visual_search.run_identity import find_run
     from visual_search.tables import print_result
 
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
@@ -58,7 +58,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     check_hardware(settings)
     catalog = read_catalog(settings, bound_left_out=True)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
-    run = open_run(settings["outputs"], name, run_hash(settings, catalog.fingerprint()))
+    run = find_run(settings["outputs"], name, settings, catalog.fingerprint())
     if settings["rerun"] or not _is_done(run, settings):
         check_builders(settings)
         if settings["training"]["start_from"] is not None:
@@ -139,8 +139,11 @@ def _overrides() -> str:
     import yaml
     from hydra.core.hydra_config import HydraConfig
 
-    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return yaml.safe_dump(given, allow_unicode=True, default_flow_style=False, width=10_000)
+    from visual_search.places import override_without_places
+
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    shown = [override_without_places(one) for one in given]
+    return yaml.safe_dump(shown, allow_unicode=True, default_flow_style=False, width=10_000)
 
 
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:

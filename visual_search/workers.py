@@ -15,22 +15,40 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.hydra_joblib_launcher._core import execute_job
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
-from joblib import effective_n_jobs
-from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from visual_search.jobs import RECORD_FILE, Job, Record
+from visual_search.sweeps import STOP_FILE
 
 
-class Workers(JoblibLauncher):  # type: ignore[misc]
-    """Starts the jobs in so many processes as ``hydra.launcher.n_jobs`` says, and outlives each."""
+class Workers(Launcher):
+    """Starts the jobs in so many processes as ``hydra.launcher.n_jobs`` says, and outlives each.
+
+    Args:
+        n_jobs: Processes at a time; -1 for as many as there are cores.
+        others: What else joblib's pool would take.
+    """
+
+    def __init__(self, n_jobs: int, **others: Any) -> None:
+        self.num_places = n_jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keeps what each job is started with."""
+        self.hydra_context, self.task_function = hydra_context, task_function
+        self.config: Any = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
         """Gives what each job returned, in order; None for one whose process ended."""
-        places: list[ProcessPoolExecutor | None] = [None] * effective_n_jobs(self.joblib["n_jobs"])
+        from joblib import effective_n_jobs
+        from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, wait
+
+        places: list[Any] = [None] * effective_n_jobs(self.num_places)
         waiting = deque(enumerate(job_overrides, initial_job_idx))
         at_work: dict[Any, tuple[int, int]] = {}  # a job's future -> its number and its place
         returned: dict[int, JobReturn] = {}
@@ -39,15 +57,20 @@ class Workers(JoblibLauncher):  # type: ignore[misc]
                 for place in set(range(len(places))) - {place for _, place in at_work.values()}:
                     if waiting:
                         number, overrides = waiting.popleft()
-                        pool = places[place] = places[place] or ProcessPoolExecutor(max_workers=1)
-                        at_work[self._submitted(pool, number, overrides)] = number, place
+                        places[place] = places[place] or _pool_of_one()
+                        future = self._submitted(places[place], number, overrides)
+                        at_work[future] = number, place
                 for future in wait(at_work, return_when=FIRST_COMPLETED).done:
                     number, place = at_work.pop(future)
+                    overrides = job_overrides[number - initial_job_idx]
                     try:
                         returned[number] = future.result()
+                    except SystemExit as error:  # a signal: to all of the sweep, or to this job
+                        if Path(self.config.hydra.sweep.dir, STOP_FILE).exists():
+                            raise
+                        returned[number] = self._lost(number, overrides, error)
                     except BrokenProcessPool as error:
                         places[place] = None
-                        overrides = job_overrides[number - initial_job_idx]
                         returned[number] = self._lost(number, overrides, error)
         except BaseException:
             for pool in filter(None, places):
@@ -57,7 +80,9 @@ class Workers(JoblibLauncher):  # type: ignore[misc]
             pool.shutdown()
         return [returned[number] for number in sorted(returned)]
 
-    def _submitted(self, pool: ProcessPoolExecutor, number: int, overrides: Sequence[str]) -> Any:
+    def _submitted(self, pool: Any, number: int, overrides: Sequence[str]) -> Any:
+        from hydra_plugins.hydra_joblib_launcher._core import execute_job
+
         return pool.submit(
             execute_job,
             number,
@@ -68,7 +93,7 @@ class Workers(JoblibLauncher):  # type: ignore[misc]
             Singleton.get_state(),
         )
 
-    def _lost(self, number: int, overrides: Sequence[str], error: Exception) -> JobReturn:
+    def _lost(self, number: int, overrides: Sequence[str], error: BaseException) -> JobReturn:
         """Gives a job whose process ended, and names it where it had not begun to record itself."""
         path = Path(str(self.config.hydra.sweep.dir), str(number), RECORD_FILE)
         if not path.is_file():
@@ -83,8 +108,17 @@ class Workers(JoblibLauncher):  # type: ignore[misc]
         )
 
 
-def outlive_killed_jobs() -> None:
-    """Lets these workers start the jobs that a config gives to the joblib launcher."""
-    # Hydra instantiates nothing whose name lies outside its own packages, so it keeps that name.
-    name = f"{JoblibLauncher.__module__}.{JoblibLauncher.__qualname__}"
-    Plugins.instance().class_name_to_class[name] = Workers
+def _pool_of_one() -> Any:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(max_workers=1)
+
+
+def outlive_killed_jobs(launcher: str) -> None:
+    """Lets these workers start the jobs that a config gives to another launcher.
+
+    Args:
+        launcher: Full name of the class that the config names. Hydra instantiates nothing whose
+            name lies outside its own packages, so it keeps the name.
+    """
+    Plugins.instance().class_name_to_class[launcher] = Workers

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from visual_search.atomic import atomic_path, write_text
+from visual_search.reading import DamagedFileError, read_json
 from visual_search.retrieval.report import RetrievalReport
 
 PER_QUERY_FILE = "per_query.parquet"
@@ -122,7 +123,9 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
         )
     try:
         return reader(path)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except DamagedFileError:
+        raise
+    except Exception as error:  # Arrow has kinds of its own, of no common base
         raise ValueError(
             f"{path} cannot be read: {str(error).strip()}; expected what saving a report writes: "
             "evaluate the run again"
@@ -156,7 +159,7 @@ def _read_per_category(path: Path) -> pd.DataFrame:
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json(path, "what saving a report writes: evaluate the run again")
     if not isinstance(summary["k"], int):
         raise ValueError(f"k is {summary['k']!r}")
     summary = {name: math.nan if value is None else value for name, value in summary.items()}

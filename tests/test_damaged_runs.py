@@ -1,0 +1,86 @@
+"""A run's folder: what is said of files that are not as a run writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from visual_search.reading import DamagedFileError
+from visual_search.runs import Run
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"  \n",
+        b'{"state": "fini',
+        b"\xff\xfe\x00\x01",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"state": null}',
+        b'{"state": "done"}',
+        b'{"state": ["finished"]}',
+        b'{"state": "finished", "seconds": "long"}',
+        b'{"state": "finished", "seconds": NaN}',
+        b'{"state": "finished", "seconds": true}',
+        b'{"state": "running", "since": 5}',
+        b'{"state": "running", "since": "yesterday"}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_odd_status_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "status.json").write_bytes(content)
+    for read in (lambda run: run.state, Run.status, Run.seconds_so_far):
+        with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / "status.json"))):
+            read(Run(tmp_path))
+
+
+def test_no_status_is_a_new_run(tmp_path: Path) -> None:
+    assert Run(tmp_path).state == "new"
+    assert Run(tmp_path / "gone").summary() == {}
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "status.json").mkdir()
+    (tmp_path / "metrics" / "summary.json").mkdir(parents=True)
+    (tmp_path / "config.yaml").mkdir()
+    for read, name in (
+        (Run.status, "status.json"),
+        (Run.summary, "metrics/summary.json"),
+        (Run.config, "config.yaml"),
+    ):
+        with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / name))):
+            read(Run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"model: [",
+        b"just text",
+        b"- a\n- b\n",
+        b"model: \xff\xfe",
+        b"model: !!python/object/apply:os.system [ls]",
+        b"model: !mine {a: 1}",
+        b"date: 2026-13-45",
+        b"a: \x00",
+        b"[" * 10_000,
+    ],
+)
+def test_odd_settings_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / "config.yaml"))):
+        Run(tmp_path).config()
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse
+    with pytest.raises(DamagedFileError, match=r"1,099,511,627,776 bytes"):
+        Run(tmp_path).status()
