@@ -85,7 +85,7 @@ def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixtur
     checked = check_data(settings(orderly))
     assert kinds(checked) == {"error": [], "warning": [], "note": ["few_queries"]}
     assert checked.standing == "Fit to train on: 1 note."
-    assert "keeps 20 items of 60; 20 items of the test split ask. No category" in checked.rule
+    assert "keeps 20 of 60 items; 20 items of the test split ask. No category" in checked.rule
     print_check(checked)
     printed = capsys.readouterr().out
     assert "Fit to train on: 1 note." in printed
@@ -193,7 +193,7 @@ def test_the_rule_says_what_the_gallery_leaves_out(orderly: Path) -> None:
 
 def test_the_rule_names_the_splits_that_the_gallery_is_of(orderly: Path) -> None:
     checked = check_data(settings(orderly, "protocol.gallery_splits=[train,val]"))
-    assert "keeps 40 items of 60" in checked.rule
+    assert "keeps 40 of 60 items" in checked.rule
     assert checked.rule.endswith("No category of the train and val splits is cut.")
 
 

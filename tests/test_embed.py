@@ -121,7 +121,7 @@ def test_the_same_again_writes_nothing(
     assert shards(whole.folder) == before
     print_embedded(again)
     said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith("72 items of synthetic, 8 numbers each, in 4 shard(s): ")
+    assert said.startswith("72 items of synthetic, 8 numbers each, in 4 shards: ")
     assert said.endswith("manifest.json (4 were there before)")
 
 
@@ -138,7 +138,7 @@ def test_what_is_missing_or_damaged_is_written_again(
     again = embedded(run, begun)
     assert again.num_written == 3
     assert shards(begun) == shards(whole.folder)
-    assert "1 of 4 shards are finished; going on with 00000." in capsys.readouterr().out
+    assert "Finished: 1 of 4 shards; going on with 00000." in capsys.readouterr().out
 
 
 def test_other_settings_in_the_same_folder_are_refused(run: Run, begun: Path) -> None:

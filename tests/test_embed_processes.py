@@ -55,7 +55,7 @@ def files(out: Path) -> dict[str, bytes]:
 def alone(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "out"
     said = embed(run, out)
-    assert "180 items of synthetic, 8 numbers each, in 12 shard(s)" in " ".join(said.split())
+    assert "180 items of synthetic, 8 numbers each, in 12 shards" in " ".join(said.split())
     return out
 
 
@@ -65,7 +65,7 @@ def ids(out: Path) -> list[str]:
 
 def test_two_processes_write_every_item_exactly_once(run: Run, alone: Path, tmp_path: Path) -> None:
     said = embed(run, tmp_path / "two", *TWO)
-    assert said.count("numbers each, in 12 shard(s)") == 1  # the second process says nothing
+    assert said.count("numbers each, in 12 shards") == 1  # the second process says nothing
     found = ids(tmp_path / "two")
     assert len(found) == len(set(found)) == NUM_ITEMS
     assert found == ids(alone)
@@ -131,7 +131,7 @@ def test_a_killed_command_goes_on_where_it_was(
     times = _times_of_finished(out)  # without a file whose writing the kill cut short
 
     said = embed(run, out, *then)
-    assert f"{finished} of 12 shards are finished; going on with" in said
+    assert f"Finished: {finished} of 12 shards; going on with" in said
     assert said.count("going on with") == 1
     kept = _times_of_finished(out)
     assert {name: kept[name] for name in times} == times  # what was finished stayed

@@ -107,7 +107,7 @@ def test_a_bundle_holds_the_whole_catalogue_and_says_what_was_measured(
     print_export(exported)
     printed = capsys.readouterr().out
     assert f"bundle={exported.folder}" in printed
-    assert "differ from PyTorch by at most" in printed
+    assert "off from PyTorch by at most" in printed
 
 
 def test_the_embeddings_of_a_bundle_are_the_runs(run: Run, exported: Exported) -> None:

@@ -57,7 +57,7 @@ def test_a_product_shows_similar_ones_with_their_distances() -> None:
         page = get(one, "/?item=p0&k=5")
     assert ids(page) == ids(page)[:5]
     assert ids(page)[0] == "p24"
-    assert "squared distance 0.00567" in cards(page)[0]
+    assert "squared distance 0.00559" in cards(page)[0]
     assert 'href="/?item=p24&amp;k=5"' in cards(page)[0]
     assert 'data-status="5 similar products. "' in page
 

@@ -23,6 +23,7 @@ from tests.views.test_html import (
 from visual_search.views import html
 from visual_search.views.html_figures import inline_svg
 from visual_search.views.picture_grids import SearchRow
+from visual_search.views.scripts import missing_letters
 from visual_search.views.style import show_literally
 
 HOSTILE = (
@@ -140,7 +141,10 @@ def test_hostile_labels_in_the_projection_stay_data(label: str) -> None:
     assert len(data["ids"]) == 30
     assert len(page.scripts) == 4  # plotly, both of ours, the data
     plain = html.run_report(html.RunPage("a", "b", {}, projection=projection(30, "plain")))
-    assert _shape(text) == _shape(plain)
+    if missing_letters(label):  # the figure's key spells it
+        assert set(_shape(text)) <= {*_shape(plain), ("p", ("class",)), ("bdi", ())}
+    else:
+        assert _shape(text) == _shape(plain)
 
 
 def test_half_characters_are_replaced() -> None:
