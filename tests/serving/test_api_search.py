@@ -77,6 +77,18 @@ def test_a_column_and_a_value_may_hold_colons() -> None:
             assert [hit["item_id"] for hit in answer["hits"]] == ["p5"]
 
 
+def test_a_number_in_json_is_the_text_that_was_written() -> None:
+    bundle = drawn_bundle()
+    for item_id, price in (("p5", "19.9"), ("p6", "19.90"), ("p7", "1e3"), ("p8", "1000.0")):
+        bundle._items[item_id] = {"category": "Hats", "colour": price}
+    header = {"content-type": "application/json"}
+    with client(bundle) as one:
+        for price, found in (("19.90", "p6"), ('"19.90"', "p6"), ("19.9", "p5"), ("1e3", "p7")):
+            body = f'{{"item": "p0", "k": 5, "where": {{"colour": {price}}}}}'
+            answer = one.post("/api/search", content=body, headers=header).json()
+            assert [hit["item_id"] for hit in answer["hits"]] == [found]
+
+
 def test_bundles_are_asked_by_name() -> None:
     with client(drawn_bundle("one"), drawn_bundle("one", num_items=8)) as client_of_two:
         names = [bundle["name"] for bundle in client_of_two.get("/api/bundles").json()]
@@ -126,7 +138,9 @@ def bmp_of(width: int, height: int) -> bytes:
         ({"data": {"item": "p0"}, "files": {"image": drawn("Hats", "red")}},
          422, "invalid", "a picture and the item 'p0'; expected one"),
         ({"json": {"item": {"a": 1}}}, 422, "invalid", "'item' holds a dict"),
-        ({"json": {"item": "p0", "k": 2.5}}, 422, "invalid", "'k' holds a float"),
+        ({"json": {"item": "p0", "k": 2.5}}, 422, "invalid", "k is '2.5'; expected a whole number"),
+        ({"json": {"item": "p0", "where": {"colour": True}}}, 422, "invalid", "holds a bool"),
+        ({"json": {"item": "p0", "where": {"colour": [None]}}}, 422, "invalid", "holds a NoneType"),
         ({"json": {"item": "p0", "k": True}}, 422, "invalid", "'k' holds a bool"),
         ({"content": b"{", "headers": {"content-type": "application/json"}},
          400, "bad-request", "The body is no JSON"),

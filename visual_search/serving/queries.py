@@ -241,14 +241,25 @@ async def read_upload(upload: UploadFile, settings: ServeSettings) -> bytes:
     return await upload.read()
 
 
-def read_json(data: bytes) -> Any:
+def read_json(data: bytes, *, numbers_as_text: bool = False) -> Any:
     """Gives what JSON holds.
+
+    Args:
+        data: The body.
+        numbers_as_text: Gives ``19.90`` as the text that was written, and not as 19.9.
 
     Raises:
         Problem: It is no JSON, or names something twice, so that one of both would be lost.
     """
+    number: Any = str if numbers_as_text else None
     try:
-        return json.loads(data, object_pairs_hook=_once_each, parse_constant=_no_number)
+        return json.loads(
+            data,
+            object_pairs_hook=_once_each,
+            parse_constant=_no_number,
+            parse_float=number,
+            parse_int=number,
+        )
     except (ValueError, RecursionError) as error:
         raise Problem(
             "bad-request", f"The body is no JSON ({error}); expected an object; see /docs."
@@ -274,7 +285,7 @@ def _no_number(text: str) -> None:
 
 def _json_fields(data: bytes) -> list[tuple[str, str]]:
     """Gives a JSON object as the fields of a form: ``where`` may be a list or an object."""
-    given = read_json(data)
+    given = read_json(data, numbers_as_text=True)
     if not isinstance(given, dict):
         raise Problem(
             "invalid",
@@ -284,23 +295,22 @@ def _json_fields(data: bytes) -> list[tuple[str, str]]:
     fields: list[tuple[str, str]] = []
     for name, value in given.items():
         if name == "where" and isinstance(value, dict):
-            value = [
-                f"{column}:{text}"
-                for column, texts in value.items()
-                for text in (texts if isinstance(texts, list) else [texts])
-            ]
-        for text in value if isinstance(value, list) else [value]:
-            if not isinstance(text, str | int) or isinstance(text, bool):
-                raise Problem(
-                    "invalid",
-                    f"The field {name[:100]!r} holds a {type(text).__name__}; expected text, a "
-                    "whole number or a list of them.",
-                )
-            fields.append((name, str(text)))
-            if len(fields) > MAX_FIELDS:
-                raise Problem(
-                    "invalid",
-                    f"The JSON holds more than {MAX_FIELDS} values; expected at most as many, as "
-                    "in a form; name fewer.",
-                )
+            starts = [(f"{column}:", texts) for column, texts in value.items()]
+        else:
+            starts = [("", value)]
+        for start, texts in starts:
+            for text in texts if isinstance(texts, list) else [texts]:
+                if not isinstance(text, str):
+                    raise Problem(
+                        "invalid",
+                        f"The field {name[:100]!r} holds a {type(text).__name__}; expected text, a "
+                        "number or a list of them.",
+                    )
+                fields.append((name, f"{start}{text}"))
+                if len(fields) > MAX_FIELDS:
+                    raise Problem(
+                        "invalid",
+                        f"The JSON holds more than {MAX_FIELDS} values; expected at most as many, "
+                        "as in a form; name fewer.",
+                    )
     return fields
