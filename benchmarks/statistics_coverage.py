@@ -4,20 +4,24 @@ Each line draws queries from a known distribution many times over and asks
 `visual_search.retrieval.statistics`. What should come out: 93-97 % covered, and at most 5 % wolf
 (two query samples of one model, of which none is better, called different). An average precision
 is simulated from five ranks that are hits with the query's own probability, drawn from a Beta
-distribution: many exact zeros and ones, as in real results. ``!`` marks what is outside 93-97 %
-(above it the interval is wider than it had to be), ``-`` what is below it.
+distribution: many exact zeros and ones, as in real results. Queries of one group share that
+probability, all of them (``alike`` 1), some or none. ``!`` marks what is above 97 % (the interval
+is wider than it had to be), ``-`` what is below 93 %; ``rough`` is how often it says so of itself.
 
-``python benchmarks/statistics_coverage.py [--draws 1000] [--resamples 1000]`` (some minutes)
+``python benchmarks/statistics_coverage.py [--draws 1000] [--resamples 1000] [--only TEXT]``
+(half an hour on one core; ``--only Pareto`` takes the lines with that text)
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv  # type: ignore[import-untyped]
 
 from visual_search.retrieval.statistics import (
     Statistic,
@@ -27,10 +31,14 @@ from visual_search.retrieval.statistics import (
 )
 
 Floats = NDArray[np.float64]
-Queries = tuple[Floats, NDArray[np.int64], NDArray[np.int64]]  # values, groups, categories
+Counts = NDArray[np.int64]
+Queries = tuple[Floats, Counts, Counts]  # values, groups, categories
 Draw = Callable[[np.random.Generator], Queries]
+Sizes = Callable[[np.random.Generator], Counts]  # of the groups
+Line = tuple[str, Draw, float, Statistic]
 
 SHAPES = {"weak": (0.4, 1.6), "middling": (0.7, 0.7), "strong": (3.0, 0.4)}
+NEAR_0 = ((0.003, 0.997), (0.02, 2.0), (0.3, 40.0), (0.1, 10.0), (0.01, 0.3))
 
 
 def average_precision(rng: np.random.Generator, rates: Floats) -> Floats:
@@ -47,6 +55,10 @@ def mean_average_precision(shape: tuple[float, float]) -> float:
     return sum((first + (rank - 1) * second) / rank for rank in range(1, 6)) / 5
 
 
+def retrieval(shape: tuple[float, float]) -> Callable[[np.random.Generator, int], Floats]:
+    return lambda rng, n: average_precision(rng, rng.beta(*shape, n))
+
+
 def lone(num_queries: int, values: Callable[[np.random.Generator, int], Floats]) -> Draw:
     def draw(rng: np.random.Generator) -> Queries:
         groups = np.arange(num_queries)
@@ -55,19 +67,34 @@ def lone(num_queries: int, values: Callable[[np.random.Generator, int], Floats])
     return draw
 
 
-def retrieval(shape: tuple[float, float]) -> Callable[[np.random.Generator, int], Floats]:
-    return lambda rng, n: average_precision(rng, rng.beta(*shape, n))
+def rates_of(
+    rng: np.random.Generator, sizes: Counts, shape: tuple[float, float], alike: float
+) -> tuple[Floats, Counts]:
+    """The rates of groups' queries: with probability ``alike`` the group's, else their own."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    own, shared = rng.beta(*shape, len(groups)), rng.beta(*shape, len(sizes))[groups]
+    return np.where(rng.random(len(groups)) < alike, shared, own), groups
 
 
-def clustered(num_groups: int, shape: tuple[float, float]) -> Draw:
-    """Groups of 1 to 7 queries that share their rate."""
-
+def clustered(sizes: Sizes, shape: tuple[float, float], alike: float = 1.0) -> Draw:
     def draw(rng: np.random.Generator) -> Queries:
-        groups = np.repeat(np.arange(num_groups), rng.integers(1, 8, num_groups))
-        rates = rng.beta(*shape, num_groups)[groups]
+        rates, groups = rates_of(rng, sizes(rng), shape, alike)
         return average_precision(rng, rates), groups, np.zeros_like(groups)
 
     return draw
+
+
+def by_size(sizes: Counts, small: float, large: float) -> tuple[Draw, float]:
+    """Groups whose mean rate goes from ``small`` to ``large`` with the rank of their size."""
+    means = small + (large - small) * np.argsort(np.argsort(sizes)) / (len(sizes) - 1)
+    shapes = np.stack([1.4 * means, 1.4 * (1 - means)], axis=1)
+    exact = np.array([mean_average_precision((a, b)) for a, b in shapes])
+
+    def draw(rng: np.random.Generator) -> Queries:
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        return average_precision(rng, rng.beta(*shapes.T)[groups]), groups, np.zeros_like(groups)
+
+    return draw, float(exact @ sizes / sizes.sum())
 
 
 def categories(sizes: list[int], shapes: list[tuple[float, float]]) -> Draw:
@@ -79,9 +106,63 @@ def categories(sizes: list[int], shapes: list[tuple[float, float]]) -> Draw:
     return draw
 
 
-def coverage_lines(num_draws: int, num_resamples: int) -> None:
-    lines: list[tuple[str, Draw, float, Statistic]] = []
-    for num_queries in (10, 20, 30, 50, 200, 1000):
+def grouped_categories(
+    sizes: list[Counts], shapes: list[tuple[float, float]], alike: float
+) -> Draw:
+    """Categories with groups of their own, of such sizes."""
+
+    def draw(rng: np.random.Generator) -> Queries:
+        values, groups, category, start = [], [], [], 0
+        for code, (counts, shape) in enumerate(zip(sizes, shapes, strict=True)):
+            rates, mine = rates_of(rng, counts, shape, alike)
+            values.append(average_precision(rng, rates))
+            groups.append(mine + start)
+            category.append(np.full(len(mine), code))
+            start += len(counts)
+        return np.concatenate(values), np.concatenate(groups), np.concatenate(category)
+
+    return draw
+
+
+def crossed_categories(num_groups: int, shapes: list[tuple[float, float]]) -> Draw:
+    """Groups of 2 to 12 queries that each touch several categories, as a person's photos do."""
+
+    def draw(rng: np.random.Generator) -> Queries:
+        groups = np.repeat(np.arange(num_groups), rng.integers(2, 13, num_groups))
+        category = rng.integers(len(shapes), size=len(groups))
+        category[: len(shapes)] = np.arange(len(shapes))
+        place = rng.random(num_groups)[groups]  # of the group in its category's distribution
+        a, b = np.array(shapes)[category].T
+        return average_precision(rng, betaincinv(a, b, place)), groups, category
+
+    return draw
+
+
+def fixed(*parts: tuple[int, int]) -> Sizes:
+    """So many groups of such a size: ``(number, size)``."""
+    counts = np.concatenate([np.full(number, size) for number, size in parts])
+    return lambda rng: counts
+
+
+def pareto(num_groups: int, exponent: float) -> Sizes:
+    return lambda rng: np.minimum(1 + rng.pareto(exponent, num_groups), 2000).astype(np.int64)
+
+
+UNEQUAL: dict[str, Sizes] = {
+    "1,150 groups, one of 300": fixed((1, 300), (1149, 1)),
+    "100 groups, Pareto 1": pareto(100, 1.0),
+    "100 groups, Pareto 1.5": pareto(100, 1.5),
+    "50 groups, 1 in 20 of 100": lambda rng: np.where(rng.random(50) < 0.05, 100, 1),
+    "50 groups, 3 of 100": fixed((3, 100), (47, 1)),
+    "10 groups of 1 to 40": lambda rng: np.array([1, 1, 2, 2, 3, 4, 6, 10, 20, 40]),
+    "20 groups of 1 to 30": fixed((8, 1), (6, 3), (4, 8), (2, 30)),
+}
+
+
+def all_lines() -> list[Line]:
+    """What is simulated: title, draw, truth, statistic."""
+    lines: list[Line] = []
+    for num_queries in (5, 10, 20, 50, 200, 1000):
         for name, shape in SHAPES.items():
             truth = mean_average_precision(shape)
             draw = lone(num_queries, retrieval(shape))
@@ -92,19 +173,61 @@ def coverage_lines(num_draws: int, num_resamples: int) -> None:
         for rate in (0.5, 0.1, 0.02):
             draw = lone(num_queries, lambda rng, n, rate=rate: (rng.random(n) < rate) * 1.0)
             lines.append((f"hit rate {rate}, {num_queries} queries", draw, rate, "micro"))
-    for num_groups in (5, 10, 20, 50, 200):
-        shape = SHAPES["middling"]
+    for rate in (0.003, 0.01, 0.99):
+        draw = lone(300, lambda rng, n, rate=rate: (rng.random(n) < rate) * 1.0)
+        lines.append((f"hit rate {rate}, 300 queries", draw, rate, "micro"))
+    for shape in NEAR_0:
         truth = mean_average_precision(shape)
-        name = f"AP, middling, {num_groups} groups of 1-7"
-        lines.append((name, clustered(num_groups, shape), truth, "micro"))
+        lines.append((f"AP, Beta{shape}, 300 queries", lone(300, retrieval(shape)), truth, "micro"))
+    for num_groups in (5, 10, 20, 50, 200):
+        for name, shape in SHAPES.items():
+            truth = mean_average_precision(shape)
+            sizes: Sizes = lambda rng, n=num_groups: rng.integers(1, 8, n)  # noqa: E731
+            shown = f"AP, {name}, {num_groups} groups of 1-7"
+            lines.append((shown, clustered(sizes, shape), truth, "micro"))
+    for title, sizes in UNEQUAL.items():
+        for name, shape in SHAPES.items():
+            for alike in (0.0, 0.5, 1.0):
+                truth = mean_average_precision(shape)
+                shown = f"{title}: {name}, alike {alike:g}"
+                lines.append((shown, clustered(sizes, shape, alike), truth, "micro"))
+    for title in ("1,150 groups, one of 300", "50 groups, 3 of 100", "20 groups of 1 to 30"):
+        for ends in ((0.3, 0.7), (0.7, 0.3)):
+            draw, truth = by_size(UNEQUAL[title](np.random.default_rng(0)), *ends)
+            lines.append((f"{title}: rate {ends[0]} to {ends[1]}", draw, truth, "micro"))
     mixed = list(SHAPES.values())
-    for sizes in ([10] * 3, [20] * 3, [50] * 3, [5] * 12, [20] * 12, [2] * 12, [200, 20, 5] * 2):
-        shapes = (mixed * 4)[: len(sizes)]
+    for counts in ([10] * 3, [20] * 3, [50] * 3, [5] * 12, [20] * 12, [2] * 12, [200, 20, 5] * 2):
+        shapes = (mixed * 4)[: len(counts)]
         truth = float(np.mean([mean_average_precision(shape) for shape in shapes]))
-        shown = f"{len(sizes)} categories of {'/'.join(str(n) for n in dict.fromkeys(sizes))}"
-        lines.append((f"macro AP, {shown}", categories(sizes, shapes), truth, "macro"))
-    print(f"{'95 % interval':44}{'truth':>7}{'covered %':>11}{'below':>7}{'above':>7}{'width':>8}")
-    for name, draw, truth, statistic in lines:
+        shown = f"{len(counts)} categories of {'/'.join(str(n) for n in dict.fromkeys(counts))}"
+        lines.append((f"macro AP, {shown}", categories(counts, shapes), truth, "macro"))
+    few, many = np.array([1, 1, 2, 3, 5, 20]), np.array([100] + [1] * 99)
+    for title, sizes_of in (
+        ("6 categories of 6 groups, 1 to 20", [few] * 6),
+        ("12 categories of 6 groups, 1 to 20", [few] * 12),
+        ("6 categories of 100 groups, one of 100", [many] * 6),
+        ("3 categories, one of 100 groups with one of 100", [many, few, few]),
+        ("12 categories of 1 to 6 groups", [few[:number] for number in (1, 2, 3, 4, 5, 6)] * 2),
+    ):
+        for alike in (0.0, 1.0):
+            shapes = (mixed * 4)[: len(sizes_of)]
+            truth = float(np.mean([mean_average_precision(shape) for shape in shapes]))
+            draw = grouped_categories(sizes_of, shapes, alike)
+            lines.append((f"macro, {title}, alike {alike:g}", draw, truth, "macro"))
+    for num_groups in (10, 40):
+        truth = float(np.mean([mean_average_precision(shape) for shape in mixed * 2]))
+        draw = crossed_categories(num_groups, mixed * 2)
+        shown = f"macro, {num_groups} groups across 6 categories"
+        lines.append((shown, draw, truth, "macro"))
+    return lines
+
+
+def coverage_lines(num_draws: int, num_resamples: int, only: str) -> None:
+    head = f"{'95 % interval of a mean':54}{'truth':>7}{'covered %':>11}{'below':>7}{'above':>7}"
+    print(f"{head}{'width':>8}{'rough %':>9}")
+    for name, draw, truth, statistic in all_lines():
+        if only not in name:
+            continue
         rng = np.random.default_rng(20)
         found = []
         for number in range(num_draws):
@@ -112,13 +235,57 @@ def coverage_lines(num_draws: int, num_resamples: int) -> None:
             interval = bootstrap_interval(
                 values, groups, category, statistic, num_resamples=num_resamples, seed=number
             )
-            found.append((interval.low, interval.high))
-        low, high = np.array(found).T
+            found.append((interval.low, interval.high, interval.rough))
+        low, high, rough = np.array(found).T
         below, above = 100 * np.mean(truth < low), 100 * np.mean(truth > high)
         covered = 100 - below - above
         mark = "-" if covered < 93 else "!" if covered > 97 else ""
         width = np.mean(high - low)
-        print(f"{name:44}{truth:7.3f}{covered:10.1f}{mark:1}{below:7.1f}{above:7.1f}{width:8.3f}")
+        ends = f"{truth:7.3f}{covered:10.1f}{mark:1}{below:7.1f}{above:7.1f}{width:8.3f}"
+        print(f"{name:54}{ends}{100 * np.mean(rough):9.0f}", flush=True)
+
+
+def paired_lines(num_draws: int, num_resamples: int, only: str) -> None:
+    """Two models that share a query's difficulty; b is worse on some of its hits, or is not."""
+    head = f"{'95 % interval of a difference':54}{'truth':>7}{'covered %':>11}{'p < 5 %':>9}"
+    print(f"\n{head}{'0 outside':>11}{'width':>8}")
+    cases: dict[str, Sizes] = {
+        **UNEQUAL,
+        **{f"{n} groups of 4": fixed((n, 4)) for n in (5, 10, 20, 50)},
+        "300 groups of 1": fixed((300, 1)),
+    }
+    for (title, sizes), alike, lost in itertools.product(cases.items(), (0.5, 1.0), (0.0, 0.25)):
+        name = f"{title}: alike {alike:g}"
+        if only not in name:
+            continue
+        rng = np.random.default_rng(23)
+        a, b = SHAPES["middling"]
+        truth = mean_average_precision((a, b)) - worse_average_precision(a, b, lost)
+        found = []
+        for number in range(num_draws):
+            rates, groups = rates_of(rng, sizes(rng), (a, b), alike)
+            other, _ = rates_of(rng, np.bincount(groups), (a, b), alike)
+            same = rng.random(len(rates)) < 0.7  # of the queries: both have one rate
+            first = average_precision(rng, rates)
+            second = average_precision(rng, np.where(same, rates, other) * (1 - lost))
+            test = paired_difference(
+                first, second, groups,
+                num_resamples=num_resamples, num_permutations=num_resamples, seed=number,
+            )  # fmt: skip
+            found.append((test.low, test.high, test.p_value))
+        low, high, p_value = np.array(found).T
+        covered = 100 * np.mean((low <= truth) & (truth <= high))
+        mark = "-" if covered < 93 else "!" if covered > 97 else ""
+        outside = 100 * np.mean((low > 0) | (high < 0))
+        ends = f"{truth:7.3f}{covered:10.1f}{mark:1}{100 * np.mean(p_value < 0.05):9.1f}"
+        print(f"{name:54}{ends}{outside:11.1f}{np.mean(high - low):8.3f}", flush=True)
+
+
+def worse_average_precision(a: float, b: float, lost: float) -> float:
+    """The exact mean where every rate is 1 - ``lost`` of one drawn from Beta(a, b)."""
+    first = a / (a + b) * (1 - lost)
+    second = a / (a + b) * (a + 1) / (a + b + 1) * (1 - lost) ** 2
+    return sum((first + (rank - 1) * second) / rank for rank in range(1, 6)) / 5
 
 
 def wolf_lines(num_draws: int, num_resamples: int) -> None:
@@ -174,10 +341,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--only", default="", help="only lines whose title holds this text")
     arguments = parser.parse_args()
-    coverage_lines(arguments.draws, arguments.resamples)
-    wolf_lines(arguments.draws, arguments.resamples)
-    speed_line()
+    coverage_lines(arguments.draws, arguments.resamples, arguments.only)
+    paired_lines(arguments.draws, arguments.resamples, arguments.only)
+    if not arguments.only:
+        wolf_lines(arguments.draws, arguments.resamples)
+        speed_line()
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def test_numbers_stand_with_interval_floors_and_meaning(run: Run) -> None:
         summary["standing"],
         summary["definitions"]["map_at_5"],
         "60 of 60 queries scored, 60 groups",
-        "resampled by group",
+        "95 % interval by group",
     ):  # fmt: skip
         assert expected in flowing, expected
 

@@ -182,7 +182,8 @@ def _write_page(
         tests=_with_names(comparison.pairs.drop(columns=["num_groups"]), *runs),
         charts=[chart],
         category_differences=_with_names(
-            comparison.per_category.drop(columns=["num_groups", "few_queries"]), *runs
+            comparison.per_category.drop(columns=["num_groups", "effective_groups", "few_queries"]),
+            *runs,
         ),
         queries=queries,
         settings=_differing(
@@ -248,6 +249,7 @@ def print_comparison(compared: Compared) -> None:
     """Prints runs, paired tests, categories and the verdict, and where the page lies."""
     from rich.console import Console
 
+    from visual_search.tables import P_RULE
     from visual_search.views.scripts import font_advice
 
     console = Console(highlight=False)
@@ -259,8 +261,8 @@ def print_comparison(compared: Compared) -> None:
     headline = comparison.headline
     console.print(f"{headline['title']}: {headline['definition']}", markup=False)
     console.print(
-        "p is two-sided, from a paired permutation test that flips whole groups, corrected by Holm "
-        "(over the pairs of one mean, or over the categories); [ ] is the 95 % interval.",
+        f"{P_RULE.format('the pairs of one mean, or over the categories')} ~ marks a rough "
+        "interval, which few groups carry.",
         markup=False,
     )
     if line := font_advice([*compared.runs, *comparison.per_category["category"]]):
@@ -290,7 +292,7 @@ def _runs_table(compared: Compared) -> Any:
         cells = [
             Text(shown(line["run"])),
             number(line["micro"], 3),
-            interval(line["micro_low"], line["micro_high"]),
+            interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
             number(line["macro"], 3),
             f"{summary['embedding_dim']:,}",
             f"{summary['index']['bytes']:,}",
@@ -332,7 +334,7 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import MAX_ROWS, interval, p_value, table_style
+    from visual_search.tables import MAX_ROWS, difference, p_value, table_style
 
     pairs, title = comparison.pairs, "Paired differences, a minus b"
     if len(pairs) > MAX_ROWS:
@@ -345,15 +347,15 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Any:
     table = Table(title=Text(title), **table_style())
     for column in ("a", "b"):
         table.add_column(column, overflow="fold")
-    for column in ("mean", "a - b", "95 % interval", "p", "verdict"):
+    for column in ("mean", "a - b [95 %]", "p", "Holm", "verdict"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
     for line in pairs.to_dict("records"):
         table.add_row(
             Text(shown(line["a"])),
             Text(shown(line["b"])),
             line["statistic"],
-            f"{line['difference']:+.3f}",
-            interval(line["low"], line["high"], signed=True),
+            difference(line["difference"], line["low"], line["high"], rough=line["rough"]),
+            p_value(line["p_value"]),
             p_value(line["p_holm"]),
             line["verdict"],
         )
@@ -365,7 +367,14 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import MAX_ROWS, interval, is_number, number, p_value, table_style
+    from visual_search.tables import (
+        MAX_ROWS,
+        difference,
+        is_number,
+        number,
+        p_value,
+        table_style,
+    )
 
     per_category, title = (
         comparison.per_category,
@@ -378,19 +387,22 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
         title += f": {shown_of}, those with most queries; per_category.csv holds all"
     table = Table(title=title, **table_style())
     table.add_column("Category", overflow="fold")
-    for column in ("Queries", *names, "a - b, 95 % interval", "p"):
+    for column in ("Queries", *names, "a - b [95 %]", "p", "Holm"):
         table.add_column(escape(column), justify="right", overflow="fold")
     ordered = per_category.iloc[chosen].sort_values(
         ["difference", "category"], ascending=[False, True], na_position="last"
     )
     for line in ordered.to_dict("records"):
         few = "*" if line["few_queries"] else ""
-        ends = interval(line["difference_low"], line["difference_high"], signed=True)
+        ends = line["difference_low"], line["difference_high"]
         table.add_row(
             Text(shown(line["category"])),
             f"{line['num_queries']:,}{few}",
             *(number(line[f"mean:{name}"], 3) for name in names),
-            f"{line['difference']:+.3f} {ends}" if is_number(line["difference"]) else "-",
+            difference(line["difference"], *ends, rough=line["rough"])
+            if is_number(line["difference"])
+            else "-",
+            p_value(line["p_value"]),
             p_value(line["p_holm"]),
         )
     return table

@@ -28,8 +28,8 @@ SIZE_RULE = (
 )
 INTERVAL_RULE = (
     "[ ] is the 95 % interval of the difference to float32 over the same queries, not corrected "
-    "for the number of codecs; where no query changes, it says what so many groups could have left "
-    "unseen."
+    "for the number of codecs; ~ marks a rough one, which few groups carry; same answers: no query "
+    "changes."
 )
 CHOSEN_HERE = (
     "The codec is chosen on the queries that it is measured on; confirm it on others before "
@@ -214,6 +214,7 @@ def _write(compressed: Compressed) -> None:
         f"{headline['title']}, {headline['statistic']} mean",
         max_loss=found.max_loss,
         times_smaller=found.times_smaller,
+        rough=measured.rough,
         marked=[name for name in (found.smallest, found.smallest_sure) if name],
         title=f"{run_name(compressed.run.folder)}: {headline['title']} against bytes an item",
     )
@@ -223,6 +224,8 @@ def _write(compressed: Compressed) -> None:
         "headline": dict(headline),
         "num_queries": measured.num_queries,
         "num_groups": measured.num_groups,
+        "effective_groups": measured.effective_groups,
+        "rough": measured.rough,
         "unit_length": measured.unit_length,
         **vars(found),
         "left_out": compressed.left_out,
@@ -268,7 +271,7 @@ def _table(compressed: Compressed) -> Any:
     from rich.text import Text
 
     from visual_search.retrieval.size_quality import times_text
-    from visual_search.tables import interval, number, run_name, table_style
+    from visual_search.tables import difference, number, run_name, table_style
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline
@@ -282,14 +285,14 @@ def _table(compressed: Compressed) -> Any:
     )
     for line in ordered.to_dict("records"):
         is_flat = line["family"] == "flat"
-        ends = interval(line["low"], line["high"], signed=True)
+        lost = difference(line["difference"], line["low"], line["high"], rough=measured.rough)
         table.add_row(
             Text(line["title"]),
             f"{line['bytes_per_item']:,}",
             f"{line['shared_bytes'] / 1e3:,.0f} kB" if line["shared_bytes"] else "",
             "" if is_flat else f"{times_text(line['times_smaller'])}x",
             number(line["value"], 3),
-            "" if is_flat else f"{line['difference']:+.3f} {ends}",
+            "" if is_flat else lost,
             style="bold" if line["codec"] in (found.smallest, found.smallest_sure) else "",
         )
     return table

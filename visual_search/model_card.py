@@ -56,16 +56,20 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
 
 def _numbers(facts: Mapping[str, Any]) -> list[str]:
     """Gives the section of the run's numbers, with what they mean and the floors beside them."""
+    from visual_search.retrieval.standing import rough_text
+    from visual_search.tables import interval
+
     intervals = facts.get("intervals") or {}
     if not intervals:
         return []
     title, mean = facts["headline"]["title"], facts["headline"]["mean"]
     rows = [f"| {title} | mean | 95 % interval |", "| --- | --- | --- |"]
     for kind in ("micro", "macro"):
-        if found := intervals.get(kind):
-            rows.append(
-                f"| {kind} | {found['mean']:.4f} | [{found['low']:.3f}, {found['high']:.3f}] |"
-            )
+        found = intervals.get(kind)
+        if found and found["mean"] is not None:
+            ends = interval(found["low"], found["high"])
+            rough = f" ({note})" if (note := rough_text(found)) and ends != "-" else ""
+            rows.append(f"| {kind} | {found['mean']:.4f} | {ends}{rough} |")
     parts = [
         "## What was measured",
         f"{facts['num_queries_scored']:,} of {many(facts['num_queries'], 'query', 'queries')} "

@@ -87,6 +87,7 @@ def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
             "value": summary[f"{statistic}_{headline['mean']}"],
             "low": ends.get("low"),
             "high": ends.get("high"),
+            "rough": ends.get("rough"),
             "is_run": True,
         }
     ]
@@ -96,6 +97,7 @@ def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
             "value": floor[statistic],
             "low": floor[f"{statistic}_low"],
             "high": floor[f"{statistic}_high"],
+            "rough": ends.get("rough"),  # carried by the same groups
             "is_run": False,
         }
         for floor in summary["floors"]

@@ -222,7 +222,7 @@ def _floor_lines(
 def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
     import pandas as pd
 
-    from visual_search.retrieval.standing import headline_statistic, standing
+    from visual_search.retrieval.standing import headline_statistic, rough_text, standing
 
     headline = report.summary["headline"]
     if report.summary.get("all_relevant"):
@@ -239,6 +239,7 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
         (ends.get("low", math.nan), ends.get("high", math.nan)),
         pd.DataFrame(floors),
         titles={floor["name"]: floor["title"] for floor in floors},
+        rough=rough_text(ends),
     )
 
 

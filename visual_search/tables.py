@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from visual_search.measurements import Measured
     from visual_search.runs import Run
 
+P_RULE = (
+    "p is two-sided, from a paired test that flips whole groups; [ ] holds what the same test does "
+    "not reject, so it leaves 0 out where p < 0.05. Holm is that p corrected over {}: it decides."
+)
+
 
 def print_result(run: Run) -> None:
     """Prints a finished run: by category, beside its floors, where everything lies."""
@@ -73,14 +78,18 @@ def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]
     console.print(category_table(folder, summary))
     if summary["floors"]:
         console.print(floor_table(summary, run_name(folder)))
+        console.print(P_RULE.format("the floors"), markup=False)
+    from visual_search.retrieval.resampling import FEWEST_EFFECTIVE, FEWEST_QUERIES
+
     headline = summary["headline"]
     console.print(
         f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
         f"{summary['num_queries_scored']:,} of {many(summary['num_queries'], 'query', 'queries')} "
         f"scored{_left_out(summary)}, "
         f"{many(summary['intervals'].get('micro', {}).get('num_groups', 0), 'group')}; "
-        "[ ] is the 95 % interval, resampled by group; * marks fewer than 20 queries; "
-        "micro is the mean over queries, macro over categories.\n"
+        f"[ ] is the 95 % interval by group, none under {FEWEST_QUERIES} queries; ~ marks "
+        f"a rough one, which fewer than {FEWEST_EFFECTIVE} effective groups carry; * marks fewer "
+        "than 20 queries; micro is the mean over queries, macro over categories.\n"
         f"{summary['rules']['question']}",
         markup=False,
     )
@@ -233,7 +242,9 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
             f"{values['num_gallery']:,}",
             f"{values['num_queries_scored']:,}{few}",
             number(values[headline["mean"]]),
-            interval(values["headline_low"], values["headline_high"]),
+            interval(
+                values["headline_low"], values["headline_high"], rough=values.get("rough") is True
+            ),
         ]
         cells += [number(values[second])] if second else []
         cells += [number(values[f"ndcg_at_{k}"])] if graded else []
@@ -251,7 +262,7 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
             f"{summary['num_gallery']:,}",
             f"{summary['num_queries_scored']:,}",
             number(summary[f"{name}_{headline['mean']}"]),
-            interval(ends.get("low"), ends.get("high")),
+            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
         ]
         cells += [number(summary[f"{name}_{second}"])] if second else []
         cells += [number(summary[f"{name}_ndcg_at_{k}"])] if graded else []
@@ -269,24 +280,27 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
     statistic = summary["floors"][0]["statistic"]
     table = Table(title=f"Beside what learns nothing: {headline['title']}", **table_style())
     table.add_column("Embedding", overflow="fold")
-    for column in ("micro", "macro", "dim", "Run minus floor", "p"):
+    for column in ("micro", "macro", "Run minus floor", "p", "Holm"):
         table.add_column(column, justify="right", no_wrap=True)
     run = {
         "title": name,
-        "dim": summary["embedding_dim"],
         f"micro_{mean}": summary[f"micro_{mean}"],
         f"macro_{mean}": summary[f"macro_{mean}"],
     }
     for line in sorted(
         [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
     ):
-        tested = ["", ""]
+        tested = ["", "", ""]
         if line is not run and is_number(line["difference"]):
-            ends = interval(line["difference_low"], line["difference_high"], signed=True)
-            tested = [f"{line['difference']:+.3f} {ends}", p_value(line["p_holm"])]
+            ends = line["difference_low"], line["difference_high"]
+            tested = [
+                difference(line["difference"], *ends),
+                p_value(line.get("p_value")),
+                p_value(line["p_holm"]),
+            ]
         cells = [number(line[f"{which}_{mean}"], 3) for which in ("micro", "macro")]
-        cells += [f"{line['dim']:,}", *tested]
-        table.add_row(Text(shown(line["title"])), *cells, style="bold" if line is run else "")
+        style = "bold" if line is run else ""
+        table.add_row(Text(shown(line["title"])), *cells, *tested, style=style)
     return table
 
 
@@ -317,7 +331,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         table.add_row(
             Text(shown(name)),
             number(summary[f"micro_{mean}"]),
-            interval(ends.get("low"), ends.get("high")),
+            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
             number(summary[f"macro_{mean}"]),
             f"{max(floors):.3f}" if floors else "-",
             number(summary.get("test_loss")),
@@ -362,16 +376,34 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
 
 
-def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
-    """Gives an interval's ends, or a dash.
+def interval(
+    low: float | None, high: float | None, *, signed: bool = False, rough: bool | None = False
+) -> str:
+    """Gives an interval's ends, or a dash; ~ marks a rough one.
+
+    Both ends of a difference are 0 where every answer is the same.
 
     >>> interval(0.25, 0.5), interval(-0.01, 0.5, signed=True), interval(None, None)
     ('[0.250, 0.500]', '[-0.010, +0.500]', '-')
+    >>> interval(0.25, 0.5, rough=True), interval(0.0, 0.0, signed=True)
+    ('~[0.250, 0.500]', 'same answers')
     """
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "-"
+    if signed and low == high == 0:
+        return "same answers"
     sign = "+" if signed else ""
-    return f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{'~' if rough else ''}[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def difference(value: float, low: float | None, high: float | None, *, rough: bool = False) -> str:
+    """Gives a difference with its interval, or that every answer is the same.
+
+    >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0)
+    ('+0.100 [+0.050, +0.200]', 'same answers')
+    """
+    ends = interval(low, high, signed=True, rough=rough)
+    return ends if low == high == 0 else f"{value:+.3f} {ends}"
 
 
 def p_value(value: float | None) -> str:

@@ -181,7 +181,11 @@ def test_against_a_slow_evaluation_of_brute_force():
 
 @pytest.fixture
 def intervals() -> RetrievalReport:
-    return with_intervals(hand_worked(), num_resamples=200)
+    """Of every query three times, in groups of their own: fewer than five have no interval."""
+    report = hand_worked()
+    copies = [report.per_query.assign(group=report.per_query["group"] + str(n)) for n in range(3)]
+    thrice = replace(report, per_query=pd.concat(copies, ignore_index=True))
+    return with_intervals(thrice, num_resamples=200)
 
 
 class TestIntervals:
@@ -192,7 +196,8 @@ class TestIntervals:
             assert set(ends) == {field.name for field in fields(Interval)}
             assert ends["mean"] == pytest.approx(summary[f"{statistic}_map_at_3"])
             assert 0 <= ends["low"] < ends["mean"] < ends["high"] <= 1
-            assert (ends["num_queries"], ends["num_groups"], ends["num_left_out"]) == (3, 3, 1)
+            assert (ends["num_queries"], ends["num_groups"], ends["num_left_out"]) == (9, 9, 3)
+            assert (ends["effective_groups"] < 9) == (statistic == "macro")
             assert json.loads(json.dumps(ends)) == ends
         assert "intervals" not in hand_worked().summary
         assert {**summary, "intervals": None} == {**hand_worked().summary, "intervals": None}
@@ -203,10 +208,12 @@ class TestIntervals:
         pd.testing.assert_frame_equal(table[list(known)], known)
         added = ["headline_low", "headline_high", "num_groups", "few_queries"]
         assert list(table.columns[-4:]) == added
-        assert table["num_groups"].tolist() == [0, 0, 2, 1]
+        assert table["num_groups"].tolist() == [0, 0, 6, 3]
+        assert table["effective_groups"].tolist()[2:] == pytest.approx([6, 3])
+        assert table["rough"].tolist() == [True, True, False, True]
         assert table["num_groups"].dtype == np.int64
         known = table["headline_low"].notna().tolist()
-        assert known == [False, False, True, False]  # one group says nothing of the next
+        assert known == [False, False, True, False]  # three queries say nothing of the next
         assert table["headline_high"].notna().tolist() == known
         hat = table.iloc[2]
         assert hat["headline_low"] < hat["map_at_3"] < hat["headline_high"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import itertools
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,13 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_search.retrieval import resampling
 from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.statistics import (
-    BCA,
+    FEW,
+    FLIPS,
     MIN_QUERIES,
     ONE_GROUP,
+    STUDENT,
     UNSEEN,
     bootstrap_interval,
     category_intervals,
@@ -44,59 +45,50 @@ def statistic_of(rows, values, categories, statistic):
     return sum(means) / len(means)
 
 
-def slow_resamples(values, groups, categories, statistic, num_resamples, seed):
-    """Draws group names and collects their queries, one resample after the other."""
-    scored = [row for row in range(len(values)) if not math.isnan(values[row])]
-    names = sorted({groups[row] for row in scored})
-    drawn = np.random.default_rng(seed).integers(len(names), size=(num_resamples, len(names)))
-    found = []
-    for line in drawn:
-        rows = [row for i in line for row in scored if groups[row] == names[i]]
-        found.append(statistic_of(rows, values, categories, statistic))
-    return found
+def slow_p_value(values, groups, categories, statistic):
+    """Flips the groups' signs in every way: how often the mean is then as far from 0."""
+    names = sorted(set(groups))
+    rows = range(len(groups))
+    seen = abs(statistic_of(rows, values, categories, statistic))
+    as_far = 0
+    for signs in itertools.product([1, -1], repeat=len(names)):
+        sign_of = dict(zip(names, signs, strict=True))
+        flipped = [value * sign_of[group] for value, group in zip(values, groups, strict=True)]
+        as_far += abs(statistic_of(rows, flipped, categories, statistic)) >= seen - 1e-12
+    return as_far / 2 ** len(names)
 
 
 # --- the interval -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("statistic", ["micro", "macro"])
-def test_resamples_are_those_of_a_slow_loop(statistic, monkeypatch):
-    values, groups, categories = scores(1)
-    cells = resampling.sum_by_group(values, groups, categories, statistic)
-    expected = slow_resamples(values, groups, categories, statistic, 150, seed=7)
-    np.testing.assert_allclose(resampling.resample(cells, 150, seed=7), expected, rtol=1e-12)
-    monkeypatch.setattr(resampling, "BLOCK_VALUES", 40)  # blocks of 2 resamples
-    np.testing.assert_allclose(resampling.resample(cells, 150, seed=7), expected, rtol=1e-12)
+@pytest.mark.parametrize("confidence", [0.6, 0.9, 0.95])
+def test_ends_are_where_the_slow_test_of_another_mean_begins_to_reject(confidence):
+    rng = np.random.default_rng(2)
+    groups = np.repeat(range(8), [1, 1, 2, 3, 3, 4, 6, 30])
+    values = np.clip(rng.normal(0.6, 0.4, 8)[groups] + rng.normal(0, 0.2, 50), 0, 1)
+    found = bootstrap_interval(values, groups, bounds=None, confidence=confidence)
+    for end, inwards in ((found.low, 1), (found.high, -1)):
+        for step, rejected in ((1e-7, False), (-1e-7, True)):
+            p_value = slow_p_value(values - (end + inwards * step), groups, None, "micro")
+            assert (p_value < 1 - confidence - 1e-9) == rejected
+    assert (found.mean, found.num_queries) == (pytest.approx(values.mean()), 50)
+    assert found.method == FLIPS
 
 
-def test_ends_are_the_textbook_bca_ends_of_the_slow_resamples():
-    values, groups, _ = scores(2)
-    found = bootstrap_interval(values, groups, num_resamples=400, seed=3)
-    means = np.array(slow_resamples(values, groups, None, "micro", 400, seed=3))
-    scored = [row for row in range(len(values)) if not math.isnan(values[row])]
-    mean = statistic_of(scored, values, None, "micro")
-    names = sorted({groups[row] for row in scored})
-    influence = [sum(values[r] - mean for r in scored if groups[r] == name) for name in names]
-    a = sum(u**3 for u in influence) / (6 * sum(u**2 for u in influence) ** 1.5)
-    normal, size = NormalDist(), len(names)
-    z0 = normal.inv_cdf(np.mean(means < mean))
-    z = scipy.stats.t.ppf(0.975, size - 1) * math.sqrt(size / (size - 1))
-    levels = [normal.cdf(z0 + (z0 + y) / (1 - a * (z0 + y))) for y in (-z, z)]
-    np.testing.assert_allclose((found.low, found.high), np.quantile(means, levels), rtol=1e-9)
-    assert (found.mean, found.num_groups) == (pytest.approx(mean), size)
-    assert (found.num_queries, found.num_left_out) == (len(scored), len(values) - len(scored))
-    assert found.method == BCA
+def test_few_hits_among_many_are_wilsons_interval():
+    values = np.zeros(300)
+    values[:2] = 1
+    found = bootstrap_interval(values, range(300))
+    wilson = scipy.stats.binomtest(2, 300).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), rel=0.05)
 
 
-def test_many_queries_agree_with_scipy_bca():
-    values = np.random.default_rng(4).beta(0.5, 2, 600)
-    found = bootstrap_interval(values, range(600), num_resamples=9000, seed=1)
-    other = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=9000, method="BCa", rng=np.random.default_rng(1)
-    ).confidence_interval
-    width = other.high - other.low
-    assert found.low == pytest.approx(other.low, abs=0.04 * width)
-    assert found.high == pytest.approx(other.high, abs=0.04 * width)
+def test_a_mean_near_a_bound_has_room_on_the_other_side():
+    values = np.random.default_rng(4).beta(0.3, 5, 60)
+    found = bootstrap_interval(values, range(60))
+    assert found.high - found.mean > 1.1 * (found.mean - found.low)
+    turned = bootstrap_interval(1 - values, range(60))
+    assert (1 - turned.high, 1 - turned.low) == pytest.approx((found.low, found.high), abs=1e-6)
 
 
 def test_width_of_a_normal_mean():
@@ -107,11 +99,31 @@ def test_width_of_a_normal_mean():
     assert (found.low + found.high) / 2 == pytest.approx(found.mean, abs=0.05 * expected)
 
 
-def test_few_queries_get_at_least_students_width():
-    values = np.random.default_rng(6).normal(0, 1, 12)
-    found = bootstrap_interval(values, range(12), bounds=None, num_resamples=10_000)
-    student = scipy.stats.t.interval(0.95, 11, values.mean(), scipy.stats.sem(values))
-    assert found.high - found.low == pytest.approx(student[1] - student[0], rel=0.1)
+@pytest.mark.parametrize("num_queries", [5, 12])
+def test_few_queries_get_students_width(num_queries):
+    values = np.random.default_rng(6).normal(0, 1, num_queries)
+    found = bootstrap_interval(values, range(num_queries), bounds=None)
+    student = scipy.stats.t.interval(0.95, num_queries - 1, values.mean(), scipy.stats.sem(values))
+    tolerance = 1e-9 if num_queries == 5 else 0.2
+    assert found.high - found.low == pytest.approx(student[1] - student[0], rel=tolerance)
+    assert (found.method == STUDENT) == (num_queries == 5)
+
+
+def test_fewer_than_five_queries_have_no_interval():
+    found = bootstrap_interval([0.0, 0.5, 1.0, 1.0, np.nan], range(5))
+    assert (found.mean, found.num_queries, found.method) == (0.625, 4, FEW)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_the_number_of_effective_groups():
+    equal = bootstrap_interval(np.linspace(0, 1, 40), np.repeat(range(8), 5))
+    assert (equal.effective_groups, equal.rough) == (pytest.approx(8), False)
+    sizes = [300, *[1] * 1149]
+    one = bootstrap_interval(np.linspace(0, 1, 1449), np.repeat(range(1150), sizes))
+    by_hand = (300**2 + 1149) ** 2 / (300**4 + 1149)
+    assert (one.effective_groups, one.rough) == (pytest.approx(by_hand), True)
+    assert one.num_groups == 1150
 
 
 def test_queries_that_repeat_within_groups_add_nothing():
@@ -187,7 +199,7 @@ def test_one_group_has_a_mean_and_no_interval():
     assert math.isnan(found.high)
 
 
-@pytest.mark.parametrize("num_queries", [3, 20, 500])
+@pytest.mark.parametrize("num_queries", [5, 20, 500])
 def test_all_perfect_is_the_exact_binomial_interval(num_queries):
     found = bootstrap_interval(np.ones(num_queries), range(num_queries))
     exact = scipy.stats.binomtest(num_queries, num_queries).proportion_ci(0.95, method="exact")
@@ -221,9 +233,11 @@ def test_ends_stay_within_the_bounds_and_hold_the_mean(seed, num_groups, statist
 # --- simulations: the bounds are such that few other seeds would fail; these do not -------------
 
 
-def average_precisions(rng: np.random.Generator, num_queries: int) -> np.ndarray:
+def average_precisions(
+    rng: np.random.Generator, num_queries: int, rates: np.ndarray | None = None
+) -> np.ndarray:
     """AP@5 of ranks that are hits at the query's own rate: many exact zeros and ones."""
-    rates = rng.beta(0.5, 0.5, num_queries)
+    rates = rng.beta(0.5, 0.5, num_queries) if rates is None else rates
     hits = rng.random((num_queries, 5)) < rates[:, None]
     return (np.cumsum(hits, axis=1) / np.arange(1, 6) * hits).sum(axis=1) / 5
 
@@ -239,6 +253,51 @@ def test_interval_covers_the_truth(per_group):
     for seed in range(num_draws):
         values = np.repeat(average_precisions(rng, 30), per_group)
         found = bootstrap_interval(values, groups, num_resamples=500, seed=seed)
+        covered += found.low <= TRUTH <= found.high
+    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
+    assert low <= covered <= high
+
+
+UNEQUAL = {"one of a fifth": [100, *[1] * 399], "three of most": [60] * 3 + [1] * 40}
+
+
+@pytest.mark.parametrize("sizes", UNEQUAL.values(), ids=UNEQUAL)
+def test_interval_covers_where_groups_are_unequal(sizes):
+    rng, num_draws, covered = np.random.default_rng(12), 300, 0
+    groups = np.repeat(range(len(sizes)), sizes)
+    for seed in range(num_draws):
+        rates = rng.beta(0.5, 0.5, len(sizes))[groups]  # queries of a group share their rate
+        found = bootstrap_interval(
+            average_precisions(rng, len(groups), rates), groups, num_resamples=199, seed=seed
+        )
+        covered += found.low <= TRUTH <= found.high
+        assert found.rough
+    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
+    assert low <= covered <= high
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.01])
+def test_interval_covers_a_mean_near_0(rate):
+    rng, num_draws, covered = np.random.default_rng(13), 300, 0
+    for seed in range(num_draws):
+        hits = (rng.random(300) < rate) * 1.0
+        found = bootstrap_interval(hits, range(300), num_resamples=199, seed=seed)
+        covered += found.low <= rate <= found.high
+    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
+    assert low <= covered <= high
+
+
+def test_macro_covers_where_the_groups_of_categories_are_unequal():
+    rng, num_draws, covered = np.random.default_rng(14), 300, 0
+    sizes = [1, 1, 2, 3, 5, 20] * 6
+    groups = np.repeat(range(36), sizes)
+    categories = groups // 6
+    for seed in range(num_draws):
+        rates = rng.beta(0.5, 0.5, 36)[groups]
+        values = average_precisions(rng, len(groups), rates)
+        found = bootstrap_interval(
+            values, groups, categories, "macro", num_resamples=199, seed=seed
+        )
         covered += found.low <= TRUTH <= found.high
     low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
     assert low <= covered <= high

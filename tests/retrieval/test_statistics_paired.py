@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -10,28 +9,20 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.retrieval.test_statistics import average_precisions, scores, statistic_of
+from tests.retrieval.test_statistics import (
+    average_precisions,
+    slow_p_value,
+    statistic_of,
+)
 from visual_search.retrieval import resampling
 from visual_search.retrieval.statistics import (
+    SAME,
     align_queries,
-    bootstrap_interval,
     holm,
     paired_difference,
 )
 
 # --- the paired test ----------------------------------------------------------------------------
-
-
-def slow_p_value(differences, groups, categories, statistic):
-    names = sorted(set(groups))
-    rows = range(len(groups))
-    seen = abs(statistic_of(rows, differences, categories, statistic))
-    as_far = 0
-    for signs in itertools.product([1, -1], repeat=len(names)):
-        sign_of = dict(zip(names, signs, strict=True))
-        flipped = [d * sign_of[g] for d, g in zip(differences, groups, strict=True)]
-        as_far += abs(statistic_of(rows, flipped, categories, statistic)) >= seen - 1e-12
-    return as_far / 2 ** len(names)
 
 
 @pytest.mark.parametrize("statistic", ["micro", "macro"])
@@ -59,25 +50,56 @@ def test_sampled_flips_agree_with_all_of_them(monkeypatch):
     assert "20000 sign flips" in found.method
 
 
-def test_the_interval_is_that_of_the_differences():
-    (a, groups, categories), b = scores(16), scores(17)[0]
-    a, b = np.nan_to_num(a, nan=0.5), np.nan_to_num(b, nan=0.5)
-    found = paired_difference(a, b, groups, categories, "macro", seed=2)
-    alone = bootstrap_interval(a - b, groups, categories, "macro", bounds=(-1, 1), seed=2)
-    assert (found.difference, found.low, found.high) == (alone.mean, alone.low, alone.high)
-    turned = paired_difference(b, a, groups, categories, "macro", seed=2)
-    assert turned.p_value == pytest.approx(found.p_value, abs=1e-9)
-    assert turned.difference == pytest.approx(-found.difference)
+@pytest.mark.parametrize("statistic", ["micro", "macro"])
+def test_the_interval_holds_the_differences_that_the_test_does_not_reject(statistic):
+    rng = np.random.default_rng(16)
+    groups = np.repeat(range(8), [1, 1, 2, 3, 3, 4, 6, 20])
+    categories = rng.integers(3, size=40)
+    a, b = np.clip(rng.normal([[0.7], [0.5]], 0.3, (2, 40)), 0, 1)
+    found = paired_difference(a, b, groups, categories, statistic)
+    for end, inwards in ((found.low, 1), (found.high, -1)):
+        for step, rejected in ((1e-7, False), (-1e-7, True)):
+            shifted = a - b - (end + inwards * step)
+            assert (slow_p_value(shifted, groups, categories, statistic) < 0.05) == rejected
+    turned = paired_difference(b, a, groups, categories, statistic)
+    assert (turned.difference, turned.low, turned.high) == pytest.approx(
+        (-found.difference, -found.high, -found.low)
+    )
+
+
+@given(
+    st.integers(0, 100_000),
+    st.sampled_from([2, 4, 5, 6, 7, 11, 12, 30]),
+    st.sampled_from(["micro", "macro"]),
+    st.sampled_from([0.9, 0.95, 0.99]),
+    st.booleans(),
+)
+def test_interval_and_test_never_disagree(seed, num_groups, statistic, confidence, constant):
+    rng = np.random.default_rng(seed)
+    groups = np.arange(24) % num_groups if rng.random() < 0.5 else rng.integers(num_groups, size=24)
+    categories = rng.integers(3, size=24)
+    a, b = rng.choice([0.0, 0.2, 0.25, 0.5, 1.0], (2, 24))
+    a = np.full(24, 0.5) if constant else np.where(rng.random(24) < 0.3, b, np.maximum(a, b))
+    b = np.full(24, 0.25) if constant else b
+    found = paired_difference(
+        a, b, groups, categories, statistic,
+        num_resamples=200, num_permutations=199, confidence=confidence, seed=seed,
+    )  # fmt: skip
+    alpha = {0.9: 0.1, 0.95: 0.05, 0.99: 0.01}[confidence]
+    assert (found.low > 0 or found.high < 0) == (found.p_value < alpha)
+    assert math.isnan(found.low) or -1 <= found.low <= found.difference <= found.high <= 1
 
 
 def test_equal_models_and_one_group():
     values = np.random.default_rng(18).random(50)
     found = paired_difference(values, values, range(50))
-    assert (found.difference, found.p_value) == (0, 1)
-    assert found.high == -found.low == pytest.approx(1 - 0.025 ** (1 / 50))
+    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert found.method.startswith(SAME)
     one = paired_difference([1.0, 1.0], [0.0, 0.5], ["a", "a"])
     assert (one.difference, one.p_value, one.num_groups) == (0.75, 1, 1)
     assert math.isnan(one.low)
+    few = paired_difference([1.0, 1.0, 0.5, 0.5], [0.0, 0.5, 0.5, 0.5], range(4))
+    assert (few.difference, few.p_value, math.isnan(few.low)) == (0.375, 0.5, True)
 
 
 def test_queries_left_out_in_both_are_counted():
@@ -102,6 +124,18 @@ def test_a_model_against_itself_on_two_query_samples_cries_wolf_rarely(num_group
         )
         wolf += found.p_value <= 0.05
     assert wolf <= scipy.stats.binom.ppf(0.999, num_draws, 0.05)
+
+
+def test_the_interval_of_a_difference_covers_where_groups_are_unequal():
+    rng, num_draws, covered = np.random.default_rng(19), 300, 0
+    groups = np.repeat(range(43), [60] * 3 + [1] * 40)
+    for seed in range(num_draws):
+        shared = rng.beta(0.5, 0.5, (2, 43))[:, groups]  # a group's rates, of either model
+        a, b = (average_precisions(rng, len(groups), rates) for rates in shared)
+        found = paired_difference(a, b, groups, num_resamples=199, num_permutations=199, seed=seed)
+        covered += found.low <= 0 <= found.high
+    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
+    assert low <= covered <= high
 
 
 def test_a_better_model_is_found():

@@ -313,6 +313,28 @@ def test_comparison_shows_the_runs_among_the_floors() -> None:
         assert part in shown, part
 
 
+@pytest.mark.parametrize(("p_holm", "sign"), [(0.04, "▲"), (0.06, "≈")])
+def test_a_sign_never_disagrees_with_the_corrected_p_of_its_row(p_holm: float, sign: str) -> None:
+    row = {"difference": 0.2, "low": 0.1, "high": 0.3, "p_value": 0.01}
+    tests = pd.DataFrame([{"first": "b", "second": "a", **row, "holm_p_value": p_holm}])
+    shown = Page(html.comparison_page(replace(comparison(), tests=tests))).text
+    assert f"{sign} +0.200" in shown
+    floor = {"name": "hog", "micro_map_at_5": 0.4, "difference": 0.2, "difference_low": 0.1}
+    floor |= {"difference_high": 0.3, "p_value": 0.01, "p_holm": p_holm}
+    run = html.RunPage("a", "b", summary() | {"floors": [floor]})
+    assert f"{sign} +0.200" in Page(html.run_report(run)).text
+
+
+def test_equal_answers_are_called_so_and_rough_intervals_rough() -> None:
+    row = {"first": "b", "second": "a", "difference": 0.0, "low": 0.0, "high": 0.0, "p_holm": 1.0}
+    other = row | {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.01, "rough": True}
+    page = replace(comparison(), tests=pd.DataFrame([row | {"rough": False}, other]))
+    shown = Page(html.comparison_page(page)).text
+    assert "same answers" in shown
+    assert "+0.000" not in shown
+    assert "rough +0.100 to +0.300" in shown
+
+
 def test_floor_that_each_run_has_of_its_own_names_the_run() -> None:
     page = comparison()
     other = summary()

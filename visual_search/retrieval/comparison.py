@@ -29,6 +29,7 @@ from visual_search.retrieval.standing import (
     headline_statistic,
     interval_text,
     p_text,
+    rough_text,
     sign_shown,
 )
 from visual_search.retrieval.statistics import (
@@ -53,6 +54,7 @@ __all__ = [
 
 STATISTICS: tuple[Statistic, Statistic] = ("micro", "macro")
 VERDICTS = {1: "a is better", 0: "no difference shown", -1: "b is better"}
+SIZES = ["num_queries", "num_groups", "effective_groups", "rough"]
 TEST_COLUMNS = ["difference", "low", "high", "p_holm"]
 ONE_GROUP_VERDICT = "one group: not tested"
 NO_QUERY_VERDICT = "no scored query"
@@ -65,15 +67,19 @@ class Comparison:
     Attributes:
         runs: One row a run, in the order given: ``run``, ``micro``, ``micro_low``, ``micro_high``,
             ``macro``, ``macro_low``, ``macro_high`` (of the headline), ``num_queries`` (scored),
-            ``num_groups``, and every micro mean of the summary, as ``micro_precision_at_5``.
+            ``num_groups``, ``effective_groups`` and ``rough`` (of the headline's own mean; see
+            `statistics.Interval`), and every micro mean of the summary, as
+            ``micro_precision_at_5``.
         pairs: One row a pair of runs and a ``statistic`` (``micro``, ``macro``) of the headline:
             ``a``, ``b``, ``statistic``, ``difference`` (a - b), ``low``, ``high``, ``p_value``,
             ``p_holm`` (corrected over all pairs of that statistic), ``num_queries``,
-            ``num_groups``, ``verdict``: "a is better", "b is better" or "no difference shown".
+            ``num_groups``, ``effective_groups``, ``rough``, ``verdict``: "a is better", "b is
+            better" or "no difference shown".
         per_category: One row a category, sorted: ``category``, ``num_queries`` (scored),
-            ``num_groups``, ``few_queries``, and ``mean:<run>``, ``low:<run>``, ``high:<run>`` for
-            every run. For exactly two runs (a and b, in the order given) also ``difference``,
-            ``difference_low``, ``difference_high``, ``p_value``, ``p_holm`` (corrected over the
+            ``num_groups``, ``effective_groups``, ``rough``, ``few_queries``, and ``mean:<run>``,
+            ``low:<run>``, ``high:<run>`` for every run. For exactly two runs (a and b, in the order
+            given) also ``difference``, ``difference_low``, ``difference_high``, ``p_value``,
+            ``p_holm`` (corrected over the
             categories with at least two groups; NaN for others) and ``verdict``, which has two
             more values: "one group: not tested", "no scored query".
         queries: One row a query: ``query_id``, ``category``, ``group``, ``value:<run>`` and
@@ -104,8 +110,8 @@ def compare_reports(
 ) -> Comparison:
     """Compares runs query by query.
 
-    A difference is shown (see `standing.sign_shown`) where the Holm-corrected p-value is below 0.05
-    and the difference's interval, which is not corrected, leaves 0 out. Formulas and sources:
+    A difference is shown (see `standing.sign_shown`) where the Holm-corrected p-value is below
+    0.05. The difference's interval is not corrected: it goes with ``p_value``. Formulas, sources:
     `statistics.paired_difference`, `statistics.bootstrap_interval`, `statistics.holm`.
 
     Args:
@@ -158,7 +164,8 @@ def compare_reports(
         for mean in STATISTICS:
             ends = bootstrap_interval(values[name], *labels, mean, **draws)
             line |= {mean: ends.mean, f"{mean}_low": ends.low, f"{mean}_high": ends.high}
-        line |= {"num_queries": ends.num_queries, "num_groups": ends.num_groups}
+            if mean == headline["statistic"]:
+                line |= {name: getattr(ends, name) for name in SIZES}
         summary = reports[name].summary
         line |= {key: value for key, value in summary.items() if key.startswith("micro_")}
         runs.append(line)
@@ -267,8 +274,7 @@ def _tested(
         "low": found.low,
         "high": found.high,
         "p_value": found.p_value,
-        "num_queries": found.num_queries,
-        "num_groups": found.num_groups,
+        **{name: getattr(found, name) for name in SIZES},
     }
 
 
@@ -280,7 +286,7 @@ def _corrected(pairs: pd.DataFrame) -> pd.DataFrame:
     signs = [sign_shown(*test) for test in pairs[TEST_COLUMNS].itertuples(index=False)]
     pairs["verdict"] = pd.Series([VERDICTS[sign] for sign in signs], dtype=object)
     columns = ["a", "b", "statistic", "difference", "low", "high", "p_value", "p_holm"]
-    return pairs[[*columns, "num_queries", "num_groups", "verdict"]].astype(
+    return pairs[[*columns, *SIZES, "verdict"]].astype(
         {"a": object, "b": object, "statistic": object}
     )
 
@@ -293,7 +299,7 @@ def _per_category(
     draws: Mapping[str, Any],
 ) -> pd.DataFrame:
     names = list(by_category)
-    table = by_category[names[0]][["category", "num_queries", "num_groups", "few_queries"]].copy()
+    table = by_category[names[0]][["category", *SIZES, "few_queries"]].copy()
     for name in names:
         for column in ("mean", "low", "high"):
             table[f"{column}:{name}"] = by_category[name][column]
@@ -335,6 +341,8 @@ def _sentence(
         f"{many(int(runs['num_groups'].iloc[0]), 'group')}"
     )
     intervals = f"{100 * confidence:g} % intervals"
+    if rough := rough_text({str(key): value for key, value in runs.iloc[0].items()}):
+        intervals += f", {rough}"
     value_of = {mean: dict(zip(runs["run"], runs[mean], strict=True)) for mean in STATISTICS}
     if len(runs) == 2:
         records: list[Any] = pairs.to_dict("records")

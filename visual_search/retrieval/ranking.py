@@ -18,7 +18,7 @@ import pandas as pd
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import headline_of
 from visual_search.retrieval.resampling import Statistic
-from visual_search.retrieval.standing import OWN, check_columns, sign_shown
+from visual_search.retrieval.standing import OWN, check_columns, rough_text, sign_shown
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
@@ -202,9 +202,11 @@ def _group(
     lines.sort(key=lambda line: (_descending(line[statistic]), not line["is_floor"], *_tie(line)))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype(COLUMNS)
     summary = newest.summary
-    interval = (summary.get("intervals") or {}).get("micro") or {}
+    interval = (summary.get("intervals") or {}).get(statistic) or {}
     rules = [f"{headline['title']}: {headline['definition']}".rstrip(": ")]
     rules += [(summary.get("rules") or {}).get(mean, "") for mean in ("micro", "macro")]
+    if rough := rough_text(interval):
+        rules.append(f"Intervals: {rough}.")
     rules += [TESTED_RULE] * (True in tested) + [INTERVAL_RULE] * (False in tested)
     return Group(
         identity=identity_of(summary),

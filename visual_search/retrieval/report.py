@@ -56,8 +56,8 @@ class RetrievalReport:
             ``num_gallery``, ``num_queries``, ``num_queries_scored``, ``num_left_out`` and the means
             ``map_at_5``, ``precision_at_5``, ``recall_at_5``, ``hit_at_1``, ``hit_at_5``,
             ``mrr_at_5``, ``ndcg_at_5`` (for k = 5; NaN where no query is scored); after
-            `with_intervals` also ``headline_low``, ``headline_high``, ``num_groups`` and
-            ``few_queries``.
+            `with_intervals` also ``headline_low``, ``headline_high``, ``num_groups``,
+            ``few_queries``, ``effective_groups`` and ``rough`` (see `statistics.Interval`).
         summary: Plain values: ``k``, the counts, ``micro_map_at_5``, ``macro_map_at_5``, ...,
             ``headline`` (the metric that a run is known by: ``column``, ``mean``, ``title``),
             ``definitions`` (name -> sentence), ``rules``, and ``all_relevant``: whether every
@@ -242,17 +242,17 @@ def with_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> RetrievalReport:
-    """Gives the report with the headline's intervals, resampled by group, overall and by category.
+    """Gives the report with the headline's intervals, by group, overall and by category.
 
     Args:
         report: As measured.
         num_resamples: See `visual_search.retrieval.statistics.bootstrap_interval`.
         confidence: Likewise.
-        seed: Of the draws.
+        seed: Of the flips.
 
     Returns:
         ``summary["intervals"]`` holds ``micro`` and ``macro`` as plain dicts of an `Interval`'s
-        fields (NaN where no query is scored); ``per_category`` has four more columns.
+        fields (NaN where no query is scored); ``per_category`` has six more columns.
 
     Raises:
         ValueError: ``num_resamples``, ``confidence`` or ``seed`` is none of those there.
@@ -277,6 +277,8 @@ def with_intervals(
         intervals = {statistic: dict(nothing) for statistic in statistics}
     by_category = by_category.reindex(report.per_category["category"])
     per_category = report.per_category.assign(
+        effective_groups=by_category["effective_groups"].to_numpy(dtype=np.float64),
+        rough=by_category["rough"].fillna(True).to_numpy(dtype=bool),
         headline_low=by_category["low"].to_numpy(dtype=np.float64),
         headline_high=by_category["high"].to_numpy(dtype=np.float64),
         num_groups=by_category["num_groups"].fillna(0).to_numpy(dtype=np.int64),
@@ -288,4 +290,5 @@ def with_intervals(
 
 def _no_interval(num_left_out: int, confidence: float) -> Interval:
     nan = math.nan
-    return Interval(nan, nan, nan, 0, 0, num_left_out, confidence, "none: no scored query")
+    method = "none: no scored query"
+    return Interval(nan, nan, nan, 0, 0, num_left_out, confidence, method, nan, True)

@@ -147,7 +147,7 @@ def _read_per_category(path: Path) -> pd.DataFrame:
         raise ValueError(f"it lacks the column(s) {missing}")
     table["category"] = table["category"].map(from_cell)
     for column in table.columns[1:]:
-        if column == "few_queries":
+        if column in ("few_queries", "rough"):
             table[column] = [{"True": True, "False": False}[value] for value in table[column]]
             continue
         if column.startswith("num_"):

@@ -24,7 +24,7 @@ from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.principal_axes import principal_axes
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.standing import interval_text
+from visual_search.retrieval.standing import SAME_ANSWERS, interval_text, rough_text
 from visual_search.retrieval.statistics import (
     NUM_RESAMPLES,
     bootstrap_interval,
@@ -32,7 +32,6 @@ from visual_search.retrieval.statistics import (
 )
 from visual_search.wording import many
 
-FEWEST_FLIPS = 100  # of the paired test, whose p-value is not used: the interval is what counts
 ROUNDING = 1e-12  # means that are equal in exact arithmetic differ by less
 
 
@@ -50,7 +49,9 @@ class SizeQuality:
         headline: ``column``, ``mean``, ``title``, ``statistic`` and ``definition``.
         unit_length: All embeddings had length 1, and decoded ones were scaled to it.
         num_queries: Scored queries.
-        num_groups: Their groups, which intervals resample.
+        num_groups: Their groups, which intervals flip whole.
+        effective_groups: How many carry the mean, as in `statistics.Interval`.
+        rough: They are few, as there.
     """
 
     table: pd.DataFrame
@@ -59,6 +60,8 @@ class SizeQuality:
     unit_length: bool
     num_queries: int
     num_groups: int
+    effective_groups: float = math.nan
+    rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def measure_codecs(
         values = report.per_query[column].to_numpy(dtype=np.float64)  # [Q]
         ends = bootstrap_interval(values, *labels, statistic, **draws)
         lost = paired_difference(
-            values, exact, *labels, statistic, num_permutations=FEWEST_FLIPS, **draws
+            values, exact, *labels, statistic, num_permutations=num_resamples, **draws
         )
         is_flat = codec.family == "flat"
         lines.append(
@@ -213,13 +216,13 @@ def measure_codecs(
                 "micro": report.summary[f"micro_{headline['mean']}"],
                 "macro": report.summary[f"macro_{headline['mean']}"],
                 "difference": lost.difference,
-                "low": 0.0 if is_flat else lost.low,  # flat is no sample of itself
+                "low": 0.0 if is_flat else lost.low,  # also of one group or few queries
                 "high": 0.0 if is_flat else lost.high,
             }
         )
         if on_progress is not None:
             on_progress(done, len(codecs))
-    sizes = (ends.num_queries, ends.num_groups)
+    sizes = (ends.num_queries, ends.num_groups, ends.effective_groups, ends.rough)
     return SizeQuality(pd.DataFrame(lines), left_out, headline, is_unit_length(gallery), *sizes)
 
 
@@ -263,7 +266,8 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
         if surest is None:
             clauses.append(f"no codec's interval stays above {limit}")
         elif surest["codec"] == smallest["codec"]:
-            clauses.append(f"its interval stays above {limit}")
+            if smallest["low"] or smallest["high"]:  # else: same answers
+                clauses.append(f"its interval stays above {limit}")
         else:
             clauses.append(
                 f"its interval reaches below {limit}, and the smallest whose does not is "
@@ -281,6 +285,8 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
         goal += "not reached: no codec is that small"
     clauses.append(goal)
     flat = measured.table.iloc[0]
+    if rough := rough_text(vars(measured)):
+        clauses.append(f"intervals are {rough.replace('carry it', 'carry them')}")
     sentence = (
         f"{measured.headline['title']} by {measured.headline['statistic']} mean over "
         f"{many(measured.num_queries, 'query', 'queries')} is {flat['value']:.3f} at "
@@ -317,8 +323,8 @@ def _told(line: Mapping[str, Any]) -> str:
     """A codec in words: its size, what all items share, and what it loses."""
     shared = f" beside {line['shared_bytes'] / 1e3:,.0f} kB shared" if line["shared_bytes"] else ""
     ends = interval_text(line["low"], line["high"], "+")
+    told = ends if ends == SAME_ANSWERS else f"difference {line['difference']:+.3f} {ends}"
     times = times_text(line["times_smaller"])
     return (
-        f"{line['title']} ({line['bytes_per_item']:,} bytes{shared}, {times} times smaller, "
-        f"difference {line['difference']:+.3f} {ends})"
+        f"{line['title']} ({line['bytes_per_item']:,} bytes{shared}, {times} times smaller, {told})"
     )

@@ -30,6 +30,7 @@ OWN = {
     "not_adapted": "its own pretrained network, not adapted",
 }
 STUDY_RULE = "reference_2023"  # the study of 2023 averaged over categories
+SAME_ANSWERS = "same answers"  # of a difference that is 0 for every query
 WORDS = {1: "above", 0: "not told apart from", -1: "below"}
 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -59,8 +60,9 @@ def headline_statistic(title: str) -> Statistic:
 def sign_shown(difference: float, low: float, high: float, p_value: float) -> int:
     """Gives 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
 
-    It is shown where p < `ALPHA` and the interval leaves 0 out. The test and the interval are found
-    in two ways and can disagree at the edge; then nothing is claimed. 0 never means "equal".
+    It is shown where p < `ALPHA` and the interval leaves 0 out. Both come from one test
+    (`statistics.paired_difference`), so where p is not corrected each says the same; of numbers
+    that an older version stored in two ways, none is claimed alone. 0 never means "equal".
     Empty case: 0 where a number is NaN, since one group tells nothing of the next.
 
     Args:
@@ -101,6 +103,8 @@ def p_text(p_value: float) -> str:
 def interval_text(low: float, high: float, sign: str = "-") -> str:
     """Gives ``[0.304, 0.349]``, with more digits where an end would otherwise round to 0.
 
+    Both ends of a difference are 0 where every answer is the same: that is said instead.
+
     Args:
         low: Lower end; NaN where there is no interval.
         high: Upper end.
@@ -114,7 +118,28 @@ def interval_text(low: float, high: float, sign: str = "-") -> str:
     """
     if math.isnan(low) or math.isnan(high):
         return "(no interval)"
+    if sign == "+" and low == high == 0:
+        return SAME_ANSWERS
     return "[{}, {}]".format(*_written([low, high], sign))
+
+
+def rough_text(ends: Mapping[str, Any]) -> str:
+    """Gives what must stand beside an interval that few groups carry, or nothing.
+
+    Args:
+        ends: Of an interval: ``rough``, ``effective_groups`` and ``num_groups``, as
+            `statistics.Interval` has them; an older one, without, says nothing.
+
+    Example:
+        >>> rough_text({"rough": True, "effective_groups": 1.02, "num_groups": 1150})
+        'rough: 1.0 effective groups of 1,150 carry it'
+        >>> rough_text({"rough": False, "effective_groups": 31.0, "num_groups": 40})
+        ''
+    """
+    number = ends.get("effective_groups")
+    if not ends.get("rough") or number is None or math.isnan(number):
+        return ""
+    return f"rough: {number:.1f} effective groups of {int(ends['num_groups']):,} carry it"
 
 
 def _written(numbers: Sequence[float], sign: str) -> list[str]:
@@ -135,6 +160,8 @@ def difference_text(difference: float, low: float, high: float, p_value: float) 
     """
     if math.isnan(low) or math.isnan(high):
         found = f"{_written([difference], '+')[0]} (no interval)"
+    elif difference == low == high == 0:
+        return f"difference 0: {SAME_ANSWERS}"
     else:
         found = "{} [{}, {}]".format(*_written([difference, low, high], "+"))
     return f"difference {found}, {p_text(p_value)}"
@@ -255,6 +282,7 @@ def standing(
     floors: pd.DataFrame,
     *,
     titles: Mapping[str, str] | None = None,
+    rough: str = "",
 ) -> str:
     """Says in one sentence where a run stands against the best floor and its untrained network.
 
@@ -268,6 +296,7 @@ def standing(
         run_interval: Its ends, NaN where there is none.
         floors: From `floor_differences`.
         titles: Floor -> what it is called in the sentence; by default its name.
+        rough: Of the run's interval, from `rough_text`.
 
     Raises:
         ValueError: A column of `floor_differences` is missing.
@@ -286,6 +315,8 @@ def standing(
     if math.isnan(run_value):
         return f"{title}: no query is scored, so nothing can be said."
     start = f"{title} {run_value:.3f} {interval_text(*run_interval)}"
+    if rough and not math.isnan(run_interval[0]):
+        start += f" ({rough})"
     if floors.empty:
         return f"{start}: no floor was measured, so nothing can be said of where it stands."
     check_columns(floors, ["name", "statistic", *DIFFERENCE, "p_holm"])

@@ -164,24 +164,33 @@ def fraction_axis(axes: Axes, metric_title: str) -> None:
     axes.set_xlabel(f"{shown} (0 to 1, higher is better)", fontsize=9.5)
 
 
-def whisker(axes: Axes, y: float, low: float, high: float, color: str = INK) -> None:
-    """Draws an interval as a line with caps at height ``y``; nothing where an end is NaN."""
+ROUGH_NOTE = "dotted: a rough interval, which fewer than 6 effective groups carry"
+
+
+def whisker(
+    axes: Axes, y: float, low: float, high: float, color: str = INK, *, rough: bool = False
+) -> None:
+    """Draws an interval as a line with caps at height ``y``, dotted where it is rough.
+
+    Nothing is drawn where an end is NaN.
+    """
     if math.isnan(low) or math.isnan(high):
         return
     axes.plot(
         [low, high], [y, y], color=color, linewidth=1.2, marker="|", markersize=5,
-        markeredgewidth=1.2, solid_capstyle="butt", clip_on=False, zorder=4, label="_whisker",
+        markeredgewidth=1.2, linestyle=(0, (1, 1.5)) if rough else "-", solid_capstyle="butt",
+        clip_on=False, zorder=4, label="_whisker",
     )  # fmt: skip
 
 
 def point(
     axes: Axes, value: float, y: float, low: float, high: float, color: str, marker: str,
-    *, filled: bool = True,
+    *, filled: bool = True, rough: bool = False,
 ) -> None:  # fmt: skip
     """Draws a value with its interval at height ``y``; nothing where the value is NaN."""
     if math.isnan(value):
         return
-    whisker(axes, y, low, high, color)
+    whisker(axes, y, low, high, color, rough=rough)
     axes.plot(
         [value], [y], linestyle="none", marker=marker, markersize=5.5, markeredgecolor=color,
         markerfacecolor=color if filled else PAPER, markeredgewidth=1.1, clip_on=False, zorder=5,
@@ -290,6 +299,15 @@ def check_intervals(
             f"the interval of {names[i]!r} runs from {low[i]} to {high[i]}, expected its low end "
             "first; give the columns the other way round."
         )
+
+
+def rough_rows(
+    rough: Sequence[Any], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> list[bool]:
+    """Gives which of the intervals that are drawn are rough; none where nothing is said of it."""
+    said = [False] * len(low) if len(rough) == 0 else [bool(each) for each in rough]
+    drawn = ~(np.isnan(low) | np.isnan(high))
+    return [bool(each and there) for each, there in zip(said, drawn, strict=True)]
 
 
 def checked_intervals(

@@ -76,13 +76,15 @@ def compression_chart(
     max_loss: float = 0.01,
     times_smaller: float = 8.0,
     marked: Sequence[str] = (),
+    rough: bool = False,
     title: str = "Size against quality",
 ) -> Figure:
     """Gives quality over bytes an item: a line a way to store embeddings, flat float32 beside it.
 
     Whiskers are intervals of the difference to flat over the same queries, drawn about flat's own
     value: a whisker that stays above the grey band's lower edge says that no more than ``max_loss``
-    is lost. Points of one size stand side by side.
+    is lost. Points of one size stand side by side. A codec whose every answer is flat's has no
+    whisker, and a frame about its point.
 
     Args:
         table: ``codec``, ``title``, ``family``, ``series``, ``bytes_per_item``, ``value`` (in
@@ -91,6 +93,7 @@ def compression_chart(
         metric_title: The metric in print, such as "mAP@5, mean over queries".
         max_loss: Depth of the band below flat.
         times_smaller: The goal: a vertical line at flat's bytes divided by it.
+        rough: The whiskers are rough, since few groups carry them: they are dotted.
         marked: Codecs that are written out and printed bold, such as the smallest that holds.
         title: What stands above.
 
@@ -122,12 +125,16 @@ def compression_chart(
     flat = families.index(FLAT)
     low, high = (values[flat] + table[name].to_numpy(dtype=np.float64) for name in ("low", "high"))
     check_intervals(low, high, [str(name) for name in table["codec"]])
+    same = (table["low"] == 0) & (table["high"] == 0)
+    low[same] = high[same] = math.nan
     low[flat] = high[flat] = math.nan
+    whiskers = "whiskers, dotted: rough 95" if rough else "whiskers: 95"
+    framed = "; framed: the same answers as flat" if same.sum() > 1 else ""
 
     notes = [
-        "points of one size stand side by side; whiskers: 95\u00a0% intervals of the difference to "
-        f"flat over the same queries; grey: at most {max_loss:g} below flat; ids and what is "
-        "stored once for all items are not counted",
+        f"points of one size stand side by side; {whiskers}\u00a0% intervals of the difference to "
+        f"flat over the same queries{framed}; grey: at most {max_loss:g} below flat; ids and what "
+        "is stored once for all items are not counted",
     ]
     with quiet_style():
         beside = [f"flat {values[flat]:.3f}", f"{max_loss:g} less"]
@@ -143,9 +150,9 @@ def compression_chart(
         axes.set_ylabel(f"{fit_width(metric_title, 3.4, 9.5)} (higher is better)", fontsize=9.5)
         _goal(axes, sizes[flat], values[flat], max_loss, times_smaller, beside)
         shown = table.assign(
-            family=families, bytes_per_item=sizes, value=values, low=low, high=high
+            family=families, bytes_per_item=sizes, value=values, low=low, high=high, same=same
         )
-        _points(axes, shown, {str(name) for name in marked}, sizes[flat] / times_smaller)
+        _points(axes, shown, {str(name) for name in marked}, sizes[flat] / times_smaller, rough)
     return show_literally(figure)
 
 
@@ -209,7 +216,7 @@ def _goal(
         )  # fmt: skip
 
 
-def _points(axes: Axes, table: pd.DataFrame, marked: set[str], goal: float) -> None:
+def _points(axes: Axes, table: pd.DataFrame, marked: set[str], goal: float, rough: bool) -> None:
     """Draws the lines of all series, then names where nothing lies."""
     rows = [row for row in table.to_dict("records") if row["family"] != FLAT]
     flat = next(row for row in table.to_dict("records") if row["family"] == FLAT)
@@ -256,9 +263,15 @@ def _points(axes: Axes, table: pd.DataFrame, marked: set[str], goal: float) -> N
                 axes.plot(
                     [x, x], [row["low"], row["high"]], color=color, linewidth=1.0, marker="_",
                     markersize=4, alpha=0.75, zorder=4, label="_whisker", clip_on=False,
+                    linestyle=(0, (1, 1.5)) if rough else "-",
                 )  # fmt: skip
                 ends = [place(1, row[end])[1] for end in ("low", "high")]
                 taken.append(_Box(x_in - 0.03, ends[0], x_in + 0.03, ends[1]))
+            if row["same"]:
+                axes.plot(
+                    [x], [row["value"]], marker="s", markersize=10, markerfacecolor="none",
+                    markeredgecolor=color, linestyle="none", zorder=6, label="_same", clip_on=False,
+                )  # fmt: skip
             is_marked = str(row["codec"]) in marked
             titled = row["family"] in _TITLED
             if row is line[0]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from visual_search.views.chart_rows import (
     NAME_COLUMNS,
+    ROUGH_NOTE,
     best_first,
     bracket,
     chart_page,
@@ -28,6 +29,7 @@ from visual_search.views.chart_rows import (
     names_width_in,
     number_cell,
     point,
+    rough_rows,
     row_lines,
     whisker,
 )
@@ -63,7 +65,8 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
 
     Args:
         rows: Dicts with ``title``, ``value`` (in [0, 1] or NaN), ``low`` and ``high`` (the ends of
-            the interval, in [0, 1], NaN where there is none) and ``is_run``.
+            the interval, in [0, 1], NaN where there is none) and ``is_run``; ``rough`` where the
+            interval is.
         title: What stands above.
         metric_title: The metric in print, such as "mAP@5, mean over queries".
 
@@ -83,6 +86,7 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
     names = [str(row["title"]) for row in rows]
     numbers = {key: [_number(row[key]) for row in rows] for key in ("value", "low", "high")}
     value, low, high = checked_intervals(names, **numbers)
+    rough = rough_rows([row.get("rough") for row in rows], low, high)
     order = best_first(names, value)
     is_run = [bool(row["is_run"]) for row in rows]
     with quiet_style():
@@ -94,7 +98,7 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
             title,
             [
                 "coloured: the run; grey: floors, which learn nothing"
-                + _whisker_note(low, "; whiskers and brackets: 95\u00a0% intervals")
+                + _whisker_note(low, "; whiskers and brackets: 95\u00a0% intervals", rough)
             ],
         )
         axes = axes_in_inches(figure, left, header_in + 0.15, _PLOT_IN, _ROW_IN * len(rows))
@@ -107,7 +111,7 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
                 axes.text(0.008, y, "not measured", va="center", fontsize=9, color=MUTED)
                 continue
             axes.barh(y, value[i], height=0.7, color=BAR if is_run[i] else FLOOR)
-            whisker(axes, y, low[i], high[i])
+            whisker(axes, y, low[i], high[i], rough=rough[i])
             if is_run[i]:
                 axes.plot(
                     [value[i]] * 2, [-0.5, len(rows) - 0.5], color=BAR, linewidth=1.2,
@@ -136,7 +140,8 @@ def comparison_bars(
 
     Args:
         per_category: ``category``, ``num_queries``, optionally ``few_queries``, and for every run
-            ``mean:<run>``, ``low:<run>``, ``high:<run>`` (in [0, 1] or NaN). For two runs also
+            ``mean:<run>``, ``low:<run>``, ``high:<run>`` (in [0, 1] or NaN); where ``rough`` is
+            true, whiskers are dotted. For two runs also
             ``difference`` (first minus second), ``difference_low``, ``difference_high`` and
             ``p_holm``.
         run_names: 2 or more, all different. Of more than 6 those with the highest mean over the
@@ -176,12 +181,14 @@ def comparison_bars(
     sorted_by = means[0][0] if differences is None else differences[0]
     order = [chosen[i] for i in best_first([names[i] for i in chosen], sorted_by[chosen])]
     few = [bool(each) for each in per_category.get("few_queries", [False] * len(names))]
+    rough = rough_rows(list(per_category.get("rough", [])), *means[0][1:])
 
     cut = [one_line(run, 60) for run in runs]
     notes = [
         f"{which}, {many(sum(queries), 'query', 'queries')}, "
         + ("sorted by the difference" if two else f"sorted by the first run, {cut[0]}")
         + "; whiskers: 95\u00a0% intervals"
+        + (f" ({ROUGH_NOTE})" if any(rough) else "")
     ]
     if two:
         notes.append(
@@ -190,6 +197,10 @@ def comparison_bars(
         )
     if num_runs > len(runs):
         notes.append(f"{len(runs)} of {num_runs} runs, those with the highest mean over queries")
+    if differences is not None and any(
+        _all_same(*ends) for ends in zip(*differences[:3], strict=True)
+    ):
+        notes.append("same: both runs answer every query alike")
     if any(few[i] for i in order):
         notes.append("few: fewer than 20 scored queries, the mean says little")
     with quiet_style():
@@ -220,7 +231,7 @@ def comparison_bars(
             for place, (mean, low, high) in enumerate(means):
                 color, marker = RUN_STYLES[place]
                 at = y + (place - (len(runs) - 1) / 2) * step
-                point(axes, mean[i], at, low[i], high[i], color, marker)
+                point(axes, mean[i], at, low[i], high[i], color, marker, rough=rough[i])
             if all(math.isnan(mean[i]) for mean, _, _ in means):
                 axes.text(0.008, y, "no scored query", va="center", fontsize=9, color=MUTED)
             number_cell(axes, queries_x, y, f"{queries[i]:,}")
@@ -228,7 +239,7 @@ def comparison_bars(
                 number_cell(axes, queries_x + 0.06 / plot_in, y, "few", ha="left")
         if differences is not None:
             second = axes_in_inches(figure, left + plot_in + after_in, top, second_in, height_in)
-            _differences(second, order, row_in, second_in, *differences)
+            _differences(second, order, row_in, second_in, rough, *differences)
     return show_literally(figure)
 
 
@@ -243,6 +254,7 @@ def _differences(
     order: Sequence[int],
     row_in: float,
     plot_in: float,
+    rough: Sequence[bool],
     difference: NDArray[np.float64],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
@@ -268,9 +280,14 @@ def _differences(
             number_cell(axes, limit + 0.75 * per_inch, y, "–")  # noqa: RUF001 (stands for no number)
             continue
         significant = bool(p_holm[i] < SIGNIFICANT)
-        point(axes, difference[i], y, low[i], high[i], INK, "o", filled=significant)
+        ends = (low[i], high[i])
+        point(
+            axes, difference[i], y, *ends, INK, "o", filled=significant, rough=rough[i],
+        )  # fmt: skip
         strong: dict[str, Any] = {"color": INK, **bold("0")} if significant else {}
-        number_cell(axes, limit + 0.75 * per_inch, y, f"{difference[i]:+.3f}", **strong)
+        same = _all_same(difference[i], low[i], high[i])
+        written = "same" if same else f"{difference[i]:+.3f}"
+        number_cell(axes, limit + 0.75 * per_inch, y, written, **strong)
         p = "–" if math.isnan(p_holm[i]) else _p_text(float(p_holm[i]))  # noqa: RUF001
         number_cell(axes, limit + 1.45 * per_inch, y, p, **strong)
 
@@ -359,12 +376,19 @@ def attribute_bars(
     return show_literally(figure)
 
 
-def _whisker_note(low: NDArray[np.float64], note: str) -> str:
-    return "" if np.isnan(low).all() else note
+def _whisker_note(low: NDArray[np.float64], note: str, rough: Sequence[bool] = ()) -> str:
+    if np.isnan(low).all():
+        return ""
+    return f"{note} ({ROUGH_NOTE})" if any(rough) else note
 
 
 def _p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _all_same(difference: float, low: float, high: float) -> bool:
+    """A difference that is 0 for every query has no interval but 0."""
+    return difference == low == high == 0
 
 
 def _number(value: Any) -> float:

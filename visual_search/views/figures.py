@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from visual_search.atomic import atomic_path
 from visual_search.views.chart_rows import (
     NAME_COLUMNS,
+    ROUGH_NOTE,
     best_first,
     chart_page,
     check_columns,
@@ -28,6 +29,7 @@ from visual_search.views.chart_rows import (
     largest_rows,
     names_width_in,
     number_cell,
+    rough_rows,
     whisker,
 )
 from visual_search.views.scripts import key_as_metadata
@@ -76,7 +78,7 @@ def category_bars(
         per_category: Columns ``category``, ``num_gallery``, ``num_queries`` and ``metric``; where
             there is ``num_queries_scored`` it is shown instead of ``num_queries``. Columns
             ``headline_low`` and ``headline_high`` (in [0, 1], NaN where there is none) become
-            whiskers; bars whose ``few_queries`` is true are pale.
+            whiskers, dotted where ``rough`` is true; bars whose ``few_queries`` is true are pale.
         metric: The column to draw, such as "map_at_5"; values in [0, 1] or NaN.
         micro: The mean over queries, in [0, 1] or NaN.
         macro: The mean over categories, in [0, 1] or NaN.
@@ -100,6 +102,7 @@ def category_bars(
     values = check_fractions(per_category[metric], metric)
     check_fractions([micro, macro], metric)
     low, high = _headline_intervals(per_category, names, whiskers)
+    rough = rough_rows(list(per_category.get("rough", [])), low, high)
     marks = _floor_values(floors, floor)
     few = [bool(each) for each in per_category.get("few_queries", [False] * len(names))]
     queries = [int(number) for number in per_category[queries_column]]
@@ -116,6 +119,7 @@ def category_bars(
         f"{which}, {many(sum(queries), *scored)}; "
         "micro: mean over queries, macro: mean over categories"
         + ("; whiskers: 95\u00a0% intervals" if has_whiskers else "")
+        + (f" ({ROUGH_NOTE})" if any(rough) else "")
     ]
     legend = []
     if marks is not None:
@@ -148,7 +152,7 @@ def category_bars(
                 axes.text(0.008, y, "no scored query", va="center", fontsize=9, color=MUTED)
             else:
                 axes.barh(y, value, height=0.7, color=BAR_PALE if few[i] else BAR)
-                whisker(axes, y, float(low[i]), float(high[i]))
+                whisker(axes, y, float(low[i]), float(high[i]), rough=rough[i])
                 if "mean" in at:
                     number_cell(axes, at["mean"], y, f"{value:.3f}", color=INK, fontsize=9.5)
                 else:

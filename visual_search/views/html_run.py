@@ -248,6 +248,8 @@ def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str,
 
 def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
     """Gives the numbers at the top: both means with their intervals, then what they rest on."""
+    from visual_search.retrieval.standing import rough_text
+
     intervals = summary.get("intervals") or {}
     numbers: list[dict[str, Any]] = []
     for kind in ("micro", "macro"):
@@ -255,7 +257,8 @@ def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
         if is_missing(value):
             continue
         interval = intervals.get(kind) or {}
-        numbers.append({"kind": kind, "value": value, "interval": interval})
+        rough = rough_text(interval)
+        numbers.append({"kind": kind, "value": value, "interval": interval, "rough": rough})
     return numbers
 
 

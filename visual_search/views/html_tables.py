@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _FEW_QUERIES = 20
+_SIGNIFICANT = 0.05
+_P_COLUMNS = ("holm_p_value", "p_holm", "p_value")  # the one that decides first
 _TITLES = {
     "p_value": "p", "holm_p_value": "p (Holm)", "p_holm": "p (Holm)", "num_queries": "n queries",
     "num_queries_scored": "n queries", "num_gallery": "n gallery", "num_groups": "n groups",
-    "num_left_out": "left out", "few_queries": "few",
+    "num_left_out": "left out", "few_queries": "few", "effective_groups": "effective groups",
 }  # fmt: skip
 
 
@@ -38,15 +40,27 @@ def extra_means(summary: Mapping[str, Any]) -> list[str]:
     return [mean for mean in wanted if f"micro_{mean}" in summary]
 
 
-def verdict(low: Any, high: Any) -> str:
-    """Gives what a difference's interval says: "above", "below" or "unclear"; "" where none is.
+def verdict(low: Any, high: Any, p_value: Any) -> str:
+    """Gives what a difference's test says: "above", "below", "unclear", "same"; "" without one.
+
+    The rule of `retrieval.standing.sign_shown`: p, which is corrected where there was more than one
+    test, decides, so that a sign and the p beside it never disagree.
+
+    Args:
+        low: Lower end of the difference's interval.
+        high: Upper end; both are 0 where every answer is the same.
+        p_value: The row's p after Holm's correction.
 
     Example:
-        >>> verdict(0.01, 0.05), verdict(-0.02, 0.01)
-        ('above', 'unclear')
+        >>> verdict(0.01, 0.05, 0.02), verdict(0.01, 0.05, 0.2), verdict(0.0, 0.0, 1.0)
+        ('above', 'unclear', 'same')
     """
     if is_missing(low) or is_missing(high):
         return ""
+    if low == high == 0:
+        return "same"
+    if is_missing(p_value) or not p_value < _SIGNIFICANT:
+        return "unclear"
     return "above" if low > 0 else "below" if high < 0 else "unclear"
 
 
@@ -58,6 +72,8 @@ def overall_row(summary: Mapping[str, Any], mean: str, extras: Sequence[str]) ->
     intervals = summary.get("intervals") or {}
     micro, macro = intervals.get("micro") or {}, intervals.get("macro") or {}
     return {
+        "micro_rough": micro.get("rough") is True,
+        "macro_rough": macro.get("rough") is True,
         "micro": summary.get(f"micro_{mean}"),
         "micro_low": summary.get("micro_low", micro.get("low")),
         "micro_high": summary.get("micro_high", micro.get("high")),
@@ -91,14 +107,17 @@ def best_first(rows: Sequence[dict[str, Any]], mean: str = "micro") -> list[dict
 
 def floor_row(floor: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dict[str, Any]:
     """Gives a floor of ``summary["floors"]`` as a row."""
+    p_holm = floor.get("p_holm", floor.get("p_value"))
     return overall_row(floor, mean, extras) | {
         "name": str(floor.get("title") or floor["name"]),
         "floor": True,
         "difference": floor.get("difference"),
         "low": floor.get("difference_low"),
         "high": floor.get("difference_high"),
-        "p_value": floor.get("p_holm", floor.get("p_value")),
-        "verdict": verdict(floor.get("difference_low"), floor.get("difference_high")),
+        "rough": False,
+        "p_value": floor.get("p_value"),
+        "p_holm": p_holm,
+        "verdict": verdict(floor.get("difference_low"), floor.get("difference_high"), p_holm),
     }
 
 
@@ -110,9 +129,13 @@ def standing_table(summary: Mapping[str, Any], name: str) -> dict[str, Any] | No
     mean, extras = headline_of(summary)["mean"], extra_means(summary)
     run = overall_row(summary, mean, extras) | {
         "name": name, "floor": False, "difference": None, "low": None, "high": None,
-        "p_value": None, "verdict": "",
+        "rough": False, "p_value": None, "p_holm": None, "verdict": "",
     }  # fmt: skip
     rows = [run, *best_first([floor_row(floor, mean, extras) for floor in floors])]
+    for row in rows:  # carried by the same groups
+        for name in ("micro_rough", "macro_rough"):
+            row[name] = run[name]
+        row["rough"] = run[f"{floors[0].get('statistic') or 'micro'}_rough"]
     limit = add_marks(rows)
     return {"rows": rows, "limit": limit, "extras": extras}
 
@@ -139,7 +162,8 @@ def category_table(
     counts = {
         "num_queries_scored", "num_queries", "num_gallery", "num_left_out", "num_groups",
     }  # fmt: skip
-    besides = {"category", mean, "headline_low", "headline_high", "few_queries"}
+    besides = {"category", mean, "headline_low", "headline_high", "few_queries", "rough"}
+    besides |= {"effective_groups"}
     extras = [
         str(column)
         for column in per_category.columns
@@ -162,6 +186,8 @@ def category_table(
                 "micro": values[mean],
                 "micro_low": values.get("headline_low"),
                 "micro_high": values.get("headline_high"),
+                "micro_rough": values.get("rough") is True,
+                "effective_groups": values.get("effective_groups"),
                 "floor": floor,
                 "below_floor": floor is not None
                 and not is_missing(values[mean])
@@ -187,6 +213,7 @@ def category_table(
         "has_floor": bool(floors),
         "has_left_out": any(row["left_out"] for row in rows),
         "has_groups": "num_groups" in per_category,
+        "rough": sum(row["micro_rough"] and not is_missing(row["micro_low"]) for row in rows),
         "below": sum(row["below_floor"] for row in rows),
     }
 
@@ -229,14 +256,16 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] 
     """Gives a table of measured values: intervals beside their value, differences with a sign.
 
     Columns ``low`` and ``high`` belong to ``difference``, ``x_low`` and ``x_high`` to ``x``,
-    ``low:run`` and ``high:run`` to ``mean:run``; they stand in its cell. None where there is no
-    row.
+    ``low:run`` and ``high:run`` to ``mean:run``; they stand in its cell, with the word of ``rough``
+    where that is true. None where there is no row.
     """
     if table is None or len(table) == 0:
         return None
     names = [str(column) for column in table.columns]
     ends = {name: pair for name in names for pair in _ends(name) if set(pair) <= set(names)}
     inside = {end for pair in ends.values() for end in pair}
+    # without any p, the interval alone says what the sign does
+    decides = next((name for name in _P_COLUMNS if name in names), None)
     columns = [
         {
             "name": name,
@@ -244,7 +273,7 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] 
             "kind": _kind(name, table[column]),
         }
         for name, column in zip(names, table.columns, strict=True)
-        if name not in inside
+        if name not in inside and name != "rough"
     ]
     rows = []
     for record in table.head(max_rows).to_dict("records"):
@@ -255,7 +284,8 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] 
             low, high = (values[end] for end in ends[name]) if name in ends else (None, None)
             cells.append(
                 {"value": values[name], "low": low, "high": high, "difference": values[name],
-                 "verdict": verdict(low, high)}
+                 "rough": values.get("rough") is True,
+                 "verdict": verdict(low, high, values[decides] if decides else 0.0)}
             )  # fmt: skip
         rows.append(cells)
     return {"columns": columns, "rows": rows, "given": len(table)}

@@ -103,5 +103,6 @@ def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> d
         "value": summary[f"{statistic}_{summary['headline']['mean']}"],
         "low": interval.get("low", math.nan),
         "high": interval.get("high", math.nan),
+        "rough": interval.get("rough"),
         "is_run": is_run,
     }
