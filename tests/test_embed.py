@@ -102,7 +102,11 @@ def test_the_manifest_says_what_it_is(run: Run, whole: Embedded) -> None:
     index = json.loads((run.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
     for name in ("model_hash", "embedding_hash", "preprocessing_hash"):
         assert manifest[name] == index[name]
-    assert (manifest["num_items"], manifest["dim"], manifest["run"]) == (72, 8, str(run.folder))
+    assert (manifest["num_items"], manifest["dim"], manifest["run"]) == (
+        72,
+        8,
+        f"plus_layer/{run.folder.name}",
+    )
     assert manifest["refused"] == []
     assert [shard["first_row"] for shard in manifest["shards"]] == [0, 20, 40, 60]
     assert manifest["precision"] == run.summary()["precision"]

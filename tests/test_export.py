@@ -275,7 +275,7 @@ def test_filters_hold_and_name_what_they_do_not_know(bundle: Path) -> None:
         search(bundle, f"item='{item_id}'", "category=Shoe")
     with pytest.raises(ConfigError, match="where names the column 'maker'; expected one of"):
         search(bundle, f"item='{item_id}'", "where={maker: x}")
-    with pytest.raises(ConfigError, match="where=red; expected columns"):
+    with pytest.raises(ConfigError, match="where=red: expected columns"):
         search(bundle, f"item='{item_id}'", "where=red")
 
 
@@ -317,7 +317,7 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
     with pytest.raises(FileNotFoundError, match="expected one item id a line"):
         change("remove", bundle, f"ids={ids}")
     first, second = Bundle.open(bundle).item_ids(limit=2)
-    ids.write_text(f"{first}\n\n {second} \n", encoding="utf-8")
+    ids.write_text(f"{first}\n\n{second}\n", encoding="utf-8")
     assert change("remove", bundle, f"ids={ids}").change.num_removed == 2
     with pytest.raises(ConfigError, match="pass over them with skip_missing=true"):
         change("remove", bundle, f"ids={ids}")

@@ -89,7 +89,7 @@ def test_an_autoencoder_takes_the_encoder_that_was_trained_alone(tmp_path: Path)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"state_dict": weights}, tmp_path / "checkpoints" / "last.ckpt")
     taken = take_weights(whole, tmp_path)
-    assert f"{len(weights)} of the network's {len(before)} tensors" in taken
+    assert f"{len(weights)} of {len(before)} tensors of the network" in taken
     for name, value in whole.state_dict().items():
         inner = name.removeprefix("encoder.")
         wanted = encoder.state_dict()[inner] if name != inner else before[name]

@@ -12,7 +12,8 @@ import torch
 from tests.composing import composed, settings_of
 from visual_search.config import ConfigError
 from visual_search.machine import device_sentence, processor_facts
-from visual_search.runs import Run, run_hash
+from visual_search.run_identity import run_hash
+from visual_search.runs import Run
 from visual_search.train import train
 
 CPUINFO = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.composing import settings_of
 from visual_search.assembly import build_catalog, read_catalog
-from visual_search.runs import run_hash
+from visual_search.run_identity import run_hash
 
 
 def shop(folder: Path, num_missing: int) -> Path:

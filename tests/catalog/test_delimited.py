@@ -43,6 +43,13 @@ def test_a_quote_that_is_not_closed_costs_its_own_line_alone(case: str, sign: st
     assert "line" in refused.reason
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\n\nb", "two\nshort\nlines"])
+def test_the_first_column_may_hold_a_line_break(name: str) -> None:
+    table = read(HEADER + f'"{name}",Title 1,Hats,1.jpg\n' + rows(2, 9))
+    assert ids(table) == [name, *map(str, range(2, 10))]
+    assert table.refused == ()
+
+
 def test_several_open_quotes() -> None:
     text = HEADER + '1,"Title,Hats,1.jpg\n' + rows(2, 3) + '4,"Title,Hats,4.jpg\n' + rows(5, 9)
     table = read(text)

@@ -129,7 +129,7 @@ PICTURES: dict[str, tuple[bytes, list[tuple[int, ...]]]] = {
     "Mäntel & Röcke/été 夏 👗.png": (encoded(image(COLORS, "RGB"), "PNG"), COLORS),
     " leading, trailing .png": (encoded(image(COLORS, "RGB"), "PNG"), COLORS),
     "100% [new] #1 ?.png": (encoded(image(COLORS, "RGB"), "PNG"), COLORS),
-    'it\'s "so"\nlong\\.png': (encoded(image(COLORS, "RGB"), "PNG"), COLORS),
+    'it\'s "so"\\.png': (encoded(image(COLORS, "RGB"), "PNG"), COLORS),
 }
 # EXIF orientation -> the quarters as shown: 2 mirrors, 3 turns by half, 4 stands on its head,
 # 5 mirrors at the diagonal, 6 turns right, 7 mirrors at the other diagonal, 8 turns left

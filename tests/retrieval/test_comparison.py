@@ -307,7 +307,7 @@ def test_runs_that_cannot_be_compared_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.iloc[1:], r"runs 'A' .a. and 'B' .b.: 1 query.ies. are only in a \['q000'\]"),
+        (lambda t: t.iloc[1:], r"runs 'A' .a. and 'B' .b.: 1 query is only in a \['q000'\]"),
         (lambda t: t.drop(columns="group"), r"not \['group'\].*evaluate it again"),
         (lambda t: t.assign(category="c0"), "runs 'A' .* has category c1 in a and c0 in b"),
         (

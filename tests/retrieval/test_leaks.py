@@ -116,7 +116,7 @@ def test_the_text_counts_and_names() -> None:
         "  group: query 'q1' and gallery item 'c' share the group 'h'",
     ]
     short = find_leaks(gallery, queries).describe(max_shown=1)
-    assert short.endswith("is itself in the gallery\n  ... and 3 more pair(s)")
+    assert short.endswith("is itself in the gallery\n  ... and 3 more pairs")
     assert "The first" not in find_leaks(gallery, queries).describe(max_shown=0)
 
 

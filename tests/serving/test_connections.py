@@ -20,8 +20,8 @@ from tests.serving.running import (
     listening,
     port_of,
     running_server,
+    wait_until,
 )
-from tests.serving.test_concurrency import wait_until
 from visual_search.serving import server
 
 HEAD = b"Host: 127.0.0.1\r\nContent-Type: " + FORM["content-type"].encode() + b"\r\n"
@@ -91,8 +91,8 @@ def test_where_all_places_are_busy_a_further_connection_is_told(
 ) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     encoder = GridEncoder()
-    with listening(drawn_bundle(encoder=encoder)) as port, ThreadPoolExecutor(2) as threads:
-        encoder.gate = threading.Event()
+    with running_server(drawn_bundle(encoder=encoder)) as served, ThreadPoolExecutor(2) as threads:
+        encoder.gate, port = threading.Event(), port_of(served)
         body = form(image=drawn("Hats", "red"))
         with closing(connected(port)) as watching:
             running = [threads.submit(ask, port, "POST", "/api/search", body, FORM)]
@@ -100,6 +100,8 @@ def test_where_all_places_are_busy_a_further_connection_is_told(
                 pass
             running.append(threads.submit(ask, port, "POST", "/api/search", body, FORM))
             rest_of(watching)  # its place is taken
+        held = served.server_state.connections
+        wait_until(lambda: len(held) == 2 and not any(one.waits_for_client for one in held))
         with closing(connected(port)) as further:
             answer = rest_of(further)
         encoder.gate.set()
@@ -147,7 +149,8 @@ def test_who_does_not_read_the_answers_is_given_up() -> None:
         request = b"GET /static/htmx.min.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         with contextlib.suppress(ConnectionError):
             connection.sendall(request * num_answers)
-        wait_until(lambda: not running.server_state.connections)
+        state = running.server_state
+        wait_until(lambda: state.total_requests > 1 and not state.connections)
         received = len(rest_of(connection))
     assert 0 < received < num_answers * size
 

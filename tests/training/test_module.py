@@ -103,7 +103,7 @@ def test_the_preprocessing_fingerprint_follows_every_setting() -> None:
 def test_auto_precision_follows_the_processor(
     monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("visual_search.training.trainer._cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr("visual_search.training.devices.cpu_has_bf16", lambda: bf16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_precision("auto", "auto") == expected
     assert resolve_precision("32-true", "auto") == "32-true"

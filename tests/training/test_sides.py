@@ -93,8 +93,8 @@ def test_a_leak_is_an_error_that_names_the_pair_and_the_way_out(
         choose(gallery_query(), rows)
     message = str(caught.value)
     for text in (
-        f"{kind}: query {pair}", "protocol 'gallery_query', test queries", "1 queries leak",
-        "data.group=COLUMN", "protocol.exclude=group", "protocol.on_leak=drop leaves the 1",
+        f"{kind}: query {pair}", "protocol 'gallery_query', test queries", "1 query leaks",
+        "data.group=COLUMN", "protocol.exclude=group", "protocol.on_leak=drop leaves 1 query out",
         "protocol.on_leak=allow",
     ):  # fmt: skip
         assert text in message, text

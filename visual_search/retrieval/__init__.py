@@ -43,6 +43,7 @@ To judge
 ``comparison.py``       runs side by side
 ``ranking.py``          all runs, ranked
 ``leaderboard.py``      that as Markdown and CSV
+``extremes.py``         the queries that went worst and best
 ======================  ===========================================================================
 
 Importing a module of this room loads neither torch nor FAISS; FAISS comes with the first index.

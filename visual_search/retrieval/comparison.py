@@ -246,8 +246,9 @@ def _aligned(per_query: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame
         if len(one_only):
             raise ValueError(
                 f"query {first['query_id'][int(one_only[0])]!r} is left out (NaN) in only one of "
-                f"the runs {a!r} and {name!r} ({len(one_only)} such query(ies)); expected the same "
-                "in both: evaluate both on one gallery"
+                f"the runs {a!r} and {name!r} "
+                f"({many(len(one_only), 'such query', 'such queries')}); expected the same in "
+                "both: evaluate both on one gallery"
             )
     all_values = found[[f"value:{name}" for name in names]].to_numpy(dtype=np.float64)  # [Q, runs]
     found["spread"] = all_values.max(axis=1) - all_values.min(axis=1)

@@ -41,6 +41,7 @@ from visual_search.retrieval.resampling import (
     sign_flips,
     sum_by_group,
 )
+from visual_search.wording import many
 
 __all__ = [
     "FEW",
@@ -318,9 +319,9 @@ def align_queries(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     )
     if only_a or only_b:
         raise ValueError(
-            f"{len(only_a)} query(ies) are only in a {only_a[:3]} and {len(only_b)} only in b "
-            f"{only_b[:3]}; expected the same {len(a)} in both: evaluate both runs on one "
-            "catalogue, split and protocol"
+            f"{many(len(only_a), 'query is', 'queries are')} only in a {only_a[:3]} "
+            f"and {len(only_b):,} only in b {only_b[:3]}; expected the same {len(a)} in both: "
+            "evaluate both runs on one catalogue, split and protocol"
         )
     left = a.reset_index(drop=True)
     rows = pd.Index(b["query_id"]).get_indexer(pd.Index(left["query_id"]))  # [Q]
@@ -332,8 +333,8 @@ def align_queries(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
             row = int(rows[0])
             raise ValueError(
                 f"query {left['query_id'][row]!r} has {column} {left[column][row]} in a and "
-                f"{right[column][row]} in b ({len(rows)} such query(ies)); expected the same: "
-                "evaluate both runs on one catalogue and gallery"
+                f"{right[column][row]} in b ({many(len(rows), 'such query', 'such queries')}); "
+                "expected the same: evaluate both runs on one catalogue and gallery"
             )
     return left, right
 

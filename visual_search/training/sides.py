@@ -16,6 +16,7 @@ from visual_search.catalog.duplicates import pixel_keys
 from visual_search.retrieval.leaks import LeakKind, Leaks, find_leaks
 from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
@@ -170,8 +171,8 @@ def _explain(
     text = "\n".join(parts)
     return (
         f"{text}\nA number over such sides would be too good. {_way_out(protocol)} "
-        f"protocol.on_leak=drop leaves the {num} quer(ies) out, protocol.on_leak=allow keeps them "
-        "and says so beside the numbers."
+        f"protocol.on_leak=drop leaves {many(num, 'query', 'queries')} out, protocol.on_leak=allow "
+        "keeps them and says so beside the numbers."
     )
 
 

@@ -450,7 +450,10 @@ def _whole_rows(lines: Sequence[str], record: _Record, sign: str, usual: _Usual)
         return rows
     # by the rules it is one row; if it is not, the line that closes the quote is a row as well
     rows = [n for n in rows if usual.looks_like(alone[n])]
-    certain = record.end - 1 in rows or 2 <= len(rows) >= len(inner) / 2
+    # unless the quote that is open since the first field is closed before any separator
+    last = record.end - 1
+    plain = lines[record.first].startswith('"') and alone[last][0].endswith('"')
+    certain = (last in rows and not plain) or 2 <= len(rows) >= len(inner) / 2
     return rows if certain else []
 
 
