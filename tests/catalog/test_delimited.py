@@ -50,6 +50,13 @@ def test_the_first_column_may_hold_a_line_break(name: str) -> None:
     assert table.refused == ()
 
 
+def test_every_field_may_stand_in_quotes() -> None:
+    quoted = "".join(f'"{n}","Title {n}","Hats","{n}.jpg"\n' for n in range(1, 9))
+    table = read(HEADER + quoted + '"a,b",Title 9,Hats,9.jpg\n')
+    assert ids(table) == [*map(str, range(1, 9)), "a,b"]
+    assert table.refused == ()
+
+
 def test_several_open_quotes() -> None:
     text = HEADER + '1,"Title,Hats,1.jpg\n' + rows(2, 3) + '4,"Title,Hats,4.jpg\n' + rows(5, 9)
     table = read(text)

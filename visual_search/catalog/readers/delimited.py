@@ -452,7 +452,7 @@ def _whole_rows(lines: Sequence[str], record: _Record, sign: str, usual: _Usual)
     rows = [n for n in rows if usual.looks_like(alone[n])]
     # unless the quote that is open since the first field is closed before any separator
     last = record.end - 1
-    plain = lines[record.first].startswith('"') and alone[last][0].endswith('"')
+    plain = lines[record.first].startswith('"') and lines[last].split(sign)[0].endswith('"')
     certain = (last in rows and not plain) or 2 <= len(rows) >= len(inner) / 2
     return rows if certain else []
 
