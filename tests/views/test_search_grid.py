@@ -59,3 +59,16 @@ def test_long_texts_stay_in_their_column() -> None:
 def test_no_row_is_refused() -> None:
     with pytest.raises(ValueError, match="rows is empty; expected at least one query"):
         draw_grid([])
+
+
+def texts(*lines: str) -> bytes:
+    return draw_grid([Row(Cell(b"", ("query",)), (Cell(b"", lines),))]).tobytes()
+
+
+def test_letters_are_drawn_or_told_to_have_no_font() -> None:
+    assert texts("1 · \U000102a0", "\U000102a0") == texts("1 · (no font)", "(no font)")
+    assert len({texts(name) for name in ("Röcke", "Rocke", "Räcke", "(no font)")}) == 4
+
+
+def test_long_ids_keep_their_ends() -> None:
+    assert texts("1 · " + "a" * 60 + "1") != texts("1 · " + "a" * 60 + "2")

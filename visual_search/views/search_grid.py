@@ -1,13 +1,17 @@
 """A search's answers as one picture: a row a query, the picture that asked and what it found.
 
-Pillow alone draws it: a search on a server has no plotting library.
+Pillow alone draws it: a search on a server has no plotting library. Its own font has hardly more
+than ASCII, so each text is drawn in the first font of the machine that has all of its letters.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -16,6 +20,15 @@ _TEXT_PX = 13
 _LINE_PX = 18
 _INK, _FAINT, _FRAME, _PAPER = "#1c1e21", "#6a6f76", "#d5d8dc", "#ffffff"
 _QUERY = "#c2571a"  # the colour of queries in all figures of the package
+_FONT_FILES = (  # as systems name them: Linux, macOS, Windows
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "segoeui.ttf",
+    "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc",
+    "msyh.ttc", "YuGothM.ttc", "malgun.ttf", "NotoSansArabic-Regular.ttf",
+    "NotoSansHebrew-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "NotoSansThai-Regular.ttf",
+)  # fmt: skip
+_NO_LETTER = "\U0010ffff"  # what every font draws as its sign for a letter that it lacks
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,8 @@ class Cell:
 
     Attributes:
         picture: An encoded picture; ``b""`` draws an empty frame.
-        lines: Short texts, the first in ink, the further ones fainter.
+        lines: Short texts, the first in ink, the further ones fainter. One with letters that no
+            font has is drawn as "no font": the table beside the grid has it.
     """
 
     picture: bytes
@@ -62,19 +76,18 @@ def draw_grid(rows: Sequence[Row]) -> Image.Image:
     sheet = Image.new(
         "RGB", (width, 2 * MARGIN_PX + len(rows) * height + (len(rows) - 1) * GAP_PX), _PAPER
     )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT_PX)
+    pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = MARGIN_PX + number * (height + GAP_PX)
         for column, cell in enumerate((row.query, *row.found)):
             left = MARGIN_PX + column * (CELL_PX + GAP_PX)
-            _draw_cell(sheet, pen, font, cell, (left, top), is_query=column == 0)
+            _draw_cell(sheet, pen, cell, (left, top), is_query=column == 0)
     return sheet
 
 
 def _draw_cell(
     sheet: Image.Image,
     pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     cell: Cell,
     place: tuple[int, int],
     *,
@@ -92,14 +105,51 @@ def _draw_cell(
     pen.rectangle(frame, outline=_QUERY if is_query else _FRAME, width=2 if is_query else 1)
     for line, text in enumerate(cell.lines):
         place_of_line = (left, top + CELL_PX + 4 + line * _LINE_PX)
-        pen.text(place_of_line, _shortened(text, font), fill=_FAINT if line else _INK, font=font)
+        drawn, font = _drawable(text)
+        pen.text(place_of_line, _shortened(drawn, font), fill=_FAINT if line else _INK, font=font)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Gives the text, or as much of its start as a cell is wide, on one line."""
+def _drawable(text: str) -> tuple[str, Font]:
+    """Gives a text on one line and a font that has its letters."""
     text = " ".join(text.split())
+    fonts = _fonts()
+    for font in fonts:
+        if all(_has(font, letter) for letter in set(text)):
+            return text, font
+    # the rank before it, if any, stays
+    start, sign, _ = text.partition(" · ")
+    known = f"{start}{sign}" if sign and start.isascii() else ""
+    return f"{known}(no font)", fonts[0]
+
+
+@functools.cache
+def _fonts() -> tuple[Font, ...]:
+    """Gives the fonts of this machine that a text is looked for in, Pillow's own as the last."""
+    files = list(_FONT_FILES)
+    plotting = importlib.util.find_spec("matplotlib")  # found, not imported: it carries a font
+    if plotting is not None and plotting.origin is not None:
+        files.insert(0, str(Path(plotting.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"))
+    found: list[Font] = []
+    for file in files:
+        try:
+            found.append(ImageFont.truetype(file, _TEXT_PX))
+        except OSError:
+            continue  # it is not installed
+    return (*found, ImageFont.load_default(_TEXT_PX))
+
+
+@functools.lru_cache(maxsize=4096)
+def _has(font: Font, letter: str) -> bool:
+    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask(_NO_LETTER))
+
+
+def _shortened(text: str, font: Font) -> str:
+    """Gives the text, or as much of it as a cell is wide: ids often differ at their end alone."""
     if font.getlength(text) <= CELL_PX:
         return text
-    while text and font.getlength(text + "…") > CELL_PX:
-        text = text[:-1]
-    return text + "…"
+    for length in range(len(text) - 1, 0, -1):
+        start = text[: length - length // 2].rstrip()
+        cut = f"{start}…{text[len(text) - length // 2 :].lstrip()}"
+        if font.getlength(cut) <= CELL_PX:
+            return cut
+    return "…"
