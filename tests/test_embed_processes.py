@@ -91,6 +91,7 @@ def kill_after_first_shard(words: list[str], out: Path) -> int:
         children = _children(process.pid)
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
+        hold.go_on()  # a child may wait there as well
         deadline = time.monotonic() + 300
         while any(_is_running(child) for child in children):  # they end by themselves
             assert time.monotonic() < deadline, f"{children} outlive their first process"
