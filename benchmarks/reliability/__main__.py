@@ -29,7 +29,23 @@ def kills(given: argparse.Namespace) -> Rows:
     return run_kills(given.number, given.seed, given.only)
 
 
-PARTS: dict[str, tuple[int, Callable[[argparse.Namespace], Rows]]] = {"kills": (200, kills)}
+def pictures(given: argparse.Namespace) -> Rows:
+    from benchmarks.reliability.pictures import run_pictures
+
+    return run_pictures(given.number, given.seed)
+
+
+def requests(given: argparse.Namespace) -> Rows:
+    from benchmarks.reliability.requests import run_requests
+
+    return run_requests(given.number, given.seed)
+
+
+PARTS: dict[str, tuple[int, Callable[[argparse.Namespace], Rows]]] = {
+    "kills": (200, kills),
+    "pictures": (10_000, pictures),
+    "requests": (5_000, requests),
+}
 
 
 def keep(part: str, rows: Rows, seed: int) -> None:

@@ -164,7 +164,7 @@ def what_is_left(place: Field, subject: Subject, old: Content | None, new: Conte
     root = place.trial
     check_whole(root)
     if not subject.is_there(root):
-        return "part" if tree(root) - tree_of_start(place, subject) else "old"
+        return "old" if tree(root) == tree_of_start(place, subject) else "part"
     found = subject.content(root)
     if found == new:
         return "new"
