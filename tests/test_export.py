@@ -310,6 +310,11 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
             [f"image='{picture}'", "item=x", "category=y", "attributes={maker: z}"],
             "the bundle has no column 'maker'",
         ),
+        (
+            "add",
+            [f"image='{picture}'", "item=x", "category=y", "attributes={category: z}"],
+            "category, as 'z'; .* category=NAME",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             change(action, bundle, *overrides)

@@ -185,7 +185,7 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
     data = path.read_bytes()
     attributes = settings["attributes"] or {}
     _check_columns(bundle, attributes)
-    columns = {"category": settings["category"], **attributes}
+    columns = {**attributes, "category": settings["category"]}
     try:
         picture = bundle.encoder.decode(data)  # [3, S, S]
     except PictureError as error:
@@ -199,11 +199,16 @@ def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
 
 
 def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
+    if "category" in attributes:
+        raise ConfigError(
+            f"attributes names category, as {attributes['category']!r}; expected it by its own "
+            "key: set category=NAME, and leave it out of attributes"
+        )
     unknown = [name for name in attributes if name not in bundle.columns]
     if unknown:
         raise ConfigError(
             f"the bundle has no column {unknown[0]!r}; expected one of "
-            f"{', '.join(bundle.columns)}: a new column needs a new export"
+            f"{', '.join(bundle.columns[1:])}: a new column needs a new export"
         )
 
 

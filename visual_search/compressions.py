@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,8 @@ class _Saved:
     def _again(self) -> str:
         from visual_search.tables import run_root
 
-        root = run_root(self.run.folder)
-        return f"measure it again, python -m visual_search.evaluate run={root} rerun=true"
+        root = shlex.quote(f"run={run_root(self.run.folder)}")
+        return f"measure it again, python -m visual_search.evaluate {root} rerun=true"
 
 
 def _write(compressed: Compressed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -362,5 +363,6 @@ def print_export(exported: Exported) -> None:
         rich_print(escape(f"The run: {exported.headline}"))
     if exported.again is not None:
         print(f"With the bundle's embeddings, computed in float32: {exported.again:.4f}")
-    print(f"\nSearch:  python -m visual_search.search bundle={folder} image=PICTURE")
-    print(f"Serve:   python -m visual_search.serve bundle={folder}")
+    bundle = shlex.quote(f"bundle={folder}")
+    print(f"\nSearch:  python -m visual_search.search {bundle} image=PICTURE")
+    print(f"Serve:   python -m visual_search.serve {bundle}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ def print_result(run: Run) -> None:
         console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
     print_left_behind(console, run.folder)
     if (run.folder / "tensorboard").exists():
-        line = f"{_tensorboard()} --logdir {run.folder / 'tensorboard'}"
+        line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
 
 

@@ -214,7 +214,7 @@ def test_a_picture_is_found_with_a_real_encoder(real_bundle: Path) -> None:
 
 def test_a_foreign_encoder_is_refused_with_its_path(real_bundle: Path) -> None:
     stand_in = encoder_file(real_bundle.parent, 3)
-    items = BundleItems(["a"], {"category": [""]}, embedding("a", 3)[None])
+    items = BundleItems(["a"], {"category": ["a"]}, embedding("a", 3)[None])
     with pytest.raises(ValueError, match=r"encoder-3-stretch\.onnx: the encoder cannot be used"):
         create_bundle(real_bundle.parent / "b", name="b", encoder_onnx=stand_in, items=items)
     assert items_of(["a"]).item_ids == ["a"]

@@ -19,9 +19,9 @@ COLUMNS = {"category": ["a", "b"]}
 
 
 def test_items_are_kept_as_plain_lists() -> None:
-    items = BundleItems(("x", "y"), {"category": ("a", "")}, TWO)
+    items = BundleItems(("x", "y"), {"category": ("a", "a "), "size": (" M ", "")}, TWO)
     assert items.item_ids == ["x", "y"]
-    assert items.columns == {"category": ["a", ""]}
+    assert items.columns == {"category": ["a", "a"], "size": [" M ", ""]}
     assert items.thumbnails == [b"", b""]
 
 
@@ -45,6 +45,7 @@ def test_items_are_kept_as_plain_lists() -> None:
         ({"columns": {**COLUMNS, "a\n": ["x", "y"]}}, ValueError, "expected printable text"),
         ({"columns": {"category": ["a"]}}, ValueError, "column 'category' is 1 value"),
         ({"columns": {"category": ["a", None]}}, TypeError, "row 1, is None"),
+        ({"columns": {"category": ["a", " \t"]}}, ValueError, "category of item 'y' is blank"),
         ({"columns": COLUMNS | dict.fromkeys(map(str, range(256)))}, ValueError, "at most 256"),
         ({"columns": {"category": ["a", "x" * (MAX_TEXT_LENGTH + 1)]}}, ValueError, "of 10,001"),
         ({"thumbnails": [b""]}, ValueError, r"1 thumbnail\(s\) for 2 item"),

@@ -23,16 +23,18 @@ class BundleItems:
 
     Attributes:
         item_ids: N different ids.
-        columns: Column -> N texts; ``category`` is among them. The empty text stands for "none".
+        columns: Column -> N texts. ``category`` is among them, which loses the white space around
+            it, as in a catalogue, and is not empty; elsewhere the empty text stands for "none".
         embeddings: ``[N, D] float32``, made by the bundle's encoder.
         thumbnails: N JPEG files; ``b""`` where there is none. Left out, nobody has one.
 
     Raises:
         TypeError: The embeddings are no float32 array, an id or a column's value no text, or a
             thumbnail no bytes.
-        ValueError: There is no item, an id is empty, stands twice or could not be found again (see
-            `visual_search.catalog.identity.id_problem`), a text is too long, a column has a wrong
-            name or length, an embedding is not finite, or a thumbnail is no JPEG.
+        ValueError: There is no item, an id or a category is empty, an id stands twice or could not
+            be found again (see `visual_search.catalog.identity.id_problem`), a text is too long, a
+            column has a wrong name or length, an embedding is not finite, or a thumbnail is no
+            JPEG.
 
     Example:
         >>> items = BundleItems(
@@ -64,6 +66,12 @@ class BundleItems:
             name: check_texts(values, num_items, f"column {name!r}", may_be_empty=True)
             for name, values in self.columns.items()
         }
+        texts["category"] = [category.strip() for category in texts["category"]]
+        for item_id, category in zip(ids, texts["category"], strict=True):
+            if not category:
+                raise ValueError(
+                    f"the category of item {item_id!r} is blank; expected its name: fill it"
+                )
         for name, values in {"item_ids": ids, **texts}.items():
             _check_lengths(name, values)
         thumbnails = list(self.thumbnails) or [b""] * num_items
