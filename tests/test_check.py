@@ -225,6 +225,22 @@ def test_what_cannot_be_split_or_measured_is_an_error(orderly: Path) -> None:
     assert kinds(wrong)["error"] == ["protocol"]
 
 
+def test_queries_that_nothing_answers_are_counted(orderly: Path) -> None:
+    table = pd.read_csv(orderly, dtype=str)
+    table["title"] = [f"t{place}" for place in range(len(table))]
+    held = table["split"] == "train"
+    table["pair"] = table["category"].where(held | (table.groupby("split").cumcount() > 1), "none")
+    table.to_csv(orderly, index=False)
+    nothing = check_data(settings(orderly, "protocol.relevance=[title]"))
+    assert kinds(nothing)["error"] == ["unanswered"]
+    part = check_data(settings(orderly, "protocol.relevance=[pair]"))
+    [finding] = [finding for finding in part.findings if finding.kind == "unanswered"]
+    asking = table.loc[(table["split"] == "test") & (table["pair"] == "none"), "item_id"]
+    assert finding.severity == "warning"
+    assert {item.item_id for item in finding.items} == set(asking)
+    assert len(asking)
+
+
 def test_a_second_check_decodes_nothing(orderly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = check_data(settings(orderly))
     assert first.cached.num_decoded == 60

@@ -182,6 +182,7 @@ def test_what_is_no_finite_number_an_item_is_refused(
         ({"x": [1.0, 2.0, 3.0]}, "numeric columns x, "),
         ({"x0": [1.0, 2.0, 3.0], "label": [1, 2, 3]}, "numeric columns x0, label"),
         ({"e0": [1, 2, 3], "e2": [1, 2, 3]}, "numeric columns e0, e2"),
+        ({"vector": [[1.0], [2.0], [3.0]]}, "lists vector"),
         ({name: [1, 2, 3] for name in ("e0", "e1", "f0", "f1")}, "columns e0, e1, f0, f1"),
     ],
 )

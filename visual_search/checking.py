@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
     from visual_search.catalog.checks import Finding, Severity
-    from visual_search.retrieval.protocol import Protocol
+    from visual_search.retrieval.protocol import Protocol, Selection
     from visual_search.views.html_check import ContactSheet
 
 REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
@@ -202,6 +202,8 @@ def _sides(
                 gallery, queries = selection.gallery_rows, selection.query_rows
             sides = choose_sides(protocol, catalog, cached.pictures, split)
             check_depth(protocol, catalog, sides.selection, split)
+            if split == QUERY_SPLIT:
+                found += _unanswered(catalog, protocol, sides.selection)
         except LeakError as error:
             if not any(leak.severity == "error" for leak in leaks):
                 advice = "Do what the message says; training stops at it."
@@ -213,6 +215,29 @@ def _sides(
         advice = "Choose another protocol, or change what the message names."
         found.append(Finding("protocol", "error", what, advice))
     return gallery, queries, found
+
+
+def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> list[Finding]:
+    """Says how many queries find nothing relevant, of which a mean is not over them."""
+    from visual_search.catalog.checks import Finding, NamedItem, named
+    from visual_search.retrieval.measure import count_admitted
+
+    relevant = count_admitted(catalog.table, protocol, selection, protocol.relevance)
+    lost = catalog.table["item_id"].to_numpy()[selection.query_rows][relevant == 0].tolist()
+    by = " and ".join(protocol.relevance)
+    if len(lost) == len(relevant):
+        what = f"No query of the {QUERY_SPLIT} split has anything relevant in the gallery, by {by}"
+        advice = "Choose another protocol.relevance, or group wider in the data."
+        return [Finding("unanswered", "error", f"{what}: nothing can be measured.", advice)]
+    if not lost or protocol.relevance == ("category",):  # categories are named one by one
+        return []
+    what = (
+        f"{len(lost):,} of {many(len(relevant), 'query', 'queries')} have nothing relevant in the "
+        f"gallery, by {by}, and are not scored."
+    )
+    items = [NamedItem(item_id, f"no item of the gallery has its {by}") for item_id in lost]
+    advice = "Give more items like them, or choose another protocol.relevance."
+    return [Finding("unanswered", "warning", what, advice, *named(items))]
 
 
 def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:

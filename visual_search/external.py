@@ -298,9 +298,11 @@ def _embedding_columns(schema: pyarrow.Schema, file: Path) -> tuple[str, ...]:
     covered = sum(map(len, whole))
     numbered = sum(map(len, series.values()))
     if len(whole) != 1 or covered < numbered or len(whole[0]) < 2:
+        lists = [field.name for field in schema if types.is_nested(field.type)]
+        beside = f" and the columns of lists {_shown(lists)}" if lists else ""
         raise ValueError(
-            f"{file} has the numeric columns {_shown(numeric)}, of which it is not certain that "
-            f"all are the embedding; expected a column {EMBEDDING_COLUMN!r} of lists, or one "
+            f"{file} has the numeric columns {_shown(numeric)}{beside}, of which it is not certain "
+            f"that all are the embedding; expected a column {EMBEDDING_COLUMN!r} of lists, or one "
             "series of columns numbered without a gap, as e0, e1, e2: rename them, and leave out "
             "what is no embedding"
         )

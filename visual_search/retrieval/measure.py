@@ -155,8 +155,6 @@ def score(
             f"the neighbours are {neighbours.positions.shape}; expected [Q, k] = "
             f"{(len(queries), k)}: find them with this selection and protocol.k"
         )
-    within = equal_codes(table, both, protocol.restrict_to)
-    own = equal_codes(table, both, EXCLUDED_BY[protocol.exclude])
     found = neighbours.found
 
     def matches(columns: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -164,15 +162,10 @@ def score(
         codes = equal_codes(table, both, columns, empty_is_none=True)
         same = codes[:num][neighbours.positions] == codes[num:, None]  # [Q, k]
         same &= found & (codes[num:] >= 0)[:, None]
-        count = count_equal(num, codes, within)
-        if not protocol.counts_the_query:
-            count = count - count_equal(num, codes, within, own)
-        return same, np.where(codes[num:] >= 0, count, 0)
+        return same, count_admitted(table, protocol, selection, columns)
 
     relevance, num_relevant = matches(protocol.relevance)
-    admitted = count_equal(num, within)  # [Q]
-    if not protocol.counts_the_query:
-        admitted = admitted - count_equal(num, within, own)
+    admitted = count_admitted(table, protocol, selection)  # [Q]
     levels = [
         matches(protocol.hierarchy[: depth + 1]) for depth in range(len(protocol.hierarchy))
     ] or [(relevance, num_relevant)]
@@ -209,6 +202,32 @@ def score(
         counts_the_query=protocol.counts_the_query,
         all_relevant=bool(admitted.any() and (num_relevant == admitted).all()),
     )
+
+
+def count_admitted(
+    table: pd.DataFrame, protocol: Protocol, selection: Selection, columns: Sequence[str] = ()
+) -> NDArray[np.int64]:
+    """Counts what a query may find: within the restriction, without itself or its group.
+
+    Args:
+        table: The catalogue's table.
+        protocol: The rules.
+        selection: The sides.
+        columns: Of these only items that are equal in all of them, none of them empty, as
+            ``protocol.relevance`` asks; without one all count.
+
+    Returns:
+        ``[Q] int64``.
+    """
+    num = len(selection.gallery_rows)
+    both = np.concatenate([selection.gallery_rows, selection.query_rows])
+    codes = equal_codes(table, both, columns, empty_is_none=True)
+    within = equal_codes(table, both, protocol.restrict_to)
+    count = count_equal(num, codes, within)
+    if not protocol.counts_the_query:
+        own = equal_codes(table, both, EXCLUDED_BY[protocol.exclude])
+        count = count - count_equal(num, codes, within, own)
+    return np.where(codes[num:] >= 0, count, 0)
 
 
 def identity(
