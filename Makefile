@@ -92,8 +92,9 @@ bench: setup ## measure speed, one after the other; PHOTOS=folder and BUNDLE=fol
 	$(if $(BUNDLE),$(BIN)/python benchmarks/serve.py --bundle "$(BUNDLE)")
 
 .PHONY: results
-results: setup ## make the README's table of experiments from benchmarks/results
+results: setup ## make the tables of README and docs from benchmarks/results
 	$(BIN)/python benchmarks/laboratory.py table
+	$(BIN)/python -m benchmarks.reliability table
 
 .PHONY: constraints
 constraints: ## renew constraints.txt with the newest releases that pyproject.toml allows

@@ -35,6 +35,12 @@ def pictures(given: argparse.Namespace) -> Rows:
     return run_pictures(given.number, given.seed)
 
 
+def files(given: argparse.Namespace) -> Rows:
+    from benchmarks.reliability.hostile import run_files
+
+    return run_files(given.number, given.only)
+
+
 def requests(given: argparse.Namespace) -> Rows:
     from benchmarks.reliability.requests import run_requests
 
@@ -44,6 +50,7 @@ def requests(given: argparse.Namespace) -> Rows:
 PARTS: dict[str, tuple[int, Callable[[argparse.Namespace], Rows]]] = {
     "kills": (200, kills),
     "pictures": (10_000, pictures),
+    "files": (0, files),
     "requests": (5_000, requests),
 }
 

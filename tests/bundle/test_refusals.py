@@ -250,6 +250,15 @@ def test_a_folder_or_pipe_in_the_place_of_a_file_is_refused(bundle_folder: Path)
         Bundle.open(bundle_folder)
 
 
+def test_nobody_waits_at_a_pipe_in_the_place_of_the_manifest(bundle_folder: Path) -> None:
+    import os
+
+    (bundle_folder / MANIFEST_FILE).unlink()
+    os.mkfifo(bundle_folder / MANIFEST_FILE)
+    with pytest.raises(ValueError, match=rf"{MANIFEST_FILE} is no file"):
+        Bundle.open(bundle_folder)
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return (exec, ("import builtins; builtins.exploded = True",))

@@ -167,9 +167,14 @@ def read_manifest_bytes(folder: Path) -> bytes:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is larger than any that was written.
+        ValueError: It is no file, such as a pipe, at which nobody may wait; or larger than any
+            that was written.
     """
     path = folder / MANIFEST_FILE
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DamagedError(
+            f"{path} is no file; expected what creating a bundle writes: check the path"
+        )
     try:
         with path.open("rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
