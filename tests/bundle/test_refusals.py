@@ -250,6 +250,26 @@ def test_a_folder_or_pipe_in_the_place_of_a_file_is_refused(bundle_folder: Path)
         Bundle.open(bundle_folder)
 
 
+def test_what_has_another_size_is_not_hashed(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visual_search.bundle import files
+
+    hashed: list[str] = []
+    record_file = files.record_file
+
+    def note(path: Path) -> Any:
+        hashed.append(path.name)
+        return record_file(path)
+
+    monkeypatch.setattr(files, "record_file", note)
+    (bundle_folder / "note.md").write_text("Hello, and much more")
+    with pytest.raises(ValueError, match=r"note\.md has 20 bytes, expected 5"):
+        Bundle.open(bundle_folder)
+    assert "note.md" not in hashed
+    assert "encoder.onnx" in hashed  # those before it were
+
+
 def test_nobody_waits_at_a_pipe_in_the_place_of_the_manifest(bundle_folder: Path) -> None:
     import os
 

@@ -122,8 +122,8 @@ def check_file(folder: Path, name: str, expected: FileRecord, *, hashed: bool) -
     """
     path = inside(folder, name)
     try:
-        found = record_file(path) if hashed else None
-        num_bytes = found.num_bytes if found else path.stat().st_size
+        num_bytes = path.stat().st_size  # the size first: hashing what is too large takes minutes
+        found = record_file(path) if hashed and num_bytes == expected.num_bytes else None
     except FileNotFoundError as error:  # between the look and the reading
         raise MissingFileError(f"{path} is missing; it was there a moment ago") from error
     if num_bytes != expected.num_bytes:
