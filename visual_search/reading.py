@@ -30,14 +30,8 @@ def read_text(path: str | os.PathLike[str], expected: str) -> str:
         DamagedFileError: It is no file, too large, not UTF-8, or cannot be read.
     """
     file = Path(path)
-    if file.exists() and not file.is_file():
-        raise DamagedFileError(file, "it is no file", expected)
     try:
-        size = file.stat().st_size
-        if size > MAX_TEXT_BYTES:
-            raise DamagedFileError(
-                file, f"it has {size:,} bytes, more than {MAX_TEXT_BYTES:,}", expected
-            )
+        check_readable(file, expected)
         return file.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"no file at {file}; expected {expected}") from error
@@ -45,6 +39,26 @@ def read_text(path: str | os.PathLike[str], expected: str) -> str:
         raise DamagedFileError(file, str(error.strerror), expected) from error
     except UnicodeDecodeError as error:
         raise DamagedFileError(file, "it is no text (not UTF-8)", expected) from error
+
+
+def check_readable(path: Path, expected: str) -> None:
+    """Refuses what no run writes as text: no file, or one that memory should not hold.
+
+    Args:
+        path: Of the file.
+        expected: As of `read_text`.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        DamagedFileError: It is no file, such as a pipe, or too large.
+    """
+    if path.exists() and not path.is_file():
+        raise DamagedFileError(path, "it is no file", expected)
+    size = path.stat().st_size
+    if size > MAX_TEXT_BYTES:
+        raise DamagedFileError(
+            path, f"it has {size:,} bytes, more than {MAX_TEXT_BYTES:,}", expected
+        )
 
 
 def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@
 
 Each verb tries so many and writes what became of them into ``benchmarks/results/reliability.json``;
 ``table`` writes them between the markers of ``docs/reliability.md``, which says what counts as
-survived. Run from the project's folder. ``--only`` repeats a part, or what a loss names as its
-point, and writes nothing. The status is 1 where something was lost.
+survived. Run from the project's folder. ``--only`` tries some kinds alone, of files the parts
+bundles, runs or others; or repeats a kill that a loss names as its point, which writes nothing. The
+status is 1 where something was lost.
 """
 
 from __future__ import annotations
@@ -56,13 +57,15 @@ PARTS: dict[str, tuple[int, Callable[[argparse.Namespace], Rows]]] = {
 
 
 def keep(part: str, rows: Rows, seed: int) -> None:
-    """Puts a part's rows among the results."""
+    """Puts a part's rows among the results, in the place of those of the same kinds."""
     from visual_search.machine import processor_facts
     from visual_search.runs import environment
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     facts = processor_facts() | {"packages": environment()["packages"]}
-    results[part] = {"seed": seed, "rows": rows, "environment": facts}
+    tried = {row["kind"] for row in rows}
+    before = [row for row in results.get(part, {"rows": []})["rows"] if row["kind"] not in tried]
+    results[part] = {"seed": seed, "rows": [*before, *rows], "environment": facts}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
@@ -90,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{row['kind']:30} {row['tried']:6,} tried, {row['lost']:4,} lost")
         for loss in row["losses"][:20]:
             print(f"    {loss}")
-    if not given.only:
+    if not any(" @ " in one for one in given.only):
         keep(given.verb, rows, given.seed)
     return int(any(row["lost"] for row in rows))
 

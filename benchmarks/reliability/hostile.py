@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -321,24 +322,27 @@ def other_cases(ground: Ground, opened: Opener) -> Iterator[Case]:
             )  # fmt: skip
 
 
+PARTS = {"others": other_cases, "runs": run_cases, "bundles": bundle_cases}
+
+
 def run_files(number: int, only: list[str]) -> list[dict[str, Any]]:
-    """Opens hostile files, each in a process of its own.
+    """Opens hostile files, each in a process of its own; stopped by Ctrl-C, gives what was tried.
 
     Args:
-        number: At most so many of each part, evenly spread; 0 for all.
-        only: Parts of the kinds or points to try; empty for all.
+        number: At most so many of each part; 0 for all.
+        only: Names of parts; empty for all.
     """
+    chosen = [PARTS[name] for name in only or PARTS]
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, opener() as opened:
         ground = Ground(Path(folder))
         ground.prepare()
-        for cases in (bundle_cases, run_cases, other_cases):
-            for n, case in enumerate(cases(ground, opened)):
-                if number and n >= number:
-                    break
-                if only and not any(one in f"{case.kind} {case.point}" for one in only):
-                    continue
-                note(rows, case, folder)
+        try:
+            for cases in chosen:
+                for case in itertools.islice(cases(ground, opened), number or None):
+                    note(rows, case, folder)
+        except KeyboardInterrupt:
+            print("stopped: what was tried until now is kept")
     return list(rows.values())
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from visual_search.reading import MAX_TEXT_BYTES
 from visual_search.retrieval.report import Answers, RetrievalReport, build_report, with_intervals
 from visual_search.retrieval.report_files import (
     PER_CATEGORY_FILE,
@@ -221,3 +223,12 @@ def test_a_table_of_something_else_is_named(tmp_path):
         wrong.to_parquet(path)
         with pytest.raises(ValueError, match=rf"{PER_QUERY_FILE} cannot be read"):
             load_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["per_category.csv", "summary.json"])
+def test_a_file_that_memory_should_not_hold_is_not_read(tmp_path, name):
+    save_report(a_report(), tmp_path)
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)  # of nothing: no disk is filled
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} cannot be read: it has"):
+        load_report(tmp_path)
