@@ -205,6 +205,13 @@ def test_a_wrong_setting_is_named() -> None:
         read(HEADER, separator=";;")
 
 
+def test_rows_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visual_search.catalog.readers.delimited.MAX_VALUES", 16)
+    assert len(read(HEADER + rows(1, 4)).rows) == 4
+    with pytest.raises(ValueError, match="over 16 values in 4 column"):
+        read(HEADER + rows(1, 6))
+
+
 def test_a_list_keeps_its_texts() -> None:
     assert read_lines("\ufeff 1.10 \r\n\r\nä\u2028b\r7E5".encode()) == [" 1.10 ", "ä\u2028b", "7E5"]
     assert read_lines("a\nb\n".encode("utf-16")) == ["a", "b"]

@@ -12,7 +12,12 @@ import pytest
 from visual_search.bundle.files import DamagedError
 from visual_search.bundle.segments import read_items
 from visual_search.catalog.readers.parquet import parquet
-from visual_search.catalog.readers.parquet_columns import texts_of
+from visual_search.catalog.readers.parquet_columns import (
+    TextBudget,
+    open_parquet,
+    read_columns,
+    texts_of,
+)
 from visual_search.catalog.readers.table import table
 from visual_search.external import read_embeddings
 
@@ -42,6 +47,16 @@ def test_texts_that_rows_share_are_bounded_in_every_reader(tmp_path: Path) -> No
     path = write(tmp_path / "d.parquet", item_id=SHARED, embedding=vectors)
     with pytest.raises(ValueError, match="'item_id'"):
         read_embeddings(str(path))
+
+
+def test_rows_without_end_are_bounded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", item_id=IDS, category=IDS)
+    with open_parquet(path) as (opened, _):
+        budget = TextBudget("a.parquet", max_values=2 * NUM)
+        assert read_columns(opened, ["item_id", "category"], "a.parquet", budget)["item_id"] == IDS
+        budget = TextBudget("a.parquet", max_values=2 * NUM - 1)
+        with pytest.raises(ValueError, match=r"a\.parquet has over 399 values.*'category'"):
+            read_columns(opened, ["item_id", "category"], "a.parquet", budget)
 
 
 def test_a_column_that_is_not_used_does_no_harm(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from visual_search.catalog.catalog import Choice, RefusedItem
 
 SEPARATORS = (",", ";", "\t", "|")
 MAX_TEXT_BYTES = 2**31  # of a table, as text
+MAX_VALUES = 50_000_000  # of a table: each takes some 70 bytes more than its text
 
 _SAMPLE_LINES = 200  # that separator and number of columns are told from
 _HEAD_RECORDS = 20  # among which the header is looked for
@@ -96,7 +97,7 @@ def read_csv(
 
     Raises:
         ValueError: The encoding or separator is none or cannot be found out, there is no header, it
-            is unreadable, or it names a column twice.
+            is unreadable, or it names a column twice; or there are over 50 million values.
 
     Example:
         >>> table = read_csv(b"Summer 2024\nsku;type\n7;Hats\n")
@@ -134,6 +135,11 @@ def read_csv(
     places: list[str] = []
     refused: list[RefusedItem] = []
     for record in _records(lines, header.end, sign, len(columns)):
+        if len(rows) * len(columns) > MAX_VALUES:
+            raise ValueError(
+                f"the table has over {MAX_VALUES:,} values in {len(columns)} column(s); expected "
+                "at most that: split it, or leave out the columns that are not needed"
+            )
         fields, reason = record.fields, record.reason
         if mend is not None and (reason or len(fields) != len(columns)):
             mended = mend(lines[record.first].rstrip("\r\n"), len(columns), sign)

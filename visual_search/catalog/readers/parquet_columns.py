@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from visual_search.catalog.catalog import Choice
-from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES
+from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, MAX_VALUES
 from visual_search.catalog.readers.listings import left_out_choice
 
 if TYPE_CHECKING:
@@ -28,25 +28,34 @@ _ROWS_AT_ONCE = 2**16
 
 
 class TextBudget:
-    """How many bytes of text may still be read, each value counted with a separator, as in CSV.
+    """How many values and bytes of text may still be read, each with a separator, as in CSV.
 
     Args:
         origin: What is read, for messages.
         max_bytes: Of all values together.
+        max_values: Their number.
     """
 
-    def __init__(self, origin: str, max_bytes: int = MAX_TEXT_BYTES) -> None:
+    def __init__(
+        self, origin: str, max_bytes: int = MAX_TEXT_BYTES, max_values: int = MAX_VALUES
+    ) -> None:
         self._origin = origin
-        self._max_bytes = max_bytes
-        self._left = max_bytes
+        self._max_bytes, self._max_values = max_bytes, max_values
+        self._left, self._values_left = max_bytes, max_values
 
-    def spend(self, num_bytes: int, column: str) -> None:
+    def spend(self, num_bytes: int, column: str, num_values: int = 0) -> None:
         """Counts texts that are about to be made.
 
         Raises:
             ValueError: They are too many.
         """
         self._left -= num_bytes
+        self._values_left -= num_values
+        if self._values_left < 0:
+            raise ValueError(
+                f"{self._origin} has over {self._max_values:,} values, those of column {column!r} "
+                "included; expected at most that: split the file, or write it without the column"
+            )
         if self._left < 0:
             raise ValueError(
                 f"the texts of {self._origin} come to over {self._max_bytes / 2**30:.1f} GiB, that "
@@ -153,7 +162,7 @@ def read_columns(
     for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns)):
         for name in columns:
             column = batch.column(name)
-            budget.spend(_text_bytes(column), name)
+            budget.spend(_text_bytes(column), name, len(column))
             values[name] += _values(column)
     return values
 
