@@ -183,7 +183,7 @@ def test_a_folder_without_a_manifest_is_refused(shards: ShardFolder, tmp_path: P
         (lambda text: text.replace('"num_items": 5', '"num_items": 6'), "its own checksum"),
         (lambda text: text.replace("embedding_shards/1", "embedding_shards/7"), "its format is"),
         (lambda text: text[:40], "cannot be used: "),
-        (lambda text: "[]", "holds no object"),
+        (lambda text: "[]", "no object"),
         (lambda text: "{}", "cannot be used: 'sha256'"),
     ],
 )

@@ -275,3 +275,11 @@ def test_a_zip_is_no_array(tmp_path: Path) -> None:
     write_ids(tmp_path / "clip.txt")
     with pytest.raises(ValueError, match=r"clip\.npy .*numpy\.save"):
         read_embeddings(str(tmp_path / "clip.npy"))
+
+
+@pytest.mark.parametrize("shape", [b"(1000000000, 8)", b"((((((("])
+def test_an_array_whose_header_lies_is_named(tmp_path: Path, shape: bytes) -> None:
+    path = Path(as_npy(tmp_path, np.zeros((12, 8), np.float32)))
+    path.write_bytes(path.read_bytes().replace(b"(12, 8), }        ", shape + b", }"))
+    with pytest.raises(ValueError, match=r"clip\.npy cannot be read as \.npy"):
+        read_embeddings(str(path), None)

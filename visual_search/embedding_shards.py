@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.atomic import atomic_path, sweep
 from visual_search.places import refused_without_places
+from visual_search.reading import read_json
 from visual_search.runs import write_json
 
 if TYPE_CHECKING:
@@ -394,11 +395,8 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Gives an object; damaged JSON is a ValueError, as `json.loads` has it."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object")
-    return content
+    """Gives an object; anything else is a ValueError that names the file."""
+    return read_json(path, "what the embed command writes: embed the catalogue anew")
 
 
 def _short(value: Any) -> str:

@@ -325,7 +325,7 @@ def _read_array(file: Path) -> NDArray[np.generic]:
 
     try:
         values = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a header of brackets, one that announces 10^12 numbers, ...
         raise ValueError(
             f"{file} cannot be read as .npy: {error}; expected an array [items, width]: save "
             "numbers with numpy.save"

@@ -1,3 +1,4 @@
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from visual_search.catalog.readers.listings import (
     split_of_name,
     split_of_word,
 )
-from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source
 
 
 def sources(tmp_path: Path, *names: str) -> list[FolderSource | ZipSource]:
@@ -144,3 +145,11 @@ class TestItems:
         (source, _) = sources(tmp_path, "1.jpg")
         with pytest.raises(ValueError, match=r"column\(s\) \['\w+'\] cannot be attributes"):
             Items(source, attributes)
+
+
+def test_nobody_waits_at_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "products.csv")
+    with pytest.raises(ValueError, match=r"products\.csv is no file"):
+        listings.read_listing(FolderSource(tmp_path), "products.csv")
+    with pytest.raises(ValueError, match=r"products\.csv is no file"):
+        open_source(tmp_path / "products.csv")

@@ -82,6 +82,10 @@ def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
     if isinstance(source, ZipSource):
         return source.read(inner, MAX_LISTING_BYTES)
     path = source.root / safe_name(inner)
+    if path.exists() and not path.is_file():
+        raise ValueError(
+            f"{path} is no file, and nobody waits at a pipe; expected a table: save it"
+        )
     size = path.stat().st_size
     if size > MAX_LISTING_BYTES:
         raise ValueError(

@@ -77,9 +77,14 @@ def open_source(root: str | os.PathLike[str]) -> FolderSource | ZipSource:
 
     Raises:
         FileNotFoundError: Nothing is at ``root``.
-        ValueError: ``root`` is a file, but no readable zip.
+        ValueError: ``root`` is a file, but no readable zip; or neither file nor folder.
     """
-    return FolderSource(root) if Path(root).is_dir() else ZipSource(root)
+    path = Path(root)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(
+            f"{path} is no file, and nobody waits at a pipe; expected a folder or a zip: save it"
+        )
+    return FolderSource(root) if path.is_dir() else ZipSource(root)
 
 
 class FolderSource:
