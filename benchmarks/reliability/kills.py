@@ -236,7 +236,7 @@ def try_one(
         left = what_is_left(place, subject, old, new)
         outcomes.left[left] += 1
         end = place.command(subject.command(place.run))
-        refused = left == "new" and subject.done_is_refused and end.status == 1
+        refused = left == "new" and subject.done_is_refused and end.status in (1, 2)
         if end.status and not (refused and "Traceback" not in place.said()):
             raise Lost(f"the same command again ended with {end.status}: {place.said()}")
         found = subject.content(place.trial)

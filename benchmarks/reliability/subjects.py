@@ -46,7 +46,7 @@ class Subject:
         content: Of a folder in which it has ended: what has to be the same each time. Raises
             `Lost`, or whatever the product raises, where something is not whole.
         is_there: Whether it has ended, by what it left.
-        done_is_refused: Started again after it was done, it says so with status 1.
+        done_is_refused: Started again after it was done, it says so with status 1 or 2.
     """
 
     name: str
