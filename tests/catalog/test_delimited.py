@@ -208,8 +208,11 @@ def test_a_wrong_setting_is_named() -> None:
 def test_rows_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visual_search.catalog.readers.delimited.MAX_VALUES", 16)
     assert len(read(HEADER + rows(1, 4)).rows) == 4
-    with pytest.raises(ValueError, match="over 16 values in 4 column"):
-        read(HEADER + rows(1, 6))
+    for more in (rows(1, 6), "1\n" * 6):  # rows that are refused are kept as well
+        with pytest.raises(ValueError, match="over 16 values in 4 column"):
+            read(HEADER + more)
+    with pytest.raises(ValueError, match="over 16 lines"):
+        read(HEADER + "\n" * 32)
 
 
 def test_a_list_keeps_its_texts() -> None:

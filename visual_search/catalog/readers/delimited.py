@@ -19,7 +19,7 @@ from visual_search.catalog.catalog import Choice, RefusedItem
 
 SEPARATORS = (",", ";", "\t", "|")
 MAX_TEXT_BYTES = 2**31  # of a table, as text
-MAX_VALUES = 50_000_000  # of a table: each takes some 70 bytes more than its text
+MAX_VALUES = 50_000_000  # of a table: in memory each takes several times its text
 
 _SAMPLE_LINES = 200  # that separator and number of columns are told from
 _HEAD_RECORDS = 20  # among which the header is looked for
@@ -97,7 +97,7 @@ def read_csv(
 
     Raises:
         ValueError: The encoding or separator is none or cannot be found out, there is no header, it
-            is unreadable, or it names a column twice; or there are over 50 million values.
+            is unreadable, or it names a column twice; or there are over 50 million values or lines.
 
     Example:
         >>> table = read_csv(b"Summer 2024\nsku;type\n7;Hats\n")
@@ -108,6 +108,11 @@ def read_csv(
     """
     text, chosen = decode(data, encoding)
     choices = [] if chosen is None else [chosen]
+    if text.count("\n") + text.count("\r") > 2 * MAX_VALUES:  # \r\n is two, and one line
+        raise ValueError(
+            f"the table has over {MAX_VALUES:,} lines; expected fewer: split it, or take out those "
+            "that are empty"
+        )
     lines = list(io.StringIO(text, newline=""))  # ends at \n, \r\n and \r, and keeps them
     start = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
     excel = _EXCEL.fullmatch(lines[start]) if start < len(lines) else None
@@ -135,7 +140,7 @@ def read_csv(
     places: list[str] = []
     refused: list[RefusedItem] = []
     for record in _records(lines, header.end, sign, len(columns)):
-        if len(rows) * len(columns) > MAX_VALUES:
+        if (len(rows) + len(refused)) * len(columns) > MAX_VALUES:
             raise ValueError(
                 f"the table has over {MAX_VALUES:,} values in {len(columns)} column(s); expected "
                 "at most that: split it, or leave out the columns that are not needed"
