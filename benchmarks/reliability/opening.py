@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.reliability.child import Child, child
 
 MAX_GROWTH_MIB = 2048
 MAX_SECONDS = 120.0
@@ -205,37 +206,21 @@ def _resident_mib(pid: int) -> int:
 
 
 class Opener:
-    """Talks to the process above."""
+    """Opens what it is told, in a process of its own each."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, opening: Child) -> None:
+        self._child = opening
 
     def open(self, how: str, path: Path, **more: Any) -> Outcome:
         """Comes back when it was opened, refused, or ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        trial = Trial(how, str(path), more)
-        self._process.stdin.write(json.dumps(asdict(trial)) + "\n")
-        self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        return Outcome(**self._child.ask(Trial(how, str(path), more)))
 
 
 @contextmanager
 def opener() -> Iterator[Opener]:
     """Yields one; ends it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.reliability.opening"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[2],
-    )
-    try:
-        yield Opener(process)
-    finally:
-        process.kill()
-        process.communicate()
+    with child("benchmarks.reliability.opening") as opening:
+        yield Opener(opening)
 
 
 def main(lines: Sequence[str] | None = None) -> None:

@@ -14,14 +14,14 @@ import os
 import runpy
 import signal
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from benchmarks.reliability.child import Child, child
 
 # What Python tells of before it does it, and what changes a file or a folder. What libraries write
 # from C++ (torch, FAISS, Arrow) it does not tell of: kills at a moment meet those.
@@ -159,36 +159,21 @@ def _be(order: Order, notes: mmap.mmap) -> None:
 
 
 class Starter:
-    """Talks to the process above."""
+    """Runs commands, each in a process group of its own."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, starting: Child) -> None:
+        self._child = starting
 
     def run(self, order: Order) -> End:
         """Comes back when the command has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        return End(**json.loads(self._process.stdout.readline()))
+        return End(**self._child.ask(order))
 
 
 @contextmanager
 def starter() -> Iterator[Starter]:
     """Yields a starter of commands; ends it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.reliability.starting"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[2],
-    )
-    try:
-        yield Starter(process)
-    finally:
-        process.kill()
-        process.communicate()
+    with child("benchmarks.reliability.starting") as starting:
+        yield Starter(starting)
 
 
 def main() -> None:
