@@ -212,7 +212,8 @@ def test_rows_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match="over 16 values in 4 column"):
             read(HEADER + more)
     with pytest.raises(ValueError, match="over 16 lines"):
-        read(HEADER + "\n" * 32)
+        read(HEADER + "\r\n" * 16)
+    assert not read(HEADER + "\r\n" * 15).rows
 
 
 def test_a_list_keeps_its_texts() -> None:

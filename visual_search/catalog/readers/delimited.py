@@ -108,7 +108,7 @@ def read_csv(
     """
     text, chosen = decode(data, encoding)
     choices = [] if chosen is None else [chosen]
-    if text.count("\n") + text.count("\r") > 2 * MAX_VALUES:  # \r\n is two, and one line
+    if text.count("\n") + text.count("\r") - text.count("\r\n") > MAX_VALUES:
         raise ValueError(
             f"the table has over {MAX_VALUES:,} lines; expected fewer: split it, or take out those "
             "that are empty"
