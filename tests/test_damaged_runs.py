@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from visual_search.reading import DamagedFileError
+from visual_search.reading import MAX_TEXT_BYTES, DamagedFileError, read_table
 from visual_search.runs import Run
 
 
@@ -84,3 +85,21 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)  # sparse
     with pytest.raises(DamagedFileError, match=r"1,099,511,627,776 bytes"):
         Run(tmp_path).status()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b'a,b\n"1,2\n', None])
+def test_a_damaged_table_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "history.csv"
+    if content is None:
+        with path.open("wb") as file:
+            file.truncate(MAX_TEXT_BYTES + 1)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=re.escape(str(path))):
+        read_table(path, "a table")
+
+
+def test_a_table_is_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.csv")
+    with pytest.raises(DamagedFileError, match=r"history\.csv"):
+        read_table(tmp_path / "history.csv", "a table")

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.machine import device_sentence
-from visual_search.shown_items import ShownItems, examples, near_pairs, near_table, projection
+from visual_search.shown_items import (
+    EXPECTED,
+    ShownItems,
+    examples,
+    near_pairs,
+    near_table,
+    projection,
+)
 from visual_search.tables import or_low, run_name
 
 if TYPE_CHECKING:
@@ -125,8 +132,7 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
 
 
 def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
-    import pandas as pd
-
+    from visual_search.reading import read_table
     from visual_search.retrieval.standing import OWN
     from visual_search.views.training_curves import training_curves
 
@@ -136,13 +142,12 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     floors: dict[str, float] = {}
     beside = path.with_name("val_floors.csv")
     if beside.is_file():  # where the training starts from, and the best that learns nothing
-        reached = pd.read_csv(beside).dropna()
+        reached = read_table(beside, EXPECTED).dropna()
         best = reached["value"] == reached["value"].max()
         shown = reached[best | reached["name"].isin(OWN)]
         floors = dict(zip(shown["title"], shown["value"], strict=True))
-    return training_curves(
-        pd.read_csv(path), metric=summary["headline"]["mean"], floors=floors or None
-    )
+    history = read_table(path, EXPECTED)
+    return training_curves(history, metric=summary["headline"]["mean"], floors=floors or None)
 
 
 def _drawn(folder: Path, name: str) -> list[Figure]:
@@ -280,14 +285,15 @@ def relative_to(folder: Path, run_folder: Path) -> str:
 
 
 def _floors_per_category(folder: Path) -> pd.DataFrame | None:
-    import pandas as pd
-
+    from visual_search.reading import read_table
     from visual_search.retrieval.report_files import from_cell
 
     path = folder / "metrics" / "floors_per_category.csv"
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype={"category": str}, keep_default_na=False, na_values=[""])
+    table = read_table(
+        path, EXPECTED, dtype={"category": str}, keep_default_na=False, na_values=[""]
+    )
     table["category"] = table["category"].fillna("").map(from_cell)
     return table
 

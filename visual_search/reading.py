@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Of a file that is read whole. A summary that lists 100,000 refused items has 20 MB.
 MAX_TEXT_BYTES = 128 * 2**20
@@ -59,6 +62,28 @@ def check_readable(path: Path, expected: str) -> None:
         raise DamagedFileError(
             path, f"it has {size:,} bytes, more than {MAX_TEXT_BYTES:,}", expected
         )
+
+
+def read_table(path: str | os.PathLike[str], expected: str, **options: Any) -> pd.DataFrame:
+    """Returns a CSV that a run left, as pandas reads it.
+
+    Args:
+        path: Of the file.
+        expected: As of `read_text`.
+        **options: Of `pandas.read_csv`.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        DamagedFileError: It is no file, too large, or no table.
+    """
+    import pandas as pd
+
+    check_readable(Path(path), expected)
+    try:
+        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", **options)
+    except (OSError, ValueError) as error:  # every kind of pandas' own is a ValueError
+        raise DamagedFileError(path, str(error).strip(), expected) from error
+    return table
 
 
 def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from visual_search.views.html import ExampleGroup, PicturePair, ProjectionView
     from visual_search.views.picture_grids import SearchRow
 
+EXPECTED = "what a run writes beside its numbers: evaluate the run again"  # of a table
 MAX_NEAR_PAIRS = 8
 MAX_EXAMPLE_GROUPS = 60  # categories, those with most queries
 MAX_PROJECTED = 3000  # points of the report's projection
@@ -123,12 +124,12 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
 
 def near_table(folder: Path) -> pd.DataFrame | None:
     """Gives ``metrics/near_duplicates.csv``; None where it has no line."""
-    import pandas as pd
-
+    from visual_search.reading import read_table
     from visual_search.retrieval.report_files import from_cell
 
     path = folder / "metrics" / "near_duplicates.csv"
-    table = pd.read_csv(path, dtype={"query_id": str, "gallery_id": str}, keep_default_na=False)
+    ids = {"query_id": str, "gallery_id": str}
+    table = read_table(path, EXPECTED, dtype=ids, keep_default_na=False)
     for column in ("query_id", "gallery_id"):
         table[column] = table[column].map(from_cell)
     return table if len(table) else None

@@ -289,7 +289,7 @@ def run_cases(ground: Ground, opened: Opener) -> Iterator[Case]:
         if right.end != "opened":
             raise SystemExit(f"{how} does not open whole runs: {right}")
         for position, name in enumerate(files):
-            if how != "leaderboard" and name.endswith((".csv", ".html")):
+            if how != "leaderboard" and name.endswith(".html"):
                 continue  # written for people, read by nobody
             texts = TEXTS if name.endswith((".json", ".yaml")) else ()
             some = (*ALL, *texts) if how == "leaderboard" else FEW

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from visual_search.atomic import atomic_path, write_text
-from visual_search.reading import DamagedFileError, check_readable, read_json
+from visual_search.reading import DamagedFileError, read_json, read_table
 from visual_search.retrieval.report import RetrievalReport
 
 PER_QUERY_FILE = "per_query.parquet"
@@ -140,9 +140,14 @@ def _read_per_query(path: Path) -> pd.DataFrame:
 
 
 def _read_per_category(path: Path) -> pd.DataFrame:
-    check_readable(path, "what saving a report writes: evaluate the run again")
     # All as text: a category may be called NA or 007, and float() reads a number exactly.
-    table = pd.read_csv(path, dtype=str, na_filter=False, index_col=False, encoding="utf-8")
+    table = read_table(
+        path,
+        "what saving a report writes: evaluate the run again",
+        dtype=str,
+        na_filter=False,
+        index_col=False,
+    )
     missing = [column for column in COUNTS if column not in table.columns]
     if missing:
         raise ValueError(f"it lacks the column(s) {missing}")
