@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -199,3 +200,8 @@ def test_every_group_of_builders_is_known_by_its_text() -> None:
     assert kind_of("train", "model.name") is not None
     assert kind_of("train", "model.embedding_dim") is None
     assert kind_of("train", "trainer.devices") is None
+
+
+def test_a_column_with_a_dot_before_it_is_asked_for_in_braces() -> None:
+    with pytest.raises(ConfigError, match=re.escape("'where={Preis (€): ...}'")):
+        as_typed("search", ["bundle=shop", "where.Preis (€)=19.90"])

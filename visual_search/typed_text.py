@@ -290,8 +290,12 @@ def kind_of(command: str, key: str) -> Kind | None:
         if not rest:
             return _kind(field.metadata.get("typed", field.type), "typed" in field.metadata)
         of_columns = _kind(field.metadata.get("typed"))
-        if of_columns is not None and of_columns.mapping:  # where.colour=Red
-            return dataclasses.replace(of_columns, text=True, mapping=False, literal=True)
+        if of_columns is not None and of_columns.mapping:
+            column = ".".join(rest)
+            raise ConfigError(
+                f"{key} is no setting; expected the columns of {name} in braces: "
+                f"'{name}={{{column}: ...}}'"
+            )
         if name in BUILDERS and str(field.type).startswith("dict[str, Any]"):
             return _kind_of_argument(name, rest[-1])
         hints = typing.get_type_hints(schema)[name]
