@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
+from tests.composing import settings_of
+from visual_search.external import saved_embeddings
+from visual_search.measurements import finished_run
 from visual_search.reading import MAX_TEXT_BYTES, DamagedFileError, read_table
 from visual_search.runs import Run
 
@@ -103,3 +110,45 @@ def test_a_table_is_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "history.csv")
     with pytest.raises(DamagedFileError, match=r"history\.csv"):
         read_table(tmp_path / "history.csv", "a table")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", pickle.dumps([1]), b"x" * 1000])
+def test_saved_embeddings_that_are_damaged_are_named(tmp_path: Path, content: bytes) -> None:
+    pd.DataFrame({"content_key": ["a", "b"]}).to_parquet(tmp_path / "gallery.parquet")
+    array = tmp_path / "gallery.npy"
+    np.save(array, np.zeros((2, 3), np.float32))
+    assert set(saved_embeddings([tmp_path])) == {"a", "b"}
+    array.write_bytes(array.read_bytes()[:-8])
+    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
+        saved_embeddings([tmp_path])
+    array.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
+        saved_embeddings([tmp_path])
+    np.save(array, np.zeros((3, 3), np.float32))
+    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
+        saved_embeddings([tmp_path])
+    np.save(array, np.zeros((2, 3), np.float32))
+    (tmp_path / "gallery.parquet").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"gallery\.parquet"):
+        saved_embeddings([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("lack", "said"),
+    [({"trainer": None}, "trainer is None"), ({"model": {"_target_": "os"}}, "os")],
+)
+def test_settings_that_lack_a_part_are_named(
+    tmp_path: Path, lack: dict[str, object], said: str
+) -> None:
+    run = Run(tmp_path)
+    settings = settings_of("train", "experiment=plus_layer", "data=synthetic")
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "summary.json").write_text('{"k": 5}')
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    run.set_state("finished", seconds=1.0)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert finished_run(str(tmp_path)).folder == tmp_path
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | lack))
+    with pytest.raises(DamagedFileError, match=rf"config\.yaml.*{said}"):
+        finished_run(str(tmp_path))

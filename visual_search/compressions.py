@@ -122,6 +122,7 @@ class _Saved:
         import pandas as pd
 
         from visual_search.assembly import new_protocol
+        from visual_search.reading import SAVED, read_array, read_table
         from visual_search.retrieval.protocol import Selection
         from visual_search.retrieval.report_files import load_report
 
@@ -129,8 +130,8 @@ class _Saved:
         sides: dict[str, tuple[NDArray[np.float32], pd.DataFrame]] = {}
         for name in ("gallery", "queries"):
             try:
-                held = np.load(run.folder / "embeddings" / f"{name}.npy", allow_pickle=False)
-                items = pd.read_parquet(run.folder / "embeddings" / f"{name}.parquet")
+                held = np.array(read_array(run.folder / "embeddings" / f"{name}.npy", SAVED))
+                items = read_table(run.folder / "embeddings" / f"{name}.parquet", SAVED)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"the embeddings of {run.folder} cannot be read ({error}); expected "

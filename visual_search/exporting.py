@@ -15,7 +15,7 @@ from visual_search.bundle_changes import check_index_settings
 from visual_search.config import ConfigError
 from visual_search.measurements import finished_run
 from visual_search.moved import telling_moved_data
-from visual_search.reading import read_json
+from visual_search.reading import SAVED, read_json, read_table
 from visual_search.runs import Run
 from visual_search.wording import many, shown
 
@@ -187,11 +187,10 @@ def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
     """Gives the catalogue rows of the items that can be found."""
     import numpy as np
-    import pandas as pd
 
     if settings["items"] != "gallery":
         return np.arange(len(cached.catalog), dtype=np.int64)
-    ids = set(pd.read_parquet(run.folder / "index" / "items.parquet")["item_id"])
+    ids = set(read_table(run.folder / "index" / "items.parquet", SAVED)["item_id"])
     return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
 
 

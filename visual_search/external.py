@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.reading import SAVED, DamagedFileError, read_array, read_table
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow
@@ -162,20 +164,23 @@ def saved_embeddings(folders: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
 
     Args:
         folders: With ``gallery.npy``, ``queries.npy`` and their items; what lacks is passed over.
-    """
-    import numpy as np
-    import pandas as pd
 
+    Raises:
+        DamagedFileError: A file is not what a run saves.
+    """
     known: dict[str, NDArray[np.float32]] = {}
     for folder in folders:
         for side in ("gallery", "queries"):
             array, items = folder / f"{side}.npy", folder / f"{side}.parquet"
             if not (array.is_file() and items.is_file()):
                 continue
-            table = pd.read_parquet(items)
+            table = read_table(items, SAVED)
             if "content_key" not in table.columns:
                 continue
-            values = np.load(array, mmap_mode="r", allow_pickle=False)
+            values = read_array(array, SAVED)
+            if values.ndim != 2 or len(values) != len(table):
+                reason = f"it has the shape {values.shape}, and {items.name} {len(table)} rows"
+                raise DamagedFileError(array, reason, SAVED)
             known |= dict(zip(table["content_key"].tolist(), values, strict=True))
     return known
 

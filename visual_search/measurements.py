@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
+from visual_search.config import BUILDERS, ConfigError, nearest
 from visual_search.machine import device_facts, device_summary
 from visual_search.moved import telling_moved_data
+from visual_search.reading import DamagedFileError
 from visual_search.run_embeddings import (
     RunEmbedding,
     changed_embedding,
     own_embedding,
     precision_here,
 )
-from visual_search.runs import EVALUATIONS, Run, State, open_run
+from visual_search.runs import A_CONFIG, EVALUATIONS, Run, State, open_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -255,7 +256,25 @@ def finished_run(path: str | None) -> Run:
     if not run.summary() or not run.checkpoint.is_file():
         what = "numbers (a dry run?)" if not run.summary() else "network"
         raise ConfigError(f"run {path} has no {what}; expected one that was trained: name another")
+    _check_settings(run)
     return run
+
+
+def _check_settings(run: Run) -> None:
+    """Checks that a run's settings are whole and name what this package has.
+
+    Raises:
+        DamagedFileError: Names the file, and what lacks.
+    """
+    path, settings = run.folder / "config.yaml", run.config()
+    for part in ("data", "pictures", "loader", "model", "trainer"):  # of every version
+        node = settings.get(part)
+        if not isinstance(node, dict) or not node:
+            raise DamagedFileError(path, f"{part} is {node!r} in it", A_CONFIG)
+        target = node.get("_target_")
+        if part in BUILDERS and target not in BUILDERS[part]:
+            close = nearest(str(target), BUILDERS[part])
+            raise DamagedFileError(path, f"{part}._target_ is {target!r}{close}", A_CONFIG)
 
 
 def _merged(own: Mapping[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.machine import device_sentence
-from visual_search.shown_items import (
-    EXPECTED,
-    ShownItems,
-    examples,
-    near_pairs,
-    near_table,
-    projection,
-)
+from visual_search.shown_items import ShownItems, examples, near_pairs, near_table, projection
 from visual_search.tables import or_low, run_name
 
 if TYPE_CHECKING:
@@ -132,7 +125,7 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
 
 
 def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
-    from visual_search.reading import read_table
+    from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.standing import OWN
     from visual_search.views.training_curves import training_curves
 
@@ -142,11 +135,11 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
     floors: dict[str, float] = {}
     beside = path.with_name("val_floors.csv")
     if beside.is_file():  # where the training starts from, and the best that learns nothing
-        reached = read_table(beside, EXPECTED).dropna()
+        reached = read_table(beside, SAVED).dropna()
         best = reached["value"] == reached["value"].max()
         shown = reached[best | reached["name"].isin(OWN)]
         floors = dict(zip(shown["title"], shown["value"], strict=True))
-    history = read_table(path, EXPECTED)
+    history = read_table(path, SAVED)
     return training_curves(history, metric=summary["headline"]["mean"], floors=floors or None)
 
 
@@ -174,13 +167,12 @@ def _confusion(report: RetrievalReport) -> Figure | None:
 
 
 def _class_distribution(folder: Path, catalog: Catalog) -> Figure:
-    import pandas as pd
-
+    from visual_search.reading import SAVED, read_table
     from visual_search.views.figures import class_distribution
 
     sets = {
-        "gallery": pd.read_parquet(folder / "embeddings" / "gallery.parquet")["category"],
-        "queries": pd.read_parquet(folder / "embeddings" / "queries.parquet")["category"],
+        name: read_table(folder / "embeddings" / f"{name}.parquet", SAVED)["category"]
+        for name in ("gallery", "queries")
     }
     if (folder / "metrics" / "trained_items.parquet").is_file():  # else it was trained elsewhere
         sets = {"training": catalog.table["category"].iloc[catalog.rows_of_split("train")], **sets}
@@ -285,15 +277,13 @@ def relative_to(folder: Path, run_folder: Path) -> str:
 
 
 def _floors_per_category(folder: Path) -> pd.DataFrame | None:
-    from visual_search.reading import read_table
+    from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.report_files import from_cell
 
     path = folder / "metrics" / "floors_per_category.csv"
     if not path.is_file():
         return None
-    table = read_table(
-        path, EXPECTED, dtype={"category": str}, keep_default_na=False, na_values=[""]
-    )
+    table = read_table(path, SAVED, dtype={"category": str}, keep_default_na=False, na_values=[""])
     table["category"] = table["category"].fillna("").map(from_cell)
     return table
 

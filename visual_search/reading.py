@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 # Of a file that is read whole. A summary that lists 100,000 refused items has 20 MB.
 MAX_TEXT_BYTES = 128 * 2**20
+SAVED = "what a run saves beside its numbers: restore the file, or measure the run again"
 
 
 class DamagedFileError(ValueError):
@@ -44,6 +46,16 @@ def read_text(path: str | os.PathLike[str], expected: str) -> str:
         raise DamagedFileError(file, "it is no text (not UTF-8)", expected) from error
 
 
+def check_is_file(path: Path, expected: str) -> None:
+    """Refuses a pipe, at which a reader would wait for ever, and a folder.
+
+    Raises:
+        DamagedFileError: It is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise DamagedFileError(path, "it is no file", expected)
+
+
 def check_readable(path: Path, expected: str) -> None:
     """Refuses what no run writes as text: no file, or one that memory should not hold.
 
@@ -55,8 +67,7 @@ def check_readable(path: Path, expected: str) -> None:
         FileNotFoundError: There is nothing.
         DamagedFileError: It is no file, such as a pipe, or too large.
     """
-    if path.exists() and not path.is_file():
-        raise DamagedFileError(path, "it is no file", expected)
+    check_is_file(path, expected)
     size = path.stat().st_size
     if size > MAX_TEXT_BYTES:
         raise DamagedFileError(
@@ -65,12 +76,12 @@ def check_readable(path: Path, expected: str) -> None:
 
 
 def read_table(path: str | os.PathLike[str], expected: str, **options: Any) -> pd.DataFrame:
-    """Returns a CSV that a run left, as pandas reads it.
+    """Returns a table that a run left, as pandas reads it.
 
     Args:
-        path: Of the file.
+        path: Of a CSV or a Parquet file.
         expected: As of `read_text`.
-        **options: Of `pandas.read_csv`.
+        **options: Of `pandas.read_csv` or `pandas.read_parquet`.
 
     Raises:
         FileNotFoundError: There is nothing.
@@ -78,12 +89,41 @@ def read_table(path: str | os.PathLike[str], expected: str, **options: Any) -> p
     """
     import pandas as pd
 
-    check_readable(Path(path), expected)
+    table: pd.DataFrame
+    file = Path(path)
     try:
-        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", **options)
-    except (OSError, ValueError) as error:  # every kind of pandas' own is a ValueError
+        if file.suffix == ".parquet":
+            check_is_file(file, expected)
+            table = pd.read_parquet(file, **options)
+        else:
+            check_readable(file, expected)
+            table = pd.read_csv(file, encoding="utf-8", **options)
+    except (FileNotFoundError, DamagedFileError):
+        raise
+    except Exception as error:  # Arrow has kinds of its own, of no common base
         raise DamagedFileError(path, str(error).strip(), expected) from error
     return table
+
+
+def read_array(path: str | os.PathLike[str], expected: str) -> NDArray[Any]:
+    """Returns an array that a run left, mapped and not loaded; one of Python objects is refused.
+
+    Args:
+        path: Of an ``.npy`` file.
+        expected: As of `read_text`.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        DamagedFileError: It is no file, or no whole array.
+    """
+    import numpy as np
+
+    check_is_file(Path(path), expected)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a header of brackets, one that announces 10^12 numbers, ...
+        raise DamagedFileError(path, str(error).strip(), expected) from error
+    return array
 
 
 def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:

@@ -174,14 +174,13 @@ def num_trained_on(folder: Path, pictures: Pictures, sides: Sides) -> int | None
         pictures: Prepared as the run's.
         sides: Who asks.
     """
-    import pandas as pd
-
     from visual_search.catalog.duplicates import pixel_keys
+    from visual_search.reading import SAVED, read_table
 
     path = folder / "metrics" / "trained_items.parquet"
     if not path.is_file():
         return None
-    trained = set(pd.read_parquet(path, columns=["pixels"])["pixels"])
+    trained = set(read_table(path, SAVED, columns=["pixels"])["pixels"])
     return sum(key in trained for key in pixel_keys(pictures, sides.selection.query_rows))
 
 

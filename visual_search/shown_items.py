@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from visual_search.views.html import ExampleGroup, PicturePair, ProjectionView
     from visual_search.views.picture_grids import SearchRow
 
-EXPECTED = "what a run writes beside its numbers: evaluate the run again"  # of a table
 MAX_NEAR_PAIRS = 8
 MAX_EXAMPLE_GROUPS = 60  # categories, those with most queries
 MAX_PROJECTED = 3000  # points of the report's projection
@@ -100,14 +99,14 @@ def examples(report: RetrievalReport, shop: ShownItems) -> list[ExampleGroup]:
 def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> ProjectionView | None:
     """Gives the gallery's points in three dimensions; None where they were not projected."""
     import numpy as np
-    import pandas as pd
 
+    from visual_search.reading import SAVED, read_table
     from visual_search.views.html import ProjectionView
 
     path = folder / "embeddings" / "projection.parquet"
     if not path.is_file():
         return None
-    points = pd.read_parquet(path)
+    points = read_table(path, SAVED)
     rows = np.array([shop.row_of[i] for i in points["item_id"]], dtype=np.int64)
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_PROJECTED), dtype=int))
     points, rows = points.iloc[chosen], rows[chosen]  # what describes them stays
@@ -124,12 +123,12 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
 
 def near_table(folder: Path) -> pd.DataFrame | None:
     """Gives ``metrics/near_duplicates.csv``; None where it has no line."""
-    from visual_search.reading import read_table
+    from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.report_files import from_cell
 
     path = folder / "metrics" / "near_duplicates.csv"
     ids = {"query_id": str, "gallery_id": str}
-    table = read_table(path, EXPECTED, dtype=ids, keep_default_na=False)
+    table = read_table(path, SAVED, dtype=ids, keep_default_na=False)
     for column in ("query_id", "gallery_id"):
         table[column] = table[column].map(from_cell)
     return table if len(table) else None
