@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from visual_search.run_embeddings import own_embedding
+from visual_search.runs.embeddings import own_embedding
 from visual_search.views.style import BAR, INK, MACRO, MUTED, OTHER, RIGHT, WRONG, quiet_style
 from visual_search.views.training_curves import spread
 

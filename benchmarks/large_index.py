@@ -27,13 +27,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path, write_text
-from visual_search.machine import processor_facts
-from visual_search.retrieval.search_engine import candidate_rows, faiss_threads, load_faiss
-from visual_search.retrieval.search_exact import ExactSearcher
-from visual_search.retrieval.search_index import SearchIndex, build_index, load_index
-from visual_search.retrieval.search_plan import SearchPlan
-from visual_search.retrieval.search_store import ArrayStore
-from visual_search.runs import environment
+from visual_search.knn.engine import candidate_rows, faiss_threads, load_faiss
+from visual_search.knn.flat_index import ExactSearcher
+from visual_search.knn.plan import SearchPlan
+from visual_search.knn.search_index import SearchIndex, build_index, load_index
+from visual_search.knn.store import ArrayStore
+from visual_search.runs.machine import processor_facts
+from visual_search.runs.run import environment
 
 BLOCK = 10_000  # items drawn at a time, each block from its own seed
 QUERY_BLOCK = 2**31  # the number of the block that the queries are, beyond all items

@@ -31,8 +31,8 @@ from visual_search.catalog.cache import Pictures, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.folder import folder
 from visual_search.catalog.readers.sources import ArraySource
-from visual_search.machine import processor_facts
-from visual_search.runs import environment
+from visual_search.runs.machine import processor_facts
+from visual_search.runs.run import environment
 
 BATCH = 128
 NUM_READ = 16_384  # pictures a round, 800 MB at 128 px

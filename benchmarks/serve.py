@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 
 from visual_search.bundle.bundle import Bundle
 from visual_search.catalog.images import PictureLimits
-from visual_search.machine import processor_facts
-from visual_search.runs import environment
+from visual_search.runs.machine import processor_facts
+from visual_search.runs.run import environment
 
 BOUNDARY = "a-boundary-of-the-benchmark"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

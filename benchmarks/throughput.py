@@ -33,9 +33,9 @@ from torch.nn.functional import mse_loss
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.sources import ArraySource
-from visual_search.machine import processor_facts
 from visual_search.models.variants import plus_layer
-from visual_search.runs import environment
+from visual_search.runs.machine import processor_facts
+from visual_search.runs.run import environment
 from visual_search.training.callbacks.progress import Progress
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule

@@ -7,9 +7,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from visual_search.command_line import HYDRA_VERSION_BASE
-from visual_search.config import config_folder, register_schema
-from visual_search.typed_text import as_typed, unpacked
+from visual_search.cli.command_line import HYDRA_VERSION_BASE
+from visual_search.cli.typed_text import as_typed, unpacked
+from visual_search.config.builders import config_folder, register_schema
 
 
 def composed(command: str, *overrides: str) -> DictConfig:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from tests.composing import settings_of
 from visual_search.check import main
-from visual_search.check_tables import print_check
 from visual_search.checking import Checked, check_data
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
+from visual_search.reports.check_tables import print_check
 
 
 def picture(seed: int, height: int = 96, width: int = 96) -> Image.Image:

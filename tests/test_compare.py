@@ -14,12 +14,12 @@ import pytest
 from tests.composing import settings_of
 from visual_search.catalog.synthetic import synthetic
 from visual_search.comparisons import compare_runs, print_comparison
-from visual_search.config import ConfigError
-from visual_search.measurements import Measured, measure_embeddings
-from visual_search.overviews import conclude, overview
-from visual_search.rankings import print_leaderboard, rank_runs
+from visual_search.config.builders import ConfigError
+from visual_search.reports.overviews import conclude, overview
+from visual_search.reports.rankings import print_leaderboard, rank_runs
 from visual_search.retrieval.comparability import NotComparableError
-from visual_search.runs import Run
+from visual_search.runs.measuring import Measured, measure_embeddings
+from visual_search.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +139,7 @@ def test_pictures_that_are_gone_are_left_out_and_said(
     def gone(settings: dict[str, Any]) -> None:
         raise FileNotFoundError("no file at products.csv")
 
-    monkeypatch.setattr("visual_search.assembly.read_catalog", gone)
+    monkeypatch.setattr("visual_search.runs.parts.read_catalog", gone)
     found = compare_runs(compared(workshop, good, poor))
     assert "no file at products.csv" in found.without_pictures
     assert (found.folder / "report.html").is_file()

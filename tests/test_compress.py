@@ -14,8 +14,8 @@ import pytest
 from tests.composing import settings_of
 from tests.test_compare import Workshop
 from visual_search.compressions import compress_run, print_compression
-from visual_search.config import ConfigError
-from visual_search.measurements import Measured
+from visual_search.config.builders import ConfigError
+from visual_search.runs.measuring import Measured
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_a_run_leaves_a_table_a_figure_and_a_verdict(
     def gone(settings: dict[str, Any]) -> None:
         pytest.fail("pictures are not needed")
 
-    monkeypatch.setattr("visual_search.assembly.read_catalog", gone)
+    monkeypatch.setattr("visual_search.runs.parts.read_catalog", gone)
     found = compress_run(asked(measured.run.folder))
     assert found.folder == measured.run.folder / "compression"
     summary = json.loads((found.folder / "summary.json").read_text(encoding="utf-8"))

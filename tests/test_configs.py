@@ -18,10 +18,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from visual_search import command_line
 from visual_search.catalog.splits import assign_splits
-from visual_search.command_line import HYDRA_VERSION_BASE, check_overrides, with_keys
-from visual_search.config import (
+from visual_search.cli import command_line
+from visual_search.cli.command_line import HYDRA_VERSION_BASE, check_overrides, with_keys
+from visual_search.config.builders import (
     BUILDERS,
     SUPPLIED,
     ConfigError,
@@ -30,13 +30,14 @@ from visual_search.config import (
     config_folder,
     register_schema,
 )
-from visual_search.schemas import SCHEMAS, SplitConfig, TrainSchema
+from visual_search.config.schemas import SCHEMAS, SplitConfig, TrainSchema
 
 NUM_FILES = 111  # change it with the files: a lost or unread one is noticed
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COMMANDS = sorted(path for path in FILES if "/" not in path)
-# A sweep's file sets Hydra's own part, which is not in the composed config: test_sweepers.py.
+# A sweep's file sets Hydra's own part, which is not in the composed config:
+# tests/cli/test_sweep_plugins.py.
 OPTIONS = sorted(path for path in FILES if "/" in path and not path.startswith("sweep/"))
 GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
 SEVERAL = ("callbacks", "logger")  # groups that name builders one level down

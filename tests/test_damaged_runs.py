@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from tests.composing import settings_of
-from visual_search.external import saved_embeddings
-from visual_search.measurements import finished_run
 from visual_search.reading import MAX_TEXT_BYTES, DamagedFileError, read_table
-from visual_search.runs import Run
+from visual_search.runs.embedding_files import saved_embeddings
+from visual_search.runs.measuring import finished_run
+from visual_search.runs.run import Run
 
 
 @pytest.mark.parametrize(

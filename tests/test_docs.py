@@ -15,8 +15,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from visual_search.command_line import check_overrides, with_keys
-from visual_search.config import register_schema
+from visual_search.cli.command_line import check_overrides, with_keys
+from visual_search.config.builders import register_schema
 from visual_search.retrieval import metrics, protocols
 from visual_search.retrieval.protocol import MAX_PER_CATEGORY, OnLeak
 from visual_search.retrieval.statistics import MIN_QUERIES

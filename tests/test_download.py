@@ -13,8 +13,8 @@ import pytest
 
 from tests.catalog.picture_server import Handler, PictureServer, jpeg, left_in, only_status, picture
 from tests.composing import settings_of
-from visual_search.catalog.download_settings import DownloadSettings, WantedPicture
-from visual_search.config import ConfigError
+from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+from visual_search.config.builders import ConfigError
 from visual_search.downloading import (
     MAX_REASONS,
     Downloaded,

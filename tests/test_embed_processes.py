@@ -13,8 +13,8 @@ import pytest
 
 from tests.holding import Hold
 from tests.test_train import run_here
-from visual_search.embedding_shards import read_shard_manifest, read_shards
-from visual_search.runs import Run
+from visual_search.runs.embedding_shards import read_shard_manifest, read_shards
+from visual_search.runs.run import Run
 
 pytestmark = pytest.mark.slow
 

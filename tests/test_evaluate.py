@@ -15,11 +15,11 @@ import yaml
 from PIL import Image
 
 from tests.composing import composed, settings_of
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.evaluate import main
-from visual_search.measurements import Measured, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
-from visual_search.runs import Run, RunLockedError, write_json
+from visual_search.runs.measuring import Measured, measure_embeddings, measure_run
+from visual_search.runs.run import Run, RunLockedError, write_json
 from visual_search.train import train
 
 pytestmark = pytest.mark.slow
@@ -313,7 +313,7 @@ def test_a_measurement_that_broke_off_says_so_and_the_next_call_works(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("visual_search.results.save_evaluation", broken)
+        patch.setattr("visual_search.runs.results.save_evaluation", broken)
         with pytest.raises(type(error)):
             evaluate(fresh, *asked)
     (place,) = map(Run, (fresh.folder / "evaluations").iterdir())

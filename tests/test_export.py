@@ -18,9 +18,9 @@ from tests.composing import settings_of
 from tests.test_train import run_here
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle_changes import change_bundle, print_changed
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.exporting import Exported, export_run, print_export
-from visual_search.runs import Run
+from visual_search.runs.run import Run
 from visual_search.searching import print_search, search_bundle
 from visual_search.wording import squared_distance
 

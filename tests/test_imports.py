@@ -38,15 +38,27 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-RING_1 = _names("catalog models retrieval views")
-RING_3 = _names(
-    "__init__ __main__ assembly atomic check_tables checking command_line comparisons "
-    "compressions config config_errors downloading external jobs locking measurements outcomes "
-    "overviews pages rankings results run_embeddings runs schemas shown_items sweepers sweeps "
-    "tables bundle_changes catalog_embeddings embedding_shards exporting first_weights model_card "
-    "cards machine moved places reading run_identity search_schemas searching serving_command "
-    "terminal_pictures typed_text wording workers"
-) | set(COMMANDS)
+RING_1 = _names("catalog models knn retrieval views")
+BASICS = _names("atomic locking reading wording __version__")
+COMMAND_FILES = (
+    BASICS
+    | set(COMMANDS)
+    | _names(
+        "__init__ __main__ bundle_changes catalog_embeddings checking comparisons compressions "
+        "downloading exporting searching serving_command"
+    )
+)
+ABOVE = _names("cli config runs reports") | COMMAND_FILES
+ABOVE_ALL = Room(
+    5,
+    _names("hydra omegaconf"),
+    _names(
+        "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
+        "fastapi onnxruntime uvicorn faiss hydra_plugins"
+    ),
+    ABOVE,
+    RING_1 | {"training", "bundle", "serving"},
+)
 ROOMS = {
     "catalog": Room(
         30, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
@@ -60,9 +72,8 @@ ROOMS = {
         ),
         _names(""),
     ),
-    "retrieval": Room(
-        18, _names("numpy pandas scipy faiss"), _names("pyarrow lancedb"), _names("")
-    ),
+    "knn": Room(18, _names("numpy pandas faiss"), _names("pyarrow lancedb"), _names("")),
+    "retrieval": Room(18, _names("numpy pandas scipy"), _names("pyarrow"), _names("knn")),
     "views": Room(
         18,
         _names("numpy matplotlib pandas markupsafe PIL"),
@@ -70,27 +81,19 @@ ROOMS = {
         _names("retrieval"),  # its result types
     ),
     # A search server starts in a second: neither pandas nor torch.
-    "bundle": Room(12, _names("numpy"), _names("pyarrow onnxruntime"), _names("retrieval catalog")),
+    "bundle": Room(12, _names("numpy"), _names("pyarrow onnxruntime"), _names("knn catalog")),
     "serving": Room(
         18,
         _names("numpy PIL fastapi starlette uvicorn jinja2 markupsafe prometheus_client pydantic"),
         _names(""),
-        _names("bundle catalog retrieval"),
+        _names("bundle catalog knn"),
     ),
     "training": Room(
         16, _names("torch lightning numpy pandas matplotlib tqdm"), _names(""), RING_1
     ),
+    "config": Room(2, _names("omegaconf"), _names("pydantic hydra"), _names("")),
     # Commands answer --help before anything heavy is loaded.
-    "ring 3": Room(
-        10,
-        _names("hydra omegaconf"),
-        _names(
-            "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
-            "fastapi onnxruntime uvicorn faiss hydra_plugins"
-        ),
-        RING_3,
-        RING_1 | {"training", "bundle", "serving"},
-    ),
+    **dict.fromkeys(("cli", "runs", "reports", "commands"), ABOVE_ALL),
 }
 
 
@@ -106,7 +109,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A file of the package, as ``visual_search.retrieval.index``, and the room it lies in."""
+    """A file of the package, as ``visual_search.knn.gallery_index``, and the room it lies in."""
 
     name: str
     room: str
@@ -116,7 +119,7 @@ class Module:
 
 def _read(path: Path) -> Module:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    room = parts[0] if len(parts) > 1 else "ring 3"
+    room = parts[0] if len(parts) > 1 else "commands"
     name = ".".join(("visual_search", *parts))
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return Module(name, room, path, tuple(_imports(tree, name, lazy=False)))
@@ -153,14 +156,7 @@ def _faults(module: Module) -> Iterator[str]:
         root = entry.module.partition(".")[0]
         where = f"{module.path.name}:{entry.line} imports {entry.module}"
         if root == "visual_search":
-            allowed = {
-                module.room,
-                "atomic",
-                "locking",
-                "reading",
-                "wording",
-                "__version__",
-            } | room.ours
+            allowed = {module.room, *BASICS} | room.ours
             allowed |= room.lazy_ours if entry.lazy else set()
             for part in _own_parts(entry):
                 if part not in allowed:
@@ -186,9 +182,9 @@ def test_every_room_is_read() -> None:
         assert len(found) >= room.min_modules, f"{name}: only {found}"
 
 
-def test_every_top_level_module_is_in_ring_3() -> None:
-    found = {module.path.stem for module in MODULES if module.room == "ring 3"}
-    assert found == RING_3
+def test_the_top_holds_commands_and_little_else() -> None:
+    found = {module.path.stem for module in MODULES if module.room == "commands"}
+    assert found == COMMAND_FILES - {"__version__"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -204,7 +200,7 @@ def test_only_training_and_commands_know_lightning() -> None:
         for entry in module.imports
         if entry.module.partition(".")[0] in ("lightning", "pytorch_lightning")
     }
-    assert rooms <= {"training", "ring 3"}
+    assert rooms <= {"training", "cli", "runs", "commands"}
     assert "training" in rooms  # else this test reads nothing
 
 
@@ -223,7 +219,7 @@ def test_modules_are_loaded_by_name_at_the_door_only() -> None:
         for module in MODULES
         if "import_module(" in module.path.read_text(encoding="utf-8")
     }
-    assert found == {"config", "__main__"}
+    assert found == {"builders", "__main__"}
 
 
 @pytest.mark.parametrize(
@@ -236,12 +232,16 @@ def test_modules_are_loaded_by_name_at_the_door_only() -> None:
         ("from visual_search import views", "retrieval", "may not import views"),
         ("from ..views import figures", "retrieval", "may not import views"),
         ("from lightning import Callback", "models", "may not import lightning"),
-        ("from visual_search.training import module", "ring 3", "training at the top of a module"),
-        ("from visual_search.config import build", "training", "may not import config"),
+        (
+            "from visual_search.training import module",
+            "commands",
+            "training at the top of a module",
+        ),
+        ("from visual_search.config.builders import build", "training", "may not import config"),
     ],
 )
 def test_a_wrong_import_is_found(code: str, room: str, message: str) -> None:
-    name = f"visual_search.{room}.example" if room in ROOMS and room != "ring 3" else "example"
+    name = f"visual_search.{room}.example" if room in ROOMS and room != "commands" else "example"
     imports = tuple(_imports(ast.parse(code), name, lazy=False))
     faults = list(_faults(Module(name, room, Path("example.py"), imports)))
     assert len(faults) == 1

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from tests.composing import composed, settings_of
-from visual_search.assembly import check_builders
-from visual_search.config import ConfigError, config_folder
-from visual_search.measurements import Measured, measure_run
+from visual_search.config.builders import ConfigError, config_folder
+from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.models.objectives.objective import NoObjective
-from visual_search.overviews import overview
-from visual_search.retrieval.index import EmbeddingIndex
-from visual_search.runs import PROJECTION, Run
+from visual_search.reports.overviews import overview
+from visual_search.runs.measuring import Measured, measure_run
+from visual_search.runs.parts import check_builders
+from visual_search.runs.run import PROJECTION, Run
 from visual_search.train import train
 
 pytestmark = pytest.mark.slow

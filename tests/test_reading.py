@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.composing import settings_of
-from visual_search.assembly import build_catalog, read_catalog
-from visual_search.run_identity import run_hash
+from visual_search.runs.identity import run_hash
+from visual_search.runs.parts import build_catalog, read_catalog
 
 
 def shop(folder: Path, num_missing: int) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from visual_search.command_line import check_overrides, with_keys
-from visual_search.config import register_schema
+from visual_search.cli.command_line import check_overrides, with_keys
+from visual_search.config.builders import register_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,11 +17,11 @@ import torch
 import visual_search
 from tests.composing import composed, settings_of
 from tests.holding import Hold
-from visual_search.assembly import new_logger, read_catalog
-from visual_search.config import ConfigError
-from visual_search.retrieval.index import EmbeddingIndex
-from visual_search.runs import Run, RunLockedError, open_run
-from visual_search.tables import runs_table
+from visual_search.config.builders import ConfigError
+from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.reports.tables import runs_table
+from visual_search.runs.parts import new_logger, read_catalog
+from visual_search.runs.run import Run, RunLockedError, open_run
 from visual_search.train import train
 from visual_search.training.checkpointing import load_checkpoint
 
@@ -212,7 +212,7 @@ def test_the_same_command_finds_the_finished_run(
 
 
 def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path: Path) -> None:
-    from visual_search.run_identity import run_hash
+    from visual_search.runs.identity import run_hash
 
     hashes = {}
     for change in (
@@ -382,7 +382,7 @@ def test_a_logger_without_its_package_names_the_extra(
     def missing(*args: Any, **kwargs: Any) -> Any:
         raise ModuleNotFoundError("No module named 'wandb'")
 
-    monkeypatch.setattr("visual_search.assembly.build", missing)
+    monkeypatch.setattr("visual_search.runs.parts.build", missing)
     with pytest.raises(ConfigError, match=r"pip install 'visual-search\[wandb\]'"):
         new_logger("wandb", {}, tmp_path)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.synthetic import synthetic
-from visual_search.embedding_shards import ShardFolder, ShardSettings, read_shards
+from visual_search.runs.embedding_shards import ShardFolder, ShardSettings, read_shards
 
 pytestmark = pytest.mark.slow
 

@@ -77,7 +77,7 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path) -
 def test_installed_command_finds_the_configs_that_came_with_it(
     installed: Path, tmp_path: Path
 ) -> None:
-    code = "from visual_search.config import config_folder; print(config_folder())"
+    code = "from visual_search.config.builders import config_folder; print(config_folder())"
     found = _run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed))
     assert Path(found.strip()) == installed.resolve() / "visual_search" / "conf"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.wording import first_by_size, listed, many, shown
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def change_bundle(settings: dict[str, Any]) -> Changed:
         ValueError: The bundle is damaged, or an item cannot be used.
         BundleLockedError: Another writer did not finish in time.
     """
-    from visual_search.assembly import progress_bar
     from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
+    from visual_search.runs.parts import progress_bar
 
     action = settings["action"]
     if action not in ACTIONS:
@@ -116,7 +116,7 @@ def check_index_settings(settings: Mapping[str, Any]) -> None:
     """
     from importlib.util import find_spec
 
-    from visual_search.retrieval.search_plan import KINDS, check_targets
+    from visual_search.knn.plan import KINDS, check_targets
 
     kind, recall, threads = (settings[name] for name in ("index", "target_recall", "num_threads"))
     if kind is not None and kind not in KINDS:
@@ -137,7 +137,7 @@ def check_index_settings(settings: Mapping[str, Any]) -> None:
 
 def _ids(settings: Mapping[str, Any]) -> list[str]:
     """Gives the ids to take out: those that are named, and those of a file."""
-    from visual_search.external import read_id_lines
+    from visual_search.runs.embedding_files import read_id_lines
 
     given = settings["item"]
     ids = list(given) if isinstance(given, list) else [given] if given is not None else []
@@ -215,10 +215,10 @@ def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
 def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
     import numpy as np
 
-    from visual_search.assembly import build_catalog, cache, progress_bar
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.exporting import embed_rows
+    from visual_search.runs.parts import build_catalog, cache, progress_bar
 
     encoder = bundle.encoder
     catalog = build_catalog(settings["data"])
@@ -242,7 +242,7 @@ def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
 def print_changed(changed: Changed) -> None:
     """Prints what was done and what the bundle holds now."""
     from visual_search.bundle.bundle import Bundle
-    from visual_search.retrieval.search_plan import SearchPlan
+    from visual_search.knn.plan import SearchPlan
 
     change = changed.change
     if change is not None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
-from visual_search.moved import telling_moved_data
+from visual_search.config.builders import ConfigError
+from visual_search.runs.moved import telling_moved_data
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.cache import CachedCatalog
-    from visual_search.embedding_shards import ShardFolder
-    from visual_search.runs import Run
+    from visual_search.runs.embedding_shards import ShardFolder
+    from visual_search.runs.run import Run
     from visual_search.training.module import EncoderModule
 
 
@@ -54,10 +54,10 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
-    from visual_search.assembly import cache, check_hardware, quieten, read_catalog
-    from visual_search.measurements import finished_run
-    from visual_search.runs import Run
-    from visual_search.training.processes import restore_num_threads
+    from visual_search.runs.measuring import finished_run
+    from visual_search.runs.parts import cache, check_hardware, quieten, read_catalog
+    from visual_search.runs.run import Run
+    from visual_search.training.distributed import restore_num_threads
 
     if not settings["run"] or not settings["out"]:
         name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
@@ -130,8 +130,8 @@ def print_embedded(embedded: Embedded) -> None:
 
 
 def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
-    from visual_search.assembly import build_trainer
-    from visual_search.run_embeddings import precision_here
+    from visual_search.runs.embeddings import precision_here
+    from visual_search.runs.parts import build_trainer
 
     asked = dict(settings["trainer"])
     own = run.summary().get("precision")
@@ -154,8 +154,13 @@ def _open(
     trainer: Trainer,
 ) -> ShardFolder:
     """Gives the folder, claimed for these settings."""
-    from visual_search.embedding_shards import CONTENT_KEY, EMBEDDING, ShardFolder, ShardSettings
-    from visual_search.tables import run_label
+    from visual_search.reports.tables import run_label
+    from visual_search.runs.embedding_shards import (
+        CONTENT_KEY,
+        EMBEDDING,
+        ShardFolder,
+        ShardSettings,
+    )
     from visual_search.training.module import weights_fingerprint
 
     catalog = cached.catalog
@@ -191,7 +196,7 @@ def _open(
 
 def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
     """Gives the numbers of the shards to write, ascending."""
-    from visual_search.assembly import progress_bar
+    from visual_search.runs.parts import progress_bar
 
     if is_first:
         shards.sweep()
@@ -215,7 +220,7 @@ def _embed(
     trainer: Trainer,
 ) -> None:
     """Embeds and writes the missing shards, in as many processes as the trainer starts."""
-    from visual_search.assembly import progress_bar
+    from visual_search.runs.parts import progress_bar
     from visual_search.training.devices import memory_told
     from visual_search.training.shards import ShardEmbedder, rows_of_shard
 

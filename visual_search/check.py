@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from visual_search.command_line import run_command
+from visual_search.cli.command_line import run_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,8 +27,8 @@ def check_command(config: DictConfig) -> None:
     """
     from omegaconf import OmegaConf
 
-    from visual_search.check_tables import print_check
     from visual_search.checking import check_data
+    from visual_search.reports.check_tables import print_check
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     checked = check_data(settings)

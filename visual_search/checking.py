@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError, bind, build
+from visual_search.config.builders import ConfigError, bind, build
 from visual_search.wording import listed, many
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def check_data(settings: dict[str, Any]) -> Checked:
         ConfigError: No data is named, or a setting is wrong.
         ValueError: The data cannot be read at all, or none of its pictures.
     """
-    from visual_search.assembly import cache, new_protocol, progress_bar
     from visual_search.catalog import checks, picture_checks
     from visual_search.catalog.picture_facts import picture_facts
+    from visual_search.runs.parts import cache, new_protocol, progress_bar
 
     if "_target_" not in settings["data"]:
         raise ConfigError(
@@ -146,7 +146,7 @@ def check_data(settings: dict[str, Any]) -> Checked:
 
 def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
     """Gives the catalogue without its bad rows, and what training is to do with them."""
-    from visual_search.assembly import progress_bar
+    from visual_search.runs.parts import progress_bar
 
     node = dict(settings["data"])
     builder, arguments = bind("data", node)
@@ -187,7 +187,7 @@ def _sides(
     import numpy as np
 
     from visual_search.catalog.checks import Finding
-    from visual_search.training.sides import LeakError, check_depth, choose_sides
+    from visual_search.training.query_gallery import LeakError, check_depth, choose_sides
 
     catalog = cached.catalog
     gallery = queries = np.zeros(0, dtype=np.int64)
@@ -315,7 +315,7 @@ def _write(checked: Checked, sheet_items: int) -> None:
     from visual_search.atomic import write_text
     from visual_search.catalog.checks import SEVERITIES
     from visual_search.retrieval.report_files import plain
-    from visual_search.runs import write_json
+    from visual_search.runs.run import write_json
     from visual_search.views.html_check import check_page
 
     checked = replace(checked, findings=tuple(map(_without_places, checked.findings)))
@@ -340,7 +340,7 @@ def _write(checked: Checked, sheet_items: int) -> None:
 
 def _without_places(finding: Finding) -> Finding:
     """Gives a finding as it is written: the page is handed around, the terminal is the owner's."""
-    from visual_search.places import text_without_places as shown
+    from visual_search.runs.places import text_without_places as shown
 
     items = tuple(replace(item, why=shown(item.why)) for item in finding.items)
     return replace(finding, what=shown(finding.what), advice=shown(finding.advice), items=items)

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
-from visual_search.places import settings_without_places, text_without_places
+from visual_search.config.builders import ConfigError
+from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.retrieval.comparison import Comparison
     from visual_search.retrieval.report import RetrievalReport
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
     from visual_search.views.html import ComparedQuery
 
 
@@ -50,9 +50,9 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
         ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
         NotComparableError: The runs were measured differently.
     """
-    from visual_search.assembly import progress_bar
+    from visual_search.reports.tables import run_root
     from visual_search.retrieval.comparison import compare_reports
-    from visual_search.tables import run_root
+    from visual_search.runs.parts import progress_bar
 
     runs = _named_runs(settings["runs"], settings["names"])
     reports = {name: _report(run) for name, run in runs.items()}
@@ -81,7 +81,7 @@ def _report(run: Run) -> RetrievalReport:
         ValueError: A file of it is not what a measurement writes; the message names it.
         FileNotFoundError: A file is missing.
     """
-    from visual_search.rankings import ranked_report
+    from visual_search.reports.rankings import ranked_report
     from visual_search.retrieval.report_files import load_report
 
     if {"identity", "headline"} <= run.summary().keys():
@@ -90,7 +90,7 @@ def _report(run: Run) -> RetrievalReport:
 
 
 def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
-    from visual_search.tables import run_name
+    from visual_search.reports.tables import run_name
 
     if len(paths) < 2:
         raise ConfigError(
@@ -118,7 +118,7 @@ def measured_in(path: str) -> Run:
     Raises:
         ConfigError: Nothing was, or not to the end.
     """
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
     run = Run(Path(path))
     if run.state != "finished" or not run.summary():
@@ -141,7 +141,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
 
 def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
     """Gives the first run's catalogue with its pictures, or why it cannot be read."""
-    from visual_search.assembly import cache, read_catalog
+    from visual_search.runs.parts import cache, read_catalog
 
     run = next(iter(runs.values()))
     try:
@@ -164,7 +164,7 @@ def _write_page(
     notes: Sequence[str],
 ) -> None:
     from visual_search.atomic import write_text
-    from visual_search.pages import relative_to
+    from visual_search.reports.run_page import relative_to
     from visual_search.views.evaluation_charts import comparison_bars
     from visual_search.views.figures import save_figure
     from visual_search.views.html import ComparedRun, ComparisonPage, comparison_page
@@ -213,7 +213,7 @@ def _queries(
     num_shown: int,
 ) -> list[ComparedQuery]:
     """Gives what each run found for the queries where they differ most."""
-    from visual_search.shown_items import search_rows
+    from visual_search.reports.shown_items import search_rows
     from visual_search.views.html import ComparedQuery
 
     if cached is None:
@@ -249,7 +249,7 @@ def print_comparison(compared: Compared) -> None:
     """Prints runs, paired tests, categories and the verdict, and where the page lies."""
     from rich.console import Console
 
-    from visual_search.tables import P_RULE
+    from visual_search.reports.tables import P_RULE
     from visual_search.views.scripts import font_advice
 
     console = Console(highlight=False)
@@ -277,7 +277,7 @@ def _runs_table(compared: Compared) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import interval, is_number, number, table_style
+    from visual_search.reports.tables import interval, is_number, number, table_style
 
     headline = compared.comparison.headline
     table = Table(title=f"Runs, {headline['title']}", **table_style())
@@ -317,7 +317,7 @@ def _runs_table(compared: Compared) -> Any:
 
 def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     """Gives the floors by title, each once; a run's own untrained network by the run's name."""
-    from visual_search.retrieval.standing import OWN
+    from visual_search.retrieval.floor_comparison import OWN
 
     floors: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
@@ -334,7 +334,7 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import MAX_ROWS, difference, p_value, table_style
+    from visual_search.reports.tables import MAX_ROWS, difference, p_value, table_style
 
     pairs, title = comparison.pairs, "Paired differences, a minus b"
     if len(pairs) > MAX_ROWS:
@@ -367,7 +367,7 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.tables import (
+    from visual_search.reports.tables import (
         MAX_ROWS,
         difference,
         is_number,

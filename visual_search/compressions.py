@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.wording import shown
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visual_search.retrieval.protocol import Protocol
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.retrieval.size_quality import SizeQuality, Verdict
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
 FOLDER = "compression"
 TABLE_FILE, FIGURE_FILE, SUMMARY_FILE = "compression.csv", "compression.png", "summary.json"
@@ -67,9 +67,9 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
         ConfigError: No run is named, it is not finished, has no embeddings or no protocol that can
             be named, its saved result does not follow from its embeddings, or a limit is wrong.
     """
-    from visual_search.assembly import progress_bar
-    from visual_search.retrieval.compression import codecs_for
+    from visual_search.knn.codecs import codecs_for
     from visual_search.retrieval.size_quality import measure_codecs, verdict
+    from visual_search.runs.parts import progress_bar
 
     if not 0 <= settings["max_loss"] < math.inf or not 1 < settings["times_smaller"] < math.inf:
         raise ConfigError(
@@ -121,10 +121,10 @@ class _Saved:
         import numpy as np
         import pandas as pd
 
-        from visual_search.assembly import new_protocol
         from visual_search.reading import SAVED, read_array, read_table
         from visual_search.retrieval.protocol import Selection
         from visual_search.retrieval.report_files import load_report
+        from visual_search.runs.parts import new_protocol
 
         self.run = run
         sides: dict[str, tuple[NDArray[np.float32], pd.DataFrame]] = {}
@@ -193,16 +193,16 @@ class _Saved:
         return found
 
     def _again(self) -> str:
-        from visual_search.tables import run_root
+        from visual_search.reports.tables import run_root
 
         root = shlex.quote(f"run={run_root(self.run.folder)}")
         return f"measure it again, python -m visual_search.evaluate {root} rerun=true"
 
 
 def _write(compressed: Compressed) -> None:
+    from visual_search.reports.tables import run_label, run_name
     from visual_search.retrieval.report_files import plain, save_table
-    from visual_search.runs import write_json
-    from visual_search.tables import run_label, run_name
+    from visual_search.runs.run import write_json
     from visual_search.views.compression_chart import compression_chart
     from visual_search.views.figures import save_figure
 
@@ -272,8 +272,8 @@ def _table(compressed: Compressed) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from visual_search.reports.tables import difference, number, run_name, table_style
     from visual_search.retrieval.size_quality import times_text
-    from visual_search.tables import difference, number, run_name, table_style
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline

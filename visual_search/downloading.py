@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError, bind
+from visual_search.config.builders import ConfigError, bind
 from visual_search.wording import shown
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from visual_search.catalog.download_manifest import PictureRecord
-    from visual_search.catalog.download_report import DownloadProgress, DownloadReport
-    from visual_search.catalog.download_settings import DownloadSettings, WantedPicture
+    from visual_search.catalog.downloads.manifest import PictureRecord
+    from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
+    from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 
 LIST_COLUMNS = ("name", "url")
 MAX_REASONS = 8  # printed of each outcome; the manifest holds all
@@ -60,10 +60,10 @@ def download_listed(settings: dict[str, Any]) -> Downloaded:
     Raises:
         ConfigError: Nothing, or more than one thing, says what is wanted; the catalogue names no
             URLs; there is no folder to download into; a setting or the list is wrong.
-        ValueError: As of `visual_search.catalog.downloads.download_pictures`.
+        ValueError: As of `visual_search.catalog.downloads.download.download_pictures`.
         OSError: The same.
     """
-    from visual_search.catalog.downloads import download_pictures
+    from visual_search.catalog.downloads.download import download_pictures
 
     limits = _limits(settings)
     wanted, folder = wanted_pictures(settings)
@@ -85,7 +85,7 @@ def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], P
         ConfigError: As of `download_listed`.
         FileNotFoundError: The catalogue's file is not there.
     """
-    from visual_search.catalog.download_settings import WantedPicture
+    from visual_search.catalog.downloads.settings import WantedPicture
 
     data, listed = settings["data"], settings["urls"]
     if bool(data) == bool(listed):
@@ -112,7 +112,7 @@ def read_list(path: str) -> list[WantedPicture]:
         ConfigError: It cannot be read, lacks a column, or a row has another number of fields or a
             name that leads out of the folder.
     """
-    from visual_search.catalog.download_settings import WantedPicture
+    from visual_search.catalog.downloads.settings import WantedPicture
     from visual_search.catalog.readers.delimited import read_csv
 
     try:
@@ -184,7 +184,7 @@ def print_download(downloaded: Downloaded) -> None:
 
 
 def _limits(settings: Mapping[str, Any]) -> DownloadSettings:
-    from visual_search.catalog.download_settings import DownloadSettings
+    from visual_search.catalog.downloads.settings import DownloadSettings
 
     names = [field.name for field in dataclasses.fields(DownloadSettings)]
     try:
@@ -295,7 +295,7 @@ def _reasons(records: tuple[PictureRecord, ...]) -> list[str]:
 
 def _without_url(record: PictureRecord) -> str:
     """Gives the reason without the URL, which differs from picture to picture where it is one."""
-    from visual_search.catalog.addresses import parse_url
+    from visual_search.catalog.downloads.urls import parse_url
 
     reason = " ".join(record.error.split())  # a server's line break would tear the line apart
     # as `parse_url` spells it first: an own spelling would be a reason of its own

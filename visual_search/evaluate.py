@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from visual_search.command_line import run_command
+from visual_search.cli.command_line import run_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,9 +23,9 @@ def evaluate_command(config: DictConfig) -> None:
     """Measures what the composed config describes; in a multirun one of its jobs."""
     from omegaconf import OmegaConf
 
-    from visual_search.measurements import measure_embeddings, measure_run
-    from visual_search.sweeps import record_job
-    from visual_search.tables import print_evaluation
+    from visual_search.cli.multirun import record_job
+    from visual_search.reports.tables import print_evaluation
+    from visual_search.runs.measuring import measure_embeddings, measure_run
 
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.atomic import scratch_folder
 from visual_search.bundle_changes import check_index_settings
-from visual_search.config import ConfigError
-from visual_search.measurements import finished_run
-from visual_search.moved import telling_moved_data
+from visual_search.config.builders import ConfigError
 from visual_search.reading import SAVED, read_json, read_table
-from visual_search.runs import Run
+from visual_search.runs.measuring import finished_run
+from visual_search.runs.moved import telling_moved_data
+from visual_search.runs.run import Run
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def export_run(settings: dict[str, Any]) -> Exported:
         ValueError: The exported encoder differs from PyTorch's, or the data cannot be read.
         FileExistsError: The folder holds something already.
     """
-    from visual_search.assembly import build_catalog, cache, progress_bar, quieten, within_budget
     from visual_search.bundle.creating import create_bundle
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.models.exporting import export_encoder
+    from visual_search.runs.parts import build_catalog, cache, progress_bar, quieten, within_budget
 
     quieten()
     _check_settings(settings)
@@ -174,8 +174,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a run's config, with other data where the export names some."""
-    from visual_search.assembly import protocol_in_full
     from visual_search.catalog_embeddings import merged_settings
+    from visual_search.runs.parts import protocol_in_full
 
     given = {"data": settings["data"], "split": None, "pictures": settings["pictures"]}
     config = merged_settings(own, given) | {"loader": own["loader"]}  # the budget is kept
@@ -206,7 +206,7 @@ def embed_rows(
     """Gives a bundle's embeddings ``[n, D]`` of these rows of a cache, under a progress bar."""
     import numpy as np
 
-    from visual_search.assembly import progress_bar
+    from visual_search.runs.parts import progress_bar
 
     found = np.empty((len(rows), encoder.embedding_dim), np.float32)
     with progress_bar("Embedding", " pictures") as advance:
@@ -246,9 +246,9 @@ def _measured_again(
     import numpy as np
     import pandas as pd
 
-    from visual_search.assembly import cache, new_protocol, progress_bar, read_catalog
+    from visual_search.runs.parts import cache, new_protocol, progress_bar, read_catalog
     from visual_search.training.evaluation import evaluate_embeddings
-    from visual_search.training.sides import choose_sides
+    from visual_search.training.query_gallery import choose_sides
 
     if settings["data"] or len(rows) < len(cached.catalog):
         return None
@@ -279,7 +279,7 @@ def _facts(
     """Gives what a bundle says about the run that it comes from, as plain values."""
     import dataclasses
 
-    from visual_search.runs import environment
+    from visual_search.runs.run import environment
 
     kept = (
         "headline", "standing", "rules", "definitions", "intervals", "floors", "num_queries",
@@ -302,7 +302,7 @@ def _facts(
 def _files(
     run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any, kind: str
 ) -> dict[str, Path | bytes | str]:
-    from visual_search.model_card import model_card, requirements
+    from visual_search.reports.model_card import model_card, requirements
 
     counts = dict(sorted(Counter(items.columns["category"]).items()))
     files: dict[str, Path | bytes | str] = {
@@ -319,7 +319,7 @@ def _without_places(page: str, run: Run) -> str:
     """Gives a run's page without the places that an earlier version wrote into it."""
     from html import escape
 
-    from visual_search.places import override_without_places, without_place
+    from visual_search.runs.places import override_without_places, without_place
 
     held = run.folder / "environment.json"
     command = read_json(held, "what a run writes").get("command") if held.is_file() else None
@@ -345,7 +345,7 @@ def print_export(exported: Exported) -> None:
     from rich import print as rich_print
     from rich.markup import escape
 
-    from visual_search.retrieval.search_plan import SearchPlan
+    from visual_search.knn.plan import SearchPlan
 
     folder, check = exported.folder, exported.check
     plan = SearchPlan.from_json(exported.manifest.index.plan)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from visual_search.command_line import run_command
+from visual_search.cli.command_line import run_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,7 +22,7 @@ def leaderboard_command(config: DictConfig) -> None:
     """Ranks what lies in the folder, prints it, and writes Markdown, CSV and HTML."""
     from omegaconf import OmegaConf
 
-    from visual_search.rankings import print_leaderboard, rank_runs
+    from visual_search.reports.rankings import print_leaderboard, rank_runs
 
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_leaderboard(rank_runs(settings))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.wording import many, shown, squared_distance
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _plain(searched: Searched, out: Path | None) -> dict[str, Any]:
 
 
 def _print_inline(searched: Searched, inline: str) -> None:
-    from visual_search.terminal_pictures import inline_picture, picture_protocol
+    from visual_search.views.terminal_pictures import inline_picture, picture_protocol
 
     if inline == "never":
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from visual_search.command_line import run_command
+from visual_search.cli.command_line import run_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from visual_search.config import ConfigError
+from visual_search.config.builders import ConfigError
 from visual_search.wording import many
 
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"

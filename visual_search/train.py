@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from visual_search.command_line import run_command
+from visual_search.cli.command_line import run_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from visual_search.catalog.catalog import Catalog
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def train_command(config: DictConfig) -> float | None:
     Returns:
         Within a multirun the headline on the validation queries, which a sweeper maximises.
     """
-    from visual_search.sweeps import alone, record_job
+    from visual_search.cli.multirun import alone, record_job
 
     with record_job(config) as job:
         alone(lambda: train(config, on_open=job.opened))
@@ -47,10 +47,10 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
     """
     from omegaconf import OmegaConf
 
-    from visual_search.assembly import check_builders, check_hardware, read_catalog
-    from visual_search.first_weights import checkpoint_to_start_from
-    from visual_search.run_identity import find_run
-    from visual_search.tables import print_result
+    from visual_search.reports.tables import print_result
+    from visual_search.runs.identity import find_run
+    from visual_search.runs.initial_weights import checkpoint_to_start_from
+    from visual_search.runs.parts import check_builders, check_hardware, read_catalog
 
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False
@@ -139,7 +139,7 @@ def _overrides() -> str:
     import yaml
     from hydra.core.hydra_config import HydraConfig
 
-    from visual_search.places import override_without_places
+    from visual_search.runs.places import override_without_places
 
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     shown = [override_without_places(one) for one in given]
@@ -148,7 +148,9 @@ def _overrides() -> str:
 
 def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
-    from visual_search.assembly import (
+    from visual_search.reports.run_page import write_run_report
+    from visual_search.runs.initial_weights import take_weights
+    from visual_search.runs.parts import (
         cache,
         check_left_out,
         new_model,
@@ -156,12 +158,10 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
         new_trainer,
         quieten,
     )
-    from visual_search.first_weights import take_weights
-    from visual_search.pages import write_run_report
-    from visual_search.results import save_results
+    from visual_search.runs.results import save_results
     from visual_search.training.checkpointing import Interruption, RunCheckpoint, position
     from visual_search.training.devices import memory_told
-    from visual_search.training.processes import restore_num_threads
+    from visual_search.training.distributed import restore_num_threads
 
     restore_num_threads()
     quieten()

@@ -58,8 +58,8 @@ PARTS: dict[str, tuple[int, Callable[[argparse.Namespace], Rows]]] = {
 
 def keep(part: str, rows: Rows, seed: int) -> None:
     """Puts a part's rows among the results, in the place of those of the same kinds."""
-    from visual_search.machine import processor_facts
-    from visual_search.runs import environment
+    from visual_search.runs.machine import processor_facts
+    from visual_search.runs.run import environment
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     facts = processor_facts() | {"packages": environment()["packages"]}

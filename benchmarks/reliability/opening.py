@@ -74,7 +74,7 @@ def open_bundle(path: str, more: Mapping[str, Any]) -> str:
 
 def open_runs(path: str, more: Mapping[str, Any]) -> str:
     """Ranks all runs of a folder; gives what was left out, with the reasons."""
-    from visual_search.rankings import rank_runs
+    from visual_search.reports.rankings import rank_runs
 
     ranked = rank_runs(composed("leaderboard", f"outputs={path}"))
     return "".join(f"{one}: {reason}\n" for one, reason in ranked.left_out)
@@ -92,7 +92,7 @@ def compare(path: str, more: Mapping[str, Any]) -> str:
 
 def evaluate(path: str, more: Mapping[str, Any]) -> str:
     """Measures a run by another protocol."""
-    from visual_search.measurements import measure_run
+    from visual_search.runs.measuring import measure_run
 
     measure_run(
         composed(
@@ -124,8 +124,8 @@ def open_catalog(path: str, more: Mapping[str, Any]) -> str:
 
 def open_embeddings(path: str, more: Mapping[str, Any]) -> str:
     """Reads embeddings from outside, or the shards of the embed command."""
-    from visual_search.embedding_shards import read_shards
-    from visual_search.external import read_embeddings
+    from visual_search.runs.embedding_files import read_embeddings
+    from visual_search.runs.embedding_shards import read_shards
 
     if more.get("shards"):
         return f"{sum(len(values) for _, values in read_shards(path))} embeddings"
@@ -143,9 +143,9 @@ def composed(command: str, *overrides: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from visual_search.command_line import with_keys
-    from visual_search.config import config_folder, register_schema
-    from visual_search.typed_text import unpacked
+    from visual_search.cli.command_line import with_keys
+    from visual_search.cli.typed_text import unpacked
+    from visual_search.config.builders import config_folder, register_schema
 
     register_schema()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -234,8 +234,8 @@ def main(lines: Sequence[str] | None = None) -> None:
 
     import visual_search.bundle.bundle
     import visual_search.comparisons
-    import visual_search.measurements
-    import visual_search.rankings
+    import visual_search.reports.rankings
+    import visual_search.runs.measuring
     import visual_search.training.module  # noqa: F401
 
     for line in lines or sys.stdin:

@@ -116,7 +116,7 @@ def measured(folder: Path) -> Content:
 def one_run(folder: Path) -> Content:
     import torch
 
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
     if (state := Run(folder).state) != "finished":
         raise Lost(f"{folder.name} is {state}")
@@ -139,14 +139,14 @@ def runs_content(root: Path) -> Content:
 
 
 def all_finished(root: Path, number: int) -> bool:
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
     states = [Run(folder).state for folder in run_folders(root)]
     return states.count("finished") == number
 
 
 def evaluation_content(root: Path) -> Content:
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
     (folder,) = (path.parent for path in root.glob("outputs/small/*/evaluations/*/status.json"))
     if (state := Run(folder).state) != "finished":
@@ -155,14 +155,14 @@ def evaluation_content(root: Path) -> Content:
 
 
 def evaluation_is_there(root: Path) -> bool:
-    from visual_search.runs import Run
+    from visual_search.runs.run import Run
 
     found = root.glob("outputs/small/*/evaluations/*/status.json")
     return [Run(path.parent).state for path in found] == ["finished"]
 
 
 def embedded_content(root: Path) -> Content:
-    from visual_search.embedding_shards import read_shard_manifest, read_shards
+    from visual_search.runs.embedding_shards import read_shard_manifest, read_shards
 
     manifest = steady(read_shard_manifest(root / "embedded"))
     found = [

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from visual_search.catalog.download_manifest import LOCK_NAME, MANIFEST_NAME
-from visual_search.catalog.download_report import DownloadReport
-from visual_search.catalog.download_settings import DownloadSettings, WantedPicture
-from visual_search.catalog.downloads import download_pictures
+from visual_search.catalog.downloads.download import download_pictures
+from visual_search.catalog.downloads.manifest import LOCK_NAME, MANIFEST_NAME
+from visual_search.catalog.downloads.report import DownloadReport
+from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from visual_search.catalog.catalog import BadItemsError, Catalog
 from visual_search.catalog.identity import id_problem
 from visual_search.catalog.readers.parquet import parquet
 from visual_search.catalog.readers.table import table
-from visual_search.external import read_embeddings
+from visual_search.runs.embedding_files import read_embeddings
 
 UNUSABLE = (" ", "\u00a0", "a\nb", "a\x00", "\x7f", "a\u2028b", "\u200b", ".", "..", "a\x85")
 USABLE = ("a/thumbnail", " a ", "7E5", "1.10", "ä #1?&=", "אב", "a.b", "...", "‍👗", "100 %", "\\")

@@ -19,7 +19,7 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.table import table
-from visual_search.external import read_embeddings
+from visual_search.runs.embedding_files import read_embeddings
 
 NUM = 200
 IDS = [str(number) for number in range(NUM)]

@@ -5,8 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from visual_search.catalog.synthetic import CATEGORIES, SyntheticSource, synthetic
-from visual_search.catalog.synthetic.generator import _DRAWINGS, COLOURS
-from visual_search.catalog.synthetic.pen import (
+from visual_search.catalog.synthetic.drawing import (
     GOLD,
     Look,
     Pen,
@@ -18,6 +17,7 @@ from visual_search.catalog.synthetic.pen import (
     shaded,
     smooth,
 )
+from visual_search.catalog.synthetic.generator import _DRAWINGS, COLOURS
 
 UPRIGHT = Pose(scale=1.0, angle_deg=0.0, shift=(0.0, 0.0), flip=False)
 

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from tests.models.test_controls import (
+from tests.models.test_floors import (
     NUM_GALLERY,
     NUM_QUERIES,
     REDUCED,
     items,
     random_pictures,
 )
-from visual_search.models import control_items, principal_components
-from visual_search.models.control_items import ControlEmbeddings, ControlItems
-from visual_search.models.controls import CONTROLS
+from visual_search.models import floor_items as control_items
+from visual_search.models import principal_components
 from visual_search.models.descriptors import resized_pixels
+from visual_search.models.floor_items import ControlEmbeddings, ControlItems
+from visual_search.models.floors import CONTROLS
 
 
 @pytest.fixture

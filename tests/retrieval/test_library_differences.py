@@ -167,7 +167,7 @@ def trec_tie(hit: str) -> float:
 
 
 def our_tie(hit: str) -> float:
-    from visual_search.retrieval.index import EmbeddingIndex
+    from visual_search.knn.gallery_index import EmbeddingIndex
 
     index = EmbeddingIndex.build(np.ones((2, 1), dtype=np.float32), ["b", "a"])
     ranked = index.search(np.zeros((1, 1), dtype=np.float32), k=2).item_ids == hit

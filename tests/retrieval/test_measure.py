@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.retrieval import measure
-from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, identity, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.protocols import gallery_query

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from visual_search.knn.embeddings import check_k
 from visual_search.retrieval import metrics
 from visual_search.retrieval.metrics import (
     DEFINITIONS,
     average_precision_at_k,
-    check_k,
     definitions,
     hit_at_k,
     precision_at_k,

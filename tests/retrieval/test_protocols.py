@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.retrieval import protocols
-from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport, with_intervals

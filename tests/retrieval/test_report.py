@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from visual_search.retrieval.index import EmbeddingIndex, SearchResult
+from visual_search.knn.gallery_index import EmbeddingIndex, SearchResult
 from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.metrics import definitions
 from visual_search.retrieval.report import RetrievalReport, with_intervals

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from visual_search.retrieval.compression import codecs_for, decoded_gallery
+from visual_search.knn.codecs import codecs_for, decoded_gallery
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.size_quality import (
     SizeQuality,

@@ -168,7 +168,7 @@ def test_global_random_state_is_left_alone():
 
 
 def test_means_are_those_of_the_report():
-    from visual_search.retrieval.index import SearchResult
+    from visual_search.knn.gallery_index import SearchResult
 
     rng = np.random.default_rng(10)
     gallery = [f"g{i:02}" for i in range(30)]

@@ -14,7 +14,7 @@ import torch
 
 from tests.models.objectives.small import CASES, SIDE, SmallVariational
 from tests.training.conftest import coloured_pictures
-from visual_search.assembly import quieten
+from visual_search.runs.parts import quieten
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.labels import Labels
 from visual_search.training.module import EncoderModule, Preprocessing

@@ -16,8 +16,8 @@ from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.images import Fit
 from visual_search.catalog.readers.folder import folder
-from visual_search.models.controls import CONTROLS, Control, ControlEmbeddings, ControlItems
-from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.models.floors import CONTROLS, Control, ControlEmbeddings, ControlItems
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.protocols import category_restricted, gallery_query, leave_one_out

@@ -11,9 +11,9 @@ import pytest
 from lightning import Callback, LightningModule, Trainer
 
 from tests.training.stopping import StopAt, StoppedError
-from visual_search.assembly import new_trainer
 from visual_search.retrieval.protocols import gallery_query
-from visual_search.runs import Run
+from visual_search.runs.parts import new_trainer
+from visual_search.runs.run import Run
 from visual_search.training.callbacks.history import History
 from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 from visual_search.training.checkpointing import RunCheckpoint

@@ -8,6 +8,7 @@ import torch
 
 from visual_search.catalog.cache import CachedCatalog
 from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.distributed import restore_num_threads
 from visual_search.training.module import (
     EncoderModule,
     NonFiniteLossError,
@@ -16,7 +17,6 @@ from visual_search.training.module import (
     to_pictures,
     weights_fingerprint,
 )
-from visual_search.training.processes import restore_num_threads
 from visual_search.training.trainer import build_trainer, resolve_precision
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from tests.views.test_figures import texts
 from visual_search.views import html
-from visual_search.views.drawn import read_figure
+from visual_search.views.drawing import read_figure
 from visual_search.views.figures import category_bars, save_figure
 from visual_search.views.scripts import font_advice, missing_letters, name_key
 

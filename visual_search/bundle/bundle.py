@@ -26,7 +26,7 @@ from visual_search.bundle.filters import (
 from visual_search.bundle.indexing import load_encoder
 from visual_search.bundle.manifest import BundleManifest, read_manifest_bytes
 from visual_search.bundle.snapshot import Snapshot, open_snapshot
-from visual_search.retrieval.embeddings import check_array, check_values
+from visual_search.knn.embeddings import check_array, check_values
 
 if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder

@@ -53,7 +53,7 @@ def create_bundle(
         encoder_onnx: The encoder's ONNX file.
         items: The items, embedded by that encoder.
         kind: The index: ``flat``, ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``; see
-            `visual_search.retrieval.search_index.SearchIndex`.
+            `visual_search.knn.search_index.SearchIndex`.
         target_recall: What an approximate index is tuned to, 0..1.
         max_bytes: Memory that an index of the kind ``auto`` may take; None for half of what is
             free.

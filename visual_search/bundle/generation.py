@@ -34,7 +34,7 @@ from visual_search.bundle.manifest import (
     write_manifest,
 )
 from visual_search.bundle.snapshot import read_removed
-from visual_search.retrieval.search_index import SearchIndex
+from visual_search.knn.search_index import SearchIndex
 
 KEPT_SECONDS = 30.0  # how long files of an earlier generation stay
 MAX_KEPT_FILES = 256  # many small writes would make bundle.json long

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from visual_search.bundle.files import DamagedError, MissingFileError, inside
 from visual_search.bundle.manifest import BundleManifest, EncoderRecord, IndexRecord
-from visual_search.retrieval.search_plan import SearchPlan
-from visual_search.retrieval.search_store import ArrayStore
+from visual_search.knn.plan import SearchPlan
+from visual_search.knn.store import ArrayStore
 
 if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
-    from visual_search.retrieval.search_index import SearchIndex
+    from visual_search.knn.search_index import SearchIndex
 
 # An index file that knows fewer rows than there are is completed when the bundle is opened. Beyond
 # so many rows that would take seconds at every opening, and the file is written anew.
@@ -108,7 +108,7 @@ def open_index(
         FileNotFoundError: The file is gone.
         ValueError: It is damaged, or no index of these rows.
     """
-    from visual_search.retrieval.search_index import SearchIndex
+    from visual_search.knn.search_index import SearchIndex
 
     store = ArrayStore(embeddings)
     path = None if record.file is None else folder / record.file

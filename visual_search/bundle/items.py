@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from visual_search.bundle.manifest import MAX_COLUMNS
 from visual_search.catalog.identity import id_problem
-from visual_search.retrieval.embeddings import check_array, check_texts, check_values
+from visual_search.knn.embeddings import check_array, check_texts, check_values
 
 MAX_TEXT_LENGTH = 10_000  # of an id or an attribute, in characters
 MAX_THUMBNAIL_BYTES = 2**20

@@ -21,10 +21,10 @@ from visual_search.bundle.files import (
 from visual_search.bundle.indexing import open_index
 from visual_search.bundle.manifest import BundleManifest, read_manifest
 from visual_search.bundle.segments import Segment, open_segment
-from visual_search.retrieval.search_store import ArrayStore
+from visual_search.knn.store import ArrayStore
 
 if TYPE_CHECKING:
-    from visual_search.retrieval.search_index import SearchIndex
+    from visual_search.knn.search_index import SearchIndex
 
 # A writer may take files away while a reader opens them; the next generation then is there.
 MAX_ATTEMPTS = 10

@@ -19,8 +19,8 @@ from visual_search.bundle.generation import MAX_REMOVED_SHARE, Draft
 from visual_search.bundle.indexing import is_late, open_index
 from visual_search.bundle.manifest import SegmentRecord, index_files, segment_files
 from visual_search.bundle.segments import Segment, open_segment, write_segment
-from visual_search.retrieval.search_index import SearchIndex
-from visual_search.retrieval.search_store import ArrayStore
+from visual_search.knn.search_index import SearchIndex
+from visual_search.knn.store import ArrayStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

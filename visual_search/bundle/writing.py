@@ -31,7 +31,7 @@ from visual_search.bundle.tidying import (
     merge_segments,
     rebuild_rows,
 )
-from visual_search.retrieval.search_plan import SearchPlan
+from visual_search.knn.plan import SearchPlan
 
 if TYPE_CHECKING:
     import pyarrow as pa

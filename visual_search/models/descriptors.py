@@ -1,7 +1,7 @@
 """What describes a picture, or an item, by itself: random numbers, colours, pixels, gradients.
 
 Nothing is learned or fitted here, and what a picture gets does not depend on the pictures beside
-it. `visual_search.models.controls` makes embeddings of these.
+it. `visual_search.models.floors` makes embeddings of these.
 
 Shapes: ``n`` items, ``S`` side of a picture in pixels, ``s`` the side that it is brought to.
 """

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visual_search.atomic import atomic_path
-from visual_search.models.beside import (
+from visual_search.models.encoder import Encoder
+from visual_search.models.handcrafted import (
     Beside,
     DescriptorProjection,
     check_beside,
     describe_beside,
 )
-from visual_search.models.encoder import Encoder
-from visual_search.models.projection import Projection, mutual_pairs
+from visual_search.models.pca_whitening import Projection, mutual_pairs
 
 Pool = Literal["flatten", "average", "max", "gem"]
 WhitenBy = Literal["variance", "neighbours"]
@@ -55,7 +55,7 @@ class EmbeddingSettings:
             the embedding as it is without whitening (relevant component analysis, with neighbours
             for what is known to be alike). What varies among alike items counts less then.
         beside: A descriptor that learns nothing and stands beside the network's values; see
-            `visual_search.models.beside.describe_beside`. Needs ``normalize``: both sides have
+            `visual_search.models.handcrafted.describe_beside`. Needs ``normalize``: both sides have
             length 1, so that the weight says what each counts.
         beside_pca: Principal components of the gallery's descriptions to keep.
         beside_weight: What the descriptor's distance counts, to the power of a half, when the

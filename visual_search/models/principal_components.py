@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.models.control_items import ControlEmbeddings, Described
 from visual_search.models.descriptors import Floats
+from visual_search.models.floor_items import ControlEmbeddings, Described
 
 MAX_FIT_ITEMS = 16_384  # that PCA is fitted on: 400 MB at 3,072 float64 values
 NO_VARIANCE = 1e-10  # of the largest variance: what is smaller is rounding, its direction arbitrary

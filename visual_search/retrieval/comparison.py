@@ -21,9 +21,7 @@ from visual_search.retrieval.comparability import (
     check_comparable,
     identity_of,
 )
-from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.resampling import Floats, Statistic
-from visual_search.retrieval.standing import (
+from visual_search.retrieval.floor_comparison import (
     check_columns,
     difference_text,
     headline_statistic,
@@ -32,6 +30,8 @@ from visual_search.retrieval.standing import (
     rough_text,
     sign_shown,
 )
+from visual_search.retrieval.report import RetrievalReport
+from visual_search.retrieval.resampling import Floats, Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,

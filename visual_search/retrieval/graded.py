@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.retrieval.metrics import Counts, check_k
+from visual_search.knn.embeddings import check_k
+from visual_search.retrieval.metrics import Counts
 
 Gains: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | NDArray[np.float64]
 

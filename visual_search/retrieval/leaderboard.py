@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from visual_search.retrieval.floor_comparison import interval_text
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, Group
 from visual_search.retrieval.report_files import is_formula
-from visual_search.retrieval.standing import interval_text
 from visual_search.wording import many
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")

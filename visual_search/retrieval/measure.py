@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from visual_search.retrieval.embeddings import check_array, check_texts
+from visual_search.knn.embeddings import check_array, check_k, check_texts
+from visual_search.knn.gallery_index import EmbeddingIndex, SearchResult
 from visual_search.retrieval.equality import count_equal, equal_codes
-from visual_search.retrieval.index import EmbeddingIndex, SearchResult
-from visual_search.retrieval.metrics import check_k
 from visual_search.retrieval.protocol import Protocol, Rows, Selection, fingerprint, labels
 from visual_search.retrieval.report import Answers, RetrievalReport, build_report
 

@@ -16,12 +16,13 @@ examples and compares with other libraries.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from visual_search.knn.embeddings import check_k
 
 Relevance: TypeAlias = NDArray[np.bool_]
 Counts: TypeAlias = NDArray[np.integer[Any]]
@@ -276,28 +277,6 @@ def reference_2023(relevance: Relevance, k: int) -> NDArray[np.float64]:
     """
     hits = _first(relevance, k)  # [Q, k]
     return np.asarray(hits.sum(axis=1) / hits.shape[1], dtype=np.float64)
-
-
-def check_k(k: int) -> int:
-    """Gives ``k`` as a plain int.
-
-    Raises:
-        TypeError: ``k`` is no integer.
-        ValueError: ``k`` is below 1.
-
-    Example:
-        >>> check_k(np.int64(5))
-        5
-    """
-    try:
-        number = operator.index(k)
-    except TypeError:
-        number = None
-    if number is None or isinstance(k, bool):
-        raise TypeError(f"k is {k!r} ({type(k).__name__}); expected a whole number such as 5")
-    if number < 1:
-        raise ValueError(f"k is {number}; expected at least 1: ask for one neighbour or more")
-    return number
 
 
 def _first(relevance: Relevance, k: int) -> Relevance:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from visual_search.retrieval.metrics import check_k
+from visual_search.knn.embeddings import check_k
 
 Rows: TypeAlias = NDArray[np.int64]
 Exclude = Literal["item", "group", "nothing"]

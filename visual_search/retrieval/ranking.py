@@ -17,8 +17,8 @@ import pandas as pd
 
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import headline_of
+from visual_search.retrieval.floor_comparison import OWN, check_columns, rough_text, sign_shown
 from visual_search.retrieval.resampling import Statistic
-from visual_search.retrieval.standing import OWN, check_columns, rough_text, sign_shown
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from visual_search.retrieval.comparison import headline_of
-from visual_search.retrieval.compression import (
+from visual_search.knn.codecs import (
     CannotEncodeError,
     Codec,
     Floats,
     decoded_gallery,
     is_unit_length,
 )
-from visual_search.retrieval.device import Device
-from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.knn.device import Device
+from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.knn.principal_axes import principal_axes
+from visual_search.retrieval.comparison import headline_of
+from visual_search.retrieval.floor_comparison import SAME_ANSWERS, interval_text, rough_text
 from visual_search.retrieval.measure import find_neighbours, score
-from visual_search.retrieval.principal_axes import principal_axes
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.standing import SAME_ANSWERS, interval_text, rough_text
 from visual_search.retrieval.statistics import (
     NUM_RESAMPLES,
     bootstrap_interval,

@@ -14,7 +14,7 @@ from visual_search.serving.queries import check_columns, check_names, parse_coun
 from visual_search.serving.schemas import ChangeResult, ItemPage, ShownItem, problems
 from visual_search.serving.searching import no_such_item
 from visual_search.serving.security import check_token
-from visual_search.serving.served import ServedBundle
+from visual_search.serving.served_bundle import ServedBundle
 from visual_search.serving.service import Service
 from visual_search.serving.templating import link
 from visual_search.serving.writing import read_new_items, remove, write

@@ -12,13 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from visual_search.catalog.thumbnails import jpeg
-from visual_search.serving.problems import Problem
-from visual_search.serving.queries import Query, query_of, read_query
-from visual_search.serving.searching import Answer, no_such_item
-from visual_search.serving.security import REPORT_POLICY
-from visual_search.serving.served import ServedBundle
-from visual_search.serving.service import Service
-from visual_search.serving.shown import (
+from visual_search.serving.page_view import (
     Column,
     answer_column,
     compared,
@@ -27,6 +21,12 @@ from visual_search.serving.shown import (
     where_texts,
     window,
 )
+from visual_search.serving.problems import Problem
+from visual_search.serving.queries import Query, query_of, read_query
+from visual_search.serving.searching import Answer, no_such_item
+from visual_search.serving.security import REPORT_POLICY
+from visual_search.serving.served_bundle import ServedBundle
+from visual_search.serving.service import Service
 from visual_search.serving.templating import STATIC, link, render
 
 _PREVIEW_QUALITY = 85

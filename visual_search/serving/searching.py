@@ -20,7 +20,7 @@ from visual_search.serving.batching import QueueFullError
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.problems import Problem
 from visual_search.serving.queries import Query, check_columns
-from visual_search.serving.served import ServedBundle, Snapshot
+from visual_search.serving.served_bundle import ServedBundle, Snapshot
 from visual_search.serving.settings import ServeSettings
 
 if TYPE_CHECKING:

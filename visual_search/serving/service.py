@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.problems import Problem
 from visual_search.serving.searching import Searcher
-from visual_search.serving.served import ServedBundle, distinct_names
+from visual_search.serving.served_bundle import ServedBundle, distinct_names
 from visual_search.serving.settings import ServeSettings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from visual_search.serving.problems import Problem
 from visual_search.serving.queries import read_json, read_upload
 from visual_search.serving.schemas import ChangeResult
 from visual_search.serving.searching import no_such_item
-from visual_search.serving.served import ServedBundle
+from visual_search.serving.served_bundle import ServedBundle
 from visual_search.serving.service import Service
 from visual_search.serving.settings import ServeSettings
 

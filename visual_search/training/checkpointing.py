@@ -15,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from visual_search.atomic import atomic_path
-from visual_search.training.processes import any_process
+from visual_search.training.distributed import any_process
 
 
 class Terminated(SystemExit):

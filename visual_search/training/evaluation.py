@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
-from visual_search.retrieval.device import Device
-from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.knn.device import Device
+from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport
+from visual_search.training.distributed import gather
 from visual_search.training.floors import Floor
 from visual_search.training.module import as_numpy
-from visual_search.training.processes import gather
-from visual_search.training.sides import Sides
+from visual_search.training.query_gallery import Sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule

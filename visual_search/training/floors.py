@@ -20,8 +20,10 @@ from torch import nn
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
-from visual_search.models.control_items import OnProgress
-from visual_search.models.controls import (
+from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.models.embedding import EmbeddingSettings
+from visual_search.models.floor_items import OnProgress
+from visual_search.models.floors import (
     CONTROLS,
     Control,
     ControlEmbeddings,
@@ -29,8 +31,6 @@ from visual_search.models.controls import (
     embed_controls,
     untrained,
 )
-from visual_search.models.embedding import EmbeddingSettings
-from visual_search.retrieval.index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection, labels
 from visual_search.retrieval.report import RetrievalReport

@@ -22,9 +22,9 @@ from visual_search.models.objectives.objective import NoObjective, Objective, St
 from visual_search.models.objectives.reconstruction import mse
 from visual_search.training.augmentation import Augmentation, uniform_numbers
 from visual_search.training.datamodule import Batch
+from visual_search.training.distributed import gather
 from visual_search.training.labels import Labels
 from visual_search.training.optimization import Optimization
-from visual_search.training.processes import gather
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule

@@ -12,7 +12,7 @@
 ``projection``          embeddings to three dimensions (UMAP or PCA) and the static figure of them
 ``projector``           the same points for TensorBoard's projector: sprites, metadata, config
 ``html``                a run's report, a comparison, the leaderboard: one HTML file each
-``drawn``               figures read back from their files
+``drawing``             figures read back from their files
 ``chart_rows``          what charts with a row a name share
 ``style``               one quiet style for all: colours, fonts, metric names
 ``sheet``               a page measured in inches on which pictures and texts are placed

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from visual_search.models.objectives.precision import without_autocast
-from visual_search.models.objectives.projector import projector
+from visual_search.models.objectives.projection_head import projector
 from visual_search.models.objectives.settings import (
     check_above_zero,
     check_not_negative,

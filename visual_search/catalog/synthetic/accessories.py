@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from visual_search.catalog.synthetic.pen import (
+from visual_search.catalog.synthetic.drawing import (
     GLASS,
     Pen,
     Point,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visual_search.catalog.synthetic.pen import (
+from visual_search.catalog.synthetic.drawing import (
     Pen,
     Point,
     arc,

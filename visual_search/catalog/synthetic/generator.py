@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.synthetic import accessories, garments
-from visual_search.catalog.synthetic.pen import GOLD, SILVER, Look, Pen, Point, Pose, Rgb
+from visual_search.catalog.synthetic.drawing import GOLD, SILVER, Look, Pen, Point, Pose, Rgb
 
 GENERATOR_VERSION = 1  # raise it with every change of a drawing: caches are keyed by it
 

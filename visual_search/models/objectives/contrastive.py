@@ -14,7 +14,7 @@ from torch import Tensor
 from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.objective import Objective, StepBatch
 from visual_search.models.objectives.precision import without_autocast
-from visual_search.models.objectives.projector import projector
+from visual_search.models.objectives.projection_head import projector
 from visual_search.models.objectives.reconstruction import (
     mean_squared_error,
     reconstruction_errors,

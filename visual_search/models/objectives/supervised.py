@@ -22,7 +22,7 @@ from visual_search.models.objectives.classification import (
 from visual_search.models.objectives.contrastive import encode_views
 from visual_search.models.objectives.objective import NumLabels, Objective, StepBatch
 from visual_search.models.objectives.precision import without_autocast
-from visual_search.models.objectives.projector import projector
+from visual_search.models.objectives.projection_head import projector
 from visual_search.models.objectives.settings import (
     check_above_zero,
     check_not_negative,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.retrieval.standing import headline_statistic
 from visual_search.training.floors import best_floor, floors_per_category
 from visual_search.training.pictures import draws, show
 from visual_search.views.evaluation_charts import floor_bars

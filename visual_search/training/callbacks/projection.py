@@ -9,7 +9,7 @@ import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.atomic import atomic_path
-from visual_search.retrieval.index import EmbeddingIndex
+from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.training.pictures import draws, show, tensorboard_folder
 from visual_search.views.projection import project_embeddings, projection_figure
 from visual_search.views.projector import write_projector

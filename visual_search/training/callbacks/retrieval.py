@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from visual_search.retrieval.device import Device
+from visual_search.knn.device import Device
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.evaluation import (
@@ -22,7 +22,7 @@ from visual_search.training.evaluation import (
     index_place,
 )
 from visual_search.training.floors import Floor, Floors
-from visual_search.training.sides import Sides, check_depth, choose_sides
+from visual_search.training.query_gallery import Sides, check_depth, choose_sides
 
 if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
@@ -71,7 +71,7 @@ class RetrievalEvaluation(Callback):
 
         Raises:
             ValueError: There is no test item, a side cannot be chosen, no query can find k, or the
-                sides leak (`visual_search.training.sides.LeakError`).
+                sides leak (`visual_search.training.query_gallery.LeakError`).
         """
         datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if not len(datamodule.rows("test")):

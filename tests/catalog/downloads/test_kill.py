@@ -1,0 +1,102 @@
+"""A download that is killed in the middle, and the same one again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.catalog.picture_server import Answer, Handler, PictureServer, jpeg, left_in, picture
+from visual_search.catalog.downloads.download import download_pictures
+from visual_search.catalog.downloads.manifest import MANIFEST_NAME, read_manifest
+
+# Run by the tests in a process of its own, which is killed; loads little, to start quickly.
+DOWNLOAD = """
+import json, sys
+from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+from visual_search.catalog.downloads.download import download_pictures
+wanted, folder, settings = json.loads(sys.argv[1])
+download_pictures(
+    [WantedPicture(*one) for one in wanted], folder, settings=DownloadSettings(**settings)
+)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[PictureServer]:
+    with PictureServer() as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path: Path) -> None:
+    wanted = server.wanted(60)
+    killed = threading.Event()
+
+    def held(number: int) -> Answer:
+        def answer(handler: Handler) -> None:
+            killed.wait(300)
+            picture(jpeg(number))(handler)
+
+        return answer
+
+    for number, want in enumerate(wanted):
+        server.on(f"/{want.name}", picture(jpeg(number)) if number < 20 else held(number))
+    settings = server.settings(requests_per_s=100.0, max_connections=4)
+    content = [[(want.name, want.url) for want in wanted], str(tmp_path), vars(settings)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", DOWNLOAD, json.dumps(content)], cwd=Path(__file__).parents[3]
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while len(read_manifest(tmp_path / MANIFEST_NAME)) < 10:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+        killed.set()
+    assert process.returncode == -signal.SIGKILL
+    known = read_manifest(tmp_path / MANIFEST_NAME)
+    there = {path.name for path in tmp_path.glob("*.jpg") if not path.name.startswith(".")}
+    assert 10 <= len(known) < 60
+    assert set(known) <= there
+    server.asked.clear()
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert sorted(server.paths) == sorted(
+        f"/{want.name}" for want in wanted if want.name not in there
+    )
+    assert len(report.of("saved")) == 60
+    assert report.num_new == len(server.paths) >= 1
+    assert left_in(tmp_path) == sorted(want.name for want in wanted)
+    for number, want in enumerate(wanted):
+        assert (tmp_path / want.name).read_bytes() == jpeg(number)
+
+
+def test_a_torn_manifest_is_mended_and_half_pictures_are_removed(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    wanted = server.wanted(4, "a/{}.jpg")
+    download_pictures(wanted, tmp_path, settings=server.settings(max_connections=1))
+    manifest = tmp_path / MANIFEST_NAME
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    (tmp_path / "a" / "3.jpg").unlink()
+    half = tmp_path / "a" / ".3.0123abcd.tmp.jpg"
+    half.write_bytes(jpeg()[:100])
+    kept = tmp_path / "a" / ".3.tmp.jpg"
+    kept.write_bytes(b"somebody else's")
+    server.asked.clear()
+    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    assert server.paths == ["/a/3.jpg"]
+    assert report.is_complete
+    assert not half.exists()
+    assert kept.exists()
+    assert len(manifest.read_text().splitlines()) == 4

@@ -1,0 +1,308 @@
+"""How polite and how patient a download is: rate, connections, waits, tries, dead hosts."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.catalog.picture_server import (
+    Answer,
+    Handler,
+    PictureServer,
+    hang_up,
+    jpeg,
+    left_in,
+    only_status,
+    picture,
+    then_hang_up,
+)
+from visual_search.catalog.downloads.download import download_pictures
+from visual_search.catalog.downloads.settings import WantedPicture
+
+
+@pytest.fixture
+def server() -> Iterator[PictureServer]:
+    with PictureServer() as running:
+        yield running
+
+
+def say_nothing(handler: Handler) -> None:
+    """Stays silent until the client leaves."""
+    handler.connection.recv(1)
+    handler.close_connection = True
+
+
+def stall(handler: Handler) -> None:
+    """Announces a picture, sends its beginning, and falls silent."""
+    handler.give(200, jpeg()[:100], Content_Length=len(jpeg()))
+    say_nothing(handler)
+
+
+def drip(handler: Handler) -> None:
+    """Sends a byte now and then until the client leaves, never silent for long."""
+    handler.give(200, jpeg()[:100], Content_Length=100_000)
+    while True:
+        time.sleep(0.03)
+        handler.wfile.write(b"x")
+
+
+def drip_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while True:
+        time.sleep(0.03)
+        handler.wfile.write(b"x")
+
+
+def cut_short(handler: Handler) -> None:
+    handler.give(200, jpeg()[:200], Content_Length=len(jpeg()))
+    hang_up(handler)
+
+
+def cut_in_a_chunk(handler: Handler) -> None:
+    body = b"%x\r\n" % len(jpeg()) + jpeg()[:200]
+    handler.give(200, body, Content_Length=None, Transfer_Encoding="chunked")
+    hang_up(handler)
+
+
+def cut_without_a_length(handler: Handler) -> None:
+    handler.give(200, jpeg()[:-200], Content_Length=None, Connection="close")
+    hang_up(handler)
+
+
+def no_http(handler: Handler) -> None:
+    handler.wfile.write(b"220 mail.example.org ESMTP\r\n")
+    hang_up(handler)
+
+
+BETTER_LATER: dict[str, tuple[Answer, str]] = {
+    "408": (only_status(408), "status 408"),
+    "425": (only_status(425), "status 425"),
+    "429": (only_status(429), "status 429"),
+    "500": (only_status(500), "status 500"),
+    "502": (only_status(502), "status 502"),
+    "503": (only_status(503), "status 503"),
+    "hangs up": (hang_up, "the connection broke: RemoteDisconnected"),
+    "says nothing": (say_nothing, "no answer in time: silent for 0.2 s"),
+    "stalls": (stall, "no answer in time: silent for 0.2 s"),
+    "drips": (drip, "no answer in time: took too long"),
+    "drips headers": (drip_headers, "no answer in time: took too long"),
+    "cut short": (cut_short, f"ended after 200 of {len(jpeg())} bytes"),
+    "cut in a chunk": (cut_in_a_chunk, "the connection broke: IncompleteRead"),
+    "cut without a length": (cut_without_a_length, "came without a length, and does not decode"),
+    "no HTTP": (no_http, "the connection broke: BadStatusLine"),
+    "empty": (picture(b""), "the answer is empty"),
+    "negative chunk": (
+        picture(b"-5\r\nhello\r\n", Content_Length=None, Transfer_Encoding="chunked"),
+        "the connection broke",
+    ),
+    "length of letters": (picture(Content_Length="many"), "announces no usable length ('many')"),
+}
+
+
+@pytest.mark.parametrize("kind", BETTER_LATER)
+def test_what_may_be_better_later_is_tried_again(
+    server: PictureServer, tmp_path: Path, kind: str
+) -> None:
+    answer, reason = BETTER_LATER[kind]
+    # Of the two limits the one that is meant is far below the other, and where a picture is to come
+    # in the end it is long enough for a machine that does other things as well.
+    patient = {"read_timeout_s": 60.0, "total_timeout_s": 120.0}
+    limit = {"silent": "read_timeout_s", "took too long": "total_timeout_s"}.get(
+        reason.removeprefix("no answer in time: ").removesuffix(" for 0.2 s"), ""
+    )
+    server.on("/0.jpg", answer, picture())
+    report = server.load(tmp_path / "once", **patient | ({limit: 2.0} if limit else {}))
+    assert [(record.status, record.tries) for record in report.records] == [("saved", 2)]
+    assert (tmp_path / "once" / "0.jpg").read_bytes() == jpeg()
+
+    server.on("/0.jpg", answer)
+    impatient = patient | ({limit: 0.2} if limit else {})
+    report = server.load(tmp_path / "ever", max_tries=2, **impatient)
+    (record,) = report.of("failed")
+    assert record.tries == 2
+    assert reason in record.error
+    assert not report.is_complete
+    assert left_in(tmp_path / "ever") == []  # nothing half
+
+    server.on("/0.jpg", picture())
+    again = server.load(tmp_path / "ever")  # a failed one is tried again by the next run
+    assert [(record.status, record.tries) for record in again.records] == [("saved", 1)]
+
+
+def test_the_whole_try_has_a_limit_shorter_than_a_silence(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    server.on("/0.jpg", stall)
+    report = server.load(tmp_path, max_tries=1, read_timeout_s=9.0, total_timeout_s=0.2)
+    assert [record.error for record in report.of("failed")] == ["no answer in time: took too long"]
+
+
+def test_retry_after_is_honoured_by_the_whole_host(server: PictureServer, tmp_path: Path) -> None:
+    server.on("/0.jpg", only_status(429, Retry_After=1), picture())
+    wanted = server.wanted(4)
+    settings = server.settings(max_connections=1)
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert len(report.of("saved")) == 4
+    first, second = server.asked[0][0], server.asked[1][0]
+    assert server.asked[0][1] == "/0.jpg"
+    assert second - first >= 1.0  # also of another picture
+    assert len(server.asked) == 5
+
+
+def test_a_host_that_wants_too_much_patience_is_given_up(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    server.on("/0.jpg", only_status(503, Retry_After=3600))
+    wanted = server.wanted(5)
+    settings = server.settings(max_connections=1)
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert report.given_up == {server.place: "it asked to wait 3,600 s; at most 300 s are waited"}
+    assert report.not_tried == tuple(want.name for want in wanted)
+    assert (report.records, report.was_stopped) == ((), False)
+    assert len(server.asked) == 1
+    server.on("/0.jpg", picture())
+    assert download_pictures(wanted, tmp_path, settings=settings).is_complete
+
+
+def test_requests_keep_their_distance(server: PictureServer, tmp_path: Path) -> None:
+    server.on("/3.jpg", only_status(500), picture())  # a further try counts as well
+    settings = server.settings(requests_per_s=25.0)
+    began = time.monotonic()
+    report = download_pictures(server.wanted(11), tmp_path, settings=settings)
+    assert report.is_complete
+    moments = [moment for moment, _ in server.asked]
+    assert len(moments) == 12
+    # 40 ms apart when they are sent. The server may see one late, and then the next one sooner, but
+    # none before its time.
+    for number, moment in enumerate(moments):
+        assert moment - began >= number * 0.04
+
+
+def test_a_host_has_no_more_connections_than_allowed(server: PictureServer, tmp_path: Path) -> None:
+    wanted = server.wanted(16)
+    together = threading.Barrier(3)
+    for number, want in enumerate(wanted):
+        if number < 3:
+            server.on(f"/{want.name}", lambda handler: (together.wait(60), picture()(handler))[1])
+    settings = server.settings(max_connections_per_host=3, max_connections=8)
+    assert download_pictures(wanted, tmp_path, settings=settings).is_complete
+    assert server.max_open == 3
+    assert server.connections == 3  # kept open between pictures
+
+
+def test_a_busy_host_does_not_hold_up_another_one(server: PictureServer, tmp_path: Path) -> None:
+    with PictureServer() as other:
+        held = threading.Event()
+        slow = server.wanted(4, "slow/{}.jpg")
+        for want in slow:
+            server.on(f"/{want.name}", lambda handler: (held.wait(60), picture()(handler))[1])
+        quick = other.wanted(4, "quick/{}.jpg")
+        settings = server.settings(
+            max_connections=3,
+            max_connections_per_host=2,
+            http_hosts=(server.place, other.place),
+            private_hosts=(server.place, other.place),
+        )
+
+        def release_at_the_end(progress: object) -> None:
+            if len(other.paths) == 4:
+                held.set()
+
+        report = download_pictures(
+            [*slow, *quick], tmp_path, settings=settings, on_progress=release_at_the_end
+        )
+        assert len(report.of("saved")) == 8
+
+
+@pytest.mark.parametrize("kind", ["closed while idle", "closed when asked"])
+def test_a_server_that_leaves_between_pictures_costs_no_try(
+    server: PictureServer, tmp_path: Path, kind: str
+) -> None:
+    if kind == "closed while idle":
+        server.on("/0.jpg", then_hang_up(picture()))
+        server.on("/1.jpg", then_hang_up(picture()))
+    else:
+        server.on("/1.jpg", hang_up, picture())
+        server.on("/2.jpg", hang_up, picture())
+    settings = server.settings(max_connections=1, requests_per_s=50.0)
+    report = download_pictures(server.wanted(3), tmp_path, settings=settings)
+    assert [(record.status, record.tries) for record in report.records] == [("saved", 1)] * 3
+
+
+def test_a_server_that_dies_and_comes_back(server: PictureServer, tmp_path: Path) -> None:
+    wanted = server.wanted(20)
+    restarted = threading.Event()
+    cut: list[str] = []
+
+    def die() -> None:
+        server.die()
+        time.sleep(0.1)
+        server.start()
+        restarted.set()
+
+    def in_the_middle(handler: Handler) -> None:
+        cut.append(handler.path)
+        handler.give(200, jpeg()[:100], Content_Length=len(jpeg()))
+        threading.Thread(target=die).start()
+        say_nothing(handler)  # until its own connection is dropped
+
+    server.on("/7.jpg", in_the_middle, picture())
+    settings = server.settings(
+        requests_per_s=100.0, max_connections=2, max_tries=1000, give_up_after=1000
+    )
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert restarted.wait(60)
+    assert cut == ["/7.jpg"]
+    assert len(report.of("saved")) == 20
+    assert max(record.tries for record in report.records) > 1
+    assert len(list(tmp_path.glob("*.jpg"))) == 20
+
+
+def test_a_dead_host_is_given_up_after_pauses_and_keeps_the_rest_for_later(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    wanted = server.wanted(50)
+    settings = server.settings(
+        max_connections=2, max_tries=3, give_up_after=4, backoff_s=0.02, max_backoff_s=0.1
+    )
+    server.die()
+    start = time.monotonic()
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert time.monotonic() - start >= 0.02 + 0.04 + 0.08 + 0.1
+    assert "no answer of use" in report.given_up[server.place]
+    assert len(report.not_tried) >= 35
+    assert len(report.not_tried) + len(report.of("failed")) == 50
+    assert not report.was_stopped
+    server.start()
+    assert len(download_pictures(wanted, tmp_path, settings=settings).of("saved")) == 50
+
+
+def test_pictures_that_always_fail_do_not_stop_the_others(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    wanted = server.wanted(30)
+    for want in wanted[::2]:
+        server.on(f"/{want.name}", only_status(500))
+    settings = server.settings(max_tries=2, give_up_after=2)
+    report = download_pictures(wanted, tmp_path, settings=settings)
+    assert len(report.of("saved")) == 15
+    assert len(report.of("failed")) + len(report.not_tried) == 15
+
+
+def test_a_name_that_nobody_knows_fails_with_its_reason(
+    server: PictureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*arguments: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    wanted = [WantedPicture("0.jpg", "https://pictures.example.org/0.jpg")]
+    report = download_pictures(wanted, tmp_path, settings=server.settings(max_tries=2))
+    (record,) = report.of("failed")
+    assert record.tries == 2
+    assert record.error == "the host's name cannot be resolved (Name or service not known)"

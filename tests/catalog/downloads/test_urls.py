@@ -1,0 +1,193 @@
+"""URLs that may be asked for, and addresses that are nobody's own network."""
+
+from __future__ import annotations
+
+import pytest
+
+from visual_search.catalog.downloads.urls import (
+    RefusedUrlError,
+    check_place,
+    check_scheme,
+    is_public,
+    parse_url,
+    redirected,
+    resolve,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "target"),
+    [
+        ("https://Pictures.Example.org", "pictures.example.org", "/"),
+        ("https://a.example.org:443/1.jpg", "a.example.org", "/1.jpg"),
+        ("http://a.example.org:443/1.jpg", "a.example.org:443", "/1.jpg"),
+        ("https://a.example.org:8443/1.jpg?w=400&h=#x", "a.example.org:8443", "/1.jpg?w=400&h="),
+        ("https://bücher.example.org/ü.jpg", "xn--bcher-kva.example.org", "/%C3%BC.jpg"),
+        ("https://[2001:DB8::1]:8443/a", "[2001:db8::1]:8443", "/a"),
+        ("https://a.example.org/%20a b%zz'\"", "a.example.org", "/%20a%20b%zz'%22"),
+        ("  https://a.example.org/1.jpg ", "a.example.org", "/1.jpg"),
+        ("https://my_shop.example.org/1.jpg", "my_shop.example.org", "/1.jpg"),
+    ],
+)
+def test_urls_are_taken_apart(text: str, place: str, target: str) -> None:
+    url = parse_url(text)
+    assert (url.place, url.target) == (place, target)
+    assert parse_url(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no URL"),
+        ("nan", "has the scheme ''"),
+        ("//pictures.example.org/1.jpg", "has the scheme ''"),
+        ("file:///etc/passwd", "has the scheme 'file'"),
+        ("data:image/png;base64,AA", "has the scheme 'data'"),
+        ("https:///1.jpg", "has the host ''"),
+        ("https://a b/1.jpg", "has the host 'a b'"),
+        ("https://-/1.jpg", "has the host '-'"),
+        ("https://a.example.org:0/1.jpg", "has the port 0"),
+        ("https://a.example.org:99999/1.jpg", "Port out of range"),
+        ("https://a.example.org:x/1.jpg", "is no URL"),
+        ("https://[::1/1.jpg", "Invalid IPv6 URL"),
+        ("https://me@a.example.org/1.jpg", "holds a user name"),
+        ("https://good.example.org\\@evil.example.org/", "holds a user name"),
+        ("https://a.example.org/1.jpg\r\nHost: evil", "is no URL"),
+        ("https://a.example.org/\t1.jpg", "is no URL"),
+        (f"https://{'a' * 300}/1.jpg", "the host has 300 characters"),
+        ("https://\ud800.example.org/1.jpg", "is no URL"),
+        ("https://a.example.org/\ud800.jpg", "is no URL"),
+    ],
+)
+def test_what_is_no_url_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RefusedUrlError, match=message):
+        parse_url(text)
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/b.jpg", "https://a.example.org:8443/b.jpg"),
+        ("b.jpg?x=1", "https://a.example.org:8443/shop/b.jpg?x=1"),
+        ("//b.example.org/b.jpg", "https://b.example.org/b.jpg"),
+        ("http://b.example.org:80/b.jpg", "http://b.example.org/b.jpg"),
+        ("/ü.jpg".encode().decode("latin-1"), "https://a.example.org:8443/%C3%BC.jpg"),
+        ("/../../b.jpg", "https://a.example.org:8443/b.jpg"),
+    ],
+)
+def test_redirects_are_resolved(location: str, expected: str) -> None:
+    assert str(redirected(parse_url("https://a.example.org:8443/shop/a.jpg"), location)) == expected
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "javascript:alert(1)", "ftp://a.example.org/"])
+def test_redirects_to_nowhere_are_refused(location: str) -> None:
+    with pytest.raises(RefusedUrlError, match=r"leads nowhere|has the scheme|is no URL"):
+        redirected(parse_url("https://a.example.org/"), location)
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ("A.example.org", "a.example.org"),
+        ("127.0.0.1:8000", "127.0.0.1:8000"),
+        ("[::1]:80", "[::1]:80"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_places_are_read(entry: str, place: str) -> None:
+    assert check_place(entry) == place
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "https://a.example.org", "a/b", "*.example.org", "::1", "a:"]
+)
+def test_what_is_no_place_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match="is no host; expected a name or an address"):
+        check_place(entry)
+
+
+def test_http_needs_to_be_allowed_for_the_host_and_port() -> None:
+    check_scheme(parse_url("https://a.example.org/"), [])
+    check_scheme(parse_url("http://a.example.org:8000/"), ["a.example.org:8000"])
+    with pytest.raises(RefusedUrlError, match=r"'a\.example\.org' among http_hosts"):
+        check_scheme(parse_url("http://a.example.org/"), ["a.example.org:8000"])
+
+
+PUBLIC = ["8.8.8.8", "93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+PUBLIC += ["2002:808:808::1", "2a00:1450::1", "2620:4f:8000::1"]
+PRIVATE = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "0.0.0.0",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "192.0.2.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fc00::1",
+    "fec0::1",
+    "ff02::1",
+    "2001:db8::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a00:1",
+    "2002:7f00:1::1",
+    "2002:a00:1::1",
+    "2001:0:4136:e378:8000:63bf:f7f7:f7f7",
+    "2001:1::1",
+    "2001:20::1",
+    "3fff::1",
+    "64:ff9b:1::808:808",
+    "5f00::1",
+    "::808:808",
+    "192.0.0.9",
+    "192.88.99.1",
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_of_the_own_network(address: str) -> None:
+    assert not is_public(address)
+
+
+def test_a_host_leads_to_public_addresses_or_is_named() -> None:
+    url = parse_url("https://127.0.0.1:8000/")
+    ((_, address),) = resolve(url, ["127.0.0.1:8000"])
+    assert address == ("127.0.0.1", 8000)
+    with pytest.raises(
+        RefusedUrlError, match=r"expected one, or '127\.0\.0\.1:8000' among private"
+    ):
+        resolve(url, ["127.0.0.1"])  # of the scheme's own port
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(2, 1, 6, "", (address, 443)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *arguments, **more: found)
+    with pytest.raises(RefusedUrlError, match=r"leads to 10\.0\.0\.1"):
+        resolve(parse_url("https://a.example.org/"), [])
+
+
+def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **more: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(OSError, match="not known"):
+        resolve(parse_url("https://a.example.org/"), [])

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import faiss
+import numpy as np
+import pandas as pd
+import pytest
+
+from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.knn.manifest import (
+    INDEX_FILE,
+    ITEMS_FILE,
+    MANIFEST_FILE,
+    read_manifest,
+    record_file,
+    write_manifest,
+)
+
+FILES = (INDEX_FILE, ITEMS_FILE, MANIFEST_FILE)
+IDS = ["007", "NA", "ünï", "=1+1", *(f"item-{n}" for n in range(36))]
+
+
+def embeddings(offset: float = 0.0) -> np.ndarray:
+    numbers = np.random.default_rng(0).standard_normal((40, 6)) + offset
+    return numbers.astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    index = EmbeddingIndex.build(embeddings(), IDS, columns={"category": ["hat", "NA"] * 20})
+    index.save(tmp_path / "index", model_hash="m1", preprocessing_hash="p1")
+    return tmp_path / "index"
+
+
+def rewrite_manifest(folder, **changes):
+    """What a careful forger would do: the checksums fit again."""
+    files = {name: record_file(folder / name) for name in (INDEX_FILE, ITEMS_FILE)}
+    write_manifest(replace(read_manifest(folder), **{"files": files, **changes}), folder)
+
+
+@pytest.mark.parametrize("offset", [0.0, 500.0])
+def test_round_trip_gives_the_same_answers_ids_and_columns(tmp_path, offset):
+    gallery = embeddings(offset)
+    index = EmbeddingIndex.build(gallery, IDS, columns={"category": ["hat", "NA"] * 20})
+    manifest = index.save(tmp_path, model_hash="m1", preprocessing_hash="p1")
+    loaded = EmbeddingIndex.load(
+        tmp_path,
+        expected_model_hash="m1",
+        expected_preprocessing_hash="p1",
+        expected_dim=6,
+        expected_count=40,
+    )
+    assert loaded.manifest == manifest == index.manifest
+    pd.testing.assert_frame_equal(loaded.items, index.items)
+    assert loaded.item_ids.tolist() == IDS
+    np.testing.assert_array_equal(loaded.embeddings, gallery)
+    expected, result = index.search(gallery, 5, IDS), loaded.search(gallery, 5, IDS)
+    assert result.item_ids.tolist() == expected.item_ids.tolist()
+    assert result.squared_distances.tolist() == expected.squared_distances.tolist()
+
+
+def test_the_file_holds_the_embeddings_as_they_were_given(tmp_path):
+    """Centring is the index's own business: other programs read the file, too."""
+    EmbeddingIndex.build(embeddings(500), IDS).save(tmp_path)
+    flat = faiss.read_index(str(tmp_path / INDEX_FILE))
+    np.testing.assert_array_equal(flat.reconstruct_n(0, 40), embeddings(500))
+
+
+def test_the_folder_holds_three_files_and_says_what_they_cost(folder):
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    manifest = EmbeddingIndex.load(folder).manifest
+    on_disk = {name: (folder / name).stat().st_size for name in (INDEX_FILE, ITEMS_FILE)}
+    assert manifest.num_bytes == sum(on_disk.values())
+    assert manifest.bytes_per_item == on_disk[INDEX_FILE] / 40
+    assert 24 <= manifest.bytes_per_item < 24 + 100 / 40  # 4 D, and FAISS's header
+    written = json.loads((folder / MANIFEST_FILE).read_text())
+    assert set(written["versions"]) == {"faiss", "numpy", "pandas", "pyarrow"}
+    assert (written["metric"], written["dim"], written["count"]) == ("l2", 6, 40)
+
+
+def test_saving_again_replaces_the_folder(folder):
+    EmbeddingIndex.build(embeddings(1)[:9], IDS[:9]).save(folder)
+    assert len(EmbeddingIndex.load(folder)) == 9
+
+
+def test_nothing_expected_loads_anything_sound(folder):
+    assert len(EmbeddingIndex.load(folder)) == 40
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"expected_model_hash": "m2"}, r"has model_hash 'm1', expected 'm2'; .*load the model"),
+        ({"expected_preprocessing_hash": "p2"}, r"has preprocessing_hash 'p1', expected 'p2'"),
+        ({"expected_dim": 7}, r"has dim 6, expected 7"),
+        ({"expected_count": 41}, r"has count 40, expected 41"),
+    ],
+)
+def test_an_index_of_something_else_is_refused(folder, expected, message):
+    with pytest.raises(ValueError, match=message):
+        EmbeddingIndex.load(folder, **expected)
+
+
+def test_an_index_without_a_hash_is_refused_where_one_is_expected(tmp_path):
+    EmbeddingIndex.build(embeddings(), IDS).save(tmp_path)
+    with pytest.raises(ValueError, match="model_hash None, expected 'm1'"):
+        EmbeddingIndex.load(tmp_path, expected_model_hash="m1")
+
+
+def test_another_metric_is_refused(folder):
+    rewrite_manifest(folder, metric="inner_product")
+    with pytest.raises(ValueError, match="metric 'inner_product', expected 'l2'"):
+        EmbeddingIndex.load(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing"):
+        EmbeddingIndex.load(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        EmbeddingIndex.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["one byte", "cut", "longer", "empty"])
+def test_every_tampered_file_is_refused(folder, name, how):
+    data = bytearray((folder / name).read_bytes())
+    if how == "one byte":
+        data[len(data) // 2] ^= 1
+    else:
+        data = {"cut": data[:-9], "longer": data + b"x", "empty": b""}[how]
+    (folder / name).write_bytes(data)
+    with pytest.raises(ValueError, match="build and save the index again"):
+        EmbeddingIndex.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "cannot be used"),
+        ("{}", "'sha256'"),
+        ('{"sha256": "0", "format": "other/1"}', "format is 'other/1'"),
+        ('{"sha256": "0", "format": "visual_search.embedding_index/1"}', "its own checksum"),
+    ],
+)
+def test_another_json_is_refused(folder, text, message):
+    (folder / MANIFEST_FILE).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        EmbeddingIndex.load(folder)
+
+
+def test_an_edited_hash_is_noticed(folder):
+    text = (folder / MANIFEST_FILE).read_text()
+    (folder / MANIFEST_FILE).write_text(text.replace('"m1"', '"m2"'))
+    with pytest.raises(ValueError, match="does not fit its own checksum"):
+        EmbeddingIndex.load(folder, expected_model_hash="m2")
+
+
+def flat(values: np.ndarray, kind=faiss.IndexFlatL2):
+    index = kind(values.shape[1])
+    index.add(values)
+    return index
+
+
+WITH_NAN = embeddings()
+WITH_NAN[3, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (flat(embeddings()[:39]), "holds 39 embeddings of 6"),
+        (flat(embeddings()[:, :5].copy()), "holds 40 embeddings of 5"),
+        (flat(embeddings(), faiss.IndexFlatIP), "holds a IndexFlatIP, not an IndexFlatL2"),
+        (flat(WITH_NAN), r"row 3 \('=1\+1'\) holds NaN"),
+    ],
+)
+def test_another_index_is_refused_even_with_right_checksums(folder, index, message):
+    faiss.write_index(index, str(folder / INDEX_FILE))
+    rewrite_manifest(folder)
+    with pytest.raises(ValueError, match=message):
+        EmbeddingIndex.load(folder)
+
+
+def test_what_is_no_index_is_refused_even_with_right_checksums(folder):
+    (folder / INDEX_FILE).write_bytes(b"IxF2 but no more")
+    rewrite_manifest(folder)
+    with pytest.raises(ValueError, match="cannot be used"):
+        EmbeddingIndex.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ({"item_id": IDS[:39]}, "item_id is 39 value"),
+        ({"item_id": [*IDS[:39], IDS[0]]}, "item id '007' stands 2 times"),
+        ({"item_id": [*IDS[:39], None]}, "item_id, row 39"),
+        ({"item_id": range(40)}, "expected text"),
+        ({"id": IDS}, "'item_id'"),
+    ],
+)
+def test_another_item_table_is_refused_even_with_right_checksums(folder, items, message):
+    pd.DataFrame(items).to_parquet(folder / ITEMS_FILE)
+    rewrite_manifest(folder)
+    with pytest.raises(ValueError, match=message):
+        EmbeddingIndex.load(folder)

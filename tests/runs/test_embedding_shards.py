@@ -1,0 +1,205 @@
+"""The folder of shards by itself: written bit by bit, read back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from visual_search.catalog.catalog import RefusedItem
+from visual_search.runs.embedding_shards import (
+    ShardFolder,
+    ShardSettings,
+    read_shard_manifest,
+    read_shards,
+)
+
+SETTINGS = ShardSettings(
+    run="outputs/plus_layer/0123456789",
+    model_hash="a" * 64,
+    preprocessing_hash="b" * 64,
+    embedding_hash="c" * 64,
+    precision="32-true",
+    dim=3,
+    catalog="shop",
+    catalog_fingerprint="d" * 64,
+    columns=("item_id", "category", "colour"),
+    num_items=5,
+    shard_size=2,
+)
+TABLE = pd.DataFrame(
+    {
+        "item_id": list("abcde"),
+        "category": ["Hats", "Shoes", "Hats", "Hüte, 帽子", "Shoes"],
+        "colour": ["", "red", "red", "", 'a "b"'],
+        "image": list("vwxyz"),  # not among the columns: it stays out
+    }
+).astype(object)
+KEYS = [f"key-{n}" for n in range(5)]
+EMBEDDINGS = np.arange(15, dtype=np.float32).reshape(5, 3) / 7
+
+
+def rows(number: int) -> slice:
+    return slice(2 * number, 2 * number + 2)
+
+
+def write(shards: ShardFolder, number: int, embeddings: NDArray[np.float32] = EMBEDDINGS) -> None:
+    part = rows(number)
+    shards.write(number, TABLE.iloc[part], KEYS[part], embeddings[part])
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> ShardFolder:
+    folder = ShardFolder(tmp_path / "out", SETTINGS)
+    folder.claim()
+    return folder
+
+
+@pytest.fixture
+def finished(shards: ShardFolder) -> Path:
+    for number in (2, 0, 1):
+        write(shards, number)
+    shards.conclude([RefusedItem("f", "f.jpg", "no picture")])
+    return shards.folder
+
+
+def test_what_was_written_is_read_back(finished: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    parts = list(read_shards(finished, on_progress=lambda *done: seen.append(done)))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    table = pd.concat([items for items, _ in parts], ignore_index=True)
+    expected = TABLE.drop(columns="image").assign(content_key=KEYS)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+    assert {type(value) for value in table.to_numpy().ravel()} == {str}
+    embeddings = np.concatenate([found for _, found in parts])
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, EMBEDDINGS)
+    manifest = read_shard_manifest(finished)
+    assert manifest["refused"] == [{"item_id": "f", "image": "f.jpg", "reason": "no picture"}]
+
+
+def test_reading_is_lazy(finished: Path) -> None:
+    (finished / "shards" / "00002.parquet").unlink()
+    reading = read_shards(finished)
+    assert [len(next(reading)[0]) for _ in range(2)] == [2, 2]
+    with pytest.raises(FileNotFoundError, match=r"00002\.parquet is missing; expected 1 items"):
+        next(reading)
+
+
+def test_the_same_shard_has_the_same_bytes(shards: ShardFolder) -> None:
+    write(shards, 0)
+    first = (shards.folder / "shards" / "00000.parquet").read_bytes()
+    write(shards, 0)
+    assert (shards.folder / "shards" / "00000.parquet").read_bytes() == first
+
+
+def test_shards_that_are_finished_are_recognised(shards: ShardFolder) -> None:
+    write(shards, 0)
+    write(shards, 2)
+    seen: list[tuple[int, int]] = []
+    found = shards.finished(lambda *done: seen.append(done))
+    assert list(found) == [0, 2]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert (found[2].first_row, found[2].num_items) == (4, 1)
+    other = ShardFolder(shards.folder, replace(SETTINGS, model_hash="e" * 64))
+    assert other.finished() == {}
+    moved = ShardFolder(shards.folder, replace(SETTINGS, run="elsewhere", catalog="renamed"))
+    assert list(moved.finished()) == [0, 2]
+    with pytest.raises(ValueError, match=r"lacks 1 of 3 shard\(s\), the first is 00001"):
+        shards.conclude([])
+
+
+def test_what_a_killed_process_left_is_swept_away(shards: ShardFolder) -> None:
+    write(shards, 0)
+    left = [".00001.0123abcd.tmp.parquet", "../finished/.00001.0123abcd.tmp.json"]
+    for name in left:
+        (shards.folder / "shards" / name).write_bytes(b"half")
+    shards.sweep()
+    assert [path.name for path in (shards.folder / "shards").iterdir()] == ["00000.parquet"]
+    assert [path.name for path in (shards.folder / "finished").iterdir()] == ["00000.json"]
+
+
+def test_a_record_cannot_point_elsewhere(shards: ShardFolder) -> None:
+    write(shards, 0)
+    path = shards.folder / "finished" / "00000.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(record | {"file": "../other.parquet"}), encoding="utf-8")
+    assert shards.finished() == {}
+
+
+def test_embeddings_that_do_not_fit_are_refused(shards: ShardFolder) -> None:
+    with pytest.raises(
+        ValueError, match=r"shard 1 have shape \(2, 2\); expected finite .*\(2, 3\)"
+    ):
+        write(shards, 1, EMBEDDINGS[:, :2])
+    spoilt = EMBEDDINGS.copy()
+    spoilt[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), not finite of 'd'; expected finite"):
+        write(shards, 1, spoilt)
+    assert shards.finished() == {}
+    assert not list((shards.folder).rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shard_size": 3}, "shard_size 2 there, 3 here"),
+        ({"model_hash": "f" * 64}, r"model_hash aaaaaaaaaaaa\.\.\. there, ffffffffffff\.\.\. here"),
+        ({"columns": ("item_id",)}, r"columns .* there, \['item_id'\] here"),
+    ],
+)
+def test_other_settings_are_refused(
+    shards: ShardFolder, change: dict[str, object], message: str
+) -> None:
+    shards.claim()  # the same ones are not
+    other = ShardFolder(shards.folder, replace(SETTINGS, **change))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message + r"\); expected the same run, data and shard_"):
+        other.claim()
+
+
+def test_settings_of_another_format_are_refused(shards: ShardFolder) -> None:
+    path = shards.folder / "settings.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"format": "embeddings/9"}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ValueError, match="format embeddings/9 there, visual_search"):
+        shards.claim()
+
+
+def test_a_folder_without_a_manifest_is_refused(shards: ShardFolder, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="it is unfinished: start its command again"):
+        read_shard_manifest(shards.folder)
+    with pytest.raises(FileNotFoundError, match="expected a folder of shards; check the path"):
+        next(read_shards(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace('"num_items": 5', '"num_items": 6'), "its own checksum"),
+        (lambda text: text.replace("embedding_shards/1", "embedding_shards/7"), "its format is"),
+        (lambda text: text[:40], "cannot be used: "),
+        (lambda text: "[]", "no object"),
+        (lambda text: "{}", "cannot be used: 'sha256'"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(finished: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = finished / "manifest.json"
+    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_shard_manifest(finished)
+
+
+def test_a_shard_that_was_changed_is_refused(finished: Path) -> None:
+    path = finished / "shards" / "00001.parquet"
+    spoilt = bytearray(path.read_bytes())
+    spoilt[50] ^= 1
+    path.write_bytes(spoilt)
+    reading = read_shards(finished)
+    next(reading)
+    with pytest.raises(ValueError, match=r"00001\.parquet is not the file that was written"):
+        next(reading)

@@ -1,0 +1,102 @@
+"""Which run a command means: what names a place is no part of it, and earlier runs are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.composing import settings_of
+from visual_search.runs.identity import find_run, run_hash
+from visual_search.runs.run import Run
+
+SHOP = ["data=shop_the_look", "data.path=a", "data.categories=c", "data.pictures=b"]
+BOARDS = ["data=complete_the_look", "data.path=a", "data.pictures=b"]
+METRIC = ["data=open_metric_learning", "data.path=a"]
+KEPT = "+callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint"
+
+# With the version before places left the hash, at the fingerprint "x". A new key of the config
+# changes all of them, and every run would be trained again: it belongs into ADDED.
+HASHES = {
+    "experiment=baseline": "3b7ed6a47f",
+    "experiment=best_unsupervised": "3dfa2e7e36",
+    "experiment=best_supervised": "1b1961ae90",
+    "experiment=best_pretrained": "67c7eb4674",
+    "data=table": "8dc453451a",
+    "data=folder": "8c8cef4090",
+    "data=parquet": "f657957030",
+    "data=webdataset": "d773e417ee",
+    "data=open_metric_learning": "da43af290d",
+    "data=synthetic": "176d73266e",
+    "data=shop_the_look": "cb68d3e8fa",
+}
+
+
+def train(*overrides: str) -> dict[str, Any]:
+    return settings_of("train", "trainer=cpu", *overrides)
+
+
+@pytest.mark.parametrize("choice", HASHES)
+def test_the_same_command_finds_a_run_of_an_earlier_version(choice: str, tmp_path: Path) -> None:
+    settings = train(*(SHOP if "shop" in choice else [choice]))
+    earlier = Run(tmp_path / "mine" / HASHES[choice])
+    earlier.set_state("finished")
+    assert find_run(tmp_path, "mine", settings, "x").folder == earlier.folder
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (SHOP, "data.path=elsewhere/fashion.json"),
+        (SHOP, "data.pictures=elsewhere"),
+        (SHOP, "data.categories=elsewhere/fashion-cat.json"),
+        (BOARDS, "data.pictures=elsewhere.zip"),
+        (METRIC, "data.dataset_root=elsewhere"),
+        (["data=folder", "data.root=a"], "data.root=elsewhere"),
+        ([KEPT, "+callbacks.best.dirpath=a"], "+callbacks.best.dirpath=elsewhere"),
+        ([], "pictures.cache_dir=elsewhere"),
+        ([], "outputs=elsewhere"),
+    ],
+)
+def test_what_names_a_place_is_no_part_of_a_run(command: list[str], change: str) -> None:
+    moved = [change, *(one for one in command if one.partition("=")[0] != change.partition("=")[0])]
+    assert run_hash(train(*command), "x") == run_hash(train(*moved), "x")
+
+
+def test_what_lies_there_is() -> None:
+    assert run_hash(train(*SHOP), "x") != run_hash(train(*SHOP), "y")
+    drawn = [
+        run_hash(train("data=synthetic", f"data.categories=[{name}]"), "x")
+        for name in ("Hats", "Shoes")
+    ]
+    assert len(set(drawn)) == 2
+
+
+def finished(folder: Path, settings: dict[str, Any], fingerprint: str = "x") -> Run:
+    run = Run(folder)
+    run.set_state("finished", catalog_fingerprint=fingerprint)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("key", ["training.start_from", "model.weights"])
+def test_a_run_whose_first_weights_are_gone_is_found(
+    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "parent" / "0123456789"
+    weights = start / "checkpoints" / "last.ckpt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"learned")
+    given = f"{key}={start if key == 'training.start_from' else weights}"
+    settings = train("model=backbone", given)
+    child = finished(tmp_path / "child" / run_hash(settings, "x"), settings)
+    finished(tmp_path / "child" / "1111111111", settings, "y")  # of other data
+    torn = finished(tmp_path / "child" / "2222222222", settings)
+    (torn.folder / "config.yaml").write_text("model: [")
+    weights.unlink()
+    assert find_run(tmp_path, "child", settings, "x").folder == child.folder
+    assert str(torn.folder) in capsys.readouterr().err
+    other = train("model=backbone", given, "seed=1")
+    assert not find_run(tmp_path, "child", other, "x").is_there

@@ -1,0 +1,1 @@
+"""How a command starts under Hydra, explains what is wrong, runs a sweep and sums it up."""

@@ -1,0 +1,324 @@
+"""Starts a command under Hydra and turns what goes wrong into one readable message."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from visual_search.cli.explain import explain_error, known_names
+from visual_search.cli.typed_text import as_typed, unpacked
+from visual_search.config.builders import ConfigError, config_folder, nearest, register_schema
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HYDRA_VERSION_BASE = "1.3"
+MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
+BARE = {
+    "leaderboard": "outputs",
+    "index": "action",
+}  # command -> the key of an argument without one
+# Options of Hydra's that would go round the checks here; the first unpickles a file.
+REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
+# Parts of Hydra's own config that could start code; they stay as the command's YAML has them. Of
+# the launcher and the sweeper `visual_search.cli.sweep_plugins` says what may be chosen.
+FIXED_PARTS = (
+    "callbacks",
+    "hydra_logging",
+    "job.env_set",
+    "job_logging",
+)
+
+
+def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
+    """Composes ``conf/<config_name>.yaml`` with ``sys.argv`` and calls ``task`` (once a job).
+
+    A wrong key, group, file or type ends with status 2 and a message that names the key and the
+    nearest right one, before anything heavy is loaded. `ConfigError` raised by the task does too.
+    What the task returns goes to the sweeper of a multirun.
+    """
+    import hydra
+
+    from visual_search.cli.multirun import end_early
+
+    register_schema()
+    try:
+        sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
+        check_overrides(config_name, sys.argv[1:])
+        hydra.main(
+            version_base=HYDRA_VERSION_BASE,
+            config_path=str(config_folder()),
+            config_name=config_name,
+        )(_readable(lambda config: task(unpacked(config_name, config))))()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SystemExit as end:
+        end_early(end.code)
+        raise
+    except BaseException:
+        end_early(1)
+        raise
+
+
+def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
+    """Keeps Hydra from wrapping an expected error into a hint about stack traces."""
+
+    def guarded(config: DictConfig) -> object:
+        try:
+            return task(config)
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except ModuleNotFoundError as error:  # where only a bundle's requirements are installed
+            if os.environ.get("HYDRA_FULL_ERROR") or "visual_search" in str(error.name):
+                raise
+            need = "expected it here: pip install visual-search brings it"
+            print(f"error: {error.name} is not installed; {need}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except (ValueError, OSError, RuntimeError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            print(
+                f"error: {type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None
+
+    return guarded
+
+
+def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
+    """Gives the arguments as Hydra is to have them.
+
+    A bare path has a key in front, where the command takes one; text is what was typed.
+
+    Raises:
+        ConfigError: See `visual_search.cli.typed_text.as_typed`.
+
+    >>> with_keys("leaderboard", ["runs (old)/", "out=1e3"])
+    ['outputs="runs (old)/"', 'out="1e3"']
+    """
+    key = BARE.get(command)
+    keyed = [
+        argument
+        if key is None or "=" in argument or argument[:1] in ("", "-")
+        else f"{key}={argument}"
+        for argument in arguments
+    ]
+    return as_typed(command, keyed)
+
+
+def _multirun_first(arguments: Sequence[str]) -> list[str]:
+    """Gives the arguments with -m in front: Hydra refuses it between overrides."""
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return flags[:1] + [argument for argument in arguments if argument not in flags]
+
+
+def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
+    """Composes what the arguments ask for, once a job; a bare ``--help`` asks for nothing.
+
+    Raises:
+        ConfigError: Composition failed, or would start code that the package does not name; says
+            which key it was, and the nearest right one.
+    """
+    from hydra import initialize_config_dir
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    parsed, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        raise ConfigError(
+            f"unknown option {unknown[0]!r}; expected overrides such as seed=1, or one of --help, "
+            "--multirun (-m), --cfg job, --info; drop the leading dashes to set a key"
+        )
+    for option in REFUSED_OPTIONS:
+        if getattr(parsed, option) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is not offered here; expected a command and its "
+                "overrides; for configs of your own give hydra.searchpath=[file:///DIR]"
+            )
+    overrides: list[str] = parsed.overrides
+    asks = parsed.help or parsed.hydra_help or parsed.info or parsed.cfg
+    if parsed.shell_completion or (asks and not overrides):
+        return
+    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        _check_groups_chosen(config_name, overrides)
+        if not parsed.multirun and (chosen := _chosen_sweep(overrides)):
+            raise ConfigError(
+                f"{chosen} is for several jobs, and this is one; expected -m beside it; add -m, "
+                "and what the jobs differ in"
+            )
+        try:
+            _check_jobs(config_name, overrides, multirun=parsed.multirun)
+        except ConfigError:
+            raise
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            YAMLError,
+            ValueError,
+            AssertionError,
+        ) as error:
+            known = known_names(config_name, _composed_with_groups(config_name, overrides))
+            raise ConfigError(explain_error(error, overrides, known)) from error
+
+
+def _composed_with_groups(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes the command with those overrides alone that choose a file of a group."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    chosen = []
+    for override in overrides:
+        group, _, option = override.partition("=")
+        if (config_folder() / group / f"{option}.yaml").is_file():
+            chosen.append(override)
+    try:
+        return compose(config_name, chosen)
+    except (HydraException, OmegaConfBaseException, YAMLError):  # it is this file that is wrong
+        return compose(config_name)
+
+
+def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> None:
+    """Composes every job, and refuses what could start code that the package does not name.
+
+    Raises:
+        ConfigError: Names the key, and what is expected.
+    """
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from visual_search.cli.sweep_plugins import check_multirun, check_sweeper, jobs_to_check
+
+    def composed(given: Sequence[str]) -> DictConfig:
+        return compose(command, overrides=list(given), return_hydra_config=True)
+
+    @functools.cache
+    def as_it_is(choices: tuple[str, ...]) -> DictConfig:
+        return composed(choices)
+
+    jobs: Iterable[Sequence[str]] = [overrides]
+    for override in overrides:
+        if override.lstrip("+").startswith("hydra.sweeper.params"):
+            raise ConfigError(
+                f"{override}: a file may give hydra.sweeper.params; expected overrides of their "
+                "own here; give each range by itself, as in -m seed=0,1,2"
+            )
+    if multirun:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        lines = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
+        config = composed(lines)
+        check_sweeper(command, config, as_it_is)
+        jobs = jobs_to_check(overrides, config, MAX_JOBS_CHECKED)
+    own = _fixed_parts(as_it_is(()))
+    places = set()
+    for job in jobs:
+        config = composed(job)
+        for part, value in _fixed_parts(config).items():
+            if value != own[part]:
+                raise ConfigError(
+                    f"hydra.{part} is {value!r}; expected {own[part]!r}, since it could "
+                    "start code that this package does not name; leave it out"
+                )
+        check_sweeper(command, config, as_it_is)
+        _check_closed(config)
+        _check_references(config)
+        if multirun:
+            check_multirun(config)
+            places.add(config.get("outputs"))
+    if len(places) > 1:
+        raise ConfigError(
+            f"outputs differs between the jobs ({', '.join(sorted(map(str, places)))}); expected "
+            "one folder for a multirun, whose tables lie in it; give outputs=DIR once"
+        )
+
+
+def _chosen_sweep(overrides: Sequence[str]) -> str:
+    """Gives the override that chooses how a multirun goes, if there is one."""
+    for override in overrides:
+        key, _, option = override.lstrip("+").partition("=")
+        if key == "sweep" and option not in ("", "null"):
+            return override
+    return ""
+
+
+def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
+    """Refuses a key of a group that is left open, of which Hydra says nothing understandable.
+
+    Raises:
+        ConfigError: Names the override, and both ways to set it.
+    """
+    of_a_run = {
+        "evaluate": True,
+        "embed": True,
+        "check": False,
+        "download": False,
+        "export": True,
+        "index": False,
+    }.get(config_name)
+    if of_a_run is None:
+        return
+    chosen = {override.partition("=")[0] for override in overrides}
+    for override in overrides:
+        group, dot, rest = override.partition("=")[0].partition(".")
+        if dot and group in (("data", "split", "protocol") if of_a_run else ("data",)):
+            if group in chosen:
+                continue
+            own = (
+                f", or +{override} to change that key of the run's own {group} ({rest} as it was "
+                "there otherwise)"
+            )
+            raise ConfigError(
+                f"{override} sets a key of {group}, and no {group} is chosen; expected "
+                f"{group}=OPTION beside it{own if of_a_run else ''}"
+            )
+
+
+def _fixed_parts(config: DictConfig) -> dict[str, object]:
+    from omegaconf import OmegaConf
+
+    values = {part: OmegaConf.select(config, f"hydra.{part}") for part in FIXED_PARTS}
+    return {
+        part: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for part, value in values.items()
+    }
+
+
+def _check_references(config: DictConfig) -> None:
+    """Looks up what ``${...}`` refers to, but in Hydra's own part, which is not complete yet."""
+    from omegaconf import OmegaConf
+
+    for key in map(str, config):
+        value = None if key == "hydra" or OmegaConf.is_missing(config, key) else config[key]
+        if OmegaConf.is_config(value):
+            OmegaConf.to_container(value, resolve=True)
+
+
+def _check_closed(config: DictConfig, prefix: str = "") -> None:
+    """Refuses keys that the schema does not name, which ``+key=value`` can add."""
+    from omegaconf import DictConfig, OmegaConf
+
+    schema = OmegaConf.get_type(config)
+    fields: list[str] = []
+    if dataclasses.is_dataclass(schema):
+        fields = [field.name for field in dataclasses.fields(schema)]
+    for key in map(str, config):
+        if not prefix and key == "hydra":
+            continue  # checks itself
+        if fields and key not in fields:
+            raise ConfigError(
+                f"{prefix}{key} is no setting; expected one of {', '.join(fields)}"
+                f"{nearest(key, fields)}"
+            )
+        child = config._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _check_closed(child, f"{prefix}{key}.")

@@ -1,0 +1,150 @@
+"""Says in one line what is wrong with an override or a file of settings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from visual_search.cli.sweep_plugins import EXTRA
+from visual_search.config.builders import config_folder, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GLOBAL_GROUPS = (
+    "budget",
+    "debug",
+    "experiment",
+    "sweep",
+)  # their files change any part of the config
+GLOBAL_LINE = "# @package _global_"
+
+
+def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
+    """Gives Hydra's error as what was wrong, what was expected and what to do.
+
+    Args:
+        error: What Hydra, OmegaConf or the YAML reader raised.
+        overrides: As they were given.
+        known: What `known_names` gives.
+    """
+    text = " ".join(str(error).split())
+    if plugin := re.search(
+        r"Could not find '(hydra/(launcher/joblib|sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
+        text,
+    ):
+        return (
+            f"{plugin[1]} is not installed; expected the extra 'sweeps', which brings the "
+            f"joblib launcher and the Optuna sweeper; run: {EXTRA}"
+        )
+    for given in overrides:
+        group, _, option = given.partition("=")
+        if option == "null" and "Config group override must be" in text and group in known:
+            return (
+                f"{given!r} leaves the group out, and this one must be chosen; expected one of "
+                f"its files: choose {group}=OPTION (--help lists them)"
+            )
+    if error.__cause__ is not None:
+        text += " " + " ".join(str(error.__cause__).split())
+    if override := getattr(error, "override", None):
+        return (
+            f"cannot read {override!r}; expected KEY=VALUE; a value of this key with any of ~ = , "
+            "[ ] { } ( ) needs quotes of its own, as in 'KEY=\"...\"'"
+        )
+    if unheaded := _without_global_line(text, overrides):
+        return (
+            f"{unheaded} does not start with {GLOBAL_LINE!r}, so its settings would land under "
+            "its group's name; expected that as its first line; add it"
+        )
+    file = re.match(r"In '([^']+/[^']+)':", text)
+    where = f"{file[1]}.yaml: " if file else ""
+    if choice := re.search(
+        r"Could not find '(.+?)/([^/']+)' Available options in '.+?': (.*)", text
+    ):
+        group, option, rest = choice.groups()
+        options = rest.partition(" Config search path")[0].split()
+        close = difflib.get_close_matches(option, options, n=1)
+        return (
+            f"{where}{group}={option}: there is no {group}/{option}.yaml; expected one of "
+            f"{', '.join(options)}" + (f"; did you mean '{group}={close[0]}'?" if close else "")
+        )
+    if missing := re.search(r"Interpolation key '(.+?)' not found full_key: (\S+)", text):
+        return (
+            f"{missing[2]} refers to ${{{missing[1]}}}, which is no setting; expected a key of the "
+            "config; where it is text, write \\${"
+        )
+    if value := re.search(
+        r"(Value .+? could not be conv.+?|Invalid type assign.+?) full_key: (\S+)", text
+    ):
+        return f"{where}{value[2]} is of a wrong type: {value[1]}"
+    for key in _named_keys(text, overrides):
+        if key not in known:
+            parent = key.rpartition(".")[0]
+            beside = [
+                name
+                for name in known
+                if name.rpartition(".")[0] == parent and not name.endswith("_target_")
+            ]
+            expected = f"; expected one of {', '.join(beside)}" if beside else ""
+            hint = _of_swept_files(key, overrides) or nearest(key, known)
+            return f"{where}{key} is no setting{expected}{hint}"
+    return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
+
+
+def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
+    """Gives what to do where only the files that a multirun goes through may have the key."""
+    given = next((one for one in overrides if one.partition("=")[0] == key), "")
+    for override in overrides:
+        group, _, options = override.partition("=")
+        if given and "," in options and (config_folder() / group).is_dir():
+            return (
+                f"; where every job of {override} has it, give ++{given}, since a multirun looks "
+                "first at what its jobs share"
+            )
+    return ""
+
+
+def _without_global_line(text: str, overrides: Sequence[str]) -> str:
+    """Gives the file that lacks the line which lets it change the whole config, if that is it."""
+    groups = "|".join(GLOBAL_GROUPS)
+    found = re.search(rf"'\w+@({groups})\.", text) or re.search(rf"Key '({groups})' not in", text)
+    for override in overrides if found else ():
+        group, _, option = override.partition("=")
+        if found and group == found[1]:
+            return f"{group}/{option}.yaml"
+    return ""
+
+
+def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
+    """Gives the names that an error of Hydra's complains about, the most telling first."""
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for key in re.findall(r"full_key: ([\w./-]+)", text):
+        # Of lodaer.batch_size Hydra names lodaer only.
+        yield from (name for name in given if name.startswith(f"{key}."))
+        yield key
+    yield from re.findall(r"Could not override '([^']+)'", text)
+    yield from re.findall(r"Key '([^']+)'", text)
+
+
+def known_names(config_name: str, config: DictConfig) -> list[str]:
+    """Gives every dotted key of a command's config, and every group that it can choose from."""
+    import yaml
+    from omegaconf import DictConfig
+
+    names: list[str] = []
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for key in map(str, node):
+            names.append(f"{prefix}{key}")
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                walk(child, f"{prefix}{key}.")
+
+    walk(config, "")
+    file = config_folder() / f"{config_name}.yaml"
+    for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]:
+        if isinstance(entry, dict):
+            names += [group for group in entry if (config_folder() / group).is_dir()]
+    return sorted(set(names))

@@ -1,0 +1,173 @@
+"""How a sweep ended: its runs side by side, their leaderboard, counts, and what failed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visual_search.cli.jobs import Record, read_records, told_apart
+from visual_search.wording import many
+
+if TYPE_CHECKING:
+    from visual_search.runs.run import Run
+
+
+MAX_NAMED = 20  # jobs that never began
+
+
+def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
+    """Prints a sweep's tables, how its jobs ended, and what failed or never began.
+
+    Args:
+        folder: Of the sweep, with a record a job that began.
+        jobs: Each planned job's overrides; empty where they are not known.
+
+    Returns:
+        Whether every job has finished.
+    """
+    records = read_records(folder)
+    runs, left_out = finished_runs(records)
+    if runs:
+        _print_runs(runs)
+        _print_leaderboard(runs, folder, records)
+    measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
+    if measured:
+        left_out += _print_overview(measured, folder)
+    for path, reason in left_out:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    print(f"\n{tally(records, len(jobs))}")
+    begun = {record.number for record in records}
+    left = [Record(n, list(job)) for n, job in enumerate(jobs) if n not in begun]
+    names = told_apart([*records, *left])
+    failed = [
+        (name, record)
+        for name, record in zip(names, records, strict=False)
+        if record.state != "finished"
+    ]
+    for name, record in failed:
+        print(f"failed: {name}: {record.error or _without_a_word(record)}", file=sys.stderr)
+    unbegun = [name for name, one in zip(names[len(records) :], left, strict=True) if one.overrides]
+    for name in unbegun[:MAX_NAMED]:
+        print(f"never began: {name}", file=sys.stderr)
+    if left:
+        more = f"{len(unbegun) - MAX_NAMED:,} more never began; " * (len(unbegun) > MAX_NAMED)
+        print(f"{more}the same command begins what is left", file=sys.stderr)
+    return not failed and not left and not left_out
+
+
+def say_what_is_done(folder: Path, num_jobs: int) -> None:
+    """Prints what a sweep that was stopped has finished, and how it goes on.
+
+    Args:
+        folder: Of the sweep.
+        num_jobs: That it would have had.
+    """
+    records = read_records(folder)
+    runs, _ = finished_runs(records)
+    if runs:
+        _print_runs(runs)
+    finished = sum(record.state == "finished" for record in records)
+    print(
+        f"\nThe sweep was stopped with {finished} of {many(num_jobs, 'job')} finished; the same "
+        "command goes on.",
+        file=sys.stderr,
+    )
+
+
+def tally(records: list[Record], num_jobs: int) -> str:
+    """Gives how the jobs ended in a line.
+
+    >>> done = [Record(0, state="finished"), Record(1, state="finished", began="finished")]
+    >>> tally([*done, Record(2, state="failed")], 4)
+    '4 jobs: 1 found finished, 1 trained, 1 failed, 1 never began.'
+    """
+    counts: dict[str, int] = {}
+    for record in records:
+        new = "trained" if record.kind == "run" else "measured"
+        ways = {"finished": "found finished", "goes on": "gone on with", "new": new}
+        way = ways[record.began] if record.state == "finished" else "failed"
+        counts[way] = counts.get(way, 0) + 1
+    if num_jobs > len(records):
+        counts["never began"] = num_jobs - len(records)
+    order = ("found finished", "gone on with", "trained", "measured", "failed", "never began")
+    parts = ", ".join(f"{counts[way]} {way}" for way in order if way in counts)
+    return f"{many(num_jobs, 'job')}: {parts or 'none began'}."
+
+
+def finished_runs(records: list[Record]) -> tuple[list[Run], list[tuple[str, str]]]:
+    """Gives the trained runs that hold numbers, each once, in the order of the jobs.
+
+    Returns:
+        The runs, and (folder, reason) of those whose files are not what a run writes.
+    """
+    from visual_search.reports.rankings import ranked_report
+    from visual_search.runs.run import Run
+
+    folders = [one.run for one in records if one.kind == "run" and one.state == "finished"]
+    runs, left_out = [], []
+    for run in [Run(Path(folder)) for folder in dict.fromkeys(folders) if folder]:
+        try:
+            if run.summary():  # a dry run has none
+                ranked_report(run)
+                runs.append(run)
+        except (OSError, ValueError) as error:
+            left_out.append((str(run.folder), " ".join(str(error).split())))
+    return runs, left_out
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from rich.console import Console
+
+    from visual_search.reports.tables import runs_table
+
+    Console(highlight=False).print(runs_table(runs))
+
+
+def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> None:
+    """Prints the runs' leaderboard, writes it beside the records, and names the best to choose."""
+    from visual_search.reports.rankings import print_leaderboard, rank_these
+
+    texts = told_apart(records)
+    names = {record.run: text for record, text in zip(records, texts, strict=True)}
+    leaderboard = rank_these(runs, folder, seed=0, names=names)
+    print()
+    print_leaderboard(leaderboard, short=True)
+    valued = [record for record in records if record.value is not None]
+    comparable = len(leaderboard.groups) == 1 and len({one.value_name for one in valued}) == 1
+    if comparable and len(valued) > 1:
+        best = max(valued, key=lambda record: record.value or 0.0)
+        name = texts[records.index(best)]
+        print(
+            f"\nHighest {best.value_name}: {best.value:.4f} with {name} ({best.run}). Choose by "
+            "this one, of the validation queries: what is chosen on test queries looks too good."
+        )
+
+
+def _print_overview(records: list[Record], folder: Path) -> list[tuple[str, str]]:
+    """Gives (folder, reason) of what could not be read."""
+    from visual_search.reports.overviews import conclude as print_overview
+    from visual_search.reports.rankings import ranked_report
+    from visual_search.runs.measuring import Measured
+    from visual_search.runs.run import Run
+
+    measured, left_out = [], []
+    for one in records:
+        run = Run(Path(one.run))
+        try:
+            ranked_report(run)
+            run.config()
+            measured.append(Measured(run, is_new=one.began != "finished"))
+        except (OSError, ValueError) as error:
+            left_out.append((one.run, " ".join(str(error).split())))
+    if measured:
+        print_overview(measured, folder)
+    return left_out
+
+
+def _without_a_word(record: Record) -> str:
+    return (
+        f"it was {record.state} when process {record.pid} ended; expected it to finish; it may "
+        "have been killed, as for want of memory; the same command goes on"
+    )

@@ -1,0 +1,1 @@
+"""The settings that a command takes, and the builders that they may name."""

@@ -1,0 +1,389 @@
+"""`SearchIndex`: the nearest rows of a store, exactly or nearly so, among all or the allowed ones.
+
+Where `knn.gallery_index.EmbeddingIndex` measures (a gallery in memory, answers by item id), a
+`SearchIndex` serves: its embeddings stay in a store, usually on disk, its rows are numbers, and for
+large stores an approximate index proposes what is then compared exactly.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_search.knn.embeddings import check_array, check_k
+from visual_search.knn.engine import faiss_threads
+from visual_search.knn.flat_index import ExactSearcher
+from visual_search.knn.plan import KINDS, SearchPlan, check_targets
+from visual_search.knn.store import EmbeddingStore, blocks_from, check_lengths
+
+Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto"]
+Progress: TypeAlias = Callable[[int, int], None]
+
+CHECK_ROWS = 2**13  # rows that are looked at together when only their values are checked
+
+
+class SearchIndex(ABC):
+    """Finds the nearest rows of a store; made by `build` or `load`.
+
+    Searching changes nothing and may happen in several threads at once; `add_rows` may not happen
+    beside it (`extended` may).
+
+    Args:
+        store: The N exact embeddings; they must not change.
+        plan: How the index answers.
+        num_threads: OpenMP threads that FAISS may use in a search; None leaves it to the process.
+
+    Attributes:
+        store: The N exact embeddings.
+        plan: What kind it is, why, and what was measured.
+        num_threads: As given.
+
+    Raises:
+        ValueError: ``num_threads`` is below 1.
+
+    Example:
+        >>> from visual_search.knn.store import ArrayStore
+        >>> store = ArrayStore(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32))
+        >>> index = SearchIndex.build(store)
+        >>> rows, squared_distances = index.search(np.zeros((1, 2), np.float32), k=2)
+        >>> rows.tolist(), squared_distances.tolist(), index.plan.kind
+        ([[0, 2]], [[0.0, 1.0]], 'flat')
+        >>> index.search(np.zeros((1, 2), np.float32), 5, np.array([False, True, True]))[0]
+        array([[2, 1]])
+    """
+
+    def __init__(
+        self, store: EmbeddingStore, plan: SearchPlan, num_threads: int | None = None
+    ) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(
+                f"num_threads is {num_threads}; expected at least 1, or None for the process's own"
+            )
+        self.store = store
+        self.plan = plan
+        self.num_threads = num_threads
+        self._exact = ExactSearcher(store)
+
+    @classmethod
+    def build(
+        cls,
+        store: EmbeddingStore,
+        kind: Kind = "auto",
+        *,
+        target_recall: float = 0.95,
+        recall_k: int = 10,
+        max_bytes: int | None = None,
+        num_threads: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> SearchIndex:
+        """Builds an index over all rows of a store, see `build_index`."""
+        return build_index(
+            store,
+            kind,
+            target_recall=target_recall,
+            recall_k=recall_k,
+            max_bytes=max_bytes,
+            num_threads=num_threads,
+            on_progress=on_progress,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None,
+        store: EmbeddingStore,
+        plan: SearchPlan,
+        *,
+        num_threads: int | None = None,
+    ) -> SearchIndex:
+        """Opens a saved index, see `load_index`."""
+        return load_index(path, store, plan, num_threads=num_threads)
+
+    def __len__(self) -> int:
+        """Rows, N."""
+        return len(self.store)
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return self.store.dim
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether `save` writes a file that `load` needs; False where the store is all there is."""
+        return True
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Memory that the index itself holds; the store's embeddings are not counted."""
+
+    @abstractmethod
+    def add_rows(self, store: EmbeddingStore) -> None:
+        """Takes over what a longer store holds beyond the rows that are known.
+
+        Args:
+            store: Begins with the rows that are known, unchanged; replaces `store`.
+
+        Raises:
+            ValueError: It is shorter, or of another width, or a new embedding is not finite or
+                longer than 2.3e18; the index then stays as it was.
+        """
+
+    @abstractmethod
+    def extended(self, store: EmbeddingStore) -> SearchIndex:
+        """Gives a second index over a longer store, as `add_rows`, and leaves this one as it is.
+
+        Raises:
+            ValueError: As in `add_rows`.
+        """
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the index to one file, atomically; nothing where `needs_file` is False."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Finds the k nearest rows of each query.
+
+        Args:
+            queries: ``[Q, D] float32``, finite.
+            k: Neighbours a query.
+            allowed: ``[N] bool``, the rows that may be found; None allows all.
+
+        Returns:
+            Rows ``[Q, K] int64`` and squared distances ``[Q, K] float32``, the nearest first, ties
+            by row; K is k, or the number of allowed rows where that is smaller. Whatever the kind,
+            distances are between the exact embeddings, by subtraction, and what float32 could rank
+            wrongly is ranked in float64.
+
+        Raises:
+            TypeError: ``queries`` is no float32 array, ``k`` no integer or ``allowed`` no bool
+                array.
+            ValueError: A shape is wrong, a query is not finite or longer than 2.3e18, or ``k`` is
+                below 1.
+        """
+        k = check_k(k)
+        check_array(queries, "query", dim=self.dim)
+        queries = np.ascontiguousarray(queries)
+        check_lengths(queries, "query")
+        num_allowed = len(self)
+        if allowed is not None:
+            num_allowed = _count_allowed(allowed, len(self))
+            if num_allowed == len(self):
+                allowed = None
+        k = min(k, num_allowed)
+        if not k or not len(queries):
+            empty = np.empty((len(queries), k), dtype=np.int64)
+            return empty, empty.astype(np.float32)
+        with faiss_threads(self.num_threads):
+            rows, squared = self._nearest(queries, k, allowed, num_allowed)
+        return rows, squared.astype(np.float32)
+
+    @abstractmethod
+    def _nearest(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        num_allowed: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Gives exactly k neighbours, ``[Q, k]``; 1 <= k <= num_allowed and everything checked."""
+
+
+class FlatIndex(SearchIndex):
+    """Compares every query with every embedding: exact, and nothing to build or to save."""
+
+    @classmethod
+    def made(
+        cls, store: EmbeddingStore, plan: SearchPlan, num_threads: int | None, on_progress: Any
+    ) -> FlatIndex:
+        """Checks every embedding of the store and gives the index over it."""
+        for start, block in blocks_from(store, 0, CHECK_ROWS):
+            if on_progress is not None:
+                on_progress(start + len(block), len(store))
+        return cls(store, plan, num_threads)
+
+    @classmethod
+    def opened(
+        cls,
+        path: str | os.PathLike[str] | None,
+        store: EmbeddingStore,
+        plan: SearchPlan,
+        num_threads: int | None,
+    ) -> FlatIndex:
+        """Gives the index over the store; there is no file."""
+        if path is not None:
+            raise ValueError(
+                f"a flat index has no file, but {os.fspath(path)} is given; expected None: its "
+                "store is all there is"
+            )
+        return cls(store, plan, num_threads)
+
+    @property
+    def needs_file(self) -> bool:
+        """False: the store is all there is."""
+        return False
+
+    @property
+    def num_bytes(self) -> int:
+        """0: a search reads the store."""
+        return 0
+
+    def add_rows(self, store: EmbeddingStore) -> None:
+        """Takes over a longer store, see `SearchIndex.add_rows`."""
+        check_longer(store, self.store)
+        for _ in blocks_from(store, len(self), CHECK_ROWS):
+            pass
+        self.store, self._exact = store, ExactSearcher(store)
+
+    def extended(self, store: EmbeddingStore) -> FlatIndex:
+        """Gives an index over a longer store, see `SearchIndex.extended`."""
+        longer = FlatIndex(self.store, self.plan, self.num_threads)
+        longer.add_rows(store)
+        return longer
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes nothing."""
+
+    def _nearest(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        num_allowed: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return self._exact.nearest(queries, k, allowed)
+
+
+def build_index(
+    store: EmbeddingStore,
+    kind: Kind = "auto",
+    *,
+    target_recall: float = 0.95,
+    recall_k: int = 10,
+    max_bytes: int | None = None,
+    num_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> SearchIndex:
+    """Builds an index over all rows of a store.
+
+    On one machine, the same store, kind and number of threads give the same index.
+
+    Args:
+        store: The N embeddings, finite.
+        kind: ``flat`` (exact), ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``: chosen by
+            the number of items and the memory.
+        target_recall: Share of the ``recall_k`` exact nearest that an approximate kind is to find;
+            its parameters are raised until items that it does not hold yet find so many.
+        recall_k: Neighbours that the recall counts.
+        max_bytes: Memory for the index, for ``auto``; by default half of what is free.
+        num_threads: OpenMP threads of FAISS, to build and later to search; None leaves it to the
+            process. ``hnsw`` is built by one thread, since its graph depends on the order.
+        on_progress: Called with (rows added, N).
+
+    Raises:
+        ValueError: ``kind`` is unknown, a number is out of its range, an embedding is not finite
+            or longer than 2.3e18, or the store is too small for the kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    check_targets(target_recall, recall_k)
+    if max_bytes is not None and max_bytes < 1:
+        raise ValueError(f"max_bytes is {max_bytes}; expected at least 1, or None")
+    name, reason = str(kind), f"{kind} was asked for"
+    if kind == "auto":
+        from visual_search.knn.choice import choose_kind
+
+        name, reason = choose_kind(len(store), store.dim, max_bytes)
+    if name == "flat":
+        plan = SearchPlan(
+            "flat",
+            reason,
+            target_recall=target_recall,
+            recall_k=recall_k,
+            num_trained_rows=len(store),
+        )
+        return FlatIndex.made(store, plan, num_threads, on_progress)
+    return _maker(name).made(  # type: ignore[no-any-return]
+        store,
+        name,
+        reason,
+        target_recall=target_recall,
+        recall_k=recall_k,
+        num_threads=num_threads,
+        on_progress=on_progress,
+    )
+
+
+def load_index(
+    path: str | os.PathLike[str] | None,
+    store: EmbeddingStore,
+    plan: SearchPlan,
+    *,
+    num_threads: int | None = None,
+) -> SearchIndex:
+    """Opens what `SearchIndex.save` wrote, and adds the rows that the store has beyond it.
+
+    Args:
+        path: The file; None for a kind without one (`SearchIndex.needs_file`).
+        store: The embeddings that the index was made of, in the same order, and perhaps more.
+        plan: The plan that was stored with it.
+        num_threads: As in `build_index`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: ``path`` is missing or not expected; the file is damaged, holds another kind,
+            width or parameters than the plan, more rows than the store, or other embeddings.
+    """
+    if plan.kind != "flat" and path is None:
+        raise ValueError(f"path is None; expected the file of the {plan.kind} index: name it")
+    return _maker(plan.kind).opened(path, store, plan, num_threads)  # type: ignore[no-any-return]
+
+
+def check_longer(store: EmbeddingStore, known: EmbeddingStore) -> None:
+    """Checks that a store can take the place of a shorter one.
+
+    Raises:
+        ValueError: It is shorter, or of another width.
+    """
+    if store.dim != known.dim or len(store) < len(known):
+        raise ValueError(
+            f"the store holds {len(store)} embedding(s) of {store.dim} numbers, the index knows "
+            f"{len(known)} of {known.dim}; expected these and more: rows are appended, never "
+            "removed"
+        )
+
+
+def _count_allowed(allowed: NDArray[np.bool_], num_rows: int) -> int:
+    if not isinstance(allowed, np.ndarray) or allowed.dtype != np.bool_:
+        kind = getattr(allowed, "dtype", type(allowed).__name__)
+        raise TypeError(
+            f"allowed is {kind}; expected a NumPy array of bool, one a row: make it with "
+            "np.zeros(len(index), bool) and set the rows that may be found"
+        )
+    if allowed.shape != (num_rows,):
+        raise ValueError(
+            f"allowed has shape {allowed.shape}; expected ({num_rows},), one a row of the index: "
+            "make it anew when rows were added"
+        )
+    return int(np.count_nonzero(allowed))
+
+
+def _maker(kind: str) -> Any:
+    """Gives the class behind a kind, loaded when asked for: each needs a library of its own."""
+    if kind == "flat":
+        return FlatIndex
+    if kind == "lancedb":
+        from visual_search.knn.lancedb_index import LanceIndex
+
+        return LanceIndex
+    from visual_search.knn.faiss_index import FaissIndex
+
+    return FaissIndex

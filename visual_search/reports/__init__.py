@@ -1,0 +1,1 @@
+"""Tables, pages and leaderboards of runs, written from what runs left."""

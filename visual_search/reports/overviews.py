@@ -1,0 +1,138 @@
+"""Several evaluations in one table: which embedding wins where, the run or what learns nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.runs.embeddings import changed_embedding
+from visual_search.runs.run import EVALUATIONS, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from visual_search.runs.measuring import Measured
+
+TABLE_FILE, FIGURE_FILE = "overview.csv", "overview.png"
+
+
+def overview(measured: Sequence[Measured]) -> pd.DataFrame:
+    """Gives a row for each evaluation and embedding, the run first, then its floors.
+
+    Returns:
+        ``relevance`` (what counts as relevant, and the protocol where they differ in it),
+        ``embedding`` (and how it was made, where one network has several), ``is_run``, ``value``,
+        ``low``, ``high`` (headline: micro, under ``reference_2023`` macro), ``num_queries``.
+    """
+    import pandas as pd
+
+    from visual_search.reports.tables import run_name
+    from visual_search.retrieval.floor_comparison import OWN, headline_statistic
+
+    summaries = [one.run.summary() for one in measured]
+    protocols = {summary["identity"]["protocol_name"] for summary in summaries}
+    runs = {run_name(one.run.folder) for one in measured}
+    embedded = [_embedded(one.run) for one in measured]
+    differ = len(set(embedded)) > 1  # several embeddings of one network
+    lines: list[dict[str, Any]] = []
+    for one, summary, how in zip(measured, summaries, embedded, strict=True):
+        suffix = f", {how}" if differ and how else ""
+        rules = summary["identity"]["rules"]
+        label = " + ".join(rules["relevance"])
+        if len(protocols) > 1:
+            label = f"{label}, {rules['name']}"
+        if len(runs) > 1:
+            label = f"{label}, {run_name(one.run.folder)}"
+        mean = summary["headline"]["mean"]
+        statistic = headline_statistic(summary["headline"]["title"])
+        ends = summary["intervals"].get(statistic, {})
+        shared = {"relevance": label, "num_queries": summary["num_queries_scored"]}
+        lines.append(
+            {
+                **shared,
+                "embedding": run_name(one.run.folder) + suffix,
+                "is_run": True,
+                "value": _number(summary[f"{statistic}_{mean}"]),
+                "low": _number(ends.get("low")),
+                "high": _number(ends.get("high")),
+            }
+        )
+        lines += [
+            {
+                **shared,
+                "embedding": floor["title"] + (suffix if floor["name"] in OWN else ""),
+                "is_run": False,
+                "value": _number(floor[statistic]),
+                "low": _number(floor[f"{statistic}_low"]),
+                "high": _number(floor[f"{statistic}_high"]),
+            }
+            for floor in summary["floors"]
+        ]
+    return pd.DataFrame(lines).drop_duplicates(["relevance", "embedding"], ignore_index=True)
+
+
+def _embedded(run: Run) -> str:
+    """Gives how an evaluation's embedding differs from its run's, as ``pca=64``; empty if not."""
+    if run.folder.resolve().parent.name != EVALUATIONS:
+        return ""
+    return " ".join(changed_embedding(Run(run.folder.parent.parent).config(), run.config()))
+
+
+def conclude(measured: Sequence[Measured], folder: Path) -> None:
+    """Prints the overview of a multirun's evaluations, and writes it as a table and a figure.
+
+    Args:
+        measured: The evaluations.
+        folder: Of the multirun, where no other's overview lies.
+    """
+    from rich.console import Console
+
+    from visual_search.retrieval.report_files import save_table
+    from visual_search.views.evaluation_charts import attribute_bars
+    from visual_search.views.figures import save_figure
+
+    table = overview(measured)
+    console = Console(highlight=False)
+    title = measured[0].run.summary()["headline"]["title"]
+    console.print(overview_table(table, title))
+    save_table(table, folder / TABLE_FILE)
+    several = len(set(table.loc[table["is_run"], "embedding"])) > 1
+    heading = {"title": "By what is indexed of the network"} if several else {}
+    save_figure(attribute_bars(table, title, **heading), folder / FIGURE_FILE)
+    for name in (TABLE_FILE, FIGURE_FILE):
+        console.print(f"  {folder / name}", markup=False, soft_wrap=True)
+
+
+def overview_table(table: pd.DataFrame, title: str) -> Any:
+    """Gives the overview with a column an evaluation; the best of each column is bold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.reports.tables import number, table_style
+
+    shown = Table(title=f"{title} by what counts as relevant", **table_style())
+    shown.add_column("Embedding", overflow="fold")
+    labels = list(dict.fromkeys(table["relevance"]))
+    for label in labels:
+        shown.add_column(Text(label), justify="right")
+    cells = table.pivot_table(index="embedding", columns="relevance", values="value", sort=False)
+    best = cells.max()
+    for embedding in dict.fromkeys(table["embedding"]):
+        if embedding not in cells.index:
+            continue
+        values = [float(cells.loc[embedding].get(label, math.nan)) for label in labels]
+        is_run = bool(table.loc[table["embedding"] == embedding, "is_run"].iloc[0])
+        shown.add_row(
+            Text(str(embedding), style="bold" if is_run else ""),
+            *(
+                Text(number(value, 3), style="bold green" if value == best[label] else "")
+                for value, label in zip(values, labels, strict=True)
+            ),
+        )
+    return shown
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

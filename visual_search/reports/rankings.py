@@ -1,0 +1,291 @@
+"""The leaderboard: finished runs gathered from a folder, ranked, printed and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config.builders import ConfigError
+from visual_search.wording import many
+
+if TYPE_CHECKING:
+    from visual_search.retrieval.ranking import Entry, Group
+    from visual_search.retrieval.report import RetrievalReport
+    from visual_search.runs.run import Run
+    from visual_search.views.html import LeaderboardGroup
+
+MARKDOWN_FILE, CSV_FILE, HTML_FILE = "leaderboard.md", "leaderboard.csv", "leaderboard.html"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Ranked runs and where the tables were written.
+
+    Attributes:
+        folder: With ``leaderboard.md``, ``.csv`` and ``.html``.
+        groups: One table for every way of measuring.
+        left_out: (folder, reason) of what could not be ranked.
+    """
+
+    folder: Path
+    groups: list[Group]
+    left_out: list[tuple[str, str]]
+
+
+def rank_runs(settings: dict[str, Any]) -> Leaderboard:
+    """Ranks every finished run below a folder, from what it stored; no model is touched.
+
+    Args:
+        settings: The composed ``conf/leaderboard.yaml``.
+
+    Raises:
+        ConfigError: There is no such folder, or nothing in it can be ranked.
+    """
+    outputs = Path(settings["outputs"])
+    if not outputs.is_dir():
+        raise ConfigError(f"no folder at {outputs}; expected the folder with the runs")
+    folder = Path(settings["out"] or outputs)
+    return rank_these(_runs(outputs), folder, seed=settings["seed"], searched=outputs)
+
+
+def rank_these(
+    runs: Iterable[Run],
+    folder: Path,
+    *,
+    seed: int,
+    names: Mapping[str, str] | None = None,
+    searched: Path | None = None,
+) -> Leaderboard:
+    """Ranks runs from what they stored, and writes the tables.
+
+    Args:
+        runs: What is not finished or holds no numbers is left out.
+        folder: Of the tables.
+        seed: Of resamples and permutations.
+        names: Folder of a run -> what it is called; its experiment where there is none.
+        searched: Where the runs were looked for, for the message that there is none; the folder.
+
+    Raises:
+        ConfigError: None of them can be ranked.
+    """
+    from visual_search.retrieval.ranking import rank
+
+    entries, per_query, left_out = [], {}, []
+    for run in runs:
+        path = str(run.folder)
+        try:
+            report = ranked_report(run)
+        except (OSError, ValueError) as error:
+            left_out.append((path, " ".join(str(error).split())))
+            continue
+        entries.append(_entry(run, report, (names or {}).get(path)))
+        per_query[path] = report.per_query
+    if not entries:
+        reasons = "".join(f"\n  {path}: {reason}" for path, reason in left_out[:10])
+        raise ConfigError(
+            f"no finished run with numbers below {searched or folder}; expected at least one; "
+            f"train one with python -m visual_search.train{reasons}"
+        )
+    groups = rank(entries, per_query, seed=seed)
+    _write(folder, groups, left_out)
+    return Leaderboard(folder, groups, left_out)
+
+
+def ranked_report(run: Run) -> RetrievalReport:
+    """Gives what a run measured, if it can stand beside others.
+
+    Raises:
+        ValueError: The run is not finished, holds no numbers, is older than what is ranked, or a
+            file of it is not what a measurement writes; the message names the file.
+        FileNotFoundError: A file is missing.
+    """
+    from visual_search.retrieval.ranking import rank
+    from visual_search.retrieval.report_files import load_report
+
+    if run.state != "finished":
+        raise ValueError(f"it is {run.state}")
+    summary = run.summary()
+    if not summary:
+        raise ValueError("it holds no numbers")
+    if not {"identity", "headline"} <= summary.keys():
+        raise ValueError("an older version measured it: evaluate it again")
+    report = load_report(run.folder / "metrics")
+    path = run.folder / "metrics" / "summary.json"
+    try:  # alone there is nothing to test, so it costs little, and reads all that a table reads
+        entry = _entry(run, report)
+        (group,) = rank([entry], {entry.path: report.per_query})
+        num_scored = int(report.per_query[group.headline["column"]].notna().sum())
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path} cannot be ranked ({type(error).__name__}: {error}); expected what a "
+            "measurement writes: evaluate the run again"
+        ) from error
+    if num_scored != group.num_queries:
+        raise ValueError(
+            f"{path} says {group.num_queries:,} scored queries, and per_query.parquet beside it "
+            f"has {num_scored:,}; expected files of one measurement: evaluate the run again"
+        )
+    return report
+
+
+def _entry(run: Run, report: RetrievalReport, name: str | None = None) -> Entry:
+    from visual_search.reports.tables import run_name
+    from visual_search.retrieval.ranking import Entry
+
+    return Entry(
+        str(run.folder),
+        name or run_name(run.folder),
+        report.summary,
+        run.status().get("since", ""),
+        kind=str(report.summary.get("kind", "run")),
+    )
+
+
+def _runs(outputs: Path) -> Iterator[Run]:
+    """Gives the folders of runs and of their evaluations, in order, each once.
+
+    A folder may be a link, to a run on another disk; one that leads back is not followed again.
+    """
+    from visual_search.runs.run import Run
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(outputs, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "status.json" in files or "status.json" in folders:
+            yield Run(Path(place))
+
+
+def _write(folder: Path, groups: list[Group], left_out: list[tuple[str, str]]) -> None:
+    from visual_search.atomic import write_text
+    from visual_search.retrieval.leaderboard import to_csv, to_markdown
+    from visual_search.runs.places import text_without_places
+    from visual_search.views.html import LeaderboardPage, leaderboard_page
+
+    written = [
+        replace(group, table=group.table.assign(path=group.table["path"].map(_label)))
+        for group in groups
+    ]
+    text = "\n".join(["# Leaderboard\n", *(to_markdown(group) for group in written)])
+    write_text(folder / MARKDOWN_FILE, text)
+    write_text(folder / CSV_FILE, to_csv(written))
+    page = LeaderboardPage(
+        groups=[_shown(group, folder) for group in groups],
+        left_out=[(_label(path), text_without_places(reason)) for path, reason in left_out],
+        date=datetime.now().strftime("%Y-%m-%d %H:%M"),
+    )
+    write_text(folder / HTML_FILE, leaderboard_page(page))
+
+
+def _label(path: str) -> str:
+    """Gives a run's folder as typed, or without the place that only its owner has."""
+    from visual_search.reports.tables import run_label
+    from visual_search.runs.places import without_place
+
+    return path if without_place(path) == path else run_label(Path(path))
+
+
+def _shown(group: Group, folder: Path) -> LeaderboardGroup:
+    """Gives a table as the page shows it."""
+    from visual_search.reports.run_page import relative_to
+    from visual_search.views.html import LeaderboardEntry, LeaderboardGroup
+
+    entries = [
+        LeaderboardEntry(
+            name=str(line["name"]),
+            **{
+                f"{mean}{end}": float(line[f"{mean}{end}"])
+                for mean in ("micro", "macro")
+                for end in ("", "_low", "_high")
+            },
+            dim=_integer(line["dim"]),
+            index_bytes=_integer(line["index_bytes"]),
+            epochs=_integer(line["epochs"]),
+            date="" if line["is_floor"] else str(line["finished"])[:16].replace("T", " "),
+            href="" if line["is_floor"] else relative_to(folder, Path(line["path"])),
+            floor=bool(line["is_floor"]),
+            tied=bool(line["tied_with_above"]),
+        )
+        for line in group.table.to_dict("records")
+    ]
+    return LeaderboardGroup(
+        data=str(group.identity["data"]),
+        protocol=_protocol(group),
+        entries=entries,
+        headline=group.headline["title"],
+        note=f"{_sizes(group)} " + " ".join(group.rules),
+        statistic=group.headline["statistic"],
+    )
+
+
+def _sizes(group: Group) -> str:
+    return (
+        f"{many(group.num_queries, 'query', 'queries')} in "
+        f"{many(group.num_gallery, 'gallery item')}."
+    )
+
+
+def _protocol(group: Group) -> str:
+    names = group.identity
+    return str(names.get("protocol_title", names["protocol_name"]))
+
+
+def _integer(value: Any) -> int | None:
+    import pandas as pd
+
+    return None if pd.isna(value) else int(value)
+
+
+def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
+    """Prints the tables, what was left out, and where they lie; short without the rules."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.reports.tables import interval, number, table_style
+
+    console = Console(highlight=False)
+    for group in leaderboard.groups:
+        title = f"{group.identity['data']}, {_protocol(group)}: {group.headline['title']}"
+        table = Table(title=title, **table_style())
+        table.add_column("", justify="right")
+        table.add_column("Run", overflow="fold")
+        for column in ("micro", "95 % interval", "macro", "P@k", "dim", "Epochs"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for line in group.table.to_dict("records"):
+            is_floor = line["is_floor"]
+            mark = "=" if line["tied_with_above"] else ""
+            rank = "floor" if is_floor else f"{mark}{_whole(line['rank'])}"
+            table.add_row(
+                rank,
+                Text(str(line["name"])),
+                number(line["micro"], 3),
+                interval(line["micro_low"], line["micro_high"]),
+                number(line["macro"], 3),
+                number(line["precision"], 3),
+                _whole(line["dim"]),
+                _whole(line["epochs"]),
+                style="dim" if is_floor else "bold",
+            )
+        console.print(table)
+        console.print(f"{_sizes(group)}\n", markup=False)
+    rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
+    for rule in dict.fromkeys(rules):
+        console.print(rule, markup=False)
+    for path, reason in leaderboard.left_out:
+        console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)
+    for name in (MARKDOWN_FILE, CSV_FILE, HTML_FILE):
+        console.print(f"  {leaderboard.folder / name}", markup=False, soft_wrap=True)
+
+
+def _whole(value: Any) -> str:
+    whole = _integer(value)
+    return "" if whole is None else f"{whole:,}"

@@ -1,0 +1,430 @@
+"""Tables for the terminal: a run by category, its floors, runs side by side."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.runs.machine import device_sentence
+from visual_search.wording import first_by_size, many, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from visual_search.runs.measuring import Measured
+    from visual_search.runs.run import Run
+
+P_RULE = (
+    "p is two-sided, from a paired test that flips whole groups; [ ] holds what the same test does "
+    "not reject, so it leaves 0 out where p < 0.05. Holm is that p corrected over {}: it decides."
+)
+
+
+def print_result(run: Run) -> None:
+    """Prints a finished run: by category, beside its floors, where everything lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    summary = run.summary()
+    if not summary:
+        text = f"{run.folder} holds no numbers: the dry run passed."
+        console.print(text, markup=False, soft_wrap=True)
+        return
+    print_measurement(console, run.folder, summary)
+    facts = loss_fact(summary) | {
+        "Embedding": f"{many(summary['embedding_dim'], 'value')}{_speed(summary)}",
+        "Index": f"{summary['index']['bytes']:,} bytes, "
+        f"{summary['index']['bytes_per_item']:,.0f} an item",
+        "Trained": f"{many(summary['epochs'], 'epoch')} on "
+        f"{many(summary['num_training'], 'picture')}, {duration(run.status().get('seconds'))}",
+    }
+    for name, text in facts.items():
+        console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
+    print_left_behind(console, run.folder)
+    if (run.folder / "tensorboard").exists():
+        line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"
+        console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
+
+
+def loss_fact(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Gives the test loss under what it measures; nothing where the objective has none."""
+    if not is_number(summary.get("test_loss")):
+        return {}
+    # Runs from before there was a choice of objectives reconstructed.
+    return {f"Test loss ({summary.get('loss_name', 'MSE in -1..1')})": number(summary["test_loss"])}
+
+
+def print_evaluation(measured: Measured) -> None:
+    """Prints a measurement of `visual_search.evaluate`, and where it lies."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    folder = measured.run.folder
+    if not measured.is_new:
+        text = f"{folder} was measured before; rerun=true measures again."
+        console.print(text, markup=False, soft_wrap=True)
+    summary = measured.run.summary()
+    print_measurement(console, folder, summary)
+    print_left_behind(console, folder)
+
+
+def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Prints one measurement: by category, beside its floors, what the numbers mean, leaks."""
+    console.print(category_table(folder, summary))
+    if summary["floors"]:
+        console.print(floor_table(summary, run_name(folder)))
+        console.print(P_RULE.format("the floors"), markup=False)
+    from visual_search.retrieval.resampling import FEWEST_EFFECTIVE, FEWEST_QUERIES
+
+    headline = summary["headline"]
+    console.print(
+        f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
+        f"{summary['num_queries_scored']:,} of {many(summary['num_queries'], 'query', 'queries')} "
+        f"scored{_left_out(summary)}, "
+        f"{many(summary['intervals'].get('micro', {}).get('num_groups', 0), 'group')}; "
+        f"[ ] is the 95 % interval by group, none under {FEWEST_QUERIES} queries; ~ marks "
+        f"a rough one, which fewer than {FEWEST_EFFECTIVE} effective groups carry; * marks fewer "
+        "than 20 queries; micro is the mean over queries, macro over categories.\n"
+        f"{summary['rules']['question']}",
+        markup=False,
+    )
+    if summary.get("device"):
+        console.print(f"Computed on {device_sentence(summary)}.", markup=False)
+    for line in [*_warnings(summary), _fonts(folder)]:
+        if line:
+            console.print(line, markup=False)
+    console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+
+
+def _fonts(folder: Path) -> str:
+    """Gives which fonts the figures lack; nothing where there are none to draw them with."""
+    from visual_search.retrieval.report_files import load_report
+    from visual_search.views.scripts import font_advice
+
+    per_query = load_report(folder / "metrics").per_query
+    names = {*per_query["category"], *per_query["query_id"]}
+    return shown(font_advice(names)) if not all(map(str.isascii, names)) else ""
+
+
+def table_style() -> dict[str, Any]:
+    """Gives what all tables share: rules without a frame, narrow enough for 80 columns."""
+    from rich.box import SIMPLE_HEAD
+
+    return {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
+
+
+def run_name(folder: Path) -> str:
+    """Gives what a run is called: its experiment; for a further evaluation the run's.
+
+    >>> run_name(Path("outputs/plus_layer/0123456789"))
+    'plus_layer'
+    >>> run_name(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer'
+    """
+    return run_root(folder).parent.name
+
+
+def run_root(folder: Path) -> Path:
+    """Gives the run's own folder, also of one of its further evaluations.
+
+    >>> run_root(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567")).name
+    '0123456789'
+    """
+    return folder.parent.parent if folder.parent.name == "evaluations" else folder
+
+
+def run_label(folder: Path) -> str:
+    """Gives which run a folder holds, whatever place it lies in.
+
+    >>> run_label(Path("/home/anna/outputs/plus_layer/0123456789"))
+    'plus_layer/0123456789'
+    >>> run_label(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer/0123456789/evaluations/leave_one_out-01234567'
+    """
+    root = run_root(folder)
+    return str(folder.relative_to(root.parent.parent))
+
+
+def print_left_behind(console: Console, folder: Path) -> None:
+    """Prints the files of a folder, and what they are."""
+    console.print("")
+    for name, what in LEFT_BEHIND.items():
+        if (folder / name).exists():
+            console.print(f"  {folder / name}  {what}", markup=False, soft_wrap=True)
+
+
+def _warnings(summary: Mapping[str, Any]) -> list[str]:
+    """Gives what a reader has to know before quoting a number."""
+    lines = []
+    if refused := len(summary.get("refused", ())):
+        lines.append(f"Left out: {many(refused, 'bad item')}, listed in metrics/summary.json.")
+    leaks = summary["leaks"]
+    for name, one, more, text in (
+        ("between_sides", "query", "queries", "pixels or a group with the gallery"),
+        ("with_training", "item", "items", "an id, pixels or a group with the training items"),
+    ):
+        num = leaks.get(name, {}).get("num_queries", 0)
+        if num:
+            dropped = many(leaks["num_dropped"], "query was", "queries were")
+            what = {"drop": f"; {dropped} left out"}
+            what["allow"] = ", and are counted (protocol.on_leak=allow)"
+            which = many(num, f"{one} shares", f"{more} share")
+            lines.append(f"Leaks: {which} {text}{what.get(leaks['on_leak'], '')}.")
+    if trained_on := summary.get("num_queries_trained_on"):
+        whole = many(summary["num_queries"], "query", "queries")
+        lines.append(f"Trained on: {trained_on:,} of {whole}.")
+    if (summary.get("index") or {}).get("gpu_failed"):
+        reason = summary["index"]["device_reason"]
+        lines.append(f"The CPU searched, with the same answers: {reason}.")
+    if earlier := summary.get("computed_before_on"):
+        lines.append(f"Trained on one device after another; before on {'; '.join(earlier)}.")
+    near = summary.get("near_duplicates")
+    if near and near["num_queries"]:
+        which = many(near["num_queries"], "query has", "queries have")
+        lines.append(
+            f"Near-duplicates: {which} one in the gallery "
+            f"({many(near['num_pairs'], 'pair')}; figures/near_duplicates.png)."
+        )
+    return lines
+
+
+def _tensorboard() -> str:
+    """Gives the command to type, also where no virtual environment is active."""
+    if shutil.which("tensorboard"):
+        return "tensorboard"
+    program = Path(sys.executable).parent / "tensorboard"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
+
+
+MAX_ROWS = 60  # categories or pairs in a table of the terminal; the files hold all
+LEFT_BEHIND = {
+    "report.html": "everything on one page",
+    "checkpoints/last.ckpt": "the weights",
+    "index": "the gallery's index, with its manifest",
+    "embeddings": "embeddings of gallery and queries, and their items",
+    "metrics/per_category.csv": "this table",
+    "metrics/per_query.parquet": "every query with its neighbours",
+    "metrics/summary.json": "the numbers, their definitions, the floors",
+    "figures": "reconstructions, feature maps, projection, charts, search results",
+}
+
+
+def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
+    """Gives the table of a measurement by category with intervals, micro and macro means last."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.retrieval.report_files import load_report
+
+    headline, k = summary["headline"], summary["k"]
+    second = f"precision_at_{k}" if f"micro_precision_at_{k}" in summary else ""
+    graded = bool(summary["identity"]["rules"]["hierarchy"])
+    by = " / ".join(summary["identity"]["rules"]["report_by"])
+    title = f"Retrieval by {by}, {summary.get('query_split', 'test')} queries: {run_name(folder)}"
+    table = Table(title=Text(shown(title)), box=SIMPLE_HEAD, show_edge=False)
+    table.add_column("Category", overflow="fold")
+    columns = ["Gallery", "Queries", headline["title"], "95 % interval"]
+    columns += [f"P@{k}"] * bool(second) + [f"nDCG@{k}"] * graded
+    for column in columns:
+        table.add_column(column, justify="right")
+    per_category = load_report(folder / "metrics").per_category
+    names, queries = (per_category[name].tolist() for name in ("category", "num_queries_scored"))
+    chosen = first_by_size(names, queries, MAX_ROWS)
+    for values in per_category.iloc[chosen].to_dict("records"):
+        few = "*" if values["few_queries"] else ""
+        cells = [
+            f"{values['num_gallery']:,}",
+            f"{values['num_queries_scored']:,}{few}",
+            number(values[headline["mean"]]),
+            interval(
+                values["headline_low"], values["headline_high"], rough=values.get("rough") is True
+            ),
+        ]
+        cells += [number(values[second])] if second else []
+        cells += [number(values[f"ndcg_at_{k}"])] if graded else []
+        table.add_row(Text(shown(values["category"])), *cells)
+    rest = per_category.drop(per_category.index[chosen])
+    if len(rest):
+        sums = [f"{int(rest[name].sum()):,}" for name in ("num_gallery", "num_queries_scored")]
+        table.add_row(
+            f"{len(rest):,} more, with fewer queries: per_category.csv", *sums, style="dim"
+        )
+    table.add_section()
+    for name in ("micro", "macro"):
+        ends = summary["intervals"].get(name, {})
+        cells = [
+            f"{summary['num_gallery']:,}",
+            f"{summary['num_queries_scored']:,}",
+            number(summary[f"{name}_{headline['mean']}"]),
+            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
+        ]
+        cells += [number(summary[f"{name}_{second}"])] if second else []
+        cells += [number(summary[f"{name}_ndcg_at_{k}"])] if graded else []
+        table.add_row(f"{name} mean", *cells, style="bold")
+    return table
+
+
+def floor_table(summary: Mapping[str, Any], name: str) -> Table:
+    """Gives the run among its floors, the best first; the difference is the run minus the floor."""
+    from rich.table import Table
+    from rich.text import Text
+
+    headline = summary["headline"]
+    mean = headline["mean"]
+    statistic = summary["floors"][0]["statistic"]
+    table = Table(title=f"Beside what learns nothing: {headline['title']}", **table_style())
+    table.add_column("Embedding", overflow="fold")
+    for column in ("micro", "macro", "Run minus floor", "p", "Holm"):
+        table.add_column(column, justify="right", no_wrap=True)
+    run = {
+        "title": name,
+        f"micro_{mean}": summary[f"micro_{mean}"],
+        f"macro_{mean}": summary[f"macro_{mean}"],
+    }
+    for line in sorted(
+        [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
+    ):
+        tested = ["", "", ""]
+        if line is not run and is_number(line["difference"]):
+            ends = line["difference_low"], line["difference_high"]
+            tested = [
+                difference(line["difference"], *ends),
+                p_value(line.get("p_value")),
+                p_value(line["p_holm"]),
+            ]
+        cells = [number(line[f"{which}_{mean}"], 3) for which in ("micro", "macro")]
+        style = "bold" if line is run else ""
+        table.add_row(Text(shown(line["title"])), *cells, *tested, style=style)
+    return table
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """Gives finished runs side by side, one a row, narrow enough for 80 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    finished = [(run, run.summary()) for run in runs]
+    finished = [(run, summary) for run, summary in finished if summary]
+    names = [run.folder.parent.name for run, _ in finished]
+    titles = {summary["headline"]["title"] for _, summary in finished}
+    title = "Runs side by side, test queries; micro means but for macro; time in min:s"
+    table = Table(title=title, **table_style())
+    table.add_column("Run", overflow="fold")
+    headline = titles.pop() if len(titles) == 1 else "metric"
+    for column in (headline, "95 % interval", "macro", "Floor", "MSE", "Dim", "Time"):
+        table.add_column(column, justify="right", overflow="fold")
+    for run, summary in finished:
+        mean = summary["headline"]["mean"]
+        name = run.folder.parent.name
+        if names.count(name) > 1:
+            name += f"/{run.folder.name}"
+        if headline == "metric":
+            name += f" {summary['headline']['title']}"
+        ends = summary["intervals"].get("micro", {})
+        floors = [or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
+        table.add_row(
+            Text(shown(name)),
+            number(summary[f"micro_{mean}"]),
+            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
+            number(summary[f"macro_{mean}"]),
+            f"{max(floors):.3f}" if floors else "-",
+            number(summary.get("test_loss")),
+            f"{summary['embedding_dim']:,}",
+            "{}:{:02d}".format(*divmod(round(run.status().get("seconds", 0.0)), 60)),
+        )
+    devices = dict.fromkeys(
+        device_sentence(summary) for _, summary in finished if summary.get("device")
+    )
+    if devices:
+        several = "different devices, by which trained numbers move: " * (len(devices) > 1)
+        table.caption = Text(f"Computed on {several}{'; '.join(devices)}.")
+    return table
+
+
+def _left_out(summary: Mapping[str, Any]) -> str:
+    num = summary["num_left_out"]
+    return f" ({num:,} left out: nothing relevant in the gallery)" if num else ""
+
+
+def _speed(summary: Mapping[str, Any]) -> str:
+    time = summary["embedding_ms_per_item"]
+    return f", {time:.1f} ms a picture" if is_number(time) else ""
+
+
+def is_number(value: float | None) -> bool:
+    """Gives False for None (as JSON keeps NaN), NaN and infinity."""
+    return value is not None and math.isfinite(value)
+
+
+def or_low(value: float | None) -> float:
+    """Gives the value to sort by; what is no number comes last."""
+    return value if value is not None and math.isfinite(value) else -math.inf
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Gives a fraction with so many digits, or a dash.
+
+    >>> number(0.25), number(None)
+    ('0.2500', '-')
+    """
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
+
+
+def interval(
+    low: float | None, high: float | None, *, signed: bool = False, rough: bool | None = False
+) -> str:
+    """Gives an interval's ends, or a dash; ~ marks a rough one.
+
+    Both ends of a difference are 0 where every answer is the same.
+
+    >>> interval(0.25, 0.5), interval(-0.01, 0.5, signed=True), interval(None, None)
+    ('[0.250, 0.500]', '[-0.010, +0.500]', '-')
+    >>> interval(0.25, 0.5, rough=True), interval(0.0, 0.0, signed=True)
+    ('~[0.250, 0.500]', 'same answers')
+    """
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "-"
+    if signed and low == high == 0:
+        return "same answers"
+    sign = "+" if signed else ""
+    return f"{'~' if rough else ''}[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def difference(value: float, low: float | None, high: float | None, *, rough: bool = False) -> str:
+    """Gives a difference with its interval, or that every answer is the same.
+
+    >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0)
+    ('+0.100 [+0.050, +0.200]', 'same answers')
+    """
+    ends = interval(low, high, signed=True, rough=rough)
+    return ends if low == high == 0 else f"{value:+.3f} {ends}"
+
+
+def p_value(value: float | None) -> str:
+    """Gives a p-value as printed.
+
+    >>> p_value(0.00012), p_value(0.25)
+    ('< 0.001', '0.250')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Gives a time in minutes and seconds.
+
+    >>> duration(75.2)
+    '1 min 15 s'
+    """
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

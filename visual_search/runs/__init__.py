@@ -1,0 +1,1 @@
+"""A run: its folder, its parts built when asked for, what it measures and what it leaves."""

@@ -1,0 +1,404 @@
+"""A folder of embeddings in shards: what lies in it, writing it bit by bit, reading it back.
+
+::
+
+    settings.json            written first: what all shards have in common
+    shards/00000.parquet     the items' columns, content_key, embedding
+    finished/00000.json      written after its shard: SHA-256, items, whose settings
+    manifest.json            written last: everything, the refused items too
+
+A shard without its line in ``finished`` is written again; a folder without ``manifest.json`` is
+unfinished, and `read_shards` refuses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.atomic import atomic_path, sweep
+from visual_search.reading import read_json
+from visual_search.runs.places import refused_without_places
+from visual_search.runs.run import write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.catalog import RefusedItem
+
+FORMAT = "visual_search.runs.embedding_shards/1"
+SETTINGS_FILE, MANIFEST_FILE, LOCK_FILE = "settings.json", "manifest.json", ".lock"
+SHARDS, FINISHED = "shards", "finished"
+CONTENT_KEY, EMBEDDING = "content_key", "embedding"
+ROW_GROUP_ITEMS = 8192  # 16 MiB of 512 numbers: what a reader that streams holds at least
+
+# Settings that name things for a reader, and do not decide what is in a shard.
+NAMES = ("run", "catalog")
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What all shards of a folder have in common.
+
+    Attributes:
+        run: Experiment and folder name of the run, as ``plus_layer/0123456789``.
+        model_hash: SHA-256 (hex) of the network's weights.
+        preprocessing_hash: SHA-256 (hex) of the way from picture to network input.
+        embedding_hash: SHA-256 (hex) of the way from the network's values to the embedding.
+        precision: Of the numbers inside the network, as ``32-true``.
+        dim: Embedding width D.
+        catalog: The catalogue's name.
+        catalog_fingerprint: SHA-256 (hex) of its table and pictures, without the refused items.
+        columns: Of the item table, in a shard's order, without content key and embedding.
+        num_items: Items N.
+        shard_size: Items a shard; the last may have fewer.
+    """
+
+    run: str
+    model_hash: str
+    preprocessing_hash: str
+    embedding_hash: str
+    precision: str
+    dim: int
+    catalog: str
+    catalog_fingerprint: str
+    columns: tuple[str, ...]
+    num_items: int
+    shard_size: int
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of a finished folder."""
+        return -(-self.num_items // self.shard_size)
+
+    def plain(self) -> dict[str, Any]:
+        """Gives the settings as JSON holds them."""
+        return {**asdict(self), "columns": list(self.columns)}
+
+    def digest(self) -> str:
+        """Gives a SHA-256 (hex) of what decides the content of the shards."""
+        kept = {name: value for name, value in self.plain().items() if name not in NAMES}
+        return _digest(kept)
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard.
+
+    Attributes:
+        file: Its path within the folder, ``shards/00000.parquet``.
+        first_row: Row of the catalogue's table that its first item has.
+        num_items: Its items.
+        num_bytes: Its size.
+        sha256: Of its bytes (hex).
+        settings: `ShardSettings.digest` of the folder that it belongs to.
+    """
+
+    file: str
+    first_row: int
+    num_items: int
+    num_bytes: int
+    sha256: str
+    settings: str
+
+
+class ShardFolder:
+    """The folder that is being written.
+
+    Args:
+        folder: Its path; `claim` makes it.
+        settings: What its shards have in common.
+    """
+
+    def __init__(self, folder: str | Path, settings: ShardSettings) -> None:
+        self.folder = Path(folder)
+        self.settings = settings
+
+    def claim(self) -> None:
+        """Writes the settings, or finds the same ones.
+
+        Raises:
+            ValueError: The folder holds shards of other settings, or something else.
+        """
+        path = self.folder / SETTINGS_FILE
+        if not path.is_file():
+            strangers = sorted(
+                found.name
+                for found in (self.folder.iterdir() if self.folder.is_dir() else ())
+                if found.name != LOCK_FILE and not found.name.startswith(f".{path.stem}.")
+            )
+            if strangers:
+                raise ValueError(
+                    f"{self.folder} holds {strangers[:3]} and no {SETTINGS_FILE}; expected a new "
+                    "folder or one with unfinished shards: give another out=DIR"
+                )
+            write_json(path, {"format": FORMAT, **self.settings.plain()})
+            return
+        found = _read_json(path)
+        expected = {"format": FORMAT, **self.settings.plain()}
+        others = [
+            f"{name} {_short(found.get(name))} there, {_short(expected[name])} here"
+            for name in expected
+            if name not in NAMES and found.get(name) != expected[name]
+        ]
+        if others:
+            raise ValueError(
+                f"{self.folder} holds shards of other settings ({'; '.join(others)}); expected the "
+                "same run, data and shard_size as at its beginning: repeat that command, or give "
+                "another out=DIR"
+            )
+
+    def sweep(self) -> None:
+        """Removes the unfinished files of processes that were killed."""
+        for place in ("", SHARDS, FINISHED):
+            sweep(self.folder / place)
+
+    def finished(
+        self, on_progress: Callable[[int, int], None] | None = None
+    ) -> dict[int, ShardRecord]:
+        """Gives the shards whose file is the one that was written, by number, ascending.
+
+        Args:
+            on_progress: Called with (shards read, shards to read).
+        """
+        found = {}
+        for number in range(self.settings.num_shards):
+            record = self._record(number)
+            if record is not None and _is_intact(self.folder, record):
+                found[number] = record
+            if on_progress is not None:
+                on_progress(number + 1, self.settings.num_shards)
+        return found
+
+    def write(
+        self,
+        number: int,
+        table: pd.DataFrame,
+        content_keys: Sequence[str],
+        embeddings: NDArray[np.float32],
+    ) -> ShardRecord:
+        """Writes a shard, and then that it is finished.
+
+        Args:
+            number: Of the shard, from 0.
+            table: Its rows of the catalogue's table.
+            content_keys: Of their pictures.
+            embeddings: ``[n, D] float32``.
+
+        Raises:
+            ValueError: The embeddings do not fit the table or the settings, or are not finite.
+        """
+        import numpy as np
+
+        asked = self.settings
+        expected = (len(table), asked.dim)
+        if embeddings.shape != expected or not np.isfinite(embeddings).all():
+            first = ""
+            if embeddings.shape == expected:
+                bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+                first = f", not finite of {table['item_id'].iloc[bad[0]]!r}"
+            raise ValueError(
+                f"the embeddings of shard {number} have shape {embeddings.shape}{first}; expected "
+                f"finite numbers of shape {expected}: look at the picture and the network"
+            )
+        path = self.folder / SHARDS / f"{number:05d}.parquet"
+        with atomic_path(path) as temporary:
+            _write_parquet(temporary, table[list(asked.columns)], content_keys, embeddings)
+            sha256, num_bytes = _sha256(temporary)
+        record = ShardRecord(
+            file=path.relative_to(self.folder).as_posix(),
+            first_row=number * asked.shard_size,
+            num_items=len(table),
+            num_bytes=num_bytes,
+            sha256=sha256,
+            settings=asked.digest(),
+        )
+        write_json(self._record_path(number), asdict(record))
+        return record
+
+    def conclude(self, refused: Sequence[RefusedItem]) -> dict[str, Any]:
+        """Writes and gives the manifest, once every shard is finished.
+
+        Raises:
+            ValueError: A shard is missing or damaged.
+        """
+        records = self.finished()
+        missing = sorted(set(range(self.settings.num_shards)) - set(records))
+        if missing:
+            raise ValueError(
+                f"{self.folder} lacks {len(missing)} of {self.settings.num_shards} shard(s), the "
+                f"first is {missing[0]:05d}; expected all of them: start the command again"
+            )
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            **self.settings.plain(),
+            "shards": [
+                {name: value for name, value in asdict(record).items() if name != "settings"}
+                for record in records.values()
+            ],
+            "refused": refused_without_places(refused),
+        }
+        content["sha256"] = _digest(content)
+        write_json(self.folder / MANIFEST_FILE, content)
+        return content
+
+    def _record_path(self, number: int) -> Path:
+        return self.folder / FINISHED / f"{number:05d}.json"
+
+    def _record(self, number: int) -> ShardRecord | None:
+        """Gives what was written of a shard; None where nothing was, or it is of other settings."""
+        try:
+            record = ShardRecord(**_read_json(self._record_path(number)))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        file = f"{SHARDS}/{number:05d}.parquet"  # a record cannot point elsewhere
+        return record if (record.settings, record.file) == (self.settings.digest(), file) else None
+
+
+def read_shard_manifest(folder: str | Path) -> dict[str, Any]:
+    """Gives the manifest of a finished folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no such manifest, or was changed after it was written.
+    """
+    path = Path(folder) / MANIFEST_FILE
+    if not path.is_file():
+        unfinished = (Path(folder) / SETTINGS_FILE).is_file()
+        hint = "it is unfinished: start its command again" if unfinished else "check the path"
+        raise FileNotFoundError(f"no manifest at {path}; expected a folder of shards; {hint}")
+    try:
+        content = _read_json(path)
+        checksum = content.pop("sha256")
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+        if checksum != _digest(content):
+            raise ValueError("its content does not fit its own checksum")
+        names = [shard["file"] for shard in content["shards"]]
+        if names != [f"{SHARDS}/{number:05d}.parquet" for number in range(len(names))]:
+            raise ValueError(f"it names the shards {names[:3]}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be used: {error}; expected the manifest that the embed command writes: "
+            "embed the catalogue anew"
+        ) from error
+    return content
+
+
+def read_shards(
+    folder: str | Path, on_progress: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[pd.DataFrame, NDArray[np.float32]]]:
+    """Yields (items, embeddings) shard after shard, in the catalogue's order.
+
+    Args:
+        folder: That the embed command finished.
+        on_progress: Called with (items read, N).
+
+    Yields:
+        The items' table (all text: ``item_id``, ``image``, ``category``, ``group``, ``split``,
+        attributes, ``content_key``) and their embeddings, ``[n, D] float32``.
+
+    Raises:
+        FileNotFoundError: The folder is not finished, or a shard is missing.
+        ValueError: The manifest or a shard was changed after it was written.
+    """
+    manifest = read_shard_manifest(folder)
+    done = 0
+    for shard in manifest["shards"]:
+        record = ShardRecord(**shard, settings="")
+        path = Path(folder) / record.file
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing; expected {record.num_items} items there: start the command "
+                "that wrote the folder again, it writes what is missing"
+            )
+        if not _is_intact(Path(folder), record):
+            raise ValueError(
+                f"{path} is not the file that was written (SHA-256 {record.sha256[:12]}... "
+                "expected); it was damaged or changed: start the command that wrote the folder "
+                "again, it writes the shard anew"
+            )
+        yield _read_parquet(path, manifest["dim"])
+        done += record.num_items
+        if on_progress is not None:
+            on_progress(done, manifest["num_items"])
+
+
+def _write_parquet(
+    path: Path,
+    table: pd.DataFrame,
+    content_keys: Sequence[str],
+    embeddings: NDArray[np.float32],
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: pa.array(table[name].tolist(), pa.string()) for name in table.columns}
+    columns[CONTENT_KEY] = pa.array(list(content_keys), pa.string())
+    texts = list(columns)
+    columns[EMBEDDING] = pa.FixedSizeListArray.from_arrays(
+        pa.array(embeddings.reshape(-1), pa.float32()), embeddings.shape[1]
+    )
+    pq.write_table(
+        pa.table(columns),
+        path,
+        compression="zstd",
+        use_dictionary=texts,  # of embeddings, hardly any number comes twice
+        row_group_size=ROW_GROUP_ITEMS,
+    )
+
+
+def _read_parquet(path: Path, dim: int) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    import numpy as np
+    import pandas as pd
+
+    from visual_search.catalog.readers.parquet_columns import (
+        TextBudget,
+        open_parquet,
+        read_columns,
+        read_numbers,
+    )
+
+    with open_parquet(path) as (opened, (num_bytes, _)):
+        names = [name for name in opened.schema_arrow.names if name != EMBEDDING]
+        table = pd.DataFrame(read_columns(opened, names, str(path), TextBudget(str(path))))
+        embeddings = read_numbers(opened, [EMBEDDING], str(path), num_bytes)  # [n, D]
+    if embeddings.shape != (len(table), dim):
+        raise ValueError(
+            f"{path} holds embeddings of shape {embeddings.shape}; expected {(len(table), dim)}: "
+            "embed the catalogue anew"
+        )
+    return table.astype(object), np.ascontiguousarray(embeddings)
+
+
+def _is_intact(folder: Path, record: ShardRecord) -> bool:
+    path = folder / record.file
+    if not path.is_file() or path.stat().st_size != record.num_bytes:
+        return False
+    return _sha256(path)[0] == record.sha256
+
+
+def _sha256(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Gives an object; anything else is a ValueError that names the file."""
+    return read_json(path, "what the embed command writes: embed the catalogue anew")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) > 40 else text

@@ -1,0 +1,189 @@
+"""The embeddings of a finished run: the saved ones, and of the rest what its network says."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config.builders import ConfigError
+from visual_search.runs.run import EVALUATIONS, Run
+from visual_search.wording import many
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from numpy.typing import NDArray
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.training.module import EncoderModule
+    from visual_search.training.query_gallery import Sides
+
+
+def own_embedding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what a run indexes, in full; one from before there was a choice has none written."""
+    import dataclasses
+
+    from visual_search.config.schemas import EmbeddingConfig
+
+    return dataclasses.asdict(EmbeddingConfig()) | dict(config.get("embedding") or {})
+
+
+def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list[str]:
+    """Gives what an evaluation indexes differently, as short texts for the folder's name."""
+    before = own_embedding(own)
+    return [
+        f"{name}={value}" for name, value in merged["embedding"].items() if value != before[name]
+    ]
+
+
+def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
+    """Gives a run's own precision, or float32 (said) where this machine does not compute in it.
+
+    Args:
+        own: As its summary has it.
+        trainer: ``accelerator`` and ``devices`` of the command.
+
+    Raises:
+        ConfigError: This machine does not have what is asked for.
+    """
+    from visual_search.training.devices import usable_precision
+
+    try:
+        precision, reason = usable_precision(own, trainer["accelerator"], trainer["devices"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if reason and os.environ.get("LOCAL_RANK", "0") == "0":  # said by the first process
+        print(f"The run computed in {own}, but {reason}: what is embedded now is in {precision}.")
+    return precision
+
+
+class RunEmbedding:
+    """Gives a run's embeddings: those that were saved, and of the rest what its network says.
+
+    Args:
+        run: Finished.
+        own: Its config.
+        merged: The same with what the evaluation replaces.
+        settings: Of the evaluation.
+        precision: The run's own, or another one: then nothing of the run's is taken over.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        own: Mapping[str, Any],
+        merged: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        precision: str | None,
+    ) -> None:
+        import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
+
+        from visual_search.runs.parts import build_trainer, embedding_settings, quieten
+        from visual_search.training.devices import num_devices
+
+        quieten()
+        asked = settings["trainer"]
+        node = {**own["trainer"], **asked, "precision": precision or "auto"}
+        node |= {"strategy": "auto", "enable_progress_bar": False}
+        if num_devices(asked["accelerator"], asked["devices"]) != 1:
+            raise ConfigError(
+                f"trainer.devices={asked['devices']}; expected one device, which a measurement "
+                "needs: set trainer.devices=1, or [1] for the second card"
+            )
+        self.run, self.loader, self.precision = run, settings["loader"], precision
+        self.own = own_embedding(own)
+        self.changed = changed_embedding(own, merged)
+        self.embedding = embedding_settings(merged)
+        self.trainer: Trainer = build_trainer(node, folder=run.folder)
+        # Otherwise pinned memory would belong to the first card, whichever computes.
+        self.trainer.accelerator.setup_device(self.trainer.strategy.root_device)
+
+    def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
+        """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
+
+        Saved ones are found by the content of the pictures. Seconds are NaN where all were saved.
+        """
+        import numpy as np
+
+        from visual_search.runs.embedding_files import saved_embeddings
+
+        catalog, selection = cached.catalog, sides.selection
+        rows = np.union1d(selection.gallery_rows, selection.query_rows)
+        if self.changed:
+            return self._anew(cached, rows, selection.gallery_rows)
+        keys = catalog.source.content_keys(catalog.table["image"].iloc[rows].tolist())
+        places = [self.run, *map(Run, sorted((self.run.folder / EVALUATIONS).glob("*/")))]
+        alike = [place.folder for place in places if self._is_alike(place)]
+        known = saved_embeddings([folder / "embeddings" for folder in alike])
+        table = np.zeros((len(catalog), int(self.run.summary()["embedding_dim"])), np.float32)
+        missing = []
+        for row, key in zip(rows.tolist(), keys, strict=True):
+            if key in known:
+                table[row] = known[key]
+            else:
+                missing.append(row)
+        if not missing:
+            print(f"Saved before: all {many(len(rows), 'embedding')}; none is computed.")
+            return table, math.nan
+        kept = len(rows) - len(missing)
+        print(f"Saved before: {kept:,} of {many(len(rows), 'embedding')}.")
+        module = self._module()
+        features, seconds = self._features(module, cached, np.array(missing))
+        table[missing] = module.head.embed(features)
+        return table, seconds / len(missing)
+
+    def _is_alike(self, place: Run) -> bool:
+        """Tells whether a measurement holds embeddings as asked for; a damaged one is named."""
+        try:
+            return (
+                place.state == "finished"
+                and place.summary().get("precision") == self.precision
+                and own_embedding(place.config()) == self.own
+            )
+        except (OSError, ValueError) as error:
+            print(f"Left out: {error}", file=sys.stderr)
+            return False
+
+    def _anew(
+        self, cached: CachedCatalog, rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Gives the same for another embedding of the network, which no file has."""
+        import numpy as np
+
+        from visual_search.models.embedding import EmbeddingHead
+
+        print(f"The network's values are taken anew: {', '.join(self.changed)}.")
+        module = self._module()
+        module.head = EmbeddingHead(module.model, self.embedding)
+        features, seconds = self._features(module, cached, rows)
+        module.head.fit(features[np.searchsorted(rows, gallery_rows)])
+        embeddings = module.head.embed(features)
+        table = np.zeros((len(cached.catalog), embeddings.shape[1]), np.float32)
+        table[rows] = embeddings
+        return table, seconds / len(rows)
+
+    def _module(self) -> EncoderModule:
+        return self.run.load_module().to(self.trainer.strategy.root_device)
+
+    def _features(
+        self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], float]:
+        from visual_search.runs.parts import progress_bar
+        from visual_search.training.datamodule import CatalogDataModule
+        from visual_search.training.devices import memory_told
+        from visual_search.training.evaluation import features_of_rows
+
+        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
+        datamodule.trainer = self.trainer  # whose device its loader serves
+        started = time.perf_counter()
+        batch_size, device = self.loader["batch_size"], self.trainer.strategy.root_device
+        with (
+            progress_bar("Embedding", " pictures") as advance,
+            memory_told(batch_size, device),
+        ):
+            found = features_of_rows(module, datamodule, self.trainer, rows, advance)
+        return found, time.perf_counter() - started

@@ -1,0 +1,222 @@
+"""Which run a config asks for: what of it can change the result, and the folder that it names."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visual_search.runs.run import Run, open_run
+
+# Keys of the config that cannot change a result: the machine, the place, where it is logged.
+NOT_PART_OF_THE_RESULT = (
+    "name",
+    "rerun",
+    "outputs",
+    "logger",
+    "profiler",
+    "pictures.cache_dir",
+    "loader.num_workers",
+    "index",
+    "floors",
+    "near_duplicates",
+    "trainer.accelerator",
+    "trainer.benchmark",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "training.checkpoint_every_n_seconds",
+    # Where the data lies; its content is part of the hash as the catalogue's fingerprint.
+    "data.root",
+    "data.path",
+    "data.download",
+    # How its file is written; what is read of it is in the fingerprint as well.
+    "data.separator",
+    "data.sep",
+    "data.encoding",
+)
+
+# What names a place within a node: the pictures' folder, files beside a table, a callback's folder.
+# What lies there is part of the catalogue's fingerprint.
+PLACES = ("data.pictures", "data.categories", "data.dataset_root", "callbacks.*.dirpath")
+
+# Keys that runs of an earlier version do not have, with the value that changes nothing: with it
+# they are no part of the hash, so that the same command finds the earlier run.
+ADDED: dict[str, Any] = {
+    "training.start_from": None,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.deterministic": False,
+    "data.category": None,
+}
+
+
+# Our own configurable callbacks only draw; others, such as EarlyStopping, decide the result.
+DRAWING_CALLBACKS = "visual_search.training.callbacks."
+
+
+def run_hash(
+    config: Mapping[str, Any], catalog_fingerprint: str, *, with_places: bool = False
+) -> str:
+    """Gives ten hexadecimal digits that change with whatever can change the result.
+
+    Args:
+        config: The resolved config as plain containers.
+        catalog_fingerprint: `Catalog.fingerprint` of the data as read.
+        with_places: As an earlier version did, for which `PLACES` changed a run.
+    """
+    kept = _identity(config, with_places=with_places)
+    kept["model"] = _weights_by_content(kept["model"])
+    kept["training"] = _start_by_content(kept["training"])
+    text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _identity(config: Mapping[str, Any], *, with_places: bool = False) -> dict[str, Any]:
+    """Gives what of a config can change the result, with files by their paths."""
+    from visual_search.training.devices import num_devices
+
+    kept = _without(config, NOT_PART_OF_THE_RESULT)
+    kept["callbacks"] = {
+        name: node
+        for name, node in config["callbacks"].items()
+        if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
+    }
+    if kept["data"].get("on_bad_item") == "skip_any":  # other items are refused, none is given
+        kept["data"]["on_bad_item"] = "skip"
+    if "devices" in kept["trainer"]:  # how many, not which
+        accelerator = config["trainer"].get("accelerator", "auto")
+        kept["trainer"]["devices"] = num_devices(accelerator, kept["trainer"]["devices"])
+    if not with_places:
+        kept = _without_places(kept)
+    elif str(kept["data"].get("_target_", "")).endswith(".open_metric_learning"):
+        data = config["data"]  # then a part of the hash, and a comma where it is found out now
+        kept["data"]["sep"] = data.get("sep") or data.get("separator") or ","
+    return _without_added(kept)
+
+
+def find_run(
+    outputs: str | Path, experiment: str, config: Mapping[str, Any], catalog_fingerprint: str
+) -> Run:
+    """Gives the run of these settings, whether or not its folder exists.
+
+    One of an earlier version has another name where a place is named; one whose first weights are
+    gone by now is known by its settings.
+
+    Args:
+        outputs: Where the experiments' folders lie.
+        experiment: The folder's name.
+        config: The resolved config as plain containers.
+        catalog_fingerprint: `Catalog.fingerprint` of the data as read.
+
+    Raises:
+        ValueError: The experiment's name would not be a plain folder name.
+    """
+    run = open_run(outputs, experiment, run_hash(config, catalog_fingerprint))
+    if run.is_there:
+        return run
+    older = run_hash(config, catalog_fingerprint, with_places=True)
+    found = open_run(outputs, experiment, older)
+    if found.is_there:
+        return found
+    return _without_its_start(run, config, catalog_fingerprint) or run
+
+
+def _without_its_start(run: Run, config: Mapping[str, Any], catalog_fingerprint: str) -> Run | None:
+    """Gives the finished run that began with weights that are gone, the newest if there are more.
+
+    What they held is in the run's name, and can no longer be asked; their place is in its settings.
+    """
+    if not (_gone_weights(config) or _gone_start(config)):
+        return None
+    asked = _as_text(config)
+    found: list[tuple[str, Run]] = []
+    for path in sorted(run.folder.parent.glob("*/status.json")):
+        other = Run(path.parent)
+        try:
+            status = other.status()
+            is_it = (
+                status.get("state") == "finished"
+                and status.get("catalog_fingerprint") == catalog_fingerprint
+                and _as_text(other.config()) == asked
+            )
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            print(f"left out: {other.folder}: {error}", file=sys.stderr)
+            continue
+        if is_it:
+            found.append((str(status.get("since", "")), other))
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _as_text(config: Mapping[str, Any]) -> str:
+    return json.dumps(_identity(config), sort_keys=True, default=str)
+
+
+def _gone_start(config: Mapping[str, Any]) -> bool:
+    start = config["training"].get("start_from")
+    return start is not None and not Run(Path(start)).checkpoint.is_file()
+
+
+def _gone_weights(config: Mapping[str, Any]) -> bool:
+    from visual_search.models.backbone_weights import PACKAGED
+
+    weights = config["model"].get("weights")
+    return weights not in (None, PACKAGED) and not Path(str(weights)).is_file()
+
+
+def _without(
+    config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = ""
+) -> dict[str, Any]:
+    return {
+        key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in dropped
+    }
+
+
+def _without_places(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Gives the same node with nothing where it names a place."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found[key] = _without_places(value, f"{name}.")
+        elif isinstance(value, str) and any(fnmatch.fnmatchcase(name, one) for one in PLACES):
+            found[key] = None
+        else:
+            found[key] = value
+    return found
+
+
+def _without_added(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Gives the same node without the keys of `ADDED` that change nothing."""
+    return {
+        key: _without_added(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if f"{prefix}{key}" not in ADDED or value != ADDED[f"{prefix}{key}"]
+    }
+
+
+def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the node of training with what the run to start from has learned, not its folder."""
+    start = training.get("start_from")
+    path = Run(Path(start or "")).checkpoint
+    if start is None or not path.is_file():
+        return dict(training)
+    return {**training, "start_from": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's node with the SHA-256 of a weights file in place of its path."""
+    node = dict(model)
+    path = Path(str(node.get("weights") or ""))
+    if path.is_file():
+        node["weights"] = _sha256(path)
+    return node

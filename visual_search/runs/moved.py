@@ -1,0 +1,72 @@
+"""Runs whose data is no longer where it was when they were trained."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.config.builders import ConfigError, bind
+
+if TYPE_CHECKING:
+    from visual_search.runs.run import Run
+
+
+@contextlib.contextmanager
+def telling_moved_data(
+    command: str, run: Run, data: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> Iterator[None]:
+    """Turns the error of data that a finished run no longer finds into the command that helps.
+
+    Args:
+        command: What is running, as ``evaluate``.
+        run: Whose config says where its data lies.
+        data: That node, with what the command replaces.
+        given: What the command replaces of it.
+
+    Raises:
+        ConfigError: Names what is gone, and the command as it was typed, with where it lies now.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        own = {} if "_target_" in (given or {}) else data
+        gone = {
+            key: own[key]
+            for key in _path_keys(data)
+            if own.get(key) and key not in (given or {}) and not Path(own[key]).exists()
+        }
+        if not gone:
+            raise
+        lost = " and ".join(f"data.{key}={value}" for key, value in gone.items())
+        places = " ".join(f"+data.{key}=WHERE_IT_LIES_NOW" for key in gone)
+        raise ConfigError(
+            f"{error}\nRun {run.folder} was trained on {lost}, which is no longer there; expected "
+            f"the same data, wherever it lies now; say where:\n  {typed_command(command)} {places}"
+        ) from error
+
+
+def _path_keys(data: Mapping[str, Any]) -> list[str]:
+    """Gives the arguments of a data node's reader that name a place."""
+    builder, _ = bind("data", dict(data))
+    parameters = inspect.signature(builder).parameters.values()
+    return [one.name for one in parameters if "PathLike" in str(one.annotation)]
+
+
+def typed_command(command: str) -> str:
+    """Gives the running command as it was typed, quoted for a shell.
+
+    Args:
+        command: Its name, as ``evaluate``.
+    """
+    typed, module = sys.orig_argv, f"visual_search.{command}"
+    words = ["python", "-m", module, *sys.argv[1:]]
+    if module in typed:
+        words = ["python", "-m", *typed[typed.index(module) :]]
+    elif command in typed:  # visual-search evaluate ...
+        words = ["visual-search", *typed[typed.index(command) :]]
+    return shlex.join(words)

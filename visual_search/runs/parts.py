@@ -1,0 +1,452 @@
+"""The parts of a run, built from its settings: catalogue, pictures, network, trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from visual_search.config.builders import ConfigError, bind, build
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.models.embedding import EmbeddingSettings
+    from visual_search.models.encoder import Encoder
+    from visual_search.models.objectives.objective import Objective
+    from visual_search.retrieval.protocol import Protocol
+    from visual_search.runs.run import Run
+    from visual_search.training.checkpointing import RunCheckpoint
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.floors import Floors
+    from visual_search.training.module import EncoderModule, Preprocessing
+    from visual_search.training.optimization import Optimization
+
+Built = TypeVar("Built")
+
+
+def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> Catalog:
+    """Gives the catalogue that a config names, its splits assigned, limited to its budget.
+
+    Args:
+        settings: A composed config.
+        bound_left_out: Whether to refuse a catalogue of which more than a tenth is left out.
+
+    Raises:
+        ValueError: It cannot be read or split, or too much of it is left out.
+    """
+    catalog = build_catalog(settings["data"])
+    if bound_left_out:
+        check_left_out(settings["data"], len(catalog.refused), len(catalog))
+    return within_budget(catalog, settings)
+
+
+def within_budget(catalog: Catalog, settings: dict[str, Any]) -> Catalog:
+    """Gives a config's catalogue with its splits, limited to its budget."""
+    from visual_search.catalog.splits import assign_splits, limit_items
+
+    catalog = assign_splits(catalog, **settings["split"])
+    limits = settings["loader"]["max_items_per_category"]
+    if any(limit is not None for limit in limits.values()):
+        catalog = limit_items(catalog, limits, seed=settings["split"]["seed"])
+    return catalog
+
+
+def build_catalog(node: Mapping[str, Any]) -> Catalog:
+    """Gives the catalogue of a data node, and prints what its reader chose by itself.
+
+    Raises:
+        ConfigError: The node is wrong.
+        ValueError: The data cannot be read.
+    """
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", node, on_progress=advance)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
+        for choice in catalog.choices:
+            print(f"{catalog.name}: {choice}")
+    return catalog
+
+
+def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -> None:
+    """Refuses data of which more than a tenth is left out, unless its config allows it.
+
+    Args:
+        node: The data's.
+        num_left_out: Refused rows or pictures.
+        num_items: The others.
+
+    Raises:
+        ValueError: Names the share, and how to allow it.
+    """
+    from visual_search.catalog.checks import MAX_LEFT_OUT, left_out
+
+    if node.get("on_bad_item") != "skip_any" and num_left_out > MAX_LEFT_OUT * (
+        num_items + num_left_out
+    ):
+        raise ValueError(
+            f"{left_out(num_left_out, num_items)}; expected at most {MAX_LEFT_OUT:.0%}: mend them "
+            "(visual_search.check names every one), or allow it by data.on_bad_item=skip_any"
+        )
+
+
+def check_builders(settings: dict[str, Any]) -> None:
+    """Refuses wrong arguments of anything that will be built, before the work begins.
+
+    Raises:
+        ConfigError: Names the key and what is expected.
+    """
+    bind("model", settings["model"])
+    bind("objective", settings["objective"])
+    try:
+        build("sampler", settings["sampler"]).for_batches(settings["loader"]["batch_size"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings["augmentation"]:
+        bind("augmentation", settings["augmentation"])
+    embedding_settings(settings)
+    optimization(settings)
+    new_protocol(settings)
+    bind("trainer", settings["trainer"])
+    if settings["profiler"]:
+        bind("profiler", settings["profiler"])
+    for group in ("callbacks", "logger"):
+        for name, node in settings[group].items():
+            if node:
+                bind(group, node, key=f"{group}.{name}")
+
+
+def check_hardware(settings: Mapping[str, Any]) -> None:
+    """Refuses a device or precision that this machine does not have, before any work.
+
+    Args:
+        settings: Of a command that has ``trainer``, and perhaps ``index``.
+
+    Raises:
+        ConfigError: Names the key, what is expected, and what to set.
+    """
+    from visual_search.knn.device import check_device
+    from visual_search.training.devices import check_hardware
+
+    names = ("accelerator", "devices", "strategy", "precision")
+    trainer = settings["trainer"]
+    try:
+        check_device(settings.get("index", {}).get("device", "auto"))
+        check_hardware(**{name: trainer[name] for name in names if name in trainer})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def build_trainer(node: Mapping[str, Any], **supplied: Any) -> Trainer:
+    """Gives the Trainer of a config's node.
+
+    Raises:
+        ConfigError: An argument is wrong, or this machine does not have what is asked for.
+    """
+    try:
+        trainer: Trainer = build("trainer", node, **supplied)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return trainer
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what to call with (done, total); a bar appears if it takes longer than a second."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=unit, leave=False, delay=1.0) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
+    """Gives the catalogue with its pictures decoded, under a progress bar."""
+    from visual_search.catalog.cache import cache_pictures
+
+    with progress_bar("Preparing pictures", " pictures") as advance:
+        return cache_pictures(
+            catalog,
+            size_px=settings["pictures"]["size_px"],
+            fit=settings["pictures"]["fit"],
+            cache_dir=settings["pictures"]["cache_dir"],
+            on_bad_item=settings["data"].get("on_bad_item", "error"),
+            on_progress=advance,
+        )
+
+
+def new_model(settings: dict[str, Any]) -> Encoder:
+    """Gives the network with the first weights that the seed decides.
+
+    Raises:
+        ConfigError: It takes pictures of another size than the config prepares.
+    """
+    import torch
+
+    torch.manual_seed(settings["seed"])  # the weights' first values
+    model: Encoder = build("model", settings["model"])
+    if model.image_size_px != settings["pictures"]["size_px"]:
+        raise ConfigError(
+            f"pictures.size_px={settings['pictures']['size_px']}, but the network takes pictures "
+            f"of {model.image_size_px} px; set pictures.size_px={model.image_size_px}"
+        )
+    return model
+
+
+def new_protocol(settings: dict[str, Any]) -> Protocol:
+    """Gives the protocol that a config names.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of a wrong type or value.
+    """
+    try:
+        protocol: Protocol = build("protocol", settings["protocol"])
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return protocol
+
+
+def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
+    """Gives a protocol's config with the arguments that were left to their defaults.
+
+    The same rules are then the same config, however much of it was written. A node of an older
+    run, which names no builder, is given back as it is.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of a wrong type.
+    """
+    import inspect
+
+    if "_target_" not in node:
+        return node
+    builder, given = bind("protocol", node)
+    parameters = inspect.signature(builder).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    held = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return {"_target_": node["_target_"], **held, **given}
+
+
+def new_floors(settings: dict[str, Any]) -> Floors:
+    """Gives what measures the floors of a run: the controls, and its own network untrained."""
+    from visual_search.models.embedding import EmbeddingHead
+    from visual_search.training.floors import Floors
+    from visual_search.training.module import EncoderModule
+
+    def first_weights() -> EncoderModule:
+        model = new_model(settings)
+        head = EmbeddingHead(model, embedding_settings(settings))
+        return EncoderModule(model, preprocessing(settings), head=head).eval()
+
+    return Floors(settings["pictures"]["cache_dir"], first_weights=first_weights)
+
+
+def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+    """Gives what a config does to a picture before the network sees it."""
+    from visual_search.training.module import Preprocessing
+
+    return Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"])
+
+
+def embedding_settings(settings: Mapping[str, Any]) -> EmbeddingSettings:
+    """Gives what of a network a config indexes; an older one takes its embedding as it is.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    from visual_search.models.embedding import EmbeddingSettings
+
+    return _plain(EmbeddingSettings, settings.get("embedding") or {})
+
+
+def optimization(settings: Mapping[str, Any]) -> Optimization:
+    """Gives the optimiser and schedule of a config.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    import dataclasses
+
+    from visual_search.training.optimization import Optimization
+
+    names = {field.name for field in dataclasses.fields(Optimization)}
+    given = {name: value for name, value in settings["training"].items() if name in names}
+    return _plain(Optimization, given)
+
+
+def _plain(kind: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) -> Objective:
+    """Gives what a network is trained for, its own parts with weights that the seed decides.
+
+    Raises:
+        ConfigError: It cannot train this network, or the catalogue lacks what it learns from.
+    """
+    import torch
+
+    from visual_search.training.labels import label_values
+
+    torch.manual_seed(settings["seed"] + 1)  # not the numbers that the network began with
+    try:
+        objective: Objective = build(
+            "objective",
+            settings["objective"],
+            embedding_dim=model.embedding_dim,
+            num_labels=lambda column: len(label_values(catalog, column)),
+        )
+        objective.check_encoder(model)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return objective
+
+
+def new_modules(
+    settings: dict[str, Any], cached: CachedCatalog, model: Encoder
+) -> tuple[CatalogDataModule, EncoderModule]:
+    """Gives Lightning's two modules: the one with the data and the one with the network."""
+    from visual_search.models.embedding import EmbeddingHead
+    from visual_search.training.datamodule import CatalogDataModule
+    from visual_search.training.labels import Labels
+    from visual_search.training.module import EncoderModule
+
+    loader = settings["loader"]
+    datamodule = CatalogDataModule(
+        cached.catalog,
+        cached.pictures,
+        batch_size=loader["batch_size"],
+        num_workers=loader["num_workers"],
+        seed=settings["seed"],
+        shuffle=loader["shuffle"],
+        sampling=build("sampler", settings["sampler"]),
+    )
+    objective = new_objective(settings, model, cached.catalog)
+    augmentation = settings["augmentation"]
+    module = EncoderModule(
+        model,
+        preprocessing(settings),
+        objective=objective,
+        head=EmbeddingHead(model, embedding_settings(settings)),
+        augmentation=build("augmentation", augmentation) if augmentation else None,
+        labels=Labels.of_catalog(cached.catalog, objective.columns),
+        optimization=optimization(settings),
+        seed=settings["seed"],
+        item_ids=list(cached.catalog.table["item_id"]),
+    )
+    return datamodule, module
+
+
+def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
+    """Gives the Trainer with what always belongs to a run and what the config adds."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from visual_search.training.callbacks.history import History
+    from visual_search.training.callbacks.neighbour_positives import NeighbourPartners
+    from visual_search.training.callbacks.progress import Progress
+    from visual_search.training.callbacks.retrieval import RetrievalEvaluation
+
+    callbacks: list[Callback] = [
+        LambdaCallback(on_fit_start=lambda trainer, module: _note_device(run, trainer)),
+        History(),  # before the keeper, whose checkpoint is to hold the newest batch's loss
+        keeper,
+        RetrievalEvaluation(
+            new_protocol(settings),
+            every_n_epochs=settings["training"]["evaluate_every_n_epochs"],
+            index_device=settings["index"]["device"],
+            floors=new_floors(settings) if settings["floors"] else None,
+        ),
+    ]
+    partners = settings["partners"]
+    if partners["source"] is not None:
+        callbacks.append(
+            NeighbourPartners(
+                scratch_dir=settings["pictures"]["cache_dir"], seed=settings["seed"], **partners
+            )
+        )
+    callbacks += [
+        build("callbacks", node, key=f"callbacks.{name}")
+        for name, node in settings["callbacks"].items()
+        if node
+    ]
+    if settings["trainer"].get("enable_progress_bar", True):
+        callbacks.append(Progress())
+    loggers: list[Logger] = [
+        new_logger(name, node, run.folder) for name, node in settings["logger"].items() if node
+    ]
+    profiler = None
+    if settings["profiler"]:
+        profiler = build("profiler", settings["profiler"], dirpath=str(run.folder))
+    return build_trainer(
+        settings["trainer"],
+        folder=run.folder,
+        callbacks=callbacks,
+        loggers=loggers,
+        profiler=profiler,
+    )
+
+
+def _note_device(run: Run, trainer: Trainer) -> None:
+    """Writes what computes a run, once its processes have settled how many threads each has."""
+    from visual_search.runs.machine import device_facts, device_sentence
+
+    if not trainer.is_global_zero:
+        return
+    before = run.computed_on()
+    run.save_environment(device_facts(trainer))
+    devices = run.computed_on()
+    if before and len(devices) > len(before):
+        was, now = map(device_sentence, devices[-2:])
+        print(f"So far it ran on {was}; now it runs on {now}: its numbers are of both.")
+
+
+def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
+    """Gives a logger that writes under ``<folder>/<name>``.
+
+    Raises:
+        ConfigError: It needs a package that is not installed.
+    """
+    try:
+        logger: Logger = build("logger", node, key=f"logger.{name}", save_dir=str(folder / name))
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"logger.{name} needs a package that is not installed ({error}); expected the extra of "
+            f"that name; run: pip install 'visual-search[{name}]'"
+        ) from error
+    return logger
+
+
+def quieten() -> None:
+    """Silences what Lightning says that a user can neither use nor change."""
+    import logging
+    import warnings
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*LeafSpec.*",  # Lightning calls what torch has deprecated
+        ".*does not have many workers.*",  # reading the cache takes 3 ms a batch
+        ".*smaller than the logging interval.*",
+        ".*find_unused_parameters=True was specified.*",  # not every objective leaves some unused
+        ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
+        ".*sync_dist=True.*",  # every process logs the same number, gathered from all
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*could be decompression bomb.*",  # Pillow's; ours refuses the picture by name
+    ):
+        warnings.filterwarnings("ignore", message=pattern)

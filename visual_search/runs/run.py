@@ -1,0 +1,333 @@
+"""A run's folder: its name, its status, and opening it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from visual_search.atomic import DiskFullError, write_text
+from visual_search.locking import FileLock, is_held
+from visual_search.reading import DamagedFileError, read_json, read_text
+from visual_search.runs.machine import device_sentence, processor_facts
+from visual_search.runs.places import command_without_places
+
+if TYPE_CHECKING:
+    from visual_search.training.module import EncoderModule
+
+State = Literal["new", "running", "interrupted", "failed", "finished"]
+STATES = get_args(State)
+A_STATUS = (
+    "a status as a run writes it: delete the file, and the run's own command goes on from its "
+    "newest checkpoint"
+)
+A_SUMMARY = "the numbers as a run writes them: start its command again with rerun=true"
+AN_ENVIRONMENT = "the machine as a run writes it: delete the file, it is written anew"
+A_CONFIG = "the settings as a run writes them, plain YAML: restore the file, or name another run"
+
+STATUS = "status.json"
+CLEARING = ".clearing"  # what lies beside it is of an earlier run, and being removed
+MAX_ERROR_LENGTH = 1000  # of a status on a full disk: a block holds 4,096 bytes
+LOCK_WAIT_SECONDS = 0.3  # who only looks whether the lock is held holds it for a moment
+EVALUATIONS = "evaluations"  # folder of a run's further measurements
+PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
+
+
+class RunLockedError(RuntimeError):
+    """Another process is working in the run's folder."""
+
+
+@dataclass
+class Run:
+    """One run's folder, ``<outputs>/<experiment>/<hash>``.
+
+    Attributes:
+        folder: Where everything that the run leaves lies.
+    """
+
+    folder: Path
+    _lock: FileLock | None = None
+
+    @property
+    def state(self) -> State:
+        """What ``status.json`` says; ``new`` where there is none.
+
+        A process that was killed could not say so: a run in whose folder nobody is any more was
+        interrupted, whatever its status.
+
+        Raises:
+            DamagedFileError: As `status`.
+        """
+        state: State = self.status().get("state", "new")
+        return "interrupted" if state == "running" and not is_held(self._lock_file) else state
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / ".lock"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder holds a run, begun or finished."""
+        return (self.folder / STATUS).exists() or self.checkpoint.exists()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint, which may not exist yet."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def status(self) -> dict[str, Any]:
+        """Gives the content of ``status.json``, empty where there is none.
+
+        Raises:
+            DamagedFileError: It is torn, or of something else than a run.
+        """
+        path = self.folder / STATUS
+        status = _read_json(path, A_STATUS)
+        if path.is_file():
+            _check_status(path, status)
+        return status
+
+    def summary(self) -> dict[str, Any]:
+        """Gives the content of ``metrics/summary.json``, empty where there is none.
+
+        Raises:
+            DamagedFileError: It is torn, or no JSON object.
+        """
+        return _read_json(self.folder / "metrics" / "summary.json", A_SUMMARY)
+
+    def seconds_so_far(self) -> float:
+        """Gives the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
+        status = self.status()
+        seconds = float(status.get("seconds", 0.0))
+        if status.get("state") == "running" and "since" in status and self.checkpoint.is_file():
+            since = datetime.fromisoformat(status["since"]).timestamp()
+            seconds += max(0.0, self.checkpoint.stat().st_mtime - since)
+        return seconds
+
+    def seconds_until_now(self) -> float:
+        """Gives the time spent on the run, in seconds; while it is worked on, up to this moment."""
+        status = self.status()
+        seconds = float(status.get("seconds", 0.0))
+        if status.get("state") == "running":
+            since = datetime.fromisoformat(status["since"]).timestamp()
+            seconds += max(0.0, datetime.now(UTC).timestamp() - since)
+        return seconds
+
+    def set_state(self, state: State, **facts: Any) -> None:
+        """Writes the state, and facts beside it, atomically; on a full disk over the one before.
+
+        Raises:
+            DiskFullError: There is no room, and no status before.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"state": state, "since": now, "pid": os.getpid(), **facts}
+        path = self.folder / STATUS
+        try:
+            write_json(path, content)
+        except DiskFullError:
+            if not path.is_file():
+                raise
+            if "error" in content:
+                content["error"] = content["error"][:MAX_ERROR_LENGTH]
+            _overwrite(path, json.dumps(content, indent=2) + "\n")
+
+    def computed_on(self) -> list[dict[str, Any]]:
+        """Gives the devices that the run computed on, one after the other; mostly one."""
+        held = _read_json(self.folder / "environment.json", AN_ENVIRONMENT)
+        found: list[dict[str, Any]] = held.get("computed_on", [])
+        return found
+
+    def save_environment(self, device: Mapping[str, Any] | None = None) -> None:
+        """Writes ``environment.json``: packages, machine, and what computed it, before and now.
+
+        Args:
+            device: As `visual_search.runs.machine.device_facts`, once it is known.
+        """
+        devices = self.computed_on() if self.checkpoint.is_file() or device else []
+        if device and device_sentence(device) not in map(device_sentence, devices[-1:]):
+            devices.append(dict(device))
+        write_json(self.folder / "environment.json", environment() | {"computed_on": devices})
+
+    def lock(self) -> None:
+        """Keeps other processes out of the folder until this one ends, however it ends.
+
+        Raises:
+            RunLockedError: Another process is in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_file)
+        try:
+            lock.acquire(LOCK_WAIT_SECONDS)
+        except BlockingIOError as error:
+            raise RunLockedError(
+                f"{self.folder} is in use by process {self.status().get('pid', '?')}; expected to "
+                "be alone there; wait for it, or change a setting to get a run of your own"
+            ) from error
+        self._lock = lock
+        if (self.folder / CLEARING).exists():
+            self.clear()
+
+    def unlock(self) -> None:
+        """Lets other processes into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def config(self) -> dict[str, Any]:
+        """Gives the content of ``config.yaml``, as plain containers.
+
+        Raises:
+            FileNotFoundError: There is none.
+            DamagedFileError: It is torn, names code, or holds no settings.
+        """
+        import yaml
+
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            raise FileNotFoundError(f"no config at {path}; expected a run's folder; check the path")
+        text = read_text(path, A_CONFIG)
+        try:
+            config = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedFileError(path, reason, A_CONFIG) from error
+        if not isinstance(config, dict) or not config:
+            kind = type(config).__name__
+            raise DamagedFileError(path, f"it holds no settings but {kind}", A_CONFIG)
+        return config
+
+    def load_module(self) -> EncoderModule:
+        """Gives the trained module, rebuilt from the run's own config and checkpoint.
+
+        The config is data: it can name nothing but the builders of `config.builders`, and the
+        checkpoint holds tensors and plain values.
+
+        Raises:
+            FileNotFoundError: The config or the checkpoint is missing.
+            ConfigError: The config names something else than a model of this package.
+            ValueError: The checkpoint is damaged or belongs to other preprocessing.
+            RuntimeError: The weights do not fit the network.
+        """
+        from visual_search.config.builders import build
+        from visual_search.models.embedding import EmbeddingHead
+        from visual_search.runs.parts import embedding_settings, preprocessing
+        from visual_search.training.checkpointing import load_checkpoint
+        from visual_search.training.module import EncoderModule
+
+        settings = self.config()
+        checkpoint = load_checkpoint(self.checkpoint)
+        model = build("model", _without_first_weights(settings["model"]))
+        head = EmbeddingHead(model, embedding_settings(settings))
+        module = EncoderModule(model, preprocessing(settings), head=head)
+        module.on_load_checkpoint(checkpoint)
+        # What only training needs, such as a classifier, stays in the checkpoint.
+        own = {
+            name.removeprefix("model."): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("model.")
+        }
+        model.load_state_dict(own, strict=True)
+        head.load(self.folder / PROJECTION)
+        return module.eval()
+
+    def clear(self) -> None:
+        """Removes what an earlier run left, but for the lock, which has to be held.
+
+        The status goes first, and those of the measurements within: a folder in which some of it
+        is gone must not count as finished. Who takes the lock after a kill goes on with it.
+        """
+        import shutil
+
+        marker = self.folder / CLEARING
+        marker.touch()
+        for status in (self.folder / STATUS, *self.folder.rglob(STATUS)):
+            status.unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if path.name in (self._lock_file.name, CLEARING):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        marker.unlink()
+
+
+def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
+    """Gives the run of this name and hash, whether or not its folder exists.
+
+    Raises:
+        ValueError: The experiment's name would not be a plain folder name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", experiment):
+        raise ValueError(
+            f"got the name {experiment!r}, expected letters, digits, '_', '-', '.', '+' and '/' "
+            "between them; set name=..."
+        )
+    return Run(Path(outputs) / experiment / digest)
+
+
+def environment() -> dict[str, Any]:
+    """Gives the versions and the machine that a run used, as plain values."""
+    packages = ["torch", "torchvision", "lightning", "hydra-core", "faiss-gpu", "faiss-cpu"]
+    packages += ["numpy", "pandas", "pillow", "umap-learn", "visual-search"]
+    versions: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **processor_facts(),
+        "packages": versions,
+        "command": command_without_places(sys.argv),
+    }
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
+    """Writes readable JSON atomically; NaN is refused, since JSON has none."""
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _overwrite(path: Path, text: str) -> None:
+    """Writes a short file where it lies, in the block that it has: a full disk has no other."""
+    with open(path, "r+b") as file:
+        file.write(text.encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        return read_json(path, expected)
+    except FileNotFoundError:
+        return {}
+
+
+def _check_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Refuses a status of something else, which would be read as a run that has not begun."""
+    if status.get("state") not in STATES:
+        raise DamagedFileError(path, f"its state is {status.get('state')!r}", A_STATUS)
+    seconds = status.get("seconds", 0.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
+        raise DamagedFileError(path, f"its seconds are {seconds!r}", A_STATUS)
+    try:
+        datetime.fromisoformat(status.get("since", "2026-01-01"))
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(path, f"its since is {status['since']!r}", A_STATUS) from error
+
+
+def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's node without what its checkpoint replaces: files, downloads."""
+    first: dict[str, Any] = {"weights": None, "pretrained": False}
+    return {name: first.get(name, value) for name, value in model.items()}

@@ -1,0 +1,253 @@
+"""What the pages show, made ready for the templates: cards, filters, the catalogue's window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from visual_search.serving.problems import Problem
+from visual_search.serving.queries import Query
+from visual_search.serving.searching import Answer
+from visual_search.serving.served_bundle import ServedBundle
+from visual_search.serving.templating import link
+
+WINDOW_SIZE = 24
+MAX_OPEN_FILTERS = 2  # further ones are folded until somebody wants them
+MAX_SHOWN_ATTRIBUTES = 3
+
+
+@dataclass(frozen=True)
+class Card:
+    """An item with its picture.
+
+    Attributes:
+        item_id: Its id.
+        category: Its category.
+        attributes: The first ones that say something, column and text.
+        picture: Address of its picture.
+        similar: Address of what is like it.
+        rank: Its rank in an answer; 0 in the catalogue.
+        squared_distance: To the query; None in the catalogue.
+        elsewhere: Name of another bundle -> its rank there, None where it is not among them.
+    """
+
+    item_id: str
+    category: str
+    attributes: Sequence[tuple[str, str]]
+    picture: str
+    similar: str
+    rank: int = 0
+    squared_distance: float | None = None
+    elsewhere: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One bundle's part of the results; ``problem`` says why there is none."""
+
+    served: ServedBundle
+    answer: Answer | None
+    cards: Sequence[Card]
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A look at the catalogue: a page of items from all over it."""
+
+    served: ServedBundle
+    cards: Sequence[Card]
+    total: int
+    page: int
+    num_pages: int
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value that can be filtered by."""
+
+    text: str
+    value: str  # as `where` has it
+    num_items: int
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One column that can be filtered by."""
+
+    column: str
+    choices: Sequence[Choice]
+    is_open: bool
+
+    @property
+    def num_chosen(self) -> int:
+        """Values that are chosen."""
+        return sum(choice.is_chosen for choice in self.choices)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was looked for: a picture's address or data, a title, a line below it."""
+
+    picture: str
+    title: str
+    category: str
+    attributes: Sequence[tuple[str, str]]
+
+
+def where_texts(query: Query) -> list[str]:
+    """Gives the filters as addresses and forms have them."""
+    return [f"{column}:{value}" for column, values in query.where.items() for value in values]
+
+
+def answer_column(served: ServedBundle, answer: Answer, query: Query) -> Column:
+    """Gives an answer as cards."""
+    cards = [
+        _card(
+            hit.item_id, hit.category, hit.attributes, served.name, answer.generation, query,
+            rank=hit.rank, squared_distance=hit.squared_distance,
+        )
+        for hit in answer.hits
+    ]  # fmt: skip
+    return Column(served, answer, cards)
+
+
+def compared(columns: Sequence[Column]) -> list[Column]:
+    """Gives the columns with every card's rank in the other one noted.
+
+    Nothing is noted where there are not two answers.
+    """
+    answered = [column for column in columns if column.answer is not None]
+    if len(answered) < 2:
+        return list(columns)
+    ranks = {
+        column.served.name: {card.item_id: card.rank for card in column.cards}
+        for column in answered
+    }
+    noted = []
+    for column in columns:
+        others = {name: found for name, found in ranks.items() if name != column.served.name}
+        cards = [
+            replace(card, elsewhere={name: r.get(card.item_id) for name, r in others.items()})
+            for card in column.cards
+        ]
+        noted.append(replace(column, cards=cards))
+    return noted
+
+
+def window(query: Query, served: ServedBundle, page: int) -> Window:
+    """Gives a page of the catalogue.
+
+    A page takes every P-th item of P pages, so that each shows items from all over the catalogue
+    and all pages together show every item once.
+    """
+    snapshot = served.snapshot
+    bundle = snapshot.bundle
+    unknown = [column for column in query.where if column not in bundle.columns]
+    where = query.where or None
+    total = 0 if unknown else bundle.count(where)
+    num_pages = max(1, math.ceil(total / WINDOW_SIZE))
+    page = min(page, num_pages)
+    cards = []
+    for start in range(page - 1, total, num_pages):
+        for item_id in bundle.item_ids(where=where, start=start, limit=1):
+            item = bundle.item(item_id)
+            attributes = {name: text for name, text in item.items() if name != "item_id"}
+            category = attributes.pop("category")
+            cards.append(
+                _card(item_id, category, attributes, served.name, snapshot.generation, query)
+            )
+
+    def address(number: int) -> str:
+        return link(
+            "/", where=where_texts(query), k=query.k, bundle=query.bundles,
+            page=number if number > 1 else None,
+        )  # fmt: skip
+
+    return Window(
+        served,
+        cards,
+        total,
+        page,
+        num_pages,
+        before=address(page - 1) if page > 1 else None,
+        after=address(page + 1) if page < num_pages else None,
+    )
+
+
+def page_filters(query: Query, chosen: Sequence[ServedBundle]) -> list[Filter]:
+    """Gives what can be filtered by in the chosen bundles, with what the query has chosen.
+
+    A value's number is the largest of the bundles: they often hold the same catalogue.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for served in chosen:
+        for column, values in served.snapshot.filters.items():
+            merged = counts.setdefault(column, {})
+            for value, num_items in values.items():
+                merged[value] = max(num_items, merged.get(value, 0))
+    for column, wanted in query.where.items():  # also what was asked for by hand
+        for value in wanted:
+            counts.setdefault(column, {}).setdefault(value, 0)
+    filters = []
+    for position, (column, values) in enumerate(counts.items()):
+        wanted = query.where.get(column, ())
+        choices = [
+            Choice(text or "(none)", f"{column}:{text}", num_items, text in wanted)
+            for text, num_items in values.items()
+        ]
+        is_open = position < MAX_OPEN_FILTERS or bool(wanted)
+        filters.append(Filter(column, choices, is_open))
+    return filters
+
+
+def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -> Summary:
+    """Gives what was looked for."""
+    if query.image is not None:
+        return Summary(preview, query.image_name or "your picture", "", ())
+    assert query.item_id is not None
+    for served in bundles:
+        snapshot = served.snapshot
+        if query.item_id in snapshot.bundle:
+            item = dict(snapshot.bundle.item(query.item_id))
+            item.pop("item_id")
+            category = item.pop("category")
+            picture = thumbnail_link(query.item_id, served.name, snapshot.generation)
+            return Summary(picture, query.item_id, category, _telling(item))
+    raise AssertionError("an item that no bundle holds is refused before")
+
+
+def thumbnail_link(item_id: str, bundle: str, generation: int) -> str:
+    """Gives the address of an item's picture for a page; new with every generation."""
+    return link("/thumbnail", bundle=bundle, item=item_id, generation=generation)
+
+
+def _card(
+    item_id: str,
+    category: str,
+    attributes: Mapping[str, str],
+    bundle: str,
+    generation: int,
+    query: Query,
+    *,
+    rank: int = 0,
+    squared_distance: float | None = None,
+) -> Card:
+    similar = link("/", item=item_id, k=query.k, where=where_texts(query), bundle=query.bundles)
+    return Card(
+        item_id,
+        category,
+        _telling(attributes),
+        thumbnail_link(item_id, bundle, generation),
+        similar,
+        rank,
+        squared_distance,
+    )
+
+
+def _telling(attributes: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in attributes.items() if text][:MAX_SHOWN_ATTRIBUTES]
