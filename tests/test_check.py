@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from tests.composing import settings_of
-from visual_search.check import main
-from visual_search.checking import Checked, check_data
+from visual_search.check import check_data, main
 from visual_search.config.builders import ConfigError
-from visual_search.reports.check_tables import print_check
+from visual_search.reports.check_tables import Checked, print_check
 
 
 def picture(seed: int, height: int = 96, width: int = 96) -> Image.Image:
@@ -203,7 +202,7 @@ def test_thousands_of_categories_have_one_sheet_together(
     table = pd.read_csv(orderly, dtype=str)
     table["category"] = [f"c{place // 2:02d}" for place in range(60)]
     table.to_csv(orderly, index=False)
-    monkeypatch.setattr("visual_search.checking.MAX_SHEETS", 4)
+    monkeypatch.setattr("visual_search.check.MAX_SHEETS", 4)
     checked = check_data(settings(orderly, "sheet_items=5"))
     page = (checked.folder / "report.html").read_text(encoding="utf-8")
     alts = re.findall('alt="([^"]* pictures of [^"]*)"', page)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.composing import settings_of
 from visual_search.catalog.synthetic import synthetic
-from visual_search.comparisons import compare_runs, print_comparison
+from visual_search.compare import compare_runs, print_comparison
 from visual_search.config.builders import ConfigError
 from visual_search.reports.overviews import conclude, overview
 from visual_search.reports.rankings import print_leaderboard, rank_runs

@@ -15,7 +15,7 @@ from tests.catalog.picture_server import Handler, PictureServer, jpeg, left_in, 
 from tests.composing import settings_of
 from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 from visual_search.config.builders import ConfigError
-from visual_search.downloading import (
+from visual_search.download import (
     MAX_REASONS,
     Downloaded,
     download_listed,

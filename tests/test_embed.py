@@ -17,8 +17,8 @@ from PIL import Image
 from tests.composing import settings_of
 from tests.test_train import run_here
 from visual_search.catalog.catalog import BadItemsError
-from visual_search.catalog_embeddings import Embedded, embed_catalog, print_embedded
 from visual_search.config.builders import ConfigError
+from visual_search.embed import Embedded, embed_catalog, print_embedded
 from visual_search.runs.embedding_shards import read_shards
 from visual_search.runs.run import Run, RunLockedError
 

@@ -17,11 +17,11 @@ from PIL import Image
 from tests.composing import settings_of
 from tests.test_train import run_here
 from visual_search.bundle.bundle import Bundle
-from visual_search.bundle_changes import change_bundle, print_changed
 from visual_search.config.builders import ConfigError
-from visual_search.exporting import Exported, export_run, print_export
+from visual_search.export import Exported, export_run, print_export
+from visual_search.index import change_bundle, print_changed
 from visual_search.runs.run import Run
-from visual_search.searching import print_search, search_bundle
+from visual_search.search import print_search, search_bundle
 from visual_search.wording import squared_distance
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,9 @@ def test_wrong_settings_of_an_export_are_refused(run: Run, exported: Exported) -
 def test_what_an_index_cannot_be_is_refused_before_anything_is_embedded(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visual_search.exporting.embed_rows", lambda *_: pytest.fail("embedded"))
+    monkeypatch.setattr(
+        "visual_search.bundle.encoder.embed_rows", lambda *_: pytest.fail("embedded")
+    )
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for override, message in (
         ("index=tree", "index=tree; expected one of flat, .*: set index=auto"),

@@ -5,12 +5,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError
+from visual_search.runs.places import settings_without_places, text_without_places
+from visual_search.runs.run import measured_in
+from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
+    import pandas as pd
     from omegaconf import DictConfig
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.retrieval.comparison import Comparison
+    from visual_search.retrieval.report import RetrievalReport
+    from visual_search.runs.run import Run
+    from visual_search.views.html import ComparedQuery
 
 
 def main() -> None:
@@ -22,10 +38,375 @@ def compare_command(config: DictConfig) -> None:
     """Compares what the composed config names, prints the verdict, and writes the page."""
     from omegaconf import OmegaConf
 
-    from visual_search.comparisons import compare_runs, print_comparison
-
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_comparison(compare_runs(settings))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and where it lies.
+
+    Attributes:
+        folder: With ``report.html`` and the tables.
+        runs: Name -> run.
+        comparison: The tests.
+        without_pictures: Why the page has no search results; empty where it has.
+    """
+
+    folder: Path
+    runs: Mapping[str, Run]
+    comparison: Comparison
+    without_pictures: str
+
+
+def compare_runs(settings: dict[str, Any]) -> Compared:
+    """Compares runs and writes the comparison's folder.
+
+    Args:
+        settings: The composed ``conf/compare.yaml``.
+
+    Raises:
+        ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
+        NotComparableError: The runs were measured differently.
+    """
+    from visual_search.reports.tables import run_root
+    from visual_search.retrieval.comparison import compare_reports
+    from visual_search.runs.parts import progress_bar
+
+    runs = _named_runs(settings["runs"], settings["names"])
+    reports = {name: _report(run) for name, run in runs.items()}
+    paths = {name: str(run.folder) for name, run in runs.items()}
+    roots = {name: str(run_root(run.folder)) for name, run in runs.items()}
+    with progress_bar("Comparing", " tests") as advance:
+        comparison = compare_reports(
+            reports, paths=roots, seed=settings["seed"], on_progress=advance
+        )
+    digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings["seed"])]).encode())
+    folder = Path(
+        settings["out"] or Path(settings["outputs"]) / "comparisons" / digest.hexdigest()[:10]
+    )
+    _write_tables(folder, comparison)
+    cached, problem = _pictures(runs, settings["pictures"]["cache_dir"])
+    queries = _queries(reports, comparison, cached, settings["num_queries_shown"])
+    notes = [f"Search results are not shown: {problem}."] if problem else []
+    _write_page(folder, runs, reports, comparison, queries, notes)
+    return Compared(folder, runs, comparison, problem)
+
+
+def _report(run: Run) -> RetrievalReport:
+    """Gives what a run measured; one of an older version says itself what is to be done.
+
+    Raises:
+        ValueError: A file of it is not what a measurement writes; the message names it.
+        FileNotFoundError: A file is missing.
+    """
+    from visual_search.reports.rankings import ranked_report
+    from visual_search.retrieval.report_files import load_report
+
+    if {"identity", "headline"} <= run.summary().keys():
+        return ranked_report(run)
+    return load_report(run.folder / "metrics")
+
+
+def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
+    from visual_search.reports.tables import run_name
+
+    if len(paths) < 2:
+        raise ConfigError(
+            f"runs={list(paths)} names {len(paths)} run(s); expected two or more: "
+            "runs=[outputs/baseline/0123456789,outputs/plus_layer/0123456789]"
+        )
+    runs = [measured_in(path) for path in paths]
+    if names is None:
+        names = [run_name(run.folder) for run in runs]
+        names = [
+            f"{name}/{run.folder.name}" if names.count(name) > 1 else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    if len(set(names)) < len(runs) or len(names) != len(runs):
+        raise ConfigError(
+            f"names={list(names)} for {len(runs)} run(s); expected as many different names; "
+            "name each run once"
+        )
+    return dict(zip(names, runs, strict=True))
+
+
+def _write_tables(folder: Path, comparison: Comparison) -> None:
+    from visual_search.retrieval.report_files import save_table
+
+    # First away and last written: what lies there with it belongs together.
+    (folder / "report.html").unlink(missing_ok=True)
+    for name in ("runs", "pairs", "per_category", "queries"):
+        save_table(getattr(comparison, name), folder / f"{name}.csv")
+
+
+def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
+    """Gives the first run's catalogue with its pictures, or why it cannot be read."""
+    from visual_search.runs.parts import cache, read_catalog
+
+    run = next(iter(runs.values()))
+    try:
+        settings = run.config()
+        settings["pictures"] = {**settings["pictures"], "cache_dir": cache_dir}
+        catalog = read_catalog(settings)
+        if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
+            return None, "the catalogue has changed since the runs were measured"
+        return cache(settings, catalog), ""
+    except (OSError, ValueError) as error:
+        return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
+
+
+def _write_page(
+    folder: Path,
+    runs: Mapping[str, Run],
+    reports: Mapping[str, RetrievalReport],
+    comparison: Comparison,
+    queries: Sequence[ComparedQuery],
+    notes: Sequence[str],
+) -> None:
+    from visual_search.atomic import write_text
+    from visual_search.reports.run_page import relative_to
+    from visual_search.views.evaluation_charts import comparison_bars
+    from visual_search.views.figures import save_figure
+    from visual_search.views.html import ComparedRun, ComparisonPage, comparison_page
+
+    chart = comparison_bars(comparison.per_category, list(runs), comparison.headline["title"])
+    save_figure(chart, folder / "figures" / "by_category.png")
+    page = ComparisonPage(
+        title=" and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs compared",
+        verdict=comparison.sentence,
+        runs=[
+            ComparedRun(name, reports[name].summary, relative_to(folder, run.folder))
+            for name, run in runs.items()
+        ],
+        date=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        tests=_with_names(comparison.pairs.drop(columns=["num_groups"]), *runs),
+        charts=[chart],
+        category_differences=_with_names(
+            comparison.per_category.drop(columns=["num_groups", "effective_groups", "few_queries"]),
+            *runs,
+        ),
+        queries=queries,
+        settings=_differing(
+            {name: settings_without_places(run.config()) for name, run in runs.items()}
+        ),
+        notes=[text_without_places(note) for note in notes],
+    )
+    write_text(folder / "report.html", comparison_page(page))
+
+
+def _with_names(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Gives the table with runs by name in its verdicts, instead of a and b."""
+    if "verdict" not in table.columns:
+        return table
+    shown = table.copy()
+    for side, name in zip("ab", names[:2], strict=True):
+        named = table[side] if side in table.columns else name  # a pair's own, or the two runs'
+        better = table["verdict"] == f"{side} is better"
+        shown["verdict"] = shown["verdict"].mask(better, named + " is better")
+    return shown
+
+
+def _queries(
+    reports: Mapping[str, RetrievalReport],
+    comparison: Comparison,
+    cached: CachedCatalog | None,
+    num_shown: int,
+) -> list[ComparedQuery]:
+    """Gives what each run found for the queries where they differ most."""
+    from visual_search.reports.shown_items import search_rows
+    from visual_search.views.html import ComparedQuery
+
+    if cached is None:
+        return []
+    column, title = comparison.headline["column"], comparison.headline["title"]
+    chosen = comparison.queries[comparison.queries["spread"] > 0].head(num_shown)
+    found = {}
+    for name, report in reports.items():
+        lines = report.per_query.set_index("query_id", drop=False).loc[chosen["query_id"]]
+        found[name] = search_rows(lines, column, cached.catalog, cached.pictures)
+    return [
+        ComparedQuery(
+            rows=[(name, rows[place]) for name, rows in found.items()],
+            note=f"{title.removeprefix('m')} differs by {spread:.3f}",
+        )
+        for place, spread in enumerate(chosen["spread"])
+    ]
+
+
+def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Gives the settings that are not the same for all runs: dotted name -> run -> value."""
+    from visual_search.retrieval.comparability import flat
+
+    settings = {name: flat(config) for name, config in configs.items()}
+    keys = sorted({key for of_run in settings.values() for key in of_run})
+    found = {
+        key: {name: str(held.get(key, "-")) for name, held in settings.items()} for key in keys
+    }
+    return {key: values for key, values in found.items() if len(set(values.values())) > 1}
+
+
+def print_comparison(compared: Compared) -> None:
+    """Prints runs, paired tests, categories and the verdict, and where the page lies."""
+    from rich.console import Console
+
+    from visual_search.reports.tables import P_RULE
+    from visual_search.views.scripts import font_advice
+
+    console = Console(highlight=False)
+    comparison = compared.comparison
+    console.print(_runs_table(compared))
+    console.print(_pairs_table(comparison, compared.folder))
+    if len(compared.runs) == 2:
+        console.print(_categories_table(comparison, list(compared.runs)))
+    headline = comparison.headline
+    console.print(f"{headline['title']}: {headline['definition']}", markup=False)
+    console.print(
+        f"{P_RULE.format('the pairs of one mean, or over the categories')} ~ marks a rough "
+        "interval, which few groups carry.",
+        markup=False,
+    )
+    if line := font_advice([*compared.runs, *comparison.per_category["category"]]):
+        console.print(shown(line), markup=False)
+    if compared.without_pictures:
+        console.print(f"No search results on the page: {compared.without_pictures}.", markup=False)
+    console.print(f"\n{comparison.sentence}\n", style="bold", markup=False)
+    console.print(f"  {compared.folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _runs_table(compared: Compared) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.reports.tables import interval, is_number, number, table_style
+
+    headline = compared.comparison.headline
+    table = Table(title=f"Runs, {headline['title']}", **table_style())
+    table.add_column("Run", overflow="fold")
+    for column in ("micro", "95 % interval", "macro", "dim", "Index bytes", "ms/picture"):
+        table.add_column(column, justify="right", no_wrap=True)
+    cells: list[Any]
+    lines: list[tuple[float, list[Any], str]] = []
+    for line in compared.comparison.runs.to_dict("records"):
+        summary = compared.runs[line["run"]].summary()
+        time = summary.get("embedding_ms_per_item")
+        cells = [
+            Text(shown(line["run"])),
+            number(line["micro"], 3),
+            interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
+            number(line["macro"], 3),
+            f"{summary['embedding_dim']:,}",
+            f"{summary['index']['bytes']:,}",
+            f"{time:.1f}" if is_number(time) else "-",
+        ]
+        lines.append((line[headline["statistic"]], cells, "bold"))
+    for title, floor in _floors(compared.runs).items():
+        cells = [
+            Text(shown(title)),
+            number(floor["micro"], 3),
+            interval(floor["micro_low"], floor["micro_high"]),
+            number(floor["macro"], 3),
+            f"{floor['dim']:,}",
+            "floor",
+            "",
+        ]
+        lines.append((floor[headline["statistic"]] or 0.0, cells, ""))
+    for _, cells, style in sorted(lines, key=lambda line: -line[0]):
+        table.add_row(*cells, style=style)
+    return table
+
+
+def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+    """Gives the floors by title, each once; a run's own untrained network by the run's name."""
+    from visual_search.retrieval.floor_comparison import OWN
+
+    floors: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        for floor in run.summary()["floors"]:
+            own = floor["name"] in OWN
+            floors.setdefault(
+                f"{name}, {floor['name'].replace('_', ' ')}" if own else floor["title"], floor
+            )
+    return floors
+
+
+def _pairs_table(comparison: Comparison, folder: Path) -> Any:
+    """Gives the tested pairs; of many those of the best run."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.reports.tables import MAX_ROWS, difference, p_value, table_style
+
+    pairs, title = comparison.pairs, "Paired differences, a minus b"
+    if len(pairs) > MAX_ROWS:
+        best = comparison.runs.sort_values(comparison.headline["statistic"])["run"].iloc[-1]
+        pairs = pairs[(pairs["a"] == best) | (pairs["b"] == best)]
+        title += (
+            f": {of_all(len(pairs), len(comparison.pairs), 'test')}, those of {shown(best)}; "
+            f"{folder / 'pairs.csv'} holds all"
+        )
+    table = Table(title=Text(title), **table_style())
+    for column in ("a", "b"):
+        table.add_column(column, overflow="fold")
+    for column in ("mean", "a - b [95 %]", "p", "Holm", "verdict"):
+        table.add_column(column, justify="left" if column == "verdict" else "right")
+    for line in pairs.to_dict("records"):
+        table.add_row(
+            Text(shown(line["a"])),
+            Text(shown(line["b"])),
+            line["statistic"],
+            difference(line["difference"], line["low"], line["high"], rough=line["rough"]),
+            p_value(line["p_value"]),
+            p_value(line["p_holm"]),
+            line["verdict"],
+        )
+    return table
+
+
+def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    from visual_search.reports.tables import (
+        MAX_ROWS,
+        difference,
+        is_number,
+        number,
+        p_value,
+        table_style,
+    )
+
+    per_category, title = (
+        comparison.per_category,
+        "By category, the largest gain of the first first",
+    )
+    queries = per_category["num_queries"].tolist()
+    chosen = first_by_size(per_category["category"].tolist(), queries, MAX_ROWS)
+    if len(chosen) < len(per_category):
+        shown_of = of_all(len(chosen), len(per_category), "category", "categories")
+        title += f": {shown_of}, those with most queries; per_category.csv holds all"
+    table = Table(title=title, **table_style())
+    table.add_column("Category", overflow="fold")
+    for column in ("Queries", *names, "a - b [95 %]", "p", "Holm"):
+        table.add_column(escape(column), justify="right", overflow="fold")
+    ordered = per_category.iloc[chosen].sort_values(
+        ["difference", "category"], ascending=[False, True], na_position="last"
+    )
+    for line in ordered.to_dict("records"):
+        few = "*" if line["few_queries"] else ""
+        ends = line["difference_low"], line["difference_high"]
+        table.add_row(
+            Text(shown(line["category"])),
+            f"{line['num_queries']:,}{few}",
+            *(number(line[f"mean:{name}"], 3) for name in names),
+            difference(line["difference"], *ends, rough=line["rough"])
+            if is_number(line["difference"])
+            else "-",
+            p_value(line["p_value"]),
+            p_value(line["p_holm"]),
+        )
+    return table
 
 
 if __name__ == "__main__":

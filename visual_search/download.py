@@ -8,12 +8,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import inspect
+import re
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError, bind
+from visual_search.wording import shown
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from omegaconf import DictConfig
+
+    from visual_search.catalog.downloads.manifest import PictureRecord
+    from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
+    from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+
+LIST_COLUMNS = ("name", "url")
+MAX_REASONS = 8  # printed of each outcome; the manifest holds all
 
 
 def main() -> None:
@@ -25,8 +46,6 @@ def download_command(config: DictConfig) -> None:
     """Downloads what the composed config names, and prints what has become of it."""
     from omegaconf import OmegaConf
 
-    from visual_search.downloading import download_listed, print_download
-
     settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         config, resolve=True, throw_on_missing=False
     )
@@ -34,6 +53,305 @@ def download_command(config: DictConfig) -> None:
     print_download(downloaded)
     if downloaded.status:
         raise SystemExit(downloaded.status)
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What a download has become.
+
+    Attributes:
+        report: Of every picture.
+        stopped_by: The signal that ended it early; 0 where none did.
+    """
+
+    report: DownloadReport
+    stopped_by: int
+
+    @property
+    def status(self) -> int:
+        """What the command ends with."""
+        if self.stopped_by:
+            return 128 + self.stopped_by
+        return 0 if self.report.is_complete else 1
+
+
+def download_listed(settings: dict[str, Any]) -> Downloaded:
+    """Downloads the pictures that a catalogue's config or a list names, under a progress bar.
+
+    SIGINT and SIGTERM end it gently: what is under way is finished, the manifest is kept. A second
+    one ends it at once.
+
+    Args:
+        settings: The composed ``conf/download.yaml``.
+
+    Raises:
+        ConfigError: Nothing, or more than one thing, says what is wanted; the catalogue names no
+            URLs; there is no folder to download into; a setting or the list is wrong.
+        ValueError: As of `visual_search.catalog.downloads.download.download_pictures`.
+        OSError: The same.
+    """
+    from visual_search.catalog.downloads.download import download_pictures
+
+    limits = _limits(settings)
+    wanted, folder = wanted_pictures(settings)
+    with _stopping() as stopped, _progress_bar() as on_progress:
+        report = download_pictures(
+            wanted,
+            folder,
+            settings=limits,
+            on_progress=on_progress,
+            should_stop=lambda: bool(stopped),
+        )
+    return Downloaded(report, stopped[0] if report.was_stopped else 0)
+
+
+def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], Path]:
+    """Gives what a config wants, and the folder that it goes to.
+
+    Raises:
+        ConfigError: As of `download_listed`.
+        FileNotFoundError: The catalogue's file is not there.
+    """
+    from visual_search.catalog.downloads.settings import WantedPicture
+
+    data, listed = settings["data"], settings["urls"]
+    if bool(data) == bool(listed):
+        raise ConfigError(
+            f"{'both data= and urls=' if data else 'neither data= nor urls='} say what to "
+            "download; expected one: data=complete_the_look, or urls=FILE.csv with the columns "
+            "name and url"
+        )
+    if listed:
+        if not settings["folder"]:
+            raise ConfigError(f"urls={listed} names no folder; expected one; add folder=FOLDER")
+        return read_list(listed), Path(settings["folder"])
+    named, pictures = _needed(dict(data), settings["folder"])
+    try:
+        return [WantedPicture(name, url) for name, url in named.items()], pictures
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def read_list(path: str) -> list[WantedPicture]:
+    """Gives the pictures of a CSV or TSV with the columns ``name`` and ``url``; others may follow.
+
+    Raises:
+        ConfigError: It cannot be read, lacks a column, or a row has another number of fields or a
+            name that leads out of the folder.
+    """
+    from visual_search.catalog.downloads.settings import WantedPicture
+    from visual_search.catalog.readers.delimited import read_csv
+
+    try:
+        data = Path(path).read_bytes()
+        raw = read_csv(data, name=path, needed=LIST_COLUMNS)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"urls={path} cannot be read ({error}); expected a CSV with the columns name and url"
+        ) from error
+    missing = [column for column in LIST_COLUMNS if column not in raw.columns]
+    if missing:
+        raise ConfigError(
+            f"urls={path} lacks the column(s) {missing} among {raw.columns}; expected name and "
+            "url: rename its columns"
+        )
+    if raw.refused:
+        first = raw.refused[0]
+        raise ConfigError(
+            f"urls={path} has {len(raw.refused)} bad row(s), first {first.item_id}: {first.reason}"
+        )
+    name, url = (raw.columns.index(column) for column in LIST_COLUMNS)
+    wanted = []
+    for row, place in zip(raw.rows, raw.places, strict=True):
+        try:
+            wanted.append(WantedPicture(row[name], row[url]))
+        except ValueError as error:
+            raise ConfigError(f"urls={path}, {place}: {error}") from error
+    return wanted
+
+
+def print_download(downloaded: Downloaded) -> None:
+    """Prints how many pictures are there, why the others are not, and what to do next."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+
+    def say(text: str, style: str = "") -> None:
+        # a reason may hold what a server said, control characters and all
+        console.print(shown(text), markup=False, soft_wrap=True, style=style)
+
+    report = downloaded.report
+    saved = report.of("saved")
+    say(
+        f"{len(saved):,} of {report.num_wanted:,} pictures are in {report.folder}: "
+        f"{report.num_new:,} new, {_size(report.num_new_bytes)} in "
+        f"{_duration(report.duration_s)}",
+        "bold",
+    )
+    for title, records in (
+        ("gone", report.of("gone")),
+        ("refused", report.of("refused")),
+        ("failed", report.of("failed")),
+    ):
+        if records:
+            say(f"{len(records):,} {title}:")
+            for line in _reasons(records):
+                say(f"  {line}")
+    if report.not_tried:
+        say(f"{len(report.not_tried):,} not tried")
+    for place, reason in report.given_up.items():
+        say(f"  {place} was given up: {reason}")
+    say(f"Manifest, a line of JSON a picture: {report.manifest}")
+    if not report.is_complete:
+        say("The same command again goes on with those that failed or were not tried.")
+    if report.of("refused"):
+        say(
+            "try_again=[failed,refused] tries the refused ones, too, as after allowed_hosts=[HOST]."
+        )
+
+
+def _limits(settings: Mapping[str, Any]) -> DownloadSettings:
+    from visual_search.catalog.downloads.settings import DownloadSettings
+
+    names = [field.name for field in dataclasses.fields(DownloadSettings)]
+    try:
+        return DownloadSettings(**{name: settings[name] for name in names})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _needed(data: dict[str, Any], folder: str | None) -> tuple[dict[str, str], Path]:
+    """Gives name -> URL of what a catalogue's config needs, and where its reader looks."""
+    from visual_search.catalog.readers import complete_the_look, shop_the_look
+
+    listings: dict[str, Callable[..., dict[str, str]]] = {
+        f"{module.__name__}.{name}": module.needed_pictures
+        for name, module in (
+            ("complete_the_look", complete_the_look),
+            ("shop_the_look", shop_the_look),
+        )
+    }
+    target = str(data.get("_target_"))
+    if target not in listings:
+        known = ", ".join(f"data={name.rpartition('.')[2]}" for name in listings)
+        raise ConfigError(
+            f"data={target.rpartition('.')[2]} says no URLs of pictures; expected one of {known}, "
+            "or urls=FILE.csv with the columns name and url"
+        )
+    if folder:
+        data["pictures"] = folder
+    _, arguments = bind("data", data)
+    pictures = arguments["pictures"]
+    if pictures is None or str(pictures).lower().endswith(".zip"):
+        raise ConfigError(
+            f"data.pictures={pictures} is no folder to download into; expected one; give "
+            "data.pictures=FOLDER"
+        )
+    listing = listings[target]
+    taken = inspect.signature(listing).parameters
+    try:
+        needed = listing(**{name: value for name, value in arguments.items() if name in taken})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return needed, Path(pictures)
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Yields a list that the first SIGINT or SIGTERM puts its number into."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals are the main thread's
+        return
+    before = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[DownloadProgress], None]]:
+    """Yields what shows a download's state; a bar appears if it takes longer than a second."""
+    from tqdm import tqdm
+
+    shape = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
+    with tqdm(desc="Downloading", leave=False, delay=1.0, bar_format=shape) as bar:
+
+        def show(progress: DownloadProgress) -> None:
+            bar.total = progress.total
+            bar.set_postfix_str(_state(progress), refresh=False)
+            bar.update(progress.done - bar.n)
+
+        yield show
+
+
+def _state(progress: DownloadProgress) -> str:
+    parts = [f"{progress.pictures_per_s:.1f} pictures/s", f"{_size(progress.bytes_per_s)}/s"]
+    if progress.remaining_s is not None:
+        parts.append(f"{_duration(progress.remaining_s)} left")
+    for count, name in (
+        (progress.num_gone, "gone"),
+        (progress.num_refused, "refused"),
+        (progress.num_failed, "failed"),
+    ):
+        if count:
+            parts.append(f"{count:,} {name}")
+    return ", ".join(parts)
+
+
+def _reasons(records: tuple[PictureRecord, ...]) -> list[str]:
+    """Gives the reasons of records, the most frequent first, each with an example."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        found[_without_url(record)].append(record.name)
+    ordered = sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    lines = [f"{len(names):,} x {reason}, such as {names[0]}" for reason, names in ordered]
+    if len(lines) > MAX_REASONS:
+        num_more = len(lines) - MAX_REASONS
+        lines[MAX_REASONS:] = [f"... and {num_more:,} further reasons, in the manifest"]
+    return lines
+
+
+def _without_url(record: PictureRecord) -> str:
+    """Gives the reason without the URL, which differs from picture to picture where it is one."""
+    from visual_search.catalog.downloads.urls import parse_url
+
+    reason = " ".join(record.error.split())  # a server's line break would tear the line apart
+    # as `parse_url` spells it first: an own spelling would be a reason of its own
+    with contextlib.suppress(ValueError):
+        reason = reason.replace(str(parse_url(record.url)), "it")
+    if record.url.strip():
+        reason = reason.replace(repr(record.url), "it").replace(record.url, "it")
+    return re.sub(r"https?://(?!host/path)([^/\s]+)/[^\s;,]*", r"\1", reason)  # no example of one
+
+
+def _size(num_bytes: float) -> str:
+    """Gives a number of bytes for people.
+
+    >>> _size(999), _size(12_345_678)
+    ('1 kB', '12.3 MB')
+    """
+    return f"{num_bytes / 1e3:,.0f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    """Gives a duration for people.
+
+    >>> _duration(42), _duration(61), _duration(7322)
+    ('42 s', '1 min 1 s', '2 h 2 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 if __name__ == "__main__":

@@ -5,12 +5,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError
+from visual_search.runs.moved import merged_settings, telling_moved_data
+from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from numpy.typing import NDArray
     from omegaconf import DictConfig
+
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.runs.embedding_shards import ShardFolder
+    from visual_search.runs.run import Run
+    from visual_search.training.module import EncoderModule
 
 
 def main() -> None:
@@ -22,12 +37,216 @@ def embed_command(config: DictConfig) -> None:
     """Embeds the catalogue that the composed config names, and prints where the shards lie."""
     from omegaconf import OmegaConf
 
-    from visual_search.catalog_embeddings import embed_catalog, print_embedded
-
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     embedded = embed_catalog(settings)
     if embedded is not None:
         print_embedded(embedded)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A finished folder of shards.
+
+    Attributes:
+        folder: Where they lie.
+        manifest: Content of its ``manifest.json``.
+        num_written: Shards that were written now; the others were there.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    num_written: int
+
+
+def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
+    """Writes the embeddings of every item of a catalogue, or what is missing of them.
+
+    Args:
+        settings: The composed ``conf/embed.yaml``.
+
+    Returns:
+        The finished folder; None in a further process, which only helps the first one.
+
+    Raises:
+        ConfigError: No finished run or no folder is named, a setting is wrong, or the folder holds
+            something else.
+        BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
+    """
+    import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
+    from visual_search.runs.measuring import finished_run
+    from visual_search.runs.parts import cache, check_hardware, quieten, read_catalog
+    from visual_search.runs.run import Run
+    from visual_search.training.distributed import restore_num_threads
+
+    if not settings["run"] or not settings["out"]:
+        name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
+        raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
+    check_hardware(settings)
+    if settings["shard_size"] < 1:
+        raise ConfigError(f"shard_size={settings['shard_size']}; expected at least 1: set it")
+    run = finished_run(settings["run"])
+    helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
+    place = Run(Path(settings["out"]))  # a folder that one command works in
+    if place.folder.resolve() == run.folder.resolve():
+        raise ConfigError(f"out={settings['out']} is the run's own folder; expected a new one")
+    restore_num_threads()
+    quieten()
+    if not helps:
+        place.lock()
+    try:
+        merged = merged_settings(run.config(), settings)
+        with telling_moved_data("embed", run, merged["data"], settings["data"]):
+            catalog = read_catalog(merged)
+        cached = cache(merged, catalog)
+        trainer = _new_trainer(run, settings)
+        module = run.load_module()
+        shards = _open(run, settings, cached, module, trainer)
+        missing = _missing(shards, is_first=not helps)
+        if missing:
+            _embed(shards, missing, settings, cached, module, trainer)
+        if helps:
+            return None
+        return Embedded(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
+    finally:
+        place.unlock()
+
+
+def print_embedded(embedded: Embedded) -> None:
+    """Prints what lies where, and what was refused."""
+    manifest = embedded.manifest
+    there = len(manifest["shards"]) - embedded.num_written
+    print(
+        f"{many(manifest['num_items'], 'item')} of {shown(manifest['catalog'])}, "
+        f"{many(manifest['dim'], 'number')} each, in {many(len(manifest['shards']), 'shard')}: "
+        f"{embedded.folder / 'manifest.json'}"
+        + (f" ({there:,} {'was' if there == 1 else 'were'} there before)" if there else "")
+    )
+    refused = manifest["refused"]
+    if refused:
+        print(f"Left out: {many(len(refused), 'bad item')}, listed in the manifest:")
+    for item in refused[:10]:
+        print(shown(f"  {item['item_id']!r} ({item['image']}): {item['reason']}"))
+    if len(refused) > 10:
+        print(f"  ... and {len(refused) - 10:,} more")
+
+
+def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
+    from visual_search.runs.embeddings import precision_here
+    from visual_search.runs.parts import build_trainer
+
+    asked = dict(settings["trainer"])
+    own = run.summary().get("precision")
+    if asked["precision"] == "auto" and own is not None:
+        asked["precision"] = precision_here(own, asked)
+    node = {
+        "_target_": "visual_search.training.trainer.build_trainer",
+        "max_epochs": 1,
+        "enable_progress_bar": False,
+        **asked,
+    }
+    return build_trainer(node, folder=run.folder)
+
+
+def _open(
+    run: Run,
+    settings: Mapping[str, Any],
+    cached: CachedCatalog,
+    module: EncoderModule,
+    trainer: Trainer,
+) -> ShardFolder:
+    """Gives the folder, claimed for these settings."""
+    from visual_search.reports.tables import run_label
+    from visual_search.runs.embedding_shards import (
+        CONTENT_KEY,
+        EMBEDDING,
+        ShardFolder,
+        ShardSettings,
+    )
+    from visual_search.training.module import weights_fingerprint
+
+    catalog = cached.catalog
+    taken = {CONTENT_KEY, EMBEDDING} & set(catalog.attributes)
+    if taken:
+        raise ConfigError(
+            f"catalogue {catalog.name!r} has an attribute {min(taken)!r}, which a shard uses "
+            "itself; expected another name: rename the column, or leave it out with "
+            "data.attributes"
+        )
+    shards = ShardFolder(
+        settings["out"],
+        ShardSettings(
+            run=run_label(run.folder),
+            model_hash=weights_fingerprint(module.model),
+            preprocessing_hash=module.preprocessing.fingerprint(),
+            embedding_hash=module.head.fingerprint(),
+            precision=str(trainer.precision),
+            dim=module.head.embedding_dim,
+            catalog=catalog.name,
+            catalog_fingerprint=catalog.fingerprint(),
+            columns=tuple(str(name) for name in catalog.table.columns),
+            num_items=len(catalog),
+            shard_size=settings["shard_size"],
+        ),
+    )
+    try:
+        shards.claim()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return shards
+
+
+def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
+    """Gives the numbers of the shards to write, ascending."""
+    from visual_search.runs.parts import progress_bar
+
+    if is_first:
+        shards.sweep()
+    with progress_bar("Looking at finished shards", " shards") as advance:
+        finished = shards.finished(advance if is_first else None)
+    missing = [number for number in range(shards.settings.num_shards) if number not in finished]
+    if is_first and finished and missing:
+        print(
+            f"Finished: {len(finished):,} of {many(shards.settings.num_shards, 'shard')}; going on "
+            f"with {missing[0]:05d}."
+        )
+    return missing
+
+
+def _embed(
+    shards: ShardFolder,
+    missing: Sequence[int],
+    settings: Mapping[str, Any],
+    cached: CachedCatalog,
+    module: EncoderModule,
+    trainer: Trainer,
+) -> None:
+    """Embeds and writes the missing shards, in as many processes as the trainer starts."""
+    from visual_search.runs.parts import progress_bar
+    from visual_search.training.devices import memory_told
+    from visual_search.training.shards import ShardEmbedder, rows_of_shard
+
+    catalog, asked = cached.catalog, shards.settings
+
+    def write(number: int, embeddings: NDArray[np.float32]) -> None:
+        rows = rows_of_shard(number, asked.shard_size, asked.num_items)
+        table = catalog.table.iloc[rows]
+        keys = catalog.source.content_keys(table["image"].tolist())
+        shards.write(number, table, keys, embeddings)
+
+    with progress_bar("Embedding", " pictures") as advance:
+        embedder = ShardEmbedder(
+            module,
+            cached.pictures,
+            missing,
+            shard_size=asked.shard_size,
+            write=write,
+            on_progress=advance if trainer.is_global_zero else None,
+            **settings["loader"],
+        )
+        batch_size = settings["loader"]["batch_size"]
+        with memory_told(batch_size, trainer.strategy.root_device):
+            trainer.predict(embedder, return_predictions=False)
+    trainer.strategy.barrier("shards")  # the others may still be writing theirs
 
 
 if __name__ == "__main__":

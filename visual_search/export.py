@@ -5,12 +5,37 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError
+from visual_search.reading import SAVED, read_json, read_table
+from visual_search.runs.index_settings import check_index_settings
+from visual_search.runs.measuring import finished_run
+from visual_search.runs.moved import telling_moved_data
+from visual_search.runs.run import Run
+from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from omegaconf import DictConfig
+
+    from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.manifest import BundleManifest
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.models.export_check import ExportCheck
+    from visual_search.training.module import EncoderModule
+
+BUNDLE = "bundle"  # folder within the run's
+ITEMS = ("seen", "all", "gallery")
 
 
 def main() -> None:
@@ -22,10 +47,325 @@ def export_command(config: DictConfig) -> None:
     """Exports the run that the composed config names, and prints where the bundle lies."""
     from omegaconf import OmegaConf
 
-    from visual_search.exporting import export_run, print_export
-
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_export(export_run(settings))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A new bundle.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it says about itself.
+        check: How far the exported encoder is from PyTorch.
+        headline: What the run measured, as a sentence.
+        left_out: What of the catalogue is not in the bundle, a sentence each.
+        again: The headline's mean with the bundle's embeddings, by the run's own queries; None
+            where the bundle holds other items.
+        num_bytes: Size of all its files.
+    """
+
+    folder: Path
+    manifest: BundleManifest
+    check: ExportCheck
+    headline: str
+    left_out: tuple[str, ...]
+    again: float | None
+    num_bytes: int
+
+
+def export_run(settings: dict[str, Any]) -> Exported:
+    """Exports a finished run's encoder, embeds the items with it, and writes the bundle.
+
+    Args:
+        settings: The composed ``conf/export.yaml``.
+
+    Raises:
+        ConfigError: No run is named, or it is not finished, or a setting is wrong.
+        ValueError: The exported encoder differs from PyTorch's, or the data cannot be read.
+        FileExistsError: The folder holds something already.
+    """
+    from visual_search.bundle.creating import create_bundle
+    from visual_search.bundle.encoder import OnnxEncoder, embed_rows
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.thumbnails import thumbnails
+    from visual_search.models.exporting import export_encoder
+    from visual_search.runs.parts import build_catalog, cache, progress_bar, quieten, within_budget
+
+    quieten()
+    _check_settings(settings)
+    run = finished_run(settings["run"])
+    folder = Path(settings["out"] or run.folder / BUNDLE)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty; expected a new folder: give out=DIR, or delete it"
+        )
+    summary = run.summary()
+    config = _config(run.config(), settings)
+    with telling_moved_data("export", run, config["data"], settings["data"]):
+        everything = build_catalog(config["data"])
+    catalog = everything
+    if not settings["data"] and settings["items"] != "all":
+        catalog = within_budget(everything, config)
+    module = run.load_module()
+    cached = cache(config, catalog)
+    rows = _rows(cached, run, settings)
+    left_out = _left_out(len(everything), len(catalog), cached, rows)
+    name = settings["name"] or run.folder.parent.name
+    with scratch_folder(folder.parent, folder.name) as scratch:
+        facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
+        fit = config["pictures"]["fit"]
+        exported = export_encoder(module.model, module.head, scratch, facts=facts, fit=fit)
+        encoder = OnnxEncoder(exported.onnx.read_bytes(), num_threads=settings["num_threads"])
+        with progress_bar("Embedding", " pictures") as advance:
+            embeddings = embed_rows(encoder, cached.pictures, rows, advance)
+        check = _checked(module, encoder, cached, rows, embeddings, settings["num_checked"])
+        with progress_bar("Making thumbnails", " pictures") as advance:
+            small = thumbnails(cached.catalog, rows, settings["thumbnail_px"], advance)
+        items = BundleItems(
+            item_ids=cached.catalog.table["item_id"].iloc[rows].tolist(),
+            columns=_columns(cached, rows),
+            embeddings=embeddings,
+            thumbnails=small,
+        )
+        again = _measured_again(config, cached, rows, embeddings, settings)
+        content = _facts(run, summary, check, again) | {"left_out": list(left_out)}
+        with progress_bar("Building the index", " items") as advance:
+            manifest = create_bundle(
+                folder,
+                name=name,
+                encoder_onnx=exported.onnx,
+                items=items,
+                kind=settings["index"],
+                target_recall=settings["target_recall"],
+                facts=content,
+                files=_files(run, name, exported.weights, content, items, settings["index"]),
+                num_threads=settings["num_threads"],
+                on_progress=advance,
+            )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    headline = str(summary.get("standing", ""))
+    return Exported(folder, manifest, check, headline, left_out, again, size)
+
+
+def _left_out(
+    num_all: int, num_within: int, cached: CachedCatalog, rows: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Says what of the catalogue will not be found, and why."""
+    refused = cached.catalog.refused
+    reasons = (
+        (num_all - num_within, num_all, "beyond the run's budget; items=all takes them in"),
+        (
+            len(cached.catalog) - len(rows),
+            len(cached.catalog),
+            "not in the run's gallery; items=seen takes them in",
+        ),
+    )
+    lines = [
+        f"Left out: {num:,} of {many(whole, 'item')}: {why}." for num, whole, why in reasons if num
+    ]
+    if refused:
+        lines.append(f"Left out: {many(len(refused), 'bad item')}:")
+        lines += [f"  {item.item_id!r} ({item.image}): {item.reason}" for item in refused[:10]]
+        if len(refused) > 10:
+            lines.append(f"  ... and {len(refused) - 10:,} more")
+    return tuple(lines)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuses what would fail only after the whole catalogue was embedded."""
+    if settings["items"] not in ITEMS:
+        raise ConfigError(
+            f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
+        )
+    if settings["items"] == "gallery" and settings["data"]:
+        raise ConfigError(
+            "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
+            "run's protocol on the run's data"
+        )
+    for name, usual in (("thumbnail_px", 192), ("num_checked", 64)):
+        if settings[name] < 1:
+            raise ConfigError(f"{name}={settings[name]}; expected at least 1: set {name}={usual}")
+    check_index_settings(settings)
+
+
+def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a run's config, with other data where the export names some."""
+    from visual_search.runs.moved import merged_settings
+    from visual_search.runs.parts import protocol_in_full
+
+    given = {"data": settings["data"], "split": None, "pictures": settings["pictures"]}
+    config = merged_settings(own, given) | {"loader": own["loader"]}  # the budget is kept
+    if "_target_" in config["protocol"]:
+        config["protocol"] = protocol_in_full(config["protocol"])
+    return config
+
+
+def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Gives the catalogue rows of the items that can be found."""
+    import numpy as np
+
+    if settings["items"] != "gallery":
+        return np.arange(len(cached.catalog), dtype=np.int64)
+    ids = set(read_table(run.folder / "index" / "items.parquet", SAVED)["item_id"])
+    return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
+
+
+def _columns(cached: CachedCatalog, rows: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Gives what items can be filtered by: the category and the attributes."""
+    table = cached.catalog.table.iloc[rows]
+    return {name: table[name].tolist() for name in ("category", *cached.catalog.attributes)}
+
+
+def _checked(
+    module: EncoderModule,
+    encoder: OnnxEncoder,
+    cached: CachedCatalog,
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    num_checked: int,
+) -> ExportCheck:
+    """Compares the exported encoder with PyTorch's, on pictures spread over the items."""
+    import numpy as np
+
+    from visual_search.models.export_check import check_export
+
+    places = np.unique(np.linspace(0, len(rows) - 1, num_checked).astype(np.int64))
+    pictures = cached.pictures[rows[places]]
+    return check_export(module.model, module.head, encoder.embed, pictures, gallery=embeddings)
+
+
+def _measured_again(
+    config: dict[str, Any],
+    cached: CachedCatalog,
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    settings: Mapping[str, Any],
+) -> float | None:
+    """Gives the headline's micro mean, with the bundle's embeddings and the run's own queries."""
+    import numpy as np
+    import pandas as pd
+
+    from visual_search.runs.parts import cache, new_protocol, progress_bar, read_catalog
+    from visual_search.training.evaluation import evaluate_embeddings
+    from visual_search.training.query_gallery import choose_sides
+
+    if settings["data"] or len(rows) < len(cached.catalog):
+        return None
+    seen = cache(config, read_catalog(config))  # with the run's splits, within its budget
+    protocol = new_protocol(config)
+    with progress_bar("Looking for leaks", " pictures") as advance:
+        sides = choose_sides(protocol, seen.catalog, seen.pictures, "test", advance)
+    places = pd.Index(cached.catalog.table["item_id"]).get_indexer(seen.catalog.table["item_id"])
+    gallery, queries = sides.selection.gallery_rows, sides.selection.query_rows
+    evaluation = evaluate_embeddings(
+        seen.catalog,
+        protocol,
+        sides,
+        split="test",
+        epoch=0,
+        gallery_embeddings=np.ascontiguousarray(embeddings[places[gallery]]),
+        query_embeddings=np.ascontiguousarray(embeddings[places[queries]]),
+        index_device="cpu",
+        seconds_per_item=0.0,
+    )
+    summary = evaluation.report.summary
+    return float(summary[f"micro_{summary['headline']['mean']}"])
+
+
+def _facts(
+    run: Run, summary: Mapping[str, Any], check: ExportCheck, again: float | None
+) -> dict[str, Any]:
+    """Gives what a bundle says about the run that it comes from, as plain values."""
+    import dataclasses
+
+    from visual_search.runs.run import environment
+
+    kept = (
+        "headline", "standing", "rules", "definitions", "intervals", "floors", "num_queries",
+        "num_queries_scored", "num_gallery", "num_categories", "num_training", "epochs",
+        "precision", "device", "device_name", "weights", "num_parameters",
+    )  # fmt: skip
+    facts = {name: summary[name] for name in kept if name in summary}
+    facts |= {
+        "experiment": run.folder.parent.name,
+        "run": run.folder.name,
+        "catalog": run.status().get("catalog", ""),
+        "export_check": dataclasses.asdict(check),
+        "measured_again": again,
+        "packages": environment()["packages"],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    return plain
+
+
+def _files(
+    run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any, kind: str
+) -> dict[str, Path | bytes | str]:
+    from visual_search.reports.model_card import model_card, requirements
+
+    counts = dict(sorted(Counter(items.columns["category"]).items()))
+    files: dict[str, Path | bytes | str] = {
+        "encoder.safetensors": weights,
+        "model_card.md": model_card(name, facts, counts, tuple(items.columns)),
+        "requirements.txt": requirements(kind),
+    }
+    if (report := run.folder / "report.html").is_file():
+        files["report.html"] = _without_places(report.read_text(encoding="utf-8"), run)
+    return files
+
+
+def _without_places(page: str, run: Run) -> str:
+    """Gives a run's page without the places that an earlier version wrote into it."""
+    from html import escape
+
+    from visual_search.runs.places import override_without_places, without_place
+
+    held = run.folder / "environment.json"
+    command = read_json(held, "what a run writes").get("command") if held.is_file() else None
+    words = command if isinstance(command, list) else []  # a newer one is a line without places
+    pairs = {str(word): override_without_places(str(word)) for word in words}
+    pairs |= {value: without_place(value) for value in _texts(run.config())}
+    longest_first = sorted((text for text in pairs if pairs[text] != text), key=len, reverse=True)
+    for text in longest_first:
+        page = page.replace(escape(text), escape(pairs[text]))
+    return page
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    if isinstance(settings, Mapping | list):
+        for value in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _texts(value)
+    elif isinstance(settings, str) and settings.strip():
+        yield settings
+
+
+def print_export(exported: Exported) -> None:
+    """Prints where the bundle lies, what was checked, and what to do with it."""
+    from rich import print as rich_print
+    from rich.markup import escape
+
+    from visual_search.knn.plan import SearchPlan
+
+    folder, check = exported.folder, exported.check
+    plan = SearchPlan.from_json(exported.manifest.index.plan)
+    print(f"Bundle {folder}: {exported.num_bytes / 2**20:.1f} MiB")
+    print(
+        f"Encoder: {many(check.num_pictures, 'picture')} checked: off from PyTorch by at most "
+        f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), the "
+        f"same {many(check.k, 'neighbour')} found."
+    )
+    print(f"Index: {many(exported.manifest.num_rows, 'item')}; {plan.sentence()}.")
+    for line in exported.left_out:
+        print(shown(line))
+    if exported.headline:
+        rich_print(escape(f"The run: {exported.headline}"))
+    if exported.again is not None:
+        print(f"With the bundle's embeddings, computed in float32: {exported.again:.4f}")
+    bundle = shlex.quote(f"bundle={folder}")
+    print(f"\nSearch:  python -m visual_search.search {bundle} image=PICTURE")
+    print(f"Serve:   python -m visual_search.serve {bundle}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,26 @@ be set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError
+from visual_search.runs.index_settings import check_index_settings
+from visual_search.wording import first_by_size, listed, many, shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.bundle.items import BundleItems
+    from visual_search.bundle.writing import Change
+    from visual_search.catalog.catalog import RefusedItem
+
+MAX_NAMED = 60  # categories that are printed; the bundle holds all
+ACTIONS = ("add", "remove", "rebuild", "info")
 
 
 def main() -> None:
@@ -23,10 +37,253 @@ def index_command(config: DictConfig) -> None:
     """Changes the bundle that the composed config names, and prints what became of it."""
     from omegaconf import OmegaConf
 
-    from visual_search.bundle_changes import change_bundle, print_changed
-
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_changed(change_bundle(settings))
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of a bundle.
+
+    Attributes:
+        folder: The bundle's.
+        change: What was done; None where it was only looked at.
+        left_out: Columns of the catalogue that the bundle does not have.
+        refused: Items that were not added, with the reason.
+        new_categories: Categories that no item had before.
+    """
+
+    folder: Path
+    change: Change | None
+    left_out: tuple[str, ...] = ()
+    refused: tuple[RefusedItem, ...] = ()
+    new_categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _New:
+    """Items to add, the bundle as it was before, and what became of the catalogue's rest."""
+
+    bundle: Bundle
+    items: BundleItems
+    left_out: tuple[str, ...] = ()
+    refused: tuple[RefusedItem, ...] = ()
+
+
+def change_bundle(settings: dict[str, Any]) -> Changed:
+    """Does what ``conf/index.yaml``'s ``action`` says to a bundle.
+
+    Args:
+        settings: The composed config.
+
+    Raises:
+        ConfigError: No bundle or action is named, or an action lacks what it needs.
+        ValueError: The bundle is damaged, or an item cannot be used.
+        BundleLockedError: Another writer did not finish in time.
+    """
+    from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
+    from visual_search.runs.parts import progress_bar
+
+    action = settings["action"]
+    if action not in ACTIONS:
+        raise ConfigError(
+            f"got the action {action!r}; expected one of {', '.join(ACTIONS)}, as in "
+            "python -m visual_search.index add bundle=DIR data=folder data.root=new_pictures"
+        )
+    if not settings["bundle"]:
+        raise ConfigError("no bundle is named; expected bundle=DIR, the folder of one")
+    folder = Path(settings["bundle"])
+    if action == "info":
+        return Changed(folder, None)
+    check_index_settings(settings)
+    if action == "remove":
+        ids, skip = _ids(settings), settings["skip_missing"]
+        wait_s = settings["wait_s"]
+        try:
+            return Changed(
+                folder, remove_items(folder, ids, skip_missing=skip, wait_seconds=wait_s)
+            )
+        except KeyError as error:
+            raise ConfigError(str(error.args[0])) from error
+    wait = {"wait_seconds": settings["wait_s"], "num_threads": settings["num_threads"]}
+    if action == "rebuild":
+        with progress_bar("Building the index", " items") as advance:
+            change = rebuild_bundle(
+                folder,
+                kind=settings["index"],
+                target_recall=settings["target_recall"],
+                on_progress=advance,
+                **wait,
+            )
+        return Changed(folder, change)
+    new = _new_items(settings)
+    made_by = new.bundle.manifest.encoder.sha256
+    with progress_bar("Building the index", " items") as advance:
+        change = add_items(folder, new.items, made_by=made_by, on_progress=advance, **wait)
+    known = new.bundle.values_of("category")
+    unknown = sorted(set(new.items.columns["category"]) - set(known))
+    return Changed(folder, change, new.left_out, new.refused, tuple(unknown))
+
+
+def _ids(settings: Mapping[str, Any]) -> list[str]:
+    """Gives the ids to take out: those that are named, and those of a file."""
+    from visual_search.runs.embedding_files import read_id_lines
+
+    given = settings["item"]
+    ids = list(given) if isinstance(given, list) else [given] if given is not None else []
+    if settings["ids"]:
+        path = Path(settings["ids"])
+        if not path.is_file():
+            raise FileNotFoundError(f"no file at {path}; expected one item id a line: check ids=")
+        ids += read_id_lines(path)
+    if not ids:
+        raise ConfigError(
+            "nothing to remove; expected item=ID, item=[ID,ID], or ids=FILE with one id a line"
+        )
+    return ids
+
+
+def _new_items(settings: dict[str, Any]) -> _New:
+    """Gives the items to add, embedded by the bundle's own encoder."""
+    from visual_search.bundle.bundle import Bundle
+
+    if bool(settings["data"]) == bool(settings["image"]):
+        raise ConfigError(
+            "add needs either a catalogue or one picture; expected data=folder data.root=DIR (or "
+            "another of conf/data/), or image=PICTURE item=ID category=NAME"
+        )
+    bundle = Bundle.open(settings["bundle"], num_threads=settings["num_threads"])
+    if settings["image"]:
+        return _New(bundle, _one_item(bundle, settings))
+    return _items_of_catalogue(bundle, settings)
+
+
+def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.images import PictureError
+    from visual_search.catalog.thumbnails import thumbnail
+
+    item_id = settings["item"]
+    if not isinstance(item_id, str) or not settings["category"]:
+        raise ConfigError(
+            f"image={settings['image']} needs one item=ID and a category=NAME; expected both: "
+            "they say what the picture shows"
+        )
+    path = Path(settings["image"])
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}; expected a file: check image=")
+    data = path.read_bytes()
+    attributes = settings["attributes"] or {}
+    _check_columns(bundle, attributes)
+    columns = {**attributes, "category": settings["category"]}
+    try:
+        picture = bundle.encoder.decode(data)  # [3, S, S]
+    except PictureError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return BundleItems(
+        item_ids=[item_id],
+        columns={name: [value] for name, value in columns.items()},
+        embeddings=bundle.encoder.embed(picture[None]),
+        thumbnails=[thumbnail(data)],
+    )
+
+
+def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
+    if "category" in attributes:
+        raise ConfigError(
+            f"attributes names category, as {attributes['category']!r}; expected it by its own "
+            "key: set category=NAME, and leave it out of attributes"
+        )
+    unknown = [name for name in attributes if name not in bundle.columns]
+    if unknown:
+        raise ConfigError(
+            f"the bundle has no column {unknown[0]!r}; expected one of "
+            f"{', '.join(bundle.columns[1:])}: a new column needs a new export"
+        )
+
+
+def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
+    import numpy as np
+
+    from visual_search.bundle.encoder import embed_rows
+    from visual_search.bundle.items import BundleItems
+    from visual_search.catalog.thumbnails import thumbnails
+    from visual_search.runs.parts import build_catalog, cache, progress_bar
+
+    encoder = bundle.encoder
+    catalog = build_catalog(settings["data"])
+    prepared = {"size_px": encoder.image_size_px, "fit": encoder.fit, **settings["pictures"]}
+    cached = cache({"pictures": prepared, "data": settings["data"]}, catalog)
+    catalog = cached.catalog
+    with progress_bar("Embedding", " pictures") as advance:
+        every_row = np.arange(len(catalog), dtype=np.int64)
+        found = embed_rows(encoder, cached.pictures, every_row, advance)
+    with progress_bar("Making thumbnails", " pictures") as advance:
+        small = thumbnails(catalog, range(len(catalog)), on_progress=advance)
+    names = ["category", *catalog.attributes]
+    items = BundleItems(
+        item_ids=catalog.table["item_id"].tolist(),
+        columns={name: catalog.table[name].tolist() for name in names if name in bundle.columns},
+        embeddings=found,
+        thumbnails=small,
+    )
+    left_out = tuple(name for name in names if name not in bundle.columns)
+    return _New(bundle, items, left_out, catalog.refused)
+
+
+def print_changed(changed: Changed) -> None:
+    """Prints what was done and what the bundle holds now."""
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.knn.plan import SearchPlan
+
+    change = changed.change
+    if change is not None:
+        done = [
+            f"{number:,} {word}"
+            for number, word in (
+                (change.num_added, "added"),
+                (change.num_replaced, "replaced"),
+                (change.num_removed, "removed"),
+            )
+            if number
+        ]
+        if change.is_rebuilt:
+            done.append("the index was built anew")
+        print(f"{changed.folder}: {', '.join(done) or 'nothing to do'}.")
+    if changed.left_out:
+        columns = shown(", ".join(changed.left_out))
+        print(f"Columns that the bundle does not have were left out: {columns}")
+    _print_refused(changed.refused)
+    if changed.new_categories:
+        new = shown(listed(changed.new_categories, MAX_NAMED))
+        print(f"Categories that no item had before: {new}")
+    bundle = Bundle.open(changed.folder, verify="sizes")
+    plan = SearchPlan.from_json(bundle.manifest.index.plan)
+    counts = bundle.values_of("category")
+    print(
+        f"{bundle.name}, generation {bundle.manifest.generation}: {many(len(bundle), 'item')} in "
+        f"{many(len(counts), 'category', 'categories')}; index "
+        f"{plan.sentence(bundle.manifest.num_rows)}."
+    )
+    if change is None:
+        chosen = first_by_size(list(counts), list(counts.values()), MAX_NAMED)
+        for place, (name, count) in enumerate(counts.items()):
+            if place in chosen:
+                print(f"  {shown(name)}: {count:,}")
+        if len(chosen) < len(counts):
+            rest = many(len(counts) - len(chosen), "smaller category", "smaller categories")
+            print(f"  and {rest}")
+        if bundle.columns[1:]:
+            print(f"Attributes: {shown(', '.join(bundle.columns[1:]))}")
+
+
+def _print_refused(refused: Sequence[RefusedItem]) -> None:
+    if refused:
+        print(f"{many(len(refused), 'item was', 'items were')} not added:")
+        for item in refused[:10]:
+            print(shown(f"  {item.item_id!r} ({item.image}): {item.reason}"))
+        if len(refused) > 10:
+            print(f"  ... and {len(refused) - 10:,} more")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.builders import ConfigError
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
+# Keys of the config that are the server's settings under the same name.
+_NOT_SETTINGS = ("bundle", "bundles", "verify", "hydra")
 
 
 def main() -> None:
@@ -22,10 +30,50 @@ def serve_command(config: DictConfig) -> None:
     """Serves the bundles that the composed config names until the process is told to stop."""
     from omegaconf import OmegaConf
 
-    from visual_search.serving_command import serve_bundles
-
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     serve_bundles(settings)
+
+
+def serve_bundles(settings: Mapping[str, Any]) -> None:
+    """Opens the bundles that are named and serves them until the process is told to stop.
+
+    Args:
+        settings: The composed ``conf/serve.yaml``.
+
+    Raises:
+        ConfigError: No bundle is named, or the extra is not installed.
+        ValueError: A bundle is damaged, or a setting is out of range.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; expected the extra 'serve'; run: "
+            "pip install 'visual-search[serve]'"
+        ) from error
+    from visual_search.bundle.bundle import Bundle
+    from visual_search.serving.server import serve
+    from visual_search.serving.settings import ServeSettings
+
+    folders = [*([settings["bundle"]] if settings["bundle"] else []), *settings["bundles"]]
+    if not folders:
+        raise ConfigError(
+            "no bundle is named; expected bundle=DIR, or bundles=[DIR,DIR] to see two side by side"
+        )
+    plain = {name: value for name, value in settings.items() if name not in _NOT_SETTINGS}
+    plain["trusted_hosts"] = tuple(plain["trusted_hosts"])
+    chosen = ServeSettings(**plain, write_token=os.environ.get(TOKEN_VARIABLE) or None)
+    opened = [Bundle.open(folder, verify=settings["verify"]) for folder in folders]
+
+    def tell(address: str) -> None:
+        names = ", ".join(f"{bundle.name} ({many(len(bundle), 'item')})" for bundle in opened)
+        print(f"{names}\n  {address}\n  {address.rstrip('/')}/docs  the API; Ctrl+C stops")
+        if chosen.write_token:
+            print(f"  items may be added and removed with the token in {TOKEN_VARIABLE}")
+
+    serve(opened, chosen, on_ready=tell)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def open_runs(path: str, more: Mapping[str, Any]) -> str:
 
 def compare(path: str, more: Mapping[str, Any]) -> str:
     """Compares the runs of a folder."""
-    from visual_search.comparisons import compare_runs
+    from visual_search.compare import compare_runs
 
     runs = ",".join(f"{path}/{run}" for run in more["runs"])
     out = f"{path}/compared"
@@ -233,7 +233,7 @@ def main(lines: Sequence[str] | None = None) -> None:
     import pyarrow.parquet  # noqa: F401
 
     import visual_search.bundle.bundle
-    import visual_search.comparisons
+    import visual_search.compare
     import visual_search.reports.rankings
     import visual_search.runs.measuring
     import visual_search.training.module  # noqa: F401

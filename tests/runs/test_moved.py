@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from tests.composing import settings_of
-from visual_search.catalog_embeddings import embed_catalog
 from visual_search.config.builders import ConfigError
-from visual_search.exporting import export_run
+from visual_search.embed import embed_catalog
+from visual_search.export import export_run
 from visual_search.runs.measuring import measure_run
 from visual_search.runs.run import Run, write_json
 

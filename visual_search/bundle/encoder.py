@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,15 @@ from visual_search.bundle.files import DamagedError
 from visual_search.bundle.onnx_file import NotOnnxError, read_onnx
 from visual_search.catalog.images import Fit, PictureLimits, decode
 
+if TYPE_CHECKING:
+    from visual_search.catalog.cache import Pictures
+
 FORMAT = "visual_search.encoder/1"
 INPUT, OUTPUT = "pictures", "embeddings"
 MAX_SIDE_PX = 4_096
 MAX_DIM = 1_000_000
 # Pictures at once: more take memory and no less time. Of larger ones than 512 px so many fewer.
+_REPORT_EVERY = 256  # pictures embedded between two reports of progress
 _BLOCK, _BLOCK_PX = 16, 16 * 512 * 512
 # All that networks of this process compute, weights included. ResNet-50 takes 0.5 GiB for 16
 # pictures of 224 px; a file of 200 bytes may ask for 12.
@@ -235,3 +239,29 @@ def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def embed_rows(
+    encoder: OnnxEncoder,
+    pictures: Pictures,
+    rows: NDArray[np.int64],
+    on_progress: Callable[[int, int], object] | None = None,
+) -> NDArray[np.float32]:
+    """Returns the embeddings of rows of a cache.
+
+    Args:
+        encoder: Of a bundle.
+        pictures: Row i is the picture of the catalogue's row i.
+        rows: ``[n]``.
+        on_progress: Called with how many are done, and of how many.
+
+    Returns:
+        ``[n, D] float32``.
+    """
+    found = np.empty((len(rows), encoder.embedding_dim), np.float32)
+    for start in range(0, len(rows), _REPORT_EVERY):
+        part = rows[start : start + _REPORT_EVERY]
+        found[start : start + len(part)] = encoder.embed(pictures[part])
+        if on_progress is not None:
+            on_progress(start + len(part), len(rows))
+    return found

@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.checking import FINDINGS_FILE, REPORT_FILE, Checked, numbers_of
-from visual_search.wording import shown
+from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
+    from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.checks import Finding
 
+REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
 _NAMED_IN_TERMINAL = 5
 _CATEGORIES_IN_TERMINAL = 20
 _STYLES = {"error": "bold red", "warning": "yellow", "note": ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What a check found, and where it lies.
+
+    Attributes:
+        folder: With the page and the findings.
+        cached: The catalogue with its splits, and its decoded pictures.
+        findings: The gravest first.
+        categories: One row a category, the largest first.
+        attributes: One row an attribute.
+        pictures: One row a format and mode.
+        rule: What the gallery keeps, in a sentence.
+    """
+
+    folder: Path
+    cached: CachedCatalog
+    findings: tuple[Finding, ...]
+    categories: pd.DataFrame
+    attributes: pd.DataFrame
+    pictures: pd.DataFrame
+    rule: str
+
+    def num(self, severity: str) -> int:
+        """Gives how many findings have this severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def standing(self) -> str:
+        """May one train, in a sentence with the share that was left out."""
+        from visual_search.catalog.checks import left_out
+
+        counts = [
+            many(number, severity)
+            for severity in ("error", "warning", "note")
+            if (number := self.num(severity))
+        ]
+        found = ", ".join(counts) or "nothing found"
+        catalog = self.cached.catalog
+        if catalog.refused:
+            found += f"; {left_out(len(catalog.refused), len(catalog))}"
+        verdict = "Not fit to train on as it is" if self.num("error") else "Fit to train on"
+        return f"{verdict}: {found}."
 
 
 def print_check(checked: Checked) -> None:
@@ -75,3 +122,21 @@ def _category_table(categories: pd.DataFrame) -> Any:
         sums = [f"{int(rest[name].sum()):,}" for name in columns]
         table.add_row(Text(f"{len(rest):,} more"), *sums, style="dim")
     return table
+
+
+def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
+    """Gives the catalogue in numbers: name -> value and a remark."""
+    catalog = checked.cached.catalog
+    groups = catalog.table["group"].value_counts()
+    splits = {split: len(catalog.rows_of_split(split)) for split in ("train", "val", "test")}
+    least, most = checked.categories["items"].min(), checked.categories["items"].max()
+    return {
+        "Items": (f"{len(catalog):,}", f"{len(catalog.refused):,} refused"),
+        "Categories": (
+            f"{len(checked.categories):,}",
+            f"{least:,} to {most:,} items" if least < most else f"{many(least, 'item')} each",
+        ),
+        "Groups": (f"{len(groups):,}", f"at most {many(int(groups.iloc[0]), 'item')}"),
+        "Train": (f"{splits['train']:,}", f"{splits['val']:,} val, {splits['test']:,} test"),
+        "Attributes": (f"{len(checked.attributes):,}", ""),
+    }

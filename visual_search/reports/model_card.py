@@ -22,7 +22,7 @@ def model_card(
 
     Args:
         name: The bundle's.
-        facts: As `visual_search.exporting` collects them from a run.
+        facts: As `visual_search.export` collects them from a run.
         counts: Category -> items in the bundle.
         columns: What items can be filtered by.
     """

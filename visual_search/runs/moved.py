@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import shlex
 import sys
@@ -70,3 +71,21 @@ def typed_command(command: str) -> str:
     elif command in typed:  # visual-search evaluate ...
         words = ["visual-search", *typed[typed.index(command) :]]
     return shlex.join(words)
+
+
+def merged_settings(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a run's config with the catalogue that the command names, all of its items.
+
+    Args:
+        own: The run's.
+        settings: ``data`` and ``split`` in the place of the run's, whole or only some of their
+            keys, and ``pictures.cache_dir``.
+    """
+    merged = copy.deepcopy(dict(own))
+    for part in ("data", "split"):
+        given = settings[part] or {}
+        held = {} if "_target_" in given else merged.get(part) or {}
+        merged[part] = {**held, **given}  # +data.path=... alone changes what the run had
+    merged["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
+    merged["loader"]["max_items_per_category"] = {"train": None, "val": None, "test": None}
+    return merged

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from visual_search.atomic import DiskFullError, write_text
+from visual_search.config.builders import ConfigError
 from visual_search.locking import FileLock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import device_sentence, processor_facts
@@ -331,3 +332,21 @@ def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     """Gives a model's node without what its checkpoint replaces: files, downloads."""
     first: dict[str, Any] = {"weights": None, "pretrained": False}
     return {name: first.get(name, value) for name, value in model.items()}
+
+
+def measured_in(path: str) -> Run:
+    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside.
+
+    Raises:
+        ConfigError: Nothing was, or not to the end.
+    """
+    from visual_search.runs.run import Run
+
+    run = Run(Path(path))
+    if run.state != "finished" or not run.summary():
+        state = "no run's folder (no status.json)" if run.state == "new" else run.state
+        raise ConfigError(
+            f"{path} is {state}; expected the folder of a finished run or evaluation with numbers: "
+            "start its command again, it goes on where it was"
+        )
+    return run
