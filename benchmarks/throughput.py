@@ -39,7 +39,7 @@ from visual_search.runs.run import environment
 from visual_search.training.callbacks.progress import Progress
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.evaluation import features_of_rows
+from visual_search.training.features import features_of_rows
 from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.trainer import build_trainer, resolve_precision
 

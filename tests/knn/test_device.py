@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from visual_search.knn import device
-from visual_search.knn import exact as nearest
+from visual_search.knn.exact import nearest
 from visual_search.knn.gallery_index import EmbeddingIndex
 
 
@@ -224,9 +224,7 @@ def test_even_a_bad_searcher_cannot_change_an_answer(kind):
     index = EmbeddingIndex.build(GALLERY, IDS, device="cpu")
     expected = index.search(GALLERY, 5, IDS)
     own_rows = np.arange(len(GALLERY))
-    rows, squared = nearest.nearest(
-        index._gallery, kind(index._searcher), GALLERY, 5, own_rows, None
-    )
+    rows, squared = nearest(index._gallery, kind(index._searcher), GALLERY, 5, own_rows, None)
     assert rows.tolist() == expected.rows.tolist()
     assert squared.tolist() == expected.squared_distances.tolist()
 
@@ -259,7 +257,7 @@ def test_the_worst_rounding_cannot_change_an_answer(spread, scale):
     index = EmbeddingIndex.build(points, IDS, device="cpu")
     expected = index.search(points, 5, IDS)
     searcher = AsBadAsRoundingAllows(index._gallery, seed=1)
-    rows, _ = nearest.nearest(index._gallery, searcher, points, 5, np.arange(400), None)
+    rows, _ = nearest(index._gallery, searcher, points, 5, np.arange(400), None)
     assert rows.tolist() == expected.rows.tolist()
     exact = ((points[:, None].astype(np.float64) - points) ** 2).sum(axis=-1)
     np.fill_diagonal(exact, np.inf)

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from visual_search.knn import lancedb_index as search_lancedb
-from visual_search.knn import lancedb_table as search_lancedb_table
+from visual_search.knn import lancedb_index, lancedb_table
+from visual_search.knn.indexes import build_index
 from visual_search.knn.lancedb_index import LanceIndex
 from visual_search.knn.lancedb_table import load_lancedb, product_parts
-from visual_search.knn.search_index import SearchIndex
 from visual_search.knn.store import ArrayStore
 
 pytest.importorskip("lancedb", reason="the extra 'lancedb' is not installed")
@@ -55,9 +54,9 @@ def build(
     structure: str, gallery: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> LanceIndex:
     smallest, largest = STRUCTURES[structure]
-    monkeypatch.setattr(search_lancedb_table, "MIN_INDEXED", smallest)
-    monkeypatch.setattr(search_lancedb_table, "MAX_GRAPH_ROWS", largest)
-    index = SearchIndex.build(ArrayStore(gallery), "lancedb", target_recall=0.9)
+    monkeypatch.setattr(lancedb_table, "MIN_INDEXED", smallest)
+    monkeypatch.setattr(lancedb_table, "MAX_GRAPH_ROWS", largest)
+    index = build_index(ArrayStore(gallery), "lancedb", target_recall=0.9)
     assert isinstance(index, LanceIndex)
     return index
 
@@ -134,7 +133,7 @@ def test_allowed_rows_alone_are_found_and_exactly_k_of_them(
     np.testing.assert_array_equal(rows, exact_rows)  # few enough to compare one by one
     np.testing.assert_array_equal(squared, exact_squared.astype(np.float32))
 
-    monkeypatch.setattr(search_lancedb, "EXACT_ROWS", 0)
+    monkeypatch.setattr(lancedb_index, "EXACT_ROWS", 0)
     rows, _ = index.search(queries, 10, allowed)
     assert rows.shape == (40, k)
     assert allowed[rows].all()
@@ -146,8 +145,8 @@ def test_allowed_rows_far_from_the_query_are_found_too(
     index: LanceIndex, gallery: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Candidates run out before k of them are allowed: the store is searched."""
-    monkeypatch.setattr(search_lancedb, "EXACT_ROWS", 0)
-    monkeypatch.setattr(search_lancedb, "MAX_FETCH", 200)
+    monkeypatch.setattr(lancedb_index, "EXACT_ROWS", 0)
+    monkeypatch.setattr(lancedb_index, "MAX_FETCH", 200)
     queries = drawn(10, seed=4)
     order = ((gallery - queries.mean(axis=0)) ** 2).sum(axis=1).argsort()
     allowed = np.zeros(N, dtype=np.bool_)
@@ -185,7 +184,7 @@ def test_copies_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_target_that_is_out_of_reach_is_said(
     gallery: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_lancedb, "tune", _hopeless)
+    monkeypatch.setattr(lancedb_index, "tune", _hopeless)
     index = build("IVF_PQ", gallery, monkeypatch)
     assert "the target 0.9 was not reached" in index.plan.reason
     assert index.plan.recall == 0.5
@@ -200,7 +199,7 @@ def _hopeless(*args: object, **kwargs: object) -> object:
 def test_progress_ends_with_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     store = ArrayStore([drawn(20), drawn(15, seed=8)])
-    SearchIndex.build(store, "lancedb", on_progress=lambda *done: seen.append(done))
+    build_index(store, "lancedb", on_progress=lambda *done: seen.append(done))
     assert seen == [(20, 35), (35, 35)]
 
 
@@ -215,11 +214,11 @@ def test_product_codes_fit_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(ValueError, match="the store is empty; expected at least one embedding"):
-        SearchIndex.build(ArrayStore(drawn(0)), "lancedb")
+        build_index(ArrayStore(drawn(0)), "lancedb")
     spoilt = drawn(30)
     spoilt[17, 3] = np.nan
     with pytest.raises(ValueError, match="gallery embedding row 17 holds NaN"):
-        SearchIndex.build(ArrayStore(spoilt), "lancedb")
+        build_index(ArrayStore(spoilt), "lancedb")
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,15 +226,15 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"run: pip install 'visual-search\[lancedb\]', or"):
         load_lancedb()
     with pytest.raises(ValueError, match="kind lancedb needs a package that is not installed"):
-        SearchIndex.build(ArrayStore(drawn(5)), "lancedb")
+        build_index(ArrayStore(drawn(5)), "lancedb")
 
 
 def test_other_kinds_do_not_load_lancedb() -> None:
     code = (
-        "import sys, numpy as np; from visual_search.knn.search_index import SearchIndex; "
+        "import sys, numpy as np; from visual_search.knn.indexes import build_index; "
         "import visual_search.knn.lancedb_index; "
         "from visual_search.knn.store import ArrayStore; "
-        "SearchIndex.build(ArrayStore(np.eye(3, dtype=np.float32)), 'flat')"
+        "build_index(ArrayStore(np.eye(3, dtype=np.float32)), 'flat')"
         ".search(np.eye(3, dtype=np.float32), 1); print('lancedb' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

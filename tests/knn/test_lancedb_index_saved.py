@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.knn.test_lancedb_index import STRUCTURES, brute, build, drawn, recall
+from visual_search.knn.indexes import load_index
 from visual_search.knn.lancedb_index import LanceIndex
 from visual_search.knn.plan import SearchPlan
 from visual_search.knn.search_index import SearchIndex
@@ -49,7 +50,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def opened(folder: Path, plan: SearchPlan, store: ArrayStore | None = None) -> SearchIndex:
-    return SearchIndex.load(folder, store or ArrayStore(ALL[:N]), plan)
+    return load_index(folder, store or ArrayStore(ALL[:N]), plan)
 
 
 def found(index: SearchIndex) -> NDArray[np.int64]:

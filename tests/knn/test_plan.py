@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from visual_search.knn import choice as search_choice
+from visual_search.knn import choice
 from visual_search.knn.choice import choose_kind, free_bytes, list_count, part_count
 from visual_search.knn.plan import KINDS, PARAMETERS, SearchPlan, check_targets
 
@@ -79,7 +79,7 @@ def test_auto_says_when_even_the_smallest_does_not_fit():
 
 
 def test_auto_takes_half_of_what_is_free(monkeypatch):
-    monkeypatch.setattr(search_choice, "free_bytes", lambda: 1000 * 2**20)
+    monkeypatch.setattr(choice, "free_bytes", lambda: 1000 * 2**20)
     assert "within 500 MiB of memory" in choose_kind(1_000_000, 512)[1]
 
 
@@ -89,7 +89,7 @@ def test_free_memory_is_the_smaller_of_machine_and_control_group(monkeypatch):
         "/sys/fs/cgroup/memory.max": "3000000",
         "/sys/fs/cgroup/memory.current": "1000000",
     }
-    monkeypatch.setattr(search_choice, "_text", lambda path: texts.get(path, ""))
+    monkeypatch.setattr(choice, "_text", lambda path: texts.get(path, ""))
     assert free_bytes() == 2_000_000
     texts["/sys/fs/cgroup/memory.max"] = "max"
     assert free_bytes() == 4096 * 1024

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tests.knn.test_flat_index import PlainStore, brute_force
-from visual_search.knn import faiss_index as search_faiss
+from visual_search.knn import faiss_index
 from visual_search.knn.engine import faiss_threads, load_faiss
-from visual_search.knn.search_index import SearchIndex, build_index
+from visual_search.knn.indexes import build_index
+from visual_search.knn.search_index import SearchIndex
 from visual_search.knn.store import ArrayStore
 
 APPROXIMATE = ("hnsw", "ivf", "ivfpq")
@@ -40,7 +41,7 @@ def indexes() -> dict[str, SearchIndex]:
 @pytest.fixture
 def _always_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets small galleries be searched as large ones are."""
-    monkeypatch.setattr(search_faiss, "EXACT_VALUES", 0)
+    monkeypatch.setattr(faiss_index, "EXACT_VALUES", 0)
 
 
 def recall_of(rows: np.ndarray, expected: np.ndarray) -> float:
@@ -116,8 +117,8 @@ def test_where_faiss_comes_across_too_few_the_exact_way_answers(indexes, kind, m
         found.append(rows.shape[1])
         return rows
 
-    search = search_faiss._search
-    monkeypatch.setattr(search_faiss, "_search", half_blind)
+    search = faiss_index._search
+    monkeypatch.setattr(faiss_index, "_search", half_blind)
     rows, squared = indexes[kind].search(QUERIES, 10)
     assert found  # it was asked
     assert_sound(rows, squared, QUERIES, GALLERY, 10)
@@ -290,10 +291,10 @@ def test_search_refuses_what_faiss_would_answer(indexes, kind, arguments, error,
 def test_faiss_changed_by_its_torch_helpers_is_searched_all_the_same() -> None:
     program = (
         "import numpy as np; import faiss.contrib.torch_utils\n"
-        "from visual_search.retrieval import search_faiss\n"
+        "from visual_search.knn import faiss_index\n"
         "from visual_search.knn.search_index import build_index\n"
         "from visual_search.knn.store import ArrayStore\n"
-        "search_faiss.EXACT_VALUES = 0\n"
+        "faiss_index.EXACT_VALUES = 0\n"
         "gallery = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)\n"
         "for kind in ('hnsw', 'ivf'):\n"
         "    rows, _ = build_index(ArrayStore([gallery]), kind).search(gallery[:50], 3)\n"

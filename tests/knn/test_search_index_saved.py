@@ -16,10 +16,11 @@ from tests.knn.test_search_index import (
     clustered,
     recall_of,
 )
-from visual_search.knn import faiss_index as search_faiss
+from visual_search.knn import faiss_index
 from visual_search.knn.engine import load_faiss
+from visual_search.knn.indexes import build_index, load_index
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.search_index import SearchIndex, build_index, load_index
+from visual_search.knn.search_index import SearchIndex
 from visual_search.knn.store import ArrayStore
 
 LATER = clustered(300, seed=7)
@@ -30,7 +31,7 @@ ALL = np.concatenate([GALLERY, LATER])
 @pytest.fixture(autouse=True)
 def _always_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets small galleries be searched as large ones are."""
-    monkeypatch.setattr(search_faiss, "EXACT_VALUES", 0)
+    monkeypatch.setattr(faiss_index, "EXACT_VALUES", 0)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_saved_and_loaded_answers_the_same(indexes, kind, tmp_path):
     assert path.exists() == index.needs_file == (kind != "flat")
     assert [file.name for file in tmp_path.iterdir()] == ["index.faiss"] * index.needs_file
     plan = SearchPlan.from_json(index.plan.to_json())
-    loaded = SearchIndex.load(path if index.needs_file else None, index.store, plan, num_threads=1)
+    loaded = load_index(path if index.needs_file else None, index.store, plan, num_threads=1)
     assert loaded.plan == index.plan
     assert loaded.num_bytes == index.num_bytes
     assert_same_answers(loaded, index)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.knn.test_search_index import APPROXIMATE, GALLERY, brute_force, clustered
-from visual_search.knn import tuning as search_tuning
-from visual_search.knn.search_index import build_index
+from visual_search.knn import tuning
+from visual_search.knn.indexes import build_index
 from visual_search.knn.store import ArrayStore
 from visual_search.knn.tuning import (
     HeldOut,
@@ -156,7 +156,7 @@ def test_a_higher_target_looks_farther(kind):
 
 
 def test_a_target_out_of_reach_is_told_in_the_plan(monkeypatch):
-    monkeypatch.setattr(search_tuning, "CANDIDATE_FACTORS", (1,))
+    monkeypatch.setattr(tuning, "CANDIDATE_FACTORS", (1,))
     # Product codes of 3 bytes cannot tell 24 random numbers apart well enough.
     store = ArrayStore(np.random.default_rng(0).standard_normal((1500, 24)).astype(np.float32))
     plan = build_index(store, "ivfpq", target_recall=0.99).plan

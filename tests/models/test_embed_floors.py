@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.models.test_floors import items, random_pictures
-from visual_search.models import floor_items as control_items
-from visual_search.models import principal_components
+from visual_search.models import floor_items, principal_components
 from visual_search.models.floors import (
     CONTROLS,
     ControlEmbeddings,
@@ -73,7 +72,7 @@ def assert_same(found: ControlEmbeddings, expected: ControlEmbeddings) -> None:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_items, "BLOCK_BYTES", 3 * 3 * 64 * 64)  # three pictures
+    monkeypatch.setattr(floor_items, "BLOCK_BYTES", 3 * 3 * 64 * 64)  # three pictures
 
 
 @pytest.mark.parametrize("seed", [0, 3])

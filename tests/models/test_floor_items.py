@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.models.test_floors import items, random_pictures
-from visual_search.models import floor_items as control_items
+from visual_search.models import floor_items
 from visual_search.models.descriptors import resized_pixels
 from visual_search.models.floor_items import ControlItems, Described, InPassing, OnDisk, Progress
 
@@ -24,7 +24,7 @@ def in_passing(progress: Progress | None = None, num: int = 7) -> InPassing:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
+    monkeypatch.setattr(floor_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
 
 
 def test_progress_adds_up() -> None:

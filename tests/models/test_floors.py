@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from visual_search.models import floor_items as control_items
+from visual_search.models import floor_items
 from visual_search.models.floors import CONTROLS, UNTRAINED, Control, ControlItems, untrained
 
 SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -64,7 +64,7 @@ def control(request: pytest.FixtureRequest) -> Control:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
+    monkeypatch.setattr(floor_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
 
 
 # One contract for all.

@@ -10,8 +10,7 @@ from tests.models.test_floors import (
     items,
     random_pictures,
 )
-from visual_search.models import floor_items as control_items
-from visual_search.models import principal_components
+from visual_search.models import floor_items, principal_components
 from visual_search.models.descriptors import resized_pixels
 from visual_search.models.floor_items import ControlEmbeddings, ControlItems
 from visual_search.models.floors import CONTROLS
@@ -29,7 +28,7 @@ def queries() -> ControlItems:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
+    monkeypatch.setattr(floor_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
 
 
 def test_pca_against_a_singular_value_decomposition(

@@ -22,13 +22,8 @@ from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.protocols import category_restricted, gallery_query, leave_one_out
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.training.floors import (
-    Floor,
-    Floors,
-    best_floor,
-    floors_per_category,
-    floors_per_query,
-)
+from visual_search.training.evaluation import Floor
+from visual_search.training.floors import Floors, best_floor, floors_per_category, floors_per_query
 from visual_search.training.module import EncoderModule
 
 PROTOCOL = gallery_query(max_per_category=6)

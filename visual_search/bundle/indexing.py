@@ -108,13 +108,13 @@ def open_index(
         FileNotFoundError: The file is gone.
         ValueError: It is damaged, or no index of these rows.
     """
-    from visual_search.knn.search_index import SearchIndex
+    from visual_search.knn.indexes import load_index
 
     store = ArrayStore(embeddings)
     path = None if record.file is None else folder / record.file
     try:
         plan = SearchPlan.from_json(record.plan)
-        return SearchIndex.load(path, store, plan, num_threads=num_threads)
+        return load_index(path, store, plan, num_threads=num_threads)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} is missing; it was there a moment ago") from error
     except (ValueError, TypeError, RuntimeError) as error:

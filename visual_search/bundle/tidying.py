@@ -19,7 +19,7 @@ from visual_search.bundle.generation import MAX_REMOVED_SHARE, Draft
 from visual_search.bundle.indexing import is_late, open_index
 from visual_search.bundle.manifest import SegmentRecord, index_files, segment_files
 from visual_search.bundle.segments import Segment, open_segment, write_segment
-from visual_search.knn.search_index import SearchIndex
+from visual_search.knn import indexes
 from visual_search.knn.store import ArrayStore
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def build_index(
     asked = draft.index.asked
     chosen: Any = asked["kind"] if kind is None else kind
     recall = asked["target_recall"] if target_recall is None else target_recall
-    index = SearchIndex.build(
+    index = indexes.build_index(
         ArrayStore([segment.embeddings for segment in _opened(draft, 0)]),
         chosen,
         target_recall=recall,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
 from visual_search.knn.engine import candidate_rows, faiss_threads, load_faiss
+from visual_search.knn.exact_searcher import ExactSearcher, rank_by_float32
 from visual_search.knn.faiss_files import rows_by_list
 from visual_search.knn.faiss_parts import first_params, trained_index, tuning_steps
-from visual_search.knn.flat_index import ExactSearcher, rank_by_float32
 from visual_search.knn.plan import SearchPlan
 from visual_search.knn.search_index import (
     Progress,
@@ -75,7 +75,7 @@ class FaissIndex(SearchIndex):
         num_threads: int | None,
         on_progress: Progress | None,
     ) -> FaissIndex:
-        """Trains, fills and tunes an index, see `visual_search.knn.search_index.build_index`.
+        """Trains, fills and tunes an index, see `visual_search.knn.indexes.build_index`.
 
         Raises:
             ValueError: The store is too small for the kind, or holds an embedding that is not
@@ -141,7 +141,7 @@ class FaissIndex(SearchIndex):
         plan: SearchPlan,
         num_threads: int | None,
     ) -> FaissIndex:
-        """Opens a file, see `visual_search.knn.search_index.load_index`."""
+        """Opens a file, see `visual_search.knn.indexes.load_index`."""
         from visual_search.knn.faiss_files import read_index
 
         source = Path(path)

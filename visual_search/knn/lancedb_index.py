@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import scratch_folder
 from visual_search.knn.exact import tolerance
-from visual_search.knn.flat_index import ExactSearcher, rank_candidates
+from visual_search.knn.exact_searcher import ExactSearcher, rank_candidates
 from visual_search.knn.lancedb_table import (
     EMBEDDING,
     NUM_LINKS,

@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_array, check_k
 from visual_search.knn.engine import faiss_threads
-from visual_search.knn.flat_index import ExactSearcher
-from visual_search.knn.plan import KINDS, SearchPlan, check_targets
-from visual_search.knn.store import EmbeddingStore, blocks_from, check_lengths
+from visual_search.knn.exact_searcher import ExactSearcher
+from visual_search.knn.plan import SearchPlan
+from visual_search.knn.store import EmbeddingStore, check_lengths
 
 Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -49,7 +49,8 @@ class SearchIndex(ABC):
     Example:
         >>> from visual_search.knn.store import ArrayStore
         >>> store = ArrayStore(np.array([[0, 0], [3, 4], [0, 1]], dtype=np.float32))
-        >>> index = SearchIndex.build(store)
+        >>> from visual_search.knn.indexes import build_index
+        >>> index = build_index(store)
         >>> rows, squared_distances = index.search(np.zeros((1, 2), np.float32), k=2)
         >>> rows.tolist(), squared_distances.tolist(), index.plan.kind
         ([[0, 2]], [[0.0, 1.0]], 'flat')
@@ -68,41 +69,6 @@ class SearchIndex(ABC):
         self.plan = plan
         self.num_threads = num_threads
         self._exact = ExactSearcher(store)
-
-    @classmethod
-    def build(
-        cls,
-        store: EmbeddingStore,
-        kind: Kind = "auto",
-        *,
-        target_recall: float = 0.95,
-        recall_k: int = 10,
-        max_bytes: int | None = None,
-        num_threads: int | None = None,
-        on_progress: Progress | None = None,
-    ) -> SearchIndex:
-        """Builds an index over all rows of a store, see `build_index`."""
-        return build_index(
-            store,
-            kind,
-            target_recall=target_recall,
-            recall_k=recall_k,
-            max_bytes=max_bytes,
-            num_threads=num_threads,
-            on_progress=on_progress,
-        )
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str] | None,
-        store: EmbeddingStore,
-        plan: SearchPlan,
-        *,
-        num_threads: int | None = None,
-    ) -> SearchIndex:
-        """Opens a saved index, see `load_index`."""
-        return load_index(path, store, plan, num_threads=num_threads)
 
     def __len__(self) -> int:
         """Rows, N."""
@@ -197,156 +163,6 @@ class SearchIndex(ABC):
         """Gives exactly k neighbours, ``[Q, k]``; 1 <= k <= num_allowed and everything checked."""
 
 
-class FlatIndex(SearchIndex):
-    """Compares every query with every embedding: exact, and nothing to build or to save."""
-
-    @classmethod
-    def made(
-        cls, store: EmbeddingStore, plan: SearchPlan, num_threads: int | None, on_progress: Any
-    ) -> FlatIndex:
-        """Checks every embedding of the store and gives the index over it."""
-        for start, block in blocks_from(store, 0, CHECK_ROWS):
-            if on_progress is not None:
-                on_progress(start + len(block), len(store))
-        return cls(store, plan, num_threads)
-
-    @classmethod
-    def opened(
-        cls,
-        path: str | os.PathLike[str] | None,
-        store: EmbeddingStore,
-        plan: SearchPlan,
-        num_threads: int | None,
-    ) -> FlatIndex:
-        """Gives the index over the store; there is no file."""
-        if path is not None:
-            raise ValueError(
-                f"a flat index has no file, but {os.fspath(path)} is given; expected None: its "
-                "store is all there is"
-            )
-        return cls(store, plan, num_threads)
-
-    @property
-    def needs_file(self) -> bool:
-        """False: the store is all there is."""
-        return False
-
-    @property
-    def num_bytes(self) -> int:
-        """0: a search reads the store."""
-        return 0
-
-    def add_rows(self, store: EmbeddingStore) -> None:
-        """Takes over a longer store, see `SearchIndex.add_rows`."""
-        check_longer(store, self.store)
-        for _ in blocks_from(store, len(self), CHECK_ROWS):
-            pass
-        self.store, self._exact = store, ExactSearcher(store)
-
-    def extended(self, store: EmbeddingStore) -> FlatIndex:
-        """Gives an index over a longer store, see `SearchIndex.extended`."""
-        longer = FlatIndex(self.store, self.plan, self.num_threads)
-        longer.add_rows(store)
-        return longer
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes nothing."""
-
-    def _nearest(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.bool_] | None,
-        num_allowed: int,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        return self._exact.nearest(queries, k, allowed)
-
-
-def build_index(
-    store: EmbeddingStore,
-    kind: Kind = "auto",
-    *,
-    target_recall: float = 0.95,
-    recall_k: int = 10,
-    max_bytes: int | None = None,
-    num_threads: int | None = None,
-    on_progress: Progress | None = None,
-) -> SearchIndex:
-    """Builds an index over all rows of a store.
-
-    On one machine, the same store, kind and number of threads give the same index.
-
-    Args:
-        store: The N embeddings, finite.
-        kind: ``flat`` (exact), ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``: chosen by
-            the number of items and the memory.
-        target_recall: Share of the ``recall_k`` exact nearest that an approximate kind is to find;
-            its parameters are raised until items that it does not hold yet find so many.
-        recall_k: Neighbours that the recall counts.
-        max_bytes: Memory for the index, for ``auto``; by default half of what is free.
-        num_threads: OpenMP threads of FAISS, to build and later to search; None leaves it to the
-            process. ``hnsw`` is built by one thread, since its graph depends on the order.
-        on_progress: Called with (rows added, N).
-
-    Raises:
-        ValueError: ``kind`` is unknown, a number is out of its range, an embedding is not finite
-            or longer than 2.3e18, or the store is too small for the kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
-    check_targets(target_recall, recall_k)
-    if max_bytes is not None and max_bytes < 1:
-        raise ValueError(f"max_bytes is {max_bytes}; expected at least 1, or None")
-    name, reason = str(kind), f"{kind} was asked for"
-    if kind == "auto":
-        from visual_search.knn.choice import choose_kind
-
-        name, reason = choose_kind(len(store), store.dim, max_bytes)
-    if name == "flat":
-        plan = SearchPlan(
-            "flat",
-            reason,
-            target_recall=target_recall,
-            recall_k=recall_k,
-            num_trained_rows=len(store),
-        )
-        return FlatIndex.made(store, plan, num_threads, on_progress)
-    return _maker(name).made(  # type: ignore[no-any-return]
-        store,
-        name,
-        reason,
-        target_recall=target_recall,
-        recall_k=recall_k,
-        num_threads=num_threads,
-        on_progress=on_progress,
-    )
-
-
-def load_index(
-    path: str | os.PathLike[str] | None,
-    store: EmbeddingStore,
-    plan: SearchPlan,
-    *,
-    num_threads: int | None = None,
-) -> SearchIndex:
-    """Opens what `SearchIndex.save` wrote, and adds the rows that the store has beyond it.
-
-    Args:
-        path: The file; None for a kind without one (`SearchIndex.needs_file`).
-        store: The embeddings that the index was made of, in the same order, and perhaps more.
-        plan: The plan that was stored with it.
-        num_threads: As in `build_index`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: ``path`` is missing or not expected; the file is damaged, holds another kind,
-            width or parameters than the plan, more rows than the store, or other embeddings.
-    """
-    if plan.kind != "flat" and path is None:
-        raise ValueError(f"path is None; expected the file of the {plan.kind} index: name it")
-    return _maker(plan.kind).opened(path, store, plan, num_threads)  # type: ignore[no-any-return]
-
-
 def check_longer(store: EmbeddingStore, known: EmbeddingStore) -> None:
     """Checks that a store can take the place of a shorter one.
 
@@ -374,16 +190,3 @@ def _count_allowed(allowed: NDArray[np.bool_], num_rows: int) -> int:
             "make it anew when rows were added"
         )
     return int(np.count_nonzero(allowed))
-
-
-def _maker(kind: str) -> Any:
-    """Gives the class behind a kind, loaded when asked for: each needs a library of its own."""
-    if kind == "flat":
-        return FlatIndex
-    if kind == "lancedb":
-        from visual_search.knn.lancedb_index import LanceIndex
-
-        return LanceIndex
-    from visual_search.knn.faiss_index import FaissIndex
-
-    return FaissIndex

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.flat_index import ExactSearcher
+from visual_search.knn.exact_searcher import ExactSearcher
 from visual_search.knn.store import EmbeddingStore
 
 SAMPLE_SIZE = 512  # the mean recall of so many queries is known to about half a percent

@@ -175,7 +175,7 @@ class RunEmbedding:
         from visual_search.runs.parts import progress_bar
         from visual_search.training.datamodule import CatalogDataModule
         from visual_search.training.devices import memory_told
-        from visual_search.training.evaluation import features_of_rows
+        from visual_search.training.features import features_of_rows
 
         datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
         datamodule.trainer = self.trainer  # whose device its loader serves

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Run
     from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.evaluation import Evaluation
-    from visual_search.training.floors import Floor
+    from visual_search.training.evaluation import Evaluation, Floor
     from visual_search.training.module import EncoderModule
     from visual_search.training.query_gallery import Sides
     from visual_search.views.duplicates import DuplicatePair

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from lightning import Trainer
 from numpy.typing import NDArray
 
@@ -19,14 +17,10 @@ from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.training.distributed import gather
-from visual_search.training.floors import Floor
-from visual_search.training.module import as_numpy
 from visual_search.training.query_gallery import Sides
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.module import EncoderModule
+    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,36 +67,6 @@ class Evaluation:
         """Catalogue rows of what one query found, the nearest first, ``[<= k] int64``."""
         count = int(self.neighbours.num_found[query])
         return self.gallery_rows[self.neighbours.positions[query, :count]]
-
-
-def features_of_rows(
-    module: EncoderModule,
-    datamodule: CatalogDataModule,
-    trainer: Trainer,
-    rows: NDArray[np.int64],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.float32]:
-    """Gives the features ``[n, F] float32`` of catalogue rows ``[n] int64``, in their order.
-
-    They are what `EmbeddingHead` makes embeddings of. Every process has to call it: each computes
-    its share, and all get all of them. The module has to
-    be in evaluation mode; the trainer's precision and device are used.
-    """
-    loader = datamodule.evaluation_loader(rows)
-    found_rows: list[NDArray[Any]] = []
-    found: list[NDArray[Any]] = []
-    done = 0
-    with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        for batch in loader:
-            images = batch["images"].to(module.device, non_blocking=True)
-            found.append(as_numpy(module.features(images)))
-            found_rows.append(batch["rows"].numpy())
-            done += len(found[-1]) * trainer.world_size
-            if on_progress is not None:
-                on_progress(min(done, len(rows)), len(rows))
-    features, order = gather(np.concatenate(found)), gather(np.concatenate(found_rows))
-    unique, first = np.unique(order, return_index=True)  # filled-up batches repeat rows
-    return np.ascontiguousarray(features[first[np.searchsorted(unique, rows)]])
 
 
 def index_place(index_device: Device, trainer: Trainer) -> tuple[Device, int]:
@@ -172,3 +136,28 @@ def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> N
         keys = catalog.source.content_keys(table["image"].tolist())
         with atomic_path(folder / f"{name}.parquet") as temporary:
             table.assign(content_key=keys).to_parquet(temporary, index=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """A control and what it reached.
+
+    Attributes:
+        name: As `Control.name`.
+        title: As in tables.
+        definition: What it is.
+        dim: Its width as it came out.
+        report: Its numbers, on the same sides and by the same rules as the run's.
+    """
+
+    name: str
+    title: str
+    definition: str
+    dim: int
+    report: RetrievalReport
+
+    @property
+    def headline(self) -> float:
+        """The micro mean of the headline; NaN where no query is scored."""
+        summary = self.report.summary
+        return float(summary[f"micro_{summary['headline']['mean']}"])

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,38 +33,13 @@ from visual_search.models.floors import (
 )
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection, labels
-from visual_search.retrieval.report import RetrievalReport
+from visual_search.training.evaluation import Floor
 from visual_search.training.module import EncoderModule, as_numpy, weights_fingerprint
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
 
 VERSION = "1"  # of the controls: another one finds none of what was kept
-
-
-@dataclass(frozen=True, eq=False)
-class Floor:
-    """A control and what it reached.
-
-    Attributes:
-        name: As `Control.name`.
-        title: As in tables.
-        definition: What it is.
-        dim: Its width as it came out.
-        report: Its numbers, on the same sides and by the same rules as the run's.
-    """
-
-    name: str
-    title: str
-    definition: str
-    dim: int
-    report: RetrievalReport
-
-    @property
-    def headline(self) -> float:
-        """The micro mean of the headline; NaN where no query is scored."""
-        summary = self.report.summary
-        return float(summary[f"micro_{summary['headline']['mean']}"])
 
 
 def best_floor(floors: Sequence[Floor]) -> Floor | None:

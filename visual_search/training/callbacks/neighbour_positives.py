@@ -16,7 +16,7 @@ from visual_search.models.embedding import MAX_FIT_ITEMS
 from visual_search.models.floors import CONTROLS, ControlItems, embed_controls
 from visual_search.models.handcrafted import DescriptorProjection, describe_beside
 from visual_search.training.augmentation import uniform_numbers
-from visual_search.training.evaluation import features_of_rows
+from visual_search.training.features import features_of_rows
 from visual_search.training.floors import PicturesOfRows
 from visual_search.training.module import to_network
 from visual_search.training.neighbour_positives import Partners, mutual_neighbours

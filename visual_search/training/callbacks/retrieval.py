@@ -16,12 +16,9 @@ from tqdm import tqdm
 from visual_search.knn.device import Device
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.training.evaluation import (
-    evaluate_embeddings,
-    features_of_rows,
-    index_place,
-)
-from visual_search.training.floors import Floor, Floors
+from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
+from visual_search.training.features import features_of_rows
+from visual_search.training.floors import Floors
 from visual_search.training.query_gallery import Sides, check_depth, choose_sides
 
 if TYPE_CHECKING:
