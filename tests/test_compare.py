@@ -15,10 +15,11 @@ from tests.composing import settings_of
 from visual_search.catalog.synthetic import synthetic
 from visual_search.compare import compare_runs, print_comparison
 from visual_search.config.builders import ConfigError
+from visual_search.evaluate import measure_embeddings
 from visual_search.reports.overviews import conclude, overview
 from visual_search.reports.rankings import print_leaderboard, rank_runs
 from visual_search.retrieval.comparability import NotComparableError
-from visual_search.runs.measuring import Measured, measure_embeddings
+from visual_search.runs.finished import Measured
 from visual_search.runs.run import Run
 
 pytestmark = pytest.mark.slow

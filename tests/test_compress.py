@@ -15,7 +15,7 @@ from tests.composing import settings_of
 from tests.test_compare import Workshop
 from visual_search.compress import compress_run, print_compression
 from visual_search.config.builders import ConfigError
-from visual_search.runs.measuring import Measured
+from visual_search.runs.finished import Measured
 
 pytestmark = pytest.mark.slow
 

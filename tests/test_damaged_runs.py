@@ -15,7 +15,7 @@ import yaml
 from tests.composing import settings_of
 from visual_search.reading import MAX_TEXT_BYTES, DamagedFileError, read_table
 from visual_search.runs.embedding_files import saved_embeddings
-from visual_search.runs.measuring import finished_run
+from visual_search.runs.finished import finished_run
 from visual_search.runs.run import Run
 
 

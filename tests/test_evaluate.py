@@ -16,9 +16,9 @@ from PIL import Image
 
 from tests.composing import composed, settings_of
 from visual_search.config.builders import ConfigError
-from visual_search.evaluate import main
+from visual_search.evaluate import main, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
-from visual_search.runs.measuring import Measured, measure_embeddings, measure_run
+from visual_search.runs.finished import Measured
 from visual_search.runs.run import Run, RunLockedError, write_json
 from visual_search.train import train
 

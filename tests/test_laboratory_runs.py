@@ -13,11 +13,12 @@ import torch
 
 from tests.composing import composed, settings_of
 from visual_search.config.builders import ConfigError, config_folder
+from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.models.objectives.objective import NoObjective
 from visual_search.reports.overviews import overview
-from visual_search.runs.measuring import Measured, measure_run
-from visual_search.runs.parts import check_builders
+from visual_search.runs.finished import Measured
+from visual_search.runs.parts import check_builders, load_module
 from visual_search.runs.run import PROJECTION, Run
 from visual_search.train import train
 
@@ -79,7 +80,7 @@ def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
     history = pd.read_csv(run.folder / "metrics" / "history.csv")
     assert np.isfinite(history["train/loss"]).all()
     assert ("val/loss" in history) == bool(summary["loss_name"])
-    module = run.load_module()
+    module = load_module(run)
     picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     with torch.inference_mode():
         assert module(picture).shape == (1, summary["embedding_dim"])
@@ -183,7 +184,7 @@ def test_another_embedding_is_that_of_the_network(finished: Run) -> None:
                      "embedding.normalize=false")  # fmt: skip
     found = gallery(plain.run)
     assert found.shape[1] == 64
-    module = finished.load_module()
+    module = load_module(finished)
     assert module.head.num_features == 64
     np.testing.assert_allclose(module.head.embed(found), gallery(finished), rtol=1e-3, atol=1e-4)
     shutil.rmtree(finished.folder / "evaluations")
@@ -194,7 +195,7 @@ def test_a_lost_projection_is_named(finished: Run, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, copy.folder)
     (copy.folder / PROJECTION).unlink()
     with pytest.raises(FileNotFoundError, match=r"embedding\.pca=8; train again with rerun=true"):
-        copy.load_module()
+        load_module(copy)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.holding import Hold
 from visual_search.config.builders import ConfigError
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.reports.tables import runs_table
-from visual_search.runs.parts import new_logger, read_catalog
+from visual_search.runs.parts import load_module, new_logger, read_catalog
 from visual_search.runs.run import Run, RunLockedError, open_run
 from visual_search.train import train
 from visual_search.training.checkpointing import load_checkpoint
@@ -165,7 +165,7 @@ def test_the_floors_stand_in_tensorboard(finished: Run) -> None:
 
 
 def test_the_reloaded_run_finds_the_same_neighbours(finished: Run) -> None:
-    module = finished.load_module()
+    module = load_module(finished)
     manifest = json.loads((finished.folder / "index" / "manifest.json").read_text())
     index = EmbeddingIndex.load(
         finished.folder / "index",
@@ -187,7 +187,7 @@ def test_the_index_of_other_weights_is_refused(finished: Run) -> None:
 def test_a_config_beside_a_checkpoint_is_data(finished: Run, tmp_path: Path) -> None:
     other = Run(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
-        other.load_module()
+        load_module(other)
     text = (finished.folder / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(
         text.replace("visual_search.models.variants.plus_layer", "os.system")
@@ -195,7 +195,7 @@ def test_a_config_beside_a_checkpoint_is_data(finished: Run, tmp_path: Path) -> 
     (tmp_path / "checkpoints").mkdir()
     os.link(finished.checkpoint, other.checkpoint)
     with pytest.raises(ConfigError, match=r"os\.system"):
-        other.load_module()
+        load_module(other)
 
 
 def test_the_same_command_finds_the_finished_run(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
-from visual_search.runs.run import measured_in
 from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
         ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
         NotComparableError: The runs were measured differently.
     """
-    from visual_search.reports.tables import run_root
     from visual_search.retrieval.comparison import compare_reports
     from visual_search.runs.parts import progress_bar
+    from visual_search.runs.run import run_root
 
     runs = _named_runs(settings["runs"], settings["names"])
     reports = {name: _report(run) for name, run in runs.items()}
@@ -109,7 +109,7 @@ def _report(run: Run) -> RetrievalReport:
 
 
 def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
-    from visual_search.reports.tables import run_name
+    from visual_search.runs.run import run_name
 
     if len(paths) < 2:
         raise ConfigError(

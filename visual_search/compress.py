@@ -118,7 +118,7 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
 
 
 def _measured_run(path: str | None) -> Run:
-    from visual_search.runs.run import measured_in
+    from visual_search.runs.finished import measured_in
 
     if not path:
         raise ConfigError(
@@ -211,16 +211,15 @@ class _Saved:
         return found
 
     def _again(self) -> str:
-        from visual_search.reports.tables import run_root
+        from visual_search.runs.run import run_root
 
         root = shlex.quote(f"run={run_root(self.run.folder)}")
         return f"measure it again, python -m visual_search.evaluate {root} rerun=true"
 
 
 def _write(compressed: Compressed) -> None:
-    from visual_search.reports.tables import run_label, run_name
     from visual_search.retrieval.report_files import plain, save_table
-    from visual_search.runs.run import write_json
+    from visual_search.runs.run import run_label, run_name, write_json
     from visual_search.views.compression_chart import compression_chart
     from visual_search.views.figures import save_figure
 
@@ -290,8 +289,9 @@ def _table(compressed: Compressed) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import difference, number, run_name, table_style
+    from visual_search.reports.tables import difference, number, table_style
     from visual_search.retrieval.size_quality import times_text
+    from visual_search.runs.run import run_name
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline

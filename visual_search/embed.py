@@ -73,8 +73,8 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
-    from visual_search.runs.measuring import finished_run
-    from visual_search.runs.parts import cache, check_hardware, quieten, read_catalog
+    from visual_search.runs.finished import finished_run
+    from visual_search.runs.parts import cache, check_hardware, load_module, quieten, read_catalog
     from visual_search.runs.run import Run
     from visual_search.training.distributed import restore_num_threads
 
@@ -99,7 +99,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
             catalog = read_catalog(merged)
         cached = cache(merged, catalog)
         trainer = _new_trainer(run, settings)
-        module = run.load_module()
+        module = load_module(run)
         shards = _open(run, settings, cached, module, trainer)
         missing = _missing(shards, is_first=not helps)
         if missing:
@@ -155,13 +155,13 @@ def _open(
     trainer: Trainer,
 ) -> ShardFolder:
     """Gives the folder, claimed for these settings."""
-    from visual_search.reports.tables import run_label
     from visual_search.runs.embedding_shards import (
         CONTENT_KEY,
         EMBEDDING,
         ShardFolder,
         ShardSettings,
     )
+    from visual_search.runs.run import run_label
     from visual_search.training.module import weights_fingerprint
 
     catalog = cached.catalog

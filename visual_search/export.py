@@ -17,8 +17,8 @@ from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.reading import SAVED, read_json, read_table
+from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
-from visual_search.runs.measuring import finished_run
 from visual_search.runs.moved import telling_moved_data
 from visual_search.runs.run import Run
 from visual_search.wording import many, shown
@@ -91,7 +91,14 @@ def export_run(settings: dict[str, Any]) -> Exported:
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.models.exporting import export_encoder
-    from visual_search.runs.parts import build_catalog, cache, progress_bar, quieten, within_budget
+    from visual_search.runs.parts import (
+        build_catalog,
+        cache,
+        load_module,
+        progress_bar,
+        quieten,
+        within_budget,
+    )
 
     quieten()
     _check_settings(settings)
@@ -108,7 +115,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
     catalog = everything
     if not settings["data"] and settings["items"] != "all":
         catalog = within_budget(everything, config)
-    module = run.load_module()
+    module = load_module(run)
     cached = cache(config, catalog)
     rows = _rows(cached, run, settings)
     left_out = _left_out(len(everything), len(catalog), cached, rows)

@@ -92,7 +92,7 @@ def compare(path: str, more: Mapping[str, Any]) -> str:
 
 def evaluate(path: str, more: Mapping[str, Any]) -> str:
     """Measures a run by another protocol."""
-    from visual_search.runs.measuring import measure_run
+    from visual_search.evaluate import measure_run
 
     measure_run(
         composed(

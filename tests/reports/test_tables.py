@@ -24,7 +24,7 @@ from visual_search.retrieval.floor_comparison import floor_differences, standing
 from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.report import with_intervals
 from visual_search.retrieval.report_files import save_report
-from visual_search.runs.measuring import Measured
+from visual_search.runs.finished import Measured
 from visual_search.runs.run import Run, write_json
 
 NASTY = ["[bold]Hats[/bold]", "[/] :shoe: [link=x]", "T-shirt/top", "=cmd()", "red\x1b[2J"]

@@ -11,7 +11,7 @@ from tests.test_train import SMALL
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.initial_weights import take_weights
-from visual_search.runs.parts import new_model
+from visual_search.runs.parts import load_module, new_model
 from visual_search.runs.run import Run
 from visual_search.train import train
 
@@ -49,8 +49,8 @@ def test_a_run_starts_from_another(
         )
     )
     assert f"First weights from {pretrained.checkpoint}: " in capsys.readouterr().out
-    ours = dict(run.load_module().model.named_parameters())
-    theirs = dict(pretrained.load_module().model.named_parameters())
+    ours = dict(load_module(run).model.named_parameters())
+    theirs = dict(load_module(pretrained).model.named_parameters())
     assert len(ours) < len(theirs)
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[f"encoder.{name}"], rtol=0, atol=1e-6)
@@ -61,7 +61,7 @@ def test_another_seed_takes_the_same_weights_and_the_rest_is_its_own(pretrained:
     model = new_model(settings("seed=5"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert "tensors" in take_weights(model, pretrained.folder)
-    expected = pretrained.load_module().model.state_dict()
+    expected = load_module(pretrained).model.state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]), name
     assert any(not torch.equal(value, expected[name]) for name, value in before.items())

@@ -13,8 +13,8 @@ import yaml
 from tests.composing import settings_of
 from visual_search.config.builders import ConfigError
 from visual_search.embed import embed_catalog
+from visual_search.evaluate import measure_run
 from visual_search.export import export_run
-from visual_search.runs.measuring import measure_run
 from visual_search.runs.run import Run, write_json
 
 

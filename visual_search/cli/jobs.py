@@ -16,7 +16,7 @@ from visual_search.config.builders import ConfigError
 from visual_search.reading import DamagedFileError, read_json, read_text
 
 if TYPE_CHECKING:
-    from visual_search.runs.measuring import Measured
+    from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
 
 RECORD_FILE, OUTPUT_FILE = "job.json", "output.txt"
@@ -200,3 +200,6 @@ def told_apart(records: list[Record]) -> list[str]:
         " ".join(one for one in record.overrides if one not in shared) or "(the same overrides)"
         for record in records
     ]
+
+
+STOP_FILE = "stopped"  # in the sweep's folder: no further job is to start

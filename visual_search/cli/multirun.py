@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 
 from visual_search.atomic import new_folder, write_text
 from visual_search.cli.cards import CARDS, SEAT, take_a_card, visible_cards
-from visual_search.cli.jobs import OUTPUT_FILE, RECORD_FILE, Job, Record, read_records
+from visual_search.cli.jobs import OUTPUT_FILE, RECORD_FILE, STOP_FILE, Job, Record, read_records
 from visual_search.cli.sweep_plugins import (
     check_multirun,
     is_joblib,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Result = TypeVar("Result")
-
-STOP_FILE = "stopped"  # in the sweep's folder: no further job is to start
 # What the sweep's own process tells its workers: which it is, and in what the jobs differ.
 SWEEP_PID, SWEPT_KEYS = "VISUAL_SEARCH_SWEEP_PID", "VISUAL_SEARCH_SWEPT_KEYS"
 WAIT_FOR_WORKERS_SECONDS = 60.0  # to end a step and save it

@@ -149,7 +149,7 @@ def _print_overview(records: list[Record], folder: Path) -> list[tuple[str, str]
     """Gives (folder, reason) of what could not be read."""
     from visual_search.reports.overviews import conclude as print_overview
     from visual_search.reports.rankings import ranked_report
-    from visual_search.runs.measuring import Measured
+    from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
 
     measured, left_out = [], []

@@ -13,7 +13,7 @@ from visual_search.runs.run import EVALUATIONS, Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from visual_search.runs.measuring import Measured
+    from visual_search.runs.finished import Measured
 
 TABLE_FILE, FIGURE_FILE = "overview.csv", "overview.png"
 
@@ -28,8 +28,8 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from visual_search.reports.tables import run_name
     from visual_search.retrieval.floor_comparison import OWN, headline_statistic
+    from visual_search.runs.run import run_name
 
     summaries = [one.run.summary() for one in measured]
     protocols = {summary["identity"]["protocol_name"] for summary in summaries}

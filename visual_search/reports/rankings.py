@@ -133,8 +133,8 @@ def ranked_report(run: Run) -> RetrievalReport:
 
 
 def _entry(run: Run, report: RetrievalReport, name: str | None = None) -> Entry:
-    from visual_search.reports.tables import run_name
     from visual_search.retrieval.ranking import Entry
+    from visual_search.runs.run import run_name
 
     return Entry(
         str(run.folder),
@@ -187,8 +187,8 @@ def _write(folder: Path, groups: list[Group], left_out: list[tuple[str, str]]) -
 
 def _label(path: str) -> str:
     """Gives a run's folder as typed, or without the place that only its owner has."""
-    from visual_search.reports.tables import run_label
     from visual_search.runs.places import without_place
+    from visual_search.runs.run import run_label
 
     return path if without_place(path) == path else run_label(Path(path))
 

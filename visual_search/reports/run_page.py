@@ -16,8 +16,9 @@ from visual_search.reports.shown_items import (
     near_table,
     projection,
 )
-from visual_search.reports.tables import or_low, run_name
+from visual_search.reports.tables import or_low
 from visual_search.runs.machine import device_sentence
+from visual_search.runs.run import run_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.runs.machine import device_sentence
+from visual_search.runs.run import run_name
 from visual_search.wording import first_by_size, many, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from visual_search.runs.measuring import Measured
+    from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
 
 P_RULE = (
@@ -117,38 +118,6 @@ def table_style() -> dict[str, Any]:
     from rich.box import SIMPLE_HEAD
 
     return {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
-
-
-def run_name(folder: Path) -> str:
-    """Gives what a run is called: its experiment; for a further evaluation the run's.
-
-    >>> run_name(Path("outputs/plus_layer/0123456789"))
-    'plus_layer'
-    >>> run_name(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
-    'plus_layer'
-    """
-    return run_root(folder).parent.name
-
-
-def run_root(folder: Path) -> Path:
-    """Gives the run's own folder, also of one of its further evaluations.
-
-    >>> run_root(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567")).name
-    '0123456789'
-    """
-    return folder.parent.parent if folder.parent.name == "evaluations" else folder
-
-
-def run_label(folder: Path) -> str:
-    """Gives which run a folder holds, whatever place it lies in.
-
-    >>> run_label(Path("/home/anna/outputs/plus_layer/0123456789"))
-    'plus_layer/0123456789'
-    >>> run_label(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
-    'plus_layer/0123456789/evaluations/leave_one_out-01234567'
-    """
-    root = run_root(folder)
-    return str(folder.relative_to(root.parent.parent))
 
 
 def print_left_behind(console: Console, folder: Path) -> None:

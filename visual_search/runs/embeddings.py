@@ -167,7 +167,9 @@ class RunEmbedding:
         return table, seconds / len(rows)
 
     def _module(self) -> EncoderModule:
-        return self.run.load_module().to(self.trainer.strategy.root_device)
+        from visual_search.runs.parts import load_module
+
+        return load_module(self.run).to(self.trainer.strategy.root_device)
 
     def _features(
         self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from visual_search.config.builders import ConfigError, bind, build
+from visual_search.runs.run import PROJECTION, Run
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from visual_search.models.encoder import Encoder
     from visual_search.models.objectives.objective import Objective
     from visual_search.retrieval.protocol import Protocol
-    from visual_search.runs.run import Run
     from visual_search.training.checkpointing import RunCheckpoint
     from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.floors import Floors
@@ -450,3 +450,42 @@ def quieten() -> None:
         ".*could be decompression bomb.*",  # Pillow's; ours refuses the picture by name
     ):
         warnings.filterwarnings("ignore", message=pattern)
+
+
+def load_module(run: Run) -> EncoderModule:
+    """Returns a run's trained module, rebuilt from its own config and checkpoint.
+
+    The config is data: it can name nothing but the builders of `config.builders`, and the
+    checkpoint holds tensors and plain values.
+
+    Raises:
+        FileNotFoundError: The config or the checkpoint is missing.
+        ConfigError: The config names something else than a model of this package.
+        ValueError: The checkpoint is damaged or belongs to other preprocessing.
+        RuntimeError: The weights do not fit the network.
+    """
+    from visual_search.models.embedding import EmbeddingHead
+    from visual_search.training.checkpointing import load_checkpoint
+    from visual_search.training.module import EncoderModule
+
+    settings = run.config()
+    checkpoint = load_checkpoint(run.checkpoint)
+    model = build("model", _without_first_weights(settings["model"]))
+    head = EmbeddingHead(model, embedding_settings(settings))
+    module = EncoderModule(model, preprocessing(settings), head=head)
+    module.on_load_checkpoint(checkpoint)
+    # What only training needs, such as a classifier, stays in the checkpoint.
+    own = {
+        name.removeprefix("model."): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("model.")
+    }
+    model.load_state_dict(own, strict=True)
+    head.load(run.folder / PROJECTION)
+    return module.eval()
+
+
+def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a model's node without what its checkpoint replaces: files, downloads."""
+    first: dict[str, Any] = {"weights": None, "pretrained": False}
+    return {name: first.get(name, value) for name, value in model.items()}

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from visual_search.atomic import DiskFullError, write_text
-from visual_search.config.builders import ConfigError
 from visual_search.locking import FileLock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import device_sentence, processor_facts
 from visual_search.runs.places import command_without_places
-
-if TYPE_CHECKING:
-    from visual_search.training.module import EncoderModule
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 STATES = get_args(State)
@@ -205,40 +201,6 @@ class Run:
             raise DamagedFileError(path, f"it holds no settings but {kind}", A_CONFIG)
         return config
 
-    def load_module(self) -> EncoderModule:
-        """Gives the trained module, rebuilt from the run's own config and checkpoint.
-
-        The config is data: it can name nothing but the builders of `config.builders`, and the
-        checkpoint holds tensors and plain values.
-
-        Raises:
-            FileNotFoundError: The config or the checkpoint is missing.
-            ConfigError: The config names something else than a model of this package.
-            ValueError: The checkpoint is damaged or belongs to other preprocessing.
-            RuntimeError: The weights do not fit the network.
-        """
-        from visual_search.config.builders import build
-        from visual_search.models.embedding import EmbeddingHead
-        from visual_search.runs.parts import embedding_settings, preprocessing
-        from visual_search.training.checkpointing import load_checkpoint
-        from visual_search.training.module import EncoderModule
-
-        settings = self.config()
-        checkpoint = load_checkpoint(self.checkpoint)
-        model = build("model", _without_first_weights(settings["model"]))
-        head = EmbeddingHead(model, embedding_settings(settings))
-        module = EncoderModule(model, preprocessing(settings), head=head)
-        module.on_load_checkpoint(checkpoint)
-        # What only training needs, such as a classifier, stays in the checkpoint.
-        own = {
-            name.removeprefix("model."): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith("model.")
-        }
-        model.load_state_dict(own, strict=True)
-        head.load(self.folder / PROJECTION)
-        return module.eval()
-
     def clear(self) -> None:
         """Removes what an earlier run left, but for the lock, which has to be held.
 
@@ -328,25 +290,33 @@ def _check_status(path: Path, status: Mapping[str, Any]) -> None:
         raise DamagedFileError(path, f"its since is {status['since']!r}", A_STATUS) from error
 
 
-def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a model's node without what its checkpoint replaces: files, downloads."""
-    first: dict[str, Any] = {"weights": None, "pretrained": False}
-    return {name: first.get(name, value) for name, value in model.items()}
+def run_name(folder: Path) -> str:
+    """Gives what a run is called: its experiment; for a further evaluation the run's.
 
-
-def measured_in(path: str) -> Run:
-    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside.
-
-    Raises:
-        ConfigError: Nothing was, or not to the end.
+    >>> run_name(Path("outputs/plus_layer/0123456789"))
+    'plus_layer'
+    >>> run_name(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer'
     """
-    from visual_search.runs.run import Run
+    return run_root(folder).parent.name
 
-    run = Run(Path(path))
-    if run.state != "finished" or not run.summary():
-        state = "no run's folder (no status.json)" if run.state == "new" else run.state
-        raise ConfigError(
-            f"{path} is {state}; expected the folder of a finished run or evaluation with numbers: "
-            "start its command again, it goes on where it was"
-        )
-    return run
+
+def run_root(folder: Path) -> Path:
+    """Gives the run's own folder, also of one of its further evaluations.
+
+    >>> run_root(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567")).name
+    '0123456789'
+    """
+    return folder.parent.parent if folder.parent.name == "evaluations" else folder
+
+
+def run_label(folder: Path) -> str:
+    """Gives which run a folder holds, whatever place it lies in.
+
+    >>> run_label(Path("/home/anna/outputs/plus_layer/0123456789"))
+    'plus_layer/0123456789'
+    >>> run_label(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567"))
+    'plus_layer/0123456789/evaluations/leave_one_out-01234567'
+    """
+    root = run_root(folder)
+    return str(folder.relative_to(root.parent.parent))
