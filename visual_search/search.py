@@ -43,7 +43,7 @@ def search_command(config: DictConfig) -> None:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryAnswer:
     """What one query found.
 
     Attributes:
@@ -73,7 +73,7 @@ class Searched:
     """
 
     bundle: Bundle
-    answers: tuple[Answer, ...]
+    answers: tuple[QueryAnswer, ...]
     k: int
 
 
@@ -155,7 +155,7 @@ def _where(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _of_pictures(
     bundle: Bundle, paths: Sequence[str], k: int, where: Mapping[str, Sequence[str]]
-) -> list[Answer]:
+) -> list[QueryAnswer]:
     import numpy as np
 
     from visual_search.catalog.images import PictureError
@@ -173,14 +173,14 @@ def _of_pictures(
             raise ValueError(f"{path}: {error}") from error
     found = bundle.search(bundle.encoder.embed(np.stack(decoded)), k, where=where)
     return [
-        Answer(path, picture, tuple(hits))
+        QueryAnswer(path, picture, tuple(hits))
         for path, picture, hits in zip(paths, data, found, strict=True)
     ]
 
 
 def _of_items(
     bundle: Bundle, item_ids: Sequence[str], k: int, where: Mapping[str, Sequence[str]]
-) -> list[Answer]:
+) -> list[QueryAnswer]:
     import numpy as np
 
     if not item_ids:
@@ -194,7 +194,7 @@ def _of_items(
     embeddings = np.stack([bundle.embedding_of(item_id) for item_id in item_ids])
     found = bundle.search(embeddings, k, where=where, exclude_ids=list(item_ids))
     return [
-        Answer(item_id, bundle.thumbnail(item_id), tuple(hits))
+        QueryAnswer(item_id, bundle.thumbnail(item_id), tuple(hits))
         for item_id, hits in zip(item_ids, found, strict=True)
     ]
 
@@ -292,7 +292,7 @@ def _print_inline(searched: Searched, inline: str) -> None:
         sys.stdout.write(inline_picture(grid_png(searched), protocol))
 
 
-def _print_table(searched: Searched, answer: Answer) -> None:
+def _print_table(searched: Searched, answer: QueryAnswer) -> None:
     from rich.console import Console
     from rich.markup import escape
 
@@ -317,7 +317,7 @@ def _cell(text: str) -> str:
     return escape(shown(text)) if text else ""
 
 
-def _table(answer: Answer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
+def _table(answer: QueryAnswer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
     """Gives the hits as a table; the attributes share one column where each has no room."""
     from rich.markup import escape
     from rich.table import Table

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from visual_search.knn.gallery_index import EmbeddingIndex, SearchResult
+from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
 
 
 def item_ids(count: int) -> list[str]:
@@ -313,9 +313,9 @@ def test_a_result_whose_fields_do_not_fit_is_refused():
     ids = np.array(["a"], dtype=object)
     rows = np.zeros((1, 2), dtype=np.int64)
     with pytest.raises(ValueError, match=r"expected \[Q\] and three times \[Q, K\]"):
-        SearchResult(ids, np.array([["b"]], dtype=object), rows, rows.astype(float))
+        NearestItems(ids, np.array([["b"]], dtype=object), rows, rows.astype(float))
     with pytest.raises(ValueError, match="rows holds -1"):
-        SearchResult(ids, np.array([["b", "c"]], dtype=object), rows - 1, rows.astype(float))
+        NearestItems(ids, np.array([["b", "c"]], dtype=object), rows - 1, rows.astype(float))
 
 
 class Counting:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from tests.models.test_floors import items, random_pictures
 from visual_search.models import floor_items
 from visual_search.models.descriptors import resized_pixels
-from visual_search.models.floor_items import ControlItems, Described, InPassing, OnDisk, Progress
+from visual_search.models.floor_items import ControlItems, Described, InPassing, ItemCounter, OnDisk
 
 
 def pixels(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return resized_pixels(pictures, 2)
 
 
-def in_passing(progress: Progress | None = None, num: int = 7) -> InPassing:
-    return InPassing(items(random_pictures(num)), pixels, 12, progress or Progress(0, None))
+def in_passing(progress: ItemCounter | None = None, num: int = 7) -> InPassing:
+    return InPassing(items(random_pictures(num)), pixels, 12, progress or ItemCounter(0, None))
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_adds_up() -> None:
     calls: list[tuple[int, int]] = []
-    progress = Progress(5, lambda done, total: calls.append((done, total)))
+    progress = ItemCounter(5, lambda done, total: calls.append((done, total)))
     progress.add(2)
     progress.add(3)
     assert calls == [(2, 5), (5, 5)]
@@ -39,7 +39,7 @@ def test_progress_adds_up() -> None:
 @pytest.mark.parametrize("kind", [InPassing, OnDisk])
 def test_blocks_give_the_rows_asked_for(kind: type, tmp_path: Path) -> None:
     calls: list[int] = []
-    progress = Progress(3, lambda done, total: calls.append(done))
+    progress = ItemCounter(3, lambda done, total: calls.append(done))
     side: Described = in_passing(progress)
     if kind is OnDisk:
         side = OnDisk(in_passing(), tmp_path, progress)
@@ -56,14 +56,14 @@ def test_blocks_give_the_rows_asked_for(kind: type, tmp_path: Path) -> None:
 
 
 def test_a_file_on_disk_has_no_name_and_cannot_be_changed(tmp_path: Path) -> None:
-    side = OnDisk(in_passing(), tmp_path, Progress(0, None))
+    side = OnDisk(in_passing(), tmp_path, ItemCounter(0, None))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="read-only"):
         side.all_rows()[0] = 0
 
 
 def test_what_was_mapped_outlives_the_side(tmp_path: Path) -> None:
-    mapped = OnDisk(in_passing(), tmp_path, Progress(0, None)).all_rows()
+    mapped = OnDisk(in_passing(), tmp_path, ItemCounter(0, None)).all_rows()
     np.testing.assert_array_equal(mapped, pixels(random_pictures(7)))
 
 
@@ -73,7 +73,7 @@ def test_what_was_mapped_outlives_the_side(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_before_anything_is_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress = Progress(7, lambda done, total: pytest.fail("described"))
+    progress = ItemCounter(7, lambda done, total: pytest.fail("described"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7 * 12 * 4 - 1))
     with pytest.raises(OSError, match=r"descriptions of 7 pictures take .*; make room") as error:
         OnDisk(in_passing(progress), tmp_path, progress)
@@ -85,9 +85,9 @@ def test_a_full_disk_is_said_before_anything_is_described(
 @pytest.mark.parametrize("kind", [InPassing, OnDisk])
 def test_other_pictures_are_refused(kind: type, tmp_path: Path) -> None:
     def read(pictures: NDArray[np.uint8]) -> None:
-        side = InPassing(items(pictures), pixels, 12, Progress(0, None))
+        side = InPassing(items(pictures), pixels, 12, ItemCounter(0, None))
         if kind is OnDisk:
-            OnDisk(side, tmp_path, Progress(0, None))
+            OnDisk(side, tmp_path, ItemCounter(0, None))
         else:
             side.all_rows()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from visual_search.models.pca_whitening import SHRINKAGE, Projection, mutual_pairs
+from visual_search.models.pca_whitening import SHRINKAGE, PcaWhitening, mutual_pairs
 
 RNG = np.random.default_rng(0)
 
@@ -16,7 +16,7 @@ def values(num: int = 80, dim: int = 6) -> NDArray[np.float32]:
     return (RNG.normal(size=(num, dim)) * np.arange(1, dim + 1) + 3).astype(np.float32)
 
 
-def projected(projection: Projection, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def projected(projection: PcaWhitening, features: NDArray[np.float32]) -> NDArray[np.float32]:
     found: NDArray[np.float32] = projection(torch.from_numpy(features)).numpy()
     return found
 
@@ -42,7 +42,7 @@ def test_one_item_has_no_pair() -> None:
 def test_distances_are_those_of_the_within_pair_metric(power: float) -> None:
     features = values()
     pairs = np.stack([np.arange(0, 80, 2), np.arange(1, 80, 2)], axis=1)
-    projection = Projection(6, 6, whiten=power, by_pairs=True)
+    projection = PcaWhitening(6, 6, whiten=power, by_pairs=True)
     projection.fit(features)
     projection.refit(features, pairs)
     found = projected(projection, features)
@@ -63,7 +63,7 @@ def test_what_alike_items_differ_in_counts_less() -> None:
     features[:, 0] += 0.3 * group
     features[:, 1] += 5 * RNG.normal(size=200)
     first = np.concatenate([np.arange(50), 100 + np.arange(50)])
-    plain, white = Projection(20, 20), Projection(20, 20, whiten=1.0, by_pairs=True)
+    plain, white = PcaWhitening(20, 20), PcaWhitening(20, 20, whiten=1.0, by_pairs=True)
     plain.fit(features)
     white.fit(features)
     white.refit(features, np.stack([first, first + 50], axis=1))
@@ -79,7 +79,7 @@ def test_what_alike_items_differ_in_counts_less() -> None:
 
 def test_pairs_that_are_the_same_whiten_nothing() -> None:
     features = values(20)
-    plain, white = Projection(6, 3), Projection(6, 3, whiten=1.0, by_pairs=True)
+    plain, white = PcaWhitening(6, 3), PcaWhitening(6, 3, whiten=1.0, by_pairs=True)
     plain.fit(features)
     for pairs in (np.stack([np.arange(20)] * 2, axis=1), np.empty((0, 2), np.int64)):
         white.fit(features)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from visual_search.knn.gallery_index import EmbeddingIndex, SearchResult
+from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
 from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.metrics import definitions
 from visual_search.retrieval.report import RetrievalReport, with_intervals
@@ -19,10 +19,10 @@ LOG3 = 1 / math.log2(3)  # the discount of rank 2
 GALLERY_CATEGORIES = ["hat", "hat", "hat", "shoe", "shoe", "NA"]
 
 
-def result(**neighbours: list[str]) -> SearchResult:
+def result(**neighbours: list[str]) -> NearestItems:
     """The search result in which each query found these gallery items, at distances 1, 2, ..."""
     rows = np.array([[GALLERY_IDS.index(item) for item in row] for row in neighbours.values()])
-    return SearchResult(
+    return NearestItems(
         query_ids=np.array([*neighbours, None], dtype=object)[:-1],
         item_ids=np.array([*GALLERY_IDS, None], dtype=object)[rows],
         rows=rows,
@@ -289,7 +289,7 @@ class TestRefusals:
 
     def test_no_query(self):
         empty = np.zeros((0, 2), dtype=np.int64)
-        found = SearchResult(
+        found = NearestItems(
             np.zeros(0, object), np.zeros((0, 2), object), empty, empty.astype(float)
         )
         with pytest.raises(ValueError, match="holds no query"):

@@ -168,14 +168,14 @@ def test_global_random_state_is_left_alone():
 
 
 def test_means_are_those_of_the_report():
-    from visual_search.knn.gallery_index import SearchResult
+    from visual_search.knn.gallery_index import NearestItems
 
     rng = np.random.default_rng(10)
     gallery = [f"g{i:02}" for i in range(30)]
     held = [str(name) for name in rng.choice(["hat", "shoe", "skirt"], 30)]
     asked = [*(str(name) for name in rng.choice(["hat", "shoe", "skirt"], 25)), "glove"]
     rows = np.stack([rng.permutation(30)[:5] for _ in asked])
-    result = SearchResult(
+    result = NearestItems(
         query_ids=np.array([f"q{i:02}" for i in range(26)], dtype=object),
         item_ids=np.array(gallery, dtype=object)[rows],
         rows=rows,

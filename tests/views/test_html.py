@@ -139,7 +139,7 @@ def whole_run() -> html.RunPage:
         reconstructions=chart(), feature_maps=[chart(), chart()], projection=projection(),
         examples=[html.ExampleGroup("hat", [search_row()], [search_row(query="q2")], "n 100")],
         fixed_examples=[search_row(query="q3")], confusion=chart(), class_distribution=chart(),
-        findings=[html.Finding("Near-duplicates", "Two of them.", pd.DataFrame({"a": [1]}),
+        findings=[html.DataFinding("Near-duplicates", "Two of them.", pd.DataFrame({"a": [1]}),
                                [pair], False, chart())],
         config="name: baseline\n", environment={"packages": {"torch": "2.15"}},
         command="train experiment=baseline", facts={"parameters": "2,898,915"},
@@ -286,7 +286,9 @@ def test_run_report_refuses_a_table_of_another_metric() -> None:
 def test_run_report_refuses_a_picture_of_a_wrong_shape() -> None:
     pair = html.PicturePair((pictures(1)[0, 0], pictures(1)[0]), ("a", "b"))
     with pytest.raises(ValueError, match=r"picture\[None\] is \[1, 16, 16\] uint8"):
-        html.run_report(html.RunPage("a", "b", {}, findings=[html.Finding("x", "y", pairs=[pair])]))
+        html.run_report(
+            html.RunPage("a", "b", {}, findings=[html.DataFinding("x", "y", pairs=[pair])])
+        )
 
 
 def test_reference_rule_has_its_own_headline() -> None:

@@ -164,7 +164,7 @@ def large() -> html.RunPage:
         feature_maps=[noise] * 3, projection=view, config="x: y\n" * 200_000,
         examples=[html.ExampleGroup(name, [noisy] * 2, [noisy] * 2) for name in names[:25]],
         fixed_examples=[noisy] * 20,
-        findings=[html.Finding("Duplicates", "Many.", table, [pair] * 60)],
+        findings=[html.DataFinding("Duplicates", "Many.", table, [pair] * 60)],
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.exact import Gallery, Searcher, nearest
+from visual_search.knn.exact import Gallery, RoundedSearcher, nearest
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
 
@@ -55,7 +55,7 @@ class Placement:
         gpu_failed: A GPU was wanted, and could not be used.
     """
 
-    searcher: Searcher
+    searcher: RoundedSearcher
     device: Literal["cpu", "gpu"]
     reason: str
     gpu_failed: bool = False
@@ -67,8 +67,8 @@ class _GpuUpToItsLimit:
     The CPU goes on alone once the GPU fails, as when others take its memory in the meantime.
     """
 
-    def __init__(self, clone: Searcher, cpu: Searcher, resources: Any) -> None:
-        self._clone: Searcher | None = clone
+    def __init__(self, clone: RoundedSearcher, cpu: RoundedSearcher, resources: Any) -> None:
+        self._clone: RoundedSearcher | None = clone
         self._cpu = cpu
         self._resources = resources  # must live as long as the clone that uses its memory
         self.failure = ""
@@ -171,7 +171,7 @@ def place(cpu: Any, gallery: Gallery, device: Device, gpu: int = 0) -> Placement
 class _Recorder:
     """Passes questions on and notes how often the answer did not settle the matter."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: RoundedSearcher) -> None:
         self._searcher = searcher
         self.num_asked = 0
 
@@ -182,7 +182,7 @@ class _Recorder:
         return self._searcher.search(queries, k)
 
 
-def _difference(clone: Searcher, cpu: Searcher, gallery: Gallery) -> str:
+def _difference(clone: RoundedSearcher, cpu: RoundedSearcher, gallery: Gallery) -> str:
     """Says how the clone's answers to a sample differ from the CPU's; empty where they do not.
 
     The sample is made of items and of the points halfway between them. Since `nearest` mends what a

@@ -31,7 +31,7 @@ BLOCK_BYTES = 2**21  # float64 differences at a time: they stay in a core's cach
 BATCH_PAIRS = 2**22  # candidates at a time: 50 MB of rows and distances
 
 
-class Searcher(Protocol):
+class RoundedSearcher(Protocol):
     """A FAISS index over the centred embeddings, on whatever device."""
 
     def search(
@@ -161,7 +161,7 @@ def tolerance(length_sum: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
 
 def nearest(
     gallery: Gallery,
-    searcher: Searcher,
+    searcher: RoundedSearcher,
     queries: NDArray[np.float32],
     k: int,
     excluded: NDArray[np.int64],
@@ -214,7 +214,7 @@ def nearest(
 
 
 def _propose(
-    gallery: Gallery, searcher: Searcher, centred: NDArray[np.float32], count: int
+    gallery: Gallery, searcher: RoundedSearcher, centred: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64]]:
     """Gives rounded distances and candidate rows ``[q, count]``; None and all rows at the end."""
     if count == len(gallery):

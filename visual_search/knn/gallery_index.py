@@ -17,7 +17,7 @@ from visual_search.knn.device import Device, place
 from visual_search.knn.embeddings import check_array, check_k, check_texts, check_values
 from visual_search.knn.exact import (
     Gallery,
-    Searcher,
+    RoundedSearcher,
     common_offset,
     copies_before,
     nearest,
@@ -38,7 +38,7 @@ MANY_COPIES = 256  # from here on, copies that cannot be among the neighbours ar
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class NearestItems:
     """The nearest items of each query, in the order in which the queries were asked.
 
     Attributes:
@@ -124,7 +124,7 @@ class EmbeddingIndex:
         self._row_of = {item_id: row for row, item_id in enumerate(ids)}
         self._gallery = Gallery(embeddings, centre, row_lengths(centred), id_order)
         self._copies = copies_before(embeddings, id_order)
-        self._thinned: tuple[int, NDArray[np.int64], Gallery, Searcher] | None = None
+        self._thinned: tuple[int, NDArray[np.int64], Gallery, RoundedSearcher] | None = None
         self._cpu = _flat(centred) if centre.any() else flat
         placement = place(self._cpu, self._gallery, device, gpu)
         self._searcher = placement.searcher
@@ -185,7 +185,7 @@ class EmbeddingIndex:
         *,
         query_ids: Sequence[str] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> SearchResult:
+    ) -> NearestItems:
         """Finds the k nearest items of each query, by (squared distance, item id).
 
         Args:
@@ -224,7 +224,7 @@ class EmbeddingIndex:
         rows, squared = self._nearest(np.ascontiguousarray(queries), k, excluded, on_progress)
         if failure := getattr(self._searcher, "failure", ""):
             self.device, self.device_reason, self.gpu_failed = "cpu", failure, True
-        return SearchResult(
+        return NearestItems(
             query_ids=np.array([*asked, None], dtype=object)[:-1],
             item_ids=self._ids[rows],
             rows=rows,

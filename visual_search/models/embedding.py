@@ -21,7 +21,7 @@ from visual_search.models.handcrafted import (
     check_beside,
     describe_beside,
 )
-from visual_search.models.pca_whitening import Projection, mutual_pairs
+from visual_search.models.pca_whitening import PcaWhitening, mutual_pairs
 
 Pool = Literal["flatten", "average", "max", "gem"]
 WhitenBy = Literal["variance", "neighbours"]
@@ -147,7 +147,7 @@ class EmbeddingHead(nn.Module):
         self.settings = asked = settings or EmbeddingSettings()
         self.num_learned = self._measure(encoder)
         by_pairs = asked.whiten_by == "neighbours"
-        self.learned = Projection(
+        self.learned = PcaWhitening(
             self.num_learned,
             asked.pca,
             normalize=asked.normalize,
@@ -192,7 +192,7 @@ class EmbeddingHead(nn.Module):
         """False where PCA still has to be fitted."""
         return all(part.is_fitted for part in self._projections().values())
 
-    def _projections(self) -> dict[str, Projection]:
+    def _projections(self) -> dict[str, PcaWhitening]:
         """Gives the parts that are fitted, by the prefix of their arrays' names."""
         found = {"": self.learned}
         return found if self.described is None else found | {"beside_": self.described.gradients}

@@ -78,7 +78,7 @@ class ControlEmbeddings:
         return int(self.gallery.shape[1])
 
 
-class Progress:
+class ItemCounter:
     """Counts items, and says how many of all are done."""
 
     def __init__(self, total: int, on_progress: OnProgress | None) -> None:
@@ -125,7 +125,7 @@ class InPassing:
     side: ControlItems
     describe: Describe
     dim: int
-    progress: Progress
+    progress: ItemCounter
 
     @property
     def item_ids(self) -> Sequence[str]:
@@ -170,7 +170,7 @@ class OnDisk:
         ValueError: As there.
     """
 
-    def __init__(self, made: InPassing, scratch_dir: Path, progress: Progress) -> None:
+    def __init__(self, made: InPassing, scratch_dir: Path, progress: ItemCounter) -> None:
         self.item_ids: Sequence[str] = made.item_ids
         self.dim = made.dim
         self._progress = progress

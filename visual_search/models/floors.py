@@ -35,10 +35,10 @@ from visual_search.models.floor_items import (
     Describe,
     Described,
     InPassing,
+    ItemCounter,
     OnDisk,
     OnProgress,
     PictureRows,
-    Progress,
 )
 from visual_search.models.principal_components import project, unit_length
 
@@ -218,13 +218,13 @@ class _Recipe:
         seed: int,
         on_progress: OnProgress | None,
     ) -> ControlEmbeddings:
-        progress = Progress(len(gallery) + len(queries), on_progress)
+        progress = ItemCounter(len(gallery) + len(queries), on_progress)
         found = self.before_scaling(
             self.described(gallery, progress), self.described(queries, progress), seed
         )
         return unit_length(found) if self.unit else found
 
-    def described(self, side: ControlItems, progress: Progress) -> InPassing:
+    def described(self, side: ControlItems, progress: ItemCounter) -> InPassing:
         return InPassing(side, self.describe, self.described_dim, progress)
 
     def before_scaling(
@@ -244,7 +244,7 @@ def _in_turn(
     on_progress: OnProgress | None,
 ) -> Generator[tuple[str, ControlEmbeddings], None, None]:
     num_items = len(gallery) + len(queries)
-    progress = Progress(_num_passes(controls) * num_items, on_progress)
+    progress = ItemCounter(_num_passes(controls) * num_items, on_progress)
     described: dict[Describe, tuple[OnDisk, OnDisk]] = {}  # the gallery's, the queries'
     unscaled: dict[_Recipe, ControlEmbeddings] = {}
     for number, control in enumerate(controls):
@@ -290,7 +290,7 @@ def _random(
 ) -> ControlEmbeddings:
     """Embeds by item id; the pictures are not looked at."""
     found = [random_embeddings(side.item_ids, seed) for side in (gallery, queries)]
-    Progress(len(gallery) + len(queries), on_progress).add(len(gallery) + len(queries))
+    ItemCounter(len(gallery) + len(queries), on_progress).add(len(gallery) + len(queries))
     return ControlEmbeddings(*found)
 
 

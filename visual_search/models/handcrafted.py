@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from visual_search.models.gradients import hog, hog_dim
 from visual_search.models.letterbox import content_boxes, log_aspect, stretched
-from visual_search.models.pca_whitening import Projection
+from visual_search.models.pca_whitening import PcaWhitening
 
 Beside = Literal["hog", "hog_shape"]
 
@@ -92,7 +92,7 @@ class DescriptorProjection(nn.Module):
     Args:
         name: The descriptor.
         num_components: The most components of its gradients to keep.
-        whiten: As of `Projection`, by pairs: by its variance, whitening makes HOG worse.
+        whiten: As of `PcaWhitening`, by pairs: by its variance, whitening makes HOG worse.
 
     Attributes:
         num_features: Its number of values K.
@@ -103,7 +103,7 @@ class DescriptorProjection(nn.Module):
         super().__init__()
         self.num_features = beside_dim(name)
         self.num_shape_values = num_shape_values(name)
-        self.gradients = Projection(
+        self.gradients = PcaWhitening(
             self.num_features - self.num_shape_values,
             num_components,
             normalize=True,
@@ -122,7 +122,7 @@ class DescriptorProjection(nn.Module):
         self.gradients.fit(descriptions[:, : self.gradients.num_features])
 
     def refit(self, descriptions: NDArray[np.float32], pairs: NDArray[np.int64]) -> None:
-        """See `Projection.refit`."""
+        """See `PcaWhitening.refit`."""
         self.gradients.refit(descriptions[:, : self.gradients.num_features], pairs)
 
     def forward(self, descriptions: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ SHRINKAGE = 1.0  # of the mean variance between pairs, added to each: little of 
 _BLOCK = 1_024  # embeddings compared with all others at once
 
 
-class Projection(nn.Module):
+class PcaWhitening(nn.Module):
     """Projects features onto the gallery's first principal components.
 
     Args:

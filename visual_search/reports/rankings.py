@@ -13,7 +13,7 @@ from visual_search.config.builders import ConfigError
 from visual_search.wording import many
 
 if TYPE_CHECKING:
-    from visual_search.retrieval.ranking import Entry, Group
+    from visual_search.retrieval.ranking import Entry, RankedGroup
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Run
     from visual_search.views.html import LeaderboardGroup
@@ -32,7 +32,7 @@ class Leaderboard:
     """
 
     folder: Path
-    groups: list[Group]
+    groups: list[RankedGroup]
     left_out: list[tuple[str, str]]
 
 
@@ -164,7 +164,7 @@ def _runs(outputs: Path) -> Iterator[Run]:
             yield Run(Path(place))
 
 
-def _write(folder: Path, groups: list[Group], left_out: list[tuple[str, str]]) -> None:
+def _write(folder: Path, groups: list[RankedGroup], left_out: list[tuple[str, str]]) -> None:
     from visual_search.atomic import write_text
     from visual_search.retrieval.leaderboard import to_csv, to_markdown
     from visual_search.runs.places import text_without_places
@@ -193,7 +193,7 @@ def _label(path: str) -> str:
     return path if without_place(path) == path else run_label(Path(path))
 
 
-def _shown(group: Group, folder: Path) -> LeaderboardGroup:
+def _shown(group: RankedGroup, folder: Path) -> LeaderboardGroup:
     """Gives a table as the page shows it."""
     from visual_search.reports.run_page import relative_to
     from visual_search.views.html import LeaderboardEntry, LeaderboardGroup
@@ -226,14 +226,14 @@ def _shown(group: Group, folder: Path) -> LeaderboardGroup:
     )
 
 
-def _sizes(group: Group) -> str:
+def _sizes(group: RankedGroup) -> str:
     return (
         f"{many(group.num_queries, 'query', 'queries')} in "
         f"{many(group.num_gallery, 'gallery item')}."
     )
 
 
-def _protocol(group: Group) -> str:
+def _protocol(group: RankedGroup) -> str:
     names = group.identity
     return str(names.get("protocol_title", names["protocol_name"]))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Run
-    from visual_search.views.html import Finding
+    from visual_search.views.html import DataFinding
 
 REPORT_FILE = "report.html"
 
@@ -186,12 +186,12 @@ def _class_distribution(folder: Path, catalog: Catalog) -> Figure:
     return class_distribution({name: Counter(values.tolist()) for name, values in sets.items()})
 
 
-def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> list[Finding]:
+def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> list[DataFinding]:
     """Gives what the checks of both sides found."""
     import pandas as pd
 
     from visual_search.reports.tables import is_number
-    from visual_search.views.html import Finding
+    from visual_search.views.html import DataFinding
 
     findings = []
     for key, title, text in (
@@ -206,7 +206,7 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
         columns = ["shared", "query", "other item", "key"]
         kinds = " or ".join(leaks["num_pairs"])
         findings.append(
-            Finding(
+            DataFinding(
                 title=title,
                 sentence=f"{leaks['num_queries']:,} {text} (checked: {kinds}); "
                 f"protocol.on_leak={summary['leaks']['on_leak']}, "
@@ -218,11 +218,11 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
     trained = summary.get("num_queries_trained_on")
     if is_number(trained):
         sentence = f"{trained:,.0f} of {summary['num_queries']:,} queries were trained on."
-        findings.append(Finding("Queries that were trained on", sentence, good=not trained))
+        findings.append(DataFinding("Queries that were trained on", sentence, good=not trained))
     near = summary.get("near_duplicates")
     if near is not None:
         findings.append(
-            Finding(
+            DataFinding(
                 title="Near-duplicates",
                 sentence=f"{near['num_queries']:,} queries have a near-duplicate in the gallery "
                 f"({near['num_pairs']:,} pairs). {near['definition']} By the hash alone there are "

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from visual_search.retrieval.floor_comparison import interval_text
-from visual_search.retrieval.ranking import COLUMNS, FLOOR, Group
+from visual_search.retrieval.ranking import COLUMNS, FLOOR, RankedGroup
 from visual_search.retrieval.report_files import is_formula
 from visual_search.wording import many
 
@@ -21,7 +21,7 @@ CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def to_markdown(group: Group) -> str:
+def to_markdown(group: RankedGroup) -> str:
     r"""Gives a table with what it was measured on above it and its definitions below.
 
     Names are data: what Markdown or HTML would read as markup is escaped, and what would break a
@@ -66,7 +66,7 @@ def to_markdown(group: Group) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lines(group: Group) -> list[dict[str, Any]]:
+def _lines(group: RankedGroup) -> list[dict[str, Any]]:
     return [
         {str(name): value for name, value in line.items()}
         for line in group.table.to_dict("records")
@@ -108,7 +108,7 @@ def escaped(text: str) -> str:
     return plain
 
 
-def to_csv(groups: Sequence[Group]) -> str:
+def to_csv(groups: Sequence[RankedGroup]) -> str:
     """Gives all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, the columns.
 
     Numbers are written in full, and what is missing is empty. Text is quoted; where it begins with

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_array, check_k, check_texts
-from visual_search.knn.gallery_index import EmbeddingIndex, SearchResult
+from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
 from visual_search.retrieval.equality import count_equal, equal_codes
 from visual_search.retrieval.protocol import Protocol, Rows, Selection, fingerprint, labels
 from visual_search.retrieval.report import Answers, RetrievalReport, build_report
@@ -271,7 +271,7 @@ def identity(
 
 
 def evaluate_retrieval(
-    result: SearchResult,
+    result: NearestItems,
     query_categories: Sequence[str],
     gallery_categories: Sequence[str],
     gallery_ids: Sequence[str],
@@ -317,7 +317,7 @@ def evaluate_retrieval(
     return score(table, protocol, selection, neighbours)
 
 
-def _check_result(result: SearchResult, gallery_ids: list[str], k: int) -> None:
+def _check_result(result: NearestItems, gallery_ids: list[str], k: int) -> None:
     if not len(result):
         raise ValueError("the search result holds no query; expected at least one: check the split")
     if k > result.k:
@@ -386,7 +386,7 @@ def _batches(
 
 def _keep_admitted(
     found: Neighbours,
-    result: SearchResult,
+    result: NearestItems,
     members: NDArray[np.int64],
     places: NDArray[np.int64],
     held: NDArray[np.int64],

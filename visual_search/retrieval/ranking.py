@@ -90,7 +90,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class RankedGroup:
     """The runs of one data, gallery, queries, protocol and k.
 
     Attributes:
@@ -128,7 +128,7 @@ def rank(
     num_permutations: int = NUM_PERMUTATIONS,
     confidence: float = 0.95,
     seed: int = 0,
-) -> list[Group]:
+) -> list[RankedGroup]:
     """Gives the leaderboard's tables, sorted by data, protocol and k.
 
     Runs are ranked by the headline's micro mean, under ``reference_2023`` by its macro mean. The
@@ -173,7 +173,7 @@ def rank(
     return sorted(found, key=_group_order)
 
 
-def _group_order(group: Group) -> tuple[str, str, int, list[str]]:
+def _group_order(group: RankedGroup) -> tuple[str, str, int, list[str]]:
     identity = group.identity
     hashes = [str(identity[part]) for part in ("protocol", "gallery", "queries")]
     return str(identity.get("data")), str(identity.get("protocol_name")), identity["k"], hashes
@@ -181,7 +181,7 @@ def _group_order(group: Group) -> tuple[str, str, int, list[str]]:
 
 def _group(
     entries: Sequence[Entry], per_query: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]
-) -> Group:
+) -> RankedGroup:
     newest = max(entries, key=lambda entry: (entry.finished_at, entry.path))
     headline = headline_of(newest.summary)
     for entry in entries:
@@ -208,7 +208,7 @@ def _group(
     if rough := rough_text(interval):
         rules.append(f"Intervals: {rough}.")
     rules += [TESTED_RULE] * (True in tested) + [INTERVAL_RULE] * (False in tested)
-    return Group(
+    return RankedGroup(
         identity=identity_of(summary),
         headline=headline,
         num_queries=int(summary["num_queries_scored"]),

@@ -18,7 +18,7 @@ _FULL = (
 )
 
 
-class Connection(H11Protocol):
+class BoundedConnection(H11Protocol):
     """HTTP/1.1 that gives up whoever keeps it waiting.
 
     A head has to be whole in time, however it trickles in; so has every part of an answer to be
@@ -44,11 +44,13 @@ class Connection(H11Protocol):
         """Takes a connection, another one's place if need be."""
         super().connection_made(transport)
         self._wait()
-        held = [one for one in self.connections if isinstance(one, Connection) and one.is_held]
+        held = [
+            one for one in self.connections if isinstance(one, BoundedConnection) and one.is_held
+        ]
         if len(held) > self._max_connections:
             self._take_a_place(held)
 
-    def _take_a_place(self, held: list[Connection]) -> None:
+    def _take_a_place(self, held: list[BoundedConnection]) -> None:
         of_address = Counter(one.address for one in held)
         waiting = [one for one in held if one is not self and one.waits_for_client]
         if waiting:

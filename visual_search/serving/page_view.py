@@ -66,7 +66,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FilterChoice:
     """One value that can be filtered by."""
 
     text: str
@@ -80,7 +80,7 @@ class Filter:
     """One column that can be filtered by."""
 
     column: str
-    choices: Sequence[Choice]
+    choices: Sequence[FilterChoice]
     is_open: bool
 
     @property
@@ -197,7 +197,7 @@ def page_filters(query: Query, chosen: Sequence[ServedBundle]) -> list[Filter]:
     for position, (column, values) in enumerate(counts.items()):
         wanted = query.where.get(column, ())
         choices = [
-            Choice(text or "(none)", f"{column}:{text}", num_items, text in wanted)
+            FilterChoice(text or "(none)", f"{column}:{text}", num_items, text in wanted)
             for text, num_items in values.items()
         ]
         is_open = position < MAX_OPEN_FILTERS or bool(wanted)

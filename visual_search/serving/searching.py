@@ -20,7 +20,7 @@ from visual_search.serving.batching import QueueFullError
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.problems import Problem
 from visual_search.serving.queries import Query, check_columns
-from visual_search.serving.served_bundle import ServedBundle, Snapshot
+from visual_search.serving.served_bundle import ServedBundle, ServedGeneration
 from visual_search.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Searcher:
             hits = _hits(snapshot.bundle, embedding, query)
         return Answer(served.name, snapshot.generation, hits, seconds, picture, by_thumbnail)
 
-    def decode(self, image: bytes, snapshot: Snapshot) -> NDArray[np.uint8]:
+    def decode(self, image: bytes, snapshot: ServedGeneration) -> NDArray[np.uint8]:
         """Gives a picture as the bundle's encoder takes it, ``[3, S, S]``.
 
         Raises:
@@ -161,7 +161,7 @@ class Searcher:
         except BudgetExceededError as error:
             raise self._overloaded(f"Pictures wait to be decoded: {error}") from error
 
-    def embed(self, pictures: NDArray[np.uint8], snapshot: Snapshot) -> NDArray[np.float32]:
+    def embed(self, pictures: NDArray[np.uint8], snapshot: ServedGeneration) -> NDArray[np.float32]:
         """Gives the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``, in their turn.
 
         Raises:

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ServedGeneration:
     """One generation of a bundle and the queue before its encoder.
 
     A request takes one and keeps it: what is swapped in meanwhile concerns the next request.
@@ -73,11 +73,11 @@ class ServedBundle:
         self._settings = settings
         self._metrics = metrics
         self._failed_once = False
-        self._snapshot = Snapshot(bundle, self._batcher(bundle))
+        self._snapshot = ServedGeneration(bundle, self._batcher(bundle))
         self._note()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ServedGeneration:
         """The newest generation that was opened."""
         return self._snapshot
 
@@ -104,7 +104,7 @@ class ServedBundle:
                 if bundle is old.bundle:
                     return False
                 is_same = bundle.encoder is old.bundle.encoder
-                new = Snapshot(bundle, old.batcher if is_same else self._batcher(bundle))
+                new = ServedGeneration(bundle, old.batcher if is_same else self._batcher(bundle))
                 _ = new.filters  # counted before anybody waits for it
             except (OSError, ValueError) as error:
                 self._metrics.refresh_failures.labels(self.name).inc()

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from visual_search.serving.app import create_app
-from visual_search.serving.connections import Connection
+from visual_search.serving.connections import BoundedConnection
 from visual_search.serving.settings import DEFAULTS, ServeSettings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.C
     # Each warns of every request that cannot be read: anybody could fill the disk.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     protocol = functools.partial(
-        Connection, wait_seconds=settings.read_seconds, max_connections=_max_connections()
+        BoundedConnection, wait_seconds=settings.read_seconds, max_connections=_max_connections()
     )
     return uvicorn.Config(
         app,

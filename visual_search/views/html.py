@@ -27,15 +27,15 @@ from visual_search.views.html_leaderboard import (
 )
 from visual_search.views.html_page import MAX_BYTES
 from visual_search.views.html_projection import ProjectionView
-from visual_search.views.html_run import ExampleGroup, Finding, PicturePair, RunPage, run_report
+from visual_search.views.html_run import DataFinding, ExampleGroup, PicturePair, RunPage, run_report
 
 __all__ = [
     "MAX_BYTES",
     "ComparedQuery",
     "ComparedRun",
     "ComparisonPage",
+    "DataFinding",
     "ExampleGroup",
-    "Finding",
     "LeaderboardEntry",
     "LeaderboardGroup",
     "LeaderboardPage",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from visual_search.views.html_page import Detail, Pictures, relative_link, render, search_row
+from visual_search.views.html_page import Detail, PictureWriter, relative_link, render, search_row
 from visual_search.views.html_tables import (
     add_marks,
     best_first,
@@ -103,11 +103,11 @@ def comparison_page(page: ComparisonPage) -> str:
     """
     if not page.runs:
         raise ValueError("runs is empty, expected at least one run; choose runs to compare.")
-    pictures = Pictures()
+    pictures = PictureWriter()
     return render("comparison.html", lambda detail: _context(page, detail, pictures))
 
 
-def _context(page: ComparisonPage, detail: Detail, pictures: Pictures) -> dict[str, Any]:
+def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
     first = page.runs[0].summary
     headline, extras = headline_of(first), extra_means(first)
     rows = _rows(page.runs, headline["mean"], extras)

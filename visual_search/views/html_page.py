@@ -70,7 +70,7 @@ DETAILS = (
 )
 
 
-class Pictures:
+class PictureWriter:
     """Draws figures once, whatever number of details is tried, and writes pictures as data URIs."""
 
     def __init__(self) -> None:

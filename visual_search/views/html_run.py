@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from visual_search.views.html_page import (
     Detail,
-    Pictures,
+    PictureWriter,
     clean,
     is_missing,
     picture,
@@ -63,7 +63,7 @@ class PicturePair:
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class DataFinding:
     """One check of the data and what it found.
 
     Attributes:
@@ -131,7 +131,7 @@ class RunPage:
     fixed_examples: Sequence[SearchRow] = ()
     confusion: Figure | None = None
     class_distribution: Figure | None = None
-    findings: Sequence[Finding] = ()
+    findings: Sequence[DataFinding] = ()
     config: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -157,12 +157,12 @@ def run_report(page: RunPage) -> str:
         >>> "Above &lt;all&gt; floors." in page, "://" in page
         (True, False)
     """
-    pictures = Pictures()
+    pictures = PictureWriter()
     scripts = [plotly_script(), page_asset("projection.js")] if page.projection else []
     return render("run.html", lambda detail: _context(page, detail, pictures), scripts)
 
 
-def _context(page: RunPage, detail: Detail, pictures: Pictures) -> dict[str, Any]:
+def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
     summary = page.summary
     headline = headline_of(summary)
     context: dict[str, Any] = {
@@ -262,7 +262,9 @@ def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
     return numbers
 
 
-def _projection(view: ProjectionView | None, detail: Detail, pictures: Pictures) -> dict[str, Any]:
+def _projection(
+    view: ProjectionView | None, detail: Detail, pictures: PictureWriter
+) -> dict[str, Any]:
     if view is None:
         return {"projection": None}
     data = projection_data(view, detail)
@@ -315,7 +317,7 @@ def _examples(page: RunPage, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding, detail: Detail, pictures: Pictures) -> dict[str, Any]:
+def _finding(finding: DataFinding, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
     max_pairs = max(detail.max_search_rows // 4, 1)
     return {
         "title": finding.title,

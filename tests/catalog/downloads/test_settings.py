@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from visual_search.catalog.downloads.responses import picture_format, retry_after_s
-from visual_search.catalog.downloads.scheduler import Job, Stopped, Turns, backoff_s
+from visual_search.catalog.downloads.scheduler import PendingPicture, Stopped, Turns, backoff_s
 from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 from visual_search.catalog.downloads.urls import parse_url
 from visual_search.catalog.images import FORMATS
@@ -138,11 +138,11 @@ def test_waits_double_and_differ_by_a_quarter() -> None:
     assert backoff_s(settings, 10**9, random=0.999) == pytest.approx(3.0 * 0.75, rel=1e-3)
 
 
-def jobs(*places: str) -> list[Job]:
+def jobs(*places: str) -> list[PendingPicture]:
     found = []
     for number, place in enumerate(places):
         url = f"https://{place}/{number}.jpg"
-        found.append(Job(WantedPicture(f"{number}.jpg", url), parse_url(url)))
+        found.append(PendingPicture(WantedPicture(f"{number}.jpg", url), parse_url(url)))
     return found
 
 

@@ -23,7 +23,13 @@ from visual_search.catalog.downloads.fetcher import Fetcher
 from visual_search.catalog.downloads.manifest import Manifest, PictureRecord, utc_now
 from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
 from visual_search.catalog.downloads.responses import FetchError, picture_format
-from visual_search.catalog.downloads.scheduler import Job, Stopped, Turn, Turns, backoff_s
+from visual_search.catalog.downloads.scheduler import (
+    PendingPicture,
+    Stopped,
+    Turn,
+    Turns,
+    backoff_s,
+)
 from visual_search.catalog.downloads.settings import DownloadSettings, Status, WantedPicture
 from visual_search.catalog.downloads.urls import RefusedUrlError, check_scheme, parse_url
 
@@ -130,7 +136,7 @@ class _Download:
                 else:
                     self._note(_record(picture, "refused", 0, str(error)))
             else:
-                jobs.append(Job(picture, url))
+                jobs.append(PendingPicture(picture, url))
         self._num_threads = min(settings.max_connections, len(jobs))
         self._turns = Turns(jobs, settings)
         self._fetcher = Fetcher(settings, self._turns)
@@ -196,7 +202,7 @@ class _Download:
         finally:
             self._outcomes.put(None)
 
-    def _try(self, job: Job, turn: Turn) -> None:
+    def _try(self, job: PendingPicture, turn: Turn) -> None:
         job.tries += 1
         try:
             data = self._fetcher.fetch(job.url, turn)
@@ -210,7 +216,7 @@ class _Download:
             sha256 = hashlib.sha256(data).hexdigest()
             self._finish(_record(job.wanted, "saved", job.tries, "", len(data), sha256))
 
-    def _decide(self, job: Job, error: FetchError) -> None:
+    def _decide(self, job: PendingPicture, error: FetchError) -> None:
         """Puts a picture that did not come back for a further try, or gives it up."""
         if self._fetcher.is_aborted:
             self._turns.leave(job)

@@ -23,7 +23,7 @@ class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
 
 
 @dataclass
-class Job:
+class PendingPicture:
     """A picture on its way.
 
     Attributes:
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass
 class _Host:
-    queue: deque[Job] = field(default_factory=deque)
+    queue: deque[PendingPicture] = field(default_factory=deque)
     num_open: int = 0  # requests under way
     open_at: float = 0.0  # not asked before; `time.monotonic`
     num_failures: int = 0  # in a row
@@ -75,17 +75,17 @@ class Turns:
         settings: Rate, connections a host, and when a host is given up.
     """
 
-    def __init__(self, jobs: Iterable[Job], settings: DownloadSettings) -> None:
+    def __init__(self, jobs: Iterable[PendingPicture], settings: DownloadSettings) -> None:
         self._settings = settings
         self._interval_s = 1 / settings.requests_per_s
         self._changed = threading.Condition()
         self._hosts: dict[str, _Host] = {}
         self._listed: deque[_Host] = deque()  # asked in turn
-        self._waiting: list[tuple[float, int, Job]] = []  # heap: not before, order, job
+        self._waiting: list[tuple[float, int, PendingPicture]] = []  # heap: not before, order, job
         self._order = itertools.count()
         self._next_request_at = 0.0
         self._num_unfinished = 0
-        self._left: list[Job] = []
+        self._left: list[PendingPicture] = []
         self._is_stopped = False
         for job in jobs:
             self._num_unfinished += 1
@@ -102,7 +102,7 @@ class Turns:
         with self._changed:
             return {place: host.given_up for place, host in self._hosts.items() if host.given_up}
 
-    def take(self) -> tuple[Job, Turn] | None:
+    def take(self) -> tuple[PendingPicture, Turn] | None:
         """Waits for a job that may be done now; ``None`` when there is none left, or at a stop."""
         with self._changed:
             while self._num_unfinished and not self._is_stopped:
@@ -132,7 +132,7 @@ class Turns:
                 self._changed.wait(self._patience_s(now))
             raise Stopped
 
-    def put_back(self, job: Job, wait_s: float = 0.0) -> None:
+    def put_back(self, job: PendingPicture, wait_s: float = 0.0) -> None:
         """Takes a job that is not finished, to hand it out again after ``wait_s``."""
         with self._changed:
             host = self._hosts[job.url.place]
@@ -145,7 +145,7 @@ class Turns:
                 self._enqueue(job)
             self._changed.notify_all()
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: PendingPicture) -> None:
         """Takes a job that is not to be handed out again: it stays undone."""
         with self._changed:
             self._leave(job)
@@ -205,20 +205,20 @@ class Turns:
             self._is_stopped = True
             self._changed.notify_all()
 
-    def left(self) -> list[Job]:
+    def left(self) -> list[PendingPicture]:
         """Gives the jobs that nobody has finished, in no order; when all threads have ended."""
         with self._changed:
             queued = [job for host in self._hosts.values() for job in host.queue]
             return [*self._left, *queued, *(job for _, _, job in self._waiting)]
 
-    def _enqueue(self, job: Job) -> None:
+    def _enqueue(self, job: PendingPicture) -> None:
         host = self._hosts.setdefault(job.url.place, _Host())
         host.queue.append(job)
         if not host.is_listed:
             host.is_listed = True
             self._listed.append(host)
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: PendingPicture) -> None:
         self._left.append(job)
         self._num_unfinished -= 1
 

@@ -34,7 +34,7 @@ _SPLIT_WORDS = {
 _SPLIT = re.compile(rf"(?<![a-z0-9])({'|'.join(_SPLIT_WORDS)})(?![a-z0-9])")
 
 
-class Pictures(PictureSource, Protocol):
+class CheckableSource(PictureSource, Protocol):
     """A source that can say, without reading it, why a picture cannot be loaded."""
 
     def problem(self, image: str) -> str | None:
@@ -254,7 +254,7 @@ class Items:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: CheckableSource,
         attributes: Sequence[str] = (),
         choices: Sequence[Choice] = (),
     ) -> None:
