@@ -39,7 +39,7 @@ SHOWN_FLOORS = ("untrained", "pixels_32_pca_64", "hog_pca_256_unit")
 
 
 def laboratory() -> ModuleType:
-    """Gives the neighbouring script, which shows commands without the folders of a machine."""
+    """Returns the neighbouring script, which shows commands without the folders of a machine."""
     spec = importlib.util.spec_from_file_location("laboratory", ROOT / "benchmarks/laboratory.py")
     assert spec is not None
     assert spec.loader is not None
@@ -49,7 +49,7 @@ def laboratory() -> ModuleType:
 
 
 def facts(run: Path) -> dict[str, Any]:
-    """Gives what every part says of its run: command, device, packages.
+    """Returns what every part says of its run: command, device, packages.
 
     Raises:
         ValueError: It is not finished.
@@ -73,7 +73,7 @@ def facts(run: Path) -> dict[str, Any]:
 
 
 def validation_summary(run: Path) -> dict[str, Any]:
-    """Gives the numbers of a run's own embedding on validation queries, by its own protocol.
+    """Returns the numbers of a run's own embedding on validation queries, by its own protocol.
 
     Raises:
         FileNotFoundError: It was not evaluated with ``query_split=val``.
@@ -93,7 +93,7 @@ def validation_summary(run: Path) -> dict[str, Any]:
 
 
 def curve_of(run: Path) -> dict[str, Any]:
-    """Gives loss and mAP@5 over the epochs, and the floors of the same queries."""
+    """Returns loss and mAP@5 over the epochs, and the floors of the same queries."""
     history = pd.read_csv(run / "metrics" / "history.csv")
     measured = history.dropna(subset=["val/map_at_5"])
     summary = validation_summary(run)
@@ -118,7 +118,7 @@ def curve_of(run: Path) -> dict[str, Any]:
 
 
 def embeddings_of(run: Path) -> dict[str, Any]:
-    """Gives a run's mAP@5 by what of its network was indexed, on validation queries."""
+    """Returns a run's mAP@5 by what of its network was indexed, on validation queries."""
     found = []
     for path in sorted(run.glob("evaluations/*/metrics/summary.json")):
         summary = json.loads(path.read_text())
@@ -139,7 +139,7 @@ def embeddings_of(run: Path) -> dict[str, Any]:
 
 
 def variant_of(run: Path) -> dict[str, Any]:
-    """Gives a run's reconstruction error beside its mAP@5, on validation queries."""
+    """Returns a run's reconstruction error beside its mAP@5, on validation queries."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     own = json.loads((run / "metrics" / "summary.json").read_text())
     measured = validation_summary(run)
@@ -287,7 +287,7 @@ def draw_variants(variants: list[dict[str, Any]]) -> Figure:
 
 
 def _clusters(variants: list[dict[str, Any]], reach: float) -> list[list[dict[str, Any]]]:
-    """Gives variants whose errors are within reach of the next one together, upwards in mAP@5."""
+    """Returns variants whose errors are within reach of the next one together, upwards in mAP@5."""
     found: list[list[dict[str, Any]]] = []
     for variant in sorted(variants, key=lambda one: float(one["error"])):
         if found and variant["error"] - found[-1][-1]["error"] < reach:

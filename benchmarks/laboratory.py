@@ -46,7 +46,7 @@ INTERVALS = ("micro_interval", "macro_interval")
 def collect(
     folders: list[Path], old: list[dict[str, Any]] | None = None, queries: Path = QUERIES
 ) -> list[dict[str, Any]]:
-    """Gives one entry an experiment, data and device, with all its seeds: new and older ones.
+    """Returns one entry an experiment, data and device, with all its seeds: new and older ones.
 
     A seed that is collected again takes the place of the older one.
     """
@@ -66,7 +66,7 @@ def collect(
 
 
 def earlier(entry: dict[str, Any], seed: dict[str, Any], queries: Path) -> dict[str, Any] | None:
-    """Gives a seed that was collected before, or None (said) where its queries are gone."""
+    """Returns a seed that was collected before, or None (said) where its queries are gone."""
     path = queries / file_of(entry, seed)
     if not path.is_file():
         print(f"{entry['experiment']}, seed {seed['seed']}: left out, {path.name} is gone")
@@ -76,13 +76,13 @@ def earlier(entry: dict[str, Any], seed: dict[str, Any], queries: Path) -> dict[
 
 
 def file_of(entry: dict[str, Any], seed: dict[str, Any]) -> str:
-    """Gives the name of the file with what each query of a seed scored."""
+    """Returns the name of the file with what each query of a seed scored."""
     parts = [entry[part] or "cpu" for part in KEY]
     return "-".join(str(part).replace(" ", "_") for part in [*parts, seed["seed"]]) + ".parquet"
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Gives what a finished run says of itself.
+    """Returns what a finished run says of itself.
 
     Raises:
         ValueError: It is not finished.
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def reference_of(folder: Path) -> float | None:
-    """Gives the study's number of a run, where it was evaluated by the study's rule."""
+    """Returns the study's number of a run, where it was evaluated by the study's rule."""
     for path in sorted(folder.glob("evaluations/reference_2023-*/metrics/summary.json")):
         summary = json.loads(path.read_text())
         return float(summary[f"macro_{summary['headline']['mean']}"])
@@ -144,7 +144,7 @@ def reference_of(folder: Path) -> float | None:
 
 
 def command_of(argv: list[str]) -> str:
-    """Gives the command without the folders of one machine."""
+    """Returns the command without the folders of one machine."""
     shown = []
     for part in argv[1:]:
         key, _, value = part.partition("=")
@@ -158,7 +158,7 @@ def command_of(argv: list[str]) -> str:
 
 
 def joined(runs: list[dict[str, Any]], queries: Path) -> dict[str, Any]:
-    """Gives the entry of several seeds; the interval is of the mean over them, query by query.
+    """Returns the entry of several seeds; the interval is of the mean over them, query by query.
 
     Raises:
         ValueError: They were measured on different queries.
@@ -192,7 +192,7 @@ def joined(runs: list[dict[str, Any]], queries: Path) -> dict[str, Any]:
 
 
 def table(entries: list[dict[str, Any]], catalog: str) -> str:
-    """Gives the Markdown table of the entries of one catalogue, the best first."""
+    """Returns the Markdown table of the entries of one catalogue, the best first."""
     lines = [
         f"| {' | '.join(COLUMNS)} |",
         f"| {' | '.join('---' for _ in COLUMNS)} |",
@@ -220,7 +220,7 @@ def table(entries: list[dict[str, Any]], catalog: str) -> str:
 
 
 def elsewhere(entries: list[dict[str, Any]]) -> str:
-    """Gives the Markdown table of the entries of other catalogues than the benchmark."""
+    """Returns the Markdown table of the entries of other catalogues than the benchmark."""
     lines = [
         f"| {' | '.join(ELSEWHERE_COLUMNS)} |",
         f"| {' | '.join('---' for _ in ELSEWHERE_COLUMNS)} |",
@@ -250,7 +250,7 @@ def _spread(seeds: list[dict[str, Any]], name: str) -> str:
 
 
 def variants_table(variants: list[dict[str, Any]]) -> str:
-    """Gives the Markdown table of what each variant reaches on validation queries, best first."""
+    """Returns the Markdown table of what each variant reaches on validation queries, best first."""
     lines = [
         f"| {' | '.join(VARIANT_COLUMNS)} |",
         f"| {' | '.join('---' for _ in VARIANT_COLUMNS)} |",
@@ -273,7 +273,7 @@ def variants_table(variants: list[dict[str, Any]]) -> str:
 
 
 def with_table(text: str, made: str, name: str = "README.md", which: str = "laboratory") -> str:
-    """Gives a page with the table between its markers.
+    """Returns a page with the table between its markers.
 
     Raises:
         ValueError: The markers are missing.

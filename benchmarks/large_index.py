@@ -61,7 +61,7 @@ class Mixture:
         self.centres = CATEGORY * categories[self.category_of] + CLUSTER * clusters
 
     def draw(self, block: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Gives the embeddings of a block and their categories."""
+        """Returns the embeddings of a block and their categories."""
         rng = np.random.default_rng([self.seed, block])
         cluster = rng.integers(0, len(self.centres), count)
         drawn = self.centres[cluster] + NOISE * rng.standard_normal(
@@ -98,7 +98,7 @@ class MemoryPeak:
                 return
 
     def to_json(self) -> dict[str, int]:
-        """Gives both in bytes."""
+        """Returns both in bytes."""
         return {"peak_own_bytes": self.own, "peak_with_mapped_files_bytes": self.resident}
 
 
@@ -134,7 +134,7 @@ def make_embeddings(path: Path, mixture: Mixture, num_items: int) -> None:
 
 
 def recall_of(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Gives the share of the exact neighbours that was found.
+    """Returns the share of the exact neighbours that was found.
 
     Example:
         >>> recall_of(np.array([[1, 2]]), np.array([[2, 3]]))
@@ -145,13 +145,13 @@ def recall_of(rows: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Gives p50 and p99 in milliseconds."""
+    """Returns p50 and p99 in milliseconds."""
     p50, p99 = np.percentile(seconds, [50, 99])
     return {"p50_ms": float(1000 * p50), "p99_ms": float(1000 * p99)}
 
 
 def raw_search(index: SearchIndex, num_threads: int) -> Callable[[NDArray[np.float32]], Any]:
-    """Gives raw FAISS's own search with the parameters that ours was tuned to."""
+    """Returns raw FAISS's own search with the parameters that ours was tuned to."""
     faiss, params = load_faiss(), index.plan.params
     if index.plan.kind == "flat":
         raw = faiss.IndexFlatL2(index.dim)
@@ -175,7 +175,7 @@ def raw_search(index: SearchIndex, num_threads: int) -> Callable[[NDArray[np.flo
 def refined_search(
     index: SearchIndex, num_threads: int
 ) -> Callable[[NDArray[np.float32]], Any] | None:
-    """Gives raw FAISS with exact distances, as ours has them; None for a flat index."""
+    """Returns raw FAISS with exact distances, as ours has them; None for a flat index."""
     if index.plan.kind == "flat":
         return None
     faiss, params = load_faiss(), index.plan.params

@@ -13,14 +13,14 @@ from visual_search.config.builders import config_folder, register_schema
 
 
 def composed(command: str, *overrides: str) -> DictConfig:
-    """Gives the config of ``conf/<command>.yaml`` with these overrides."""
+    """Returns the config of ``conf/<command>.yaml`` with these overrides."""
     register_schema()
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         return unpacked(command, compose(command, overrides=as_typed(command, overrides)))
 
 
 def settings_of(command: str, *overrides: str) -> dict[str, Any]:
-    """Gives the same as plain containers, as the command passes them on."""
+    """Returns the same as plain containers, as the command passes them on."""
     config = composed(command, *overrides)
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(settings, dict)

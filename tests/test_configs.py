@@ -100,7 +100,7 @@ def _compose(*overrides: str, command: str = "train") -> DictConfig:
 
 
 def _with_option(path: str) -> dict[str, Any]:
-    """Gives the whole config, as plain containers, with one option chosen."""
+    """Returns the whole config, as plain containers, with one option chosen."""
     group, _, option = path.removesuffix(".yaml").partition("/")
     said = WHAT_THE_USER_MUST_SAY.get(f"{group}/{option}", [])
     config = OmegaConf.to_container(_compose(f"{group}={option}", *said), resolve=True)
@@ -109,7 +109,7 @@ def _with_option(path: str) -> dict[str, Any]:
 
 
 def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Gives each node that names a builder, with its group."""
+    """Returns each node that names a builder, with its group."""
     for group in BUILDERS:
         node = config.get(group)
         if node is None or not (group in SEVERAL or "_target_" in node):
@@ -132,7 +132,7 @@ def _depth(node: Any) -> int:
 
 
 def _launch_commands(path: str) -> list[tuple[str, str]]:
-    """Gives command and arguments of each line that a file shows a reader to type."""
+    """Returns command and arguments of each line that a file shows a reader to type."""
     return LAUNCH.findall((CONF / path).read_text(encoding="utf-8"))
 
 

@@ -47,7 +47,7 @@ def server() -> Iterator[PictureServer]:
 
 
 def asked(settings: DownloadSettings | None = None, **more: Any) -> dict[str, Any]:
-    """Gives what the composed config holds."""
+    """Returns what the composed config holds."""
     held = dataclasses.asdict(settings or DownloadSettings())
     return held | {"data": {}, "urls": None, "folder": None} | more
 

@@ -81,7 +81,7 @@ def test_more_processes_than_shards(run: Run, alone: Path, tmp_path: Path) -> No
 
 
 def kill_after_first_shard(words: list[str], out: Path) -> int:
-    """Gives how many shards were recorded as finished when the process was dead."""
+    """Returns how many shards were recorded as finished when the process was dead."""
     hold = Hold(out.with_name("hold"), [r"/finished/\d+\.json$"] * 2)
     process = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=hold.environment

@@ -138,7 +138,7 @@ MODULES = [_read(path) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
 def _own_parts(entry: Import) -> list[str]:
-    """Gives the rooms or top-level modules of ours that an import reaches."""
+    """Returns the rooms or top-level modules of ours that an import reaches."""
     parts = entry.module.split(".")
     return [parts[1]] if len(parts) > 1 else [*entry.names]
 
@@ -257,7 +257,7 @@ def test_a_right_import_passes(code: str, room: str) -> None:
 
 
 def _loaded(code: str) -> set[str]:
-    """Gives which top-level modules a fresh interpreter has loaded after the code."""
+    """Returns which top-level modules a fresh interpreter has loaded after the code."""
     ending = "\nimport json, sys\nprint(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     result = subprocess.run(
         [sys.executable, "-c", code + ending], capture_output=True, text=True, check=False

@@ -119,7 +119,7 @@ def _complete(arguments: Sequence[str]) -> None:
 
 
 def _split_line(line: str, point: str) -> tuple[list[str], str]:
-    """Gives the finished words after the program up to the cursor, and the unfinished one.
+    """Returns the finished words after the program up to the cursor, and the unfinished one.
 
     >>> _split_line("visual-search train mod", "23")
     (['train'], 'mod')

@@ -212,7 +212,7 @@ def telling_full_disk(path: Path, written_to: Path | None = None) -> Iterator[No
 
 
 def _full_code(error: Exception, written_to: Path | None) -> int | None:
-    """Gives the number of the error that a full disk is; None where it is something else."""
+    """Returns the number of the error that a full disk is; None where it is something else."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return error.errno
     if written_to is None or not written_to.is_file():
@@ -241,7 +241,7 @@ def _no_room(code: int, path: Path, written: int) -> str:
 
 
 def _size(num_bytes: int) -> str:
-    """Gives a size as people read it.
+    """Returns a size as people read it.
 
     >>> _size(75_300_000), _size(812)
     ('75.3 MB', '812 bytes')

@@ -128,7 +128,7 @@ def check_data(settings: dict[str, Any]) -> Checked:
 
 
 def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
-    """Gives the catalogue without its bad rows, and what training is to do with them."""
+    """Returns the catalogue without its bad rows, and what training is to do with them."""
     from visual_search.runs.parts import progress_bar
 
     node = dict(settings["data"])
@@ -146,7 +146,7 @@ def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
 def _with_splits(
     catalog: Catalog, settings: dict[str, Any], *, torn: bool
 ) -> tuple[Catalog, list[Finding]]:
-    """Gives the catalogue with its splits; as the data has them where they cannot be drawn."""
+    """Returns the catalogue with its splits; as the data has them where they cannot be drawn."""
     from visual_search.catalog.checks import Finding
     from visual_search.catalog.splits import assign_splits
 
@@ -322,7 +322,7 @@ def _write(checked: Checked, sheet_items: int) -> None:
 
 
 def _without_places(finding: Finding) -> Finding:
-    """Gives a finding as it is written: the page is handed around, the terminal is the owner's."""
+    """Returns a finding as it is written: pages are handed around, the terminal is the owner's."""
     from visual_search.runs.places import text_without_places as shown
 
     items = tuple(replace(item, why=shown(item.why)) for item in finding.items)
@@ -372,7 +372,7 @@ def _page(checked: Checked, sheet_items: int) -> Any:
 
 
 def _sheets(checked: Checked, sheet_items: int) -> list[ContactSheet]:
-    """Gives a contact sheet of each category, and of those that are too many one together."""
+    """Returns a contact sheet of each category, and of those that are too many one together."""
     import numpy as np
 
     from visual_search.views.html_check import ContactSheet

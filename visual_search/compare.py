@@ -94,7 +94,7 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
 
 
 def _report(run: Run) -> RetrievalReport:
-    """Gives what a run measured; one of an older version says itself what is to be done.
+    """Returns what a run measured; one of an older version says itself what is to be done.
 
     Raises:
         ValueError: A file of it is not what a measurement writes; the message names it.
@@ -141,7 +141,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
 
 
 def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
-    """Gives the first run's catalogue with its pictures, or why it cannot be read."""
+    """Returns the first run's catalogue with its pictures, or why it cannot be read."""
     from visual_search.runs.parts import cache, read_catalog
 
     run = next(iter(runs.values()))
@@ -196,7 +196,7 @@ def _write_page(
 
 
 def _with_names(table: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Gives the table with runs by name in its verdicts, instead of a and b."""
+    """Returns the table with runs by name in its verdicts, instead of a and b."""
     if "verdict" not in table.columns:
         return table
     shown = table.copy()
@@ -213,7 +213,7 @@ def _queries(
     cached: CachedCatalog | None,
     num_shown: int,
 ) -> list[ComparedQuery]:
-    """Gives what each run found for the queries where they differ most."""
+    """Returns what each run found for the queries where they differ most."""
     from visual_search.reports.shown_items import search_rows
     from visual_search.views.html import ComparedQuery
 
@@ -235,7 +235,7 @@ def _queries(
 
 
 def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Gives the settings that are not the same for all runs: dotted name -> run -> value."""
+    """Returns the settings that are not the same for all runs: dotted name -> run -> value."""
     from visual_search.retrieval.comparability import flat
 
     settings = {name: flat(config) for name, config in configs.items()}
@@ -317,7 +317,7 @@ def _runs_table(compared: Compared) -> Any:
 
 
 def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
-    """Gives the floors by title, each once; a run's own untrained network by the run's name."""
+    """Returns the floors by title, each once; a run's own untrained network by the run's name."""
     from visual_search.retrieval.floor_comparison import OWN
 
     floors: dict[str, dict[str, Any]] = {}
@@ -331,7 +331,7 @@ def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
 
 
 def _pairs_table(comparison: Comparison, folder: Path) -> Any:
-    """Gives the tested pairs; of many those of the best run."""
+    """Returns the tested pairs; of many those of the best run."""
     from rich.table import Table
     from rich.text import Text
 

@@ -106,7 +106,7 @@ def download_listed(settings: dict[str, Any]) -> Downloaded:
 
 
 def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], Path]:
-    """Gives what a config wants, and the folder that it goes to.
+    """Returns what a config wants, and the folder that it goes to.
 
     Raises:
         ConfigError: As of `download_listed`.
@@ -133,7 +133,7 @@ def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], P
 
 
 def read_list(path: str) -> list[WantedPicture]:
-    """Gives the pictures of a CSV or TSV with the columns ``name`` and ``url``; others may follow.
+    """Returns pictures of a CSV or TSV with the columns ``name`` and ``url``; others may follow.
 
     Raises:
         ConfigError: It cannot be read, lacks a column, or a row has another number of fields or a
@@ -221,7 +221,7 @@ def _limits(settings: Mapping[str, Any]) -> DownloadSettings:
 
 
 def _needed(data: dict[str, Any], folder: str | None) -> tuple[dict[str, str], Path]:
-    """Gives name -> URL of what a catalogue's config needs, and where its reader looks."""
+    """Returns name -> URL of what a catalogue's config needs, and where its reader looks."""
     from visual_search.catalog.readers import complete_the_look, shop_the_look
 
     listings: dict[str, Callable[..., dict[str, str]]] = {
@@ -308,7 +308,7 @@ def _state(progress: DownloadProgress) -> str:
 
 
 def _reasons(records: tuple[PictureRecord, ...]) -> list[str]:
-    """Gives the reasons of records, the most frequent first, each with an example."""
+    """Returns the reasons of records, the most frequent first, each with an example."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for record in records:
         found[_without_url(record)].append(record.name)
@@ -321,7 +321,7 @@ def _reasons(records: tuple[PictureRecord, ...]) -> list[str]:
 
 
 def _without_url(record: PictureRecord) -> str:
-    """Gives the reason without the URL, which differs from picture to picture where it is one."""
+    """Returns the reason without the URL, which differs from picture to picture where it is one."""
     from visual_search.catalog.downloads.urls import parse_url
 
     reason = " ".join(record.error.split())  # a server's line break would tear the line apart
@@ -334,7 +334,7 @@ def _without_url(record: PictureRecord) -> str:
 
 
 def _size(num_bytes: float) -> str:
-    """Gives a number of bytes for people.
+    """Returns a number of bytes for people.
 
     >>> _size(999), _size(12_345_678)
     ('1 kB', '12.3 MB')
@@ -343,7 +343,7 @@ def _size(num_bytes: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Gives a duration for people.
+    """Returns a duration for people.
 
     >>> _duration(42), _duration(61), _duration(7322)
     ('42 s', '1 min 1 s', '2 h 2 min')

@@ -154,7 +154,7 @@ def _open(
     module: EncoderModule,
     trainer: Trainer,
 ) -> ShardFolder:
-    """Gives the folder, claimed for these settings."""
+    """Returns the folder, claimed for these settings."""
     from visual_search.runs.embedding_shards import (
         CONTENT_KEY,
         EMBEDDING,
@@ -196,7 +196,7 @@ def _open(
 
 
 def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
-    """Gives the numbers of the shards to write, ascending."""
+    """Returns the numbers of the shards to write, ascending."""
     from visual_search.runs.parts import progress_bar
 
     if is_first:

@@ -152,7 +152,7 @@ def _place(run: Run, name: str, asked: list[Any]) -> Run:
 
 
 def _floors(settings: dict[str, Any]) -> Floors:
-    """Gives the floors of a finished run, without the one whose first weights are gone."""
+    """Returns the floors of a finished run, without the one whose first weights are gone."""
     from visual_search.models.backbone_weights import PACKAGED
     from visual_search.runs.parts import new_floors
 
@@ -239,7 +239,7 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
 
 
 def _merged(own: Mapping[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """Gives a run's config with what the evaluation replaces."""
+    """Returns a run's config with what the evaluation replaces."""
     import copy
 
     from visual_search.runs.parts import protocol_in_full

@@ -198,7 +198,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a run's config, with other data where the export names some."""
+    """Returns a run's config, with other data where the export names some."""
     from visual_search.runs.moved import merged_settings
     from visual_search.runs.parts import protocol_in_full
 
@@ -210,7 +210,7 @@ def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 
 
 def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Gives the catalogue rows of the items that can be found."""
+    """Returns the catalogue rows of the items that can be found."""
     import numpy as np
 
     if settings["items"] != "gallery":
@@ -220,7 +220,7 @@ def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArr
 
 
 def _columns(cached: CachedCatalog, rows: NDArray[np.int64]) -> dict[str, list[str]]:
-    """Gives what items can be filtered by: the category and the attributes."""
+    """Returns what items can be filtered by: the category and the attributes."""
     table = cached.catalog.table.iloc[rows]
     return {name: table[name].tolist() for name in ("category", *cached.catalog.attributes)}
 
@@ -250,7 +250,7 @@ def _measured_again(
     embeddings: NDArray[np.float32],
     settings: Mapping[str, Any],
 ) -> float | None:
-    """Gives the headline's micro mean, with the bundle's embeddings and the run's own queries."""
+    """Returns the headline's micro mean, with the bundle's embeddings and the run's own queries."""
     import numpy as np
     import pandas as pd
 
@@ -284,7 +284,7 @@ def _measured_again(
 def _facts(
     run: Run, summary: Mapping[str, Any], check: ExportCheck, again: float | None
 ) -> dict[str, Any]:
-    """Gives what a bundle says about the run that it comes from, as plain values."""
+    """Returns what a bundle says about the run that it comes from, as plain values."""
     import dataclasses
 
     from visual_search.runs.run import environment
@@ -324,7 +324,7 @@ def _files(
 
 
 def _without_places(page: str, run: Run) -> str:
-    """Gives a run's page without the places that an earlier version wrote into it."""
+    """Returns a run's page without the places that an earlier version wrote into it."""
     from html import escape
 
     from visual_search.runs.places import override_without_places, without_place

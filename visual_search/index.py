@@ -126,7 +126,7 @@ def change_bundle(settings: dict[str, Any]) -> Changed:
 
 
 def _ids(settings: Mapping[str, Any]) -> list[str]:
-    """Gives the ids to take out: those that are named, and those of a file."""
+    """Returns the ids to take out: those that are named, and those of a file."""
     from visual_search.runs.embedding_files import read_id_lines
 
     given = settings["item"]
@@ -144,7 +144,7 @@ def _ids(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _new_items(settings: dict[str, Any]) -> _New:
-    """Gives the items to add, embedded by the bundle's own encoder."""
+    """Returns the items to add, embedded by the bundle's own encoder."""
     from visual_search.bundle.bundle import Bundle
 
     if bool(settings["data"]) == bool(settings["image"]):

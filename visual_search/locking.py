@@ -75,7 +75,7 @@ class FileLock:
         self.descriptor = descriptor
 
     def release(self) -> None:
-        """Gives it back; nothing happens where it is not held."""
+        """Returns it back; nothing happens where it is not held."""
         descriptor, self.descriptor = self.descriptor, -1
         _close(descriptor)
 
@@ -86,7 +86,7 @@ class FileLock:
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
-    """Says whether anybody holds the lock on a file, this process included.
+    """Returns whether anybody holds the lock on a file, this process included.
 
     Raises:
         OSError: The file cannot be opened, or its filesystem has no locks.

@@ -24,7 +24,7 @@ class DamagedFileError(ValueError):
 
 
 def read_text(path: str | os.PathLike[str], expected: str) -> str:
-    """Gives a file's text.
+    """Returns a file's text.
 
     Args:
         path: Of the file.
@@ -127,7 +127,7 @@ def read_array(path: str | os.PathLike[str], expected: str) -> NDArray[Any]:
 
 
 def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
-    """Gives the object in a JSON file.
+    """Returns the object in a JSON file.
 
     Args:
         path: Of the file.

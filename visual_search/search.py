@@ -125,12 +125,12 @@ def search_bundle(settings: Mapping[str, Any]) -> Searched:
 
 
 def _several(value: Any) -> list[str]:
-    """Gives the texts of a setting that is one text or a list."""
+    """Returns the texts of a setting that is one text or a list."""
     return list(value) if isinstance(value, list) else [value] if value is not None else []
 
 
 def _where(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Gives the filters, and refuses values that no item has, naming the nearest that one has."""
+    """Returns the filters, and refuses values that no item has, naming the nearest that one has."""
     where = {name: _several(value) for name, value in (settings["where"] or {}).items()}
     if settings["category"] is not None:
         where["category"] = _several(settings["category"])
@@ -210,7 +210,7 @@ def save_grid(searched: Searched, path: str | Path) -> Path:
 
 
 def grid_png(searched: Searched) -> bytes:
-    """Gives the grid of pictures as a PNG file."""
+    """Returns the grid of pictures as a PNG file."""
     import io
 
     from visual_search.catalog.thumbnails import thumbnail
@@ -311,14 +311,14 @@ def _print_table(searched: Searched, answer: QueryAnswer) -> None:
 
 
 def _cell(text: str) -> str:
-    """Gives a text of the data as a table's cell; what is missing stays empty."""
+    """Returns a text of the data as a table's cell; what is missing stays empty."""
     from rich.markup import escape
 
     return escape(shown(text)) if text else ""
 
 
 def _table(answer: QueryAnswer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
-    """Gives the hits as a table; the attributes share one column where each has no room."""
+    """Returns the hits as a table; the attributes share one column where each has no room."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -39,7 +39,7 @@ def train_command(config: DictConfig) -> float | None:
 
 
 def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> Run:
-    """Gives the finished run of a config: found, gone on with, or trained afresh.
+    """Returns the finished run of a config: found, gone on with, or trained afresh.
 
     Args:
         config: The composed ``conf/train.yaml``.
@@ -85,7 +85,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
 
 
 def _is_done(run: Run, settings: dict[str, Any]) -> bool:
-    """Says whether a run is finished, and has the numbers with which one of its settings ends.
+    """Returns whether a run is finished, and has the numbers with which one of its settings ends.
 
     An earlier version left a finished status where it was killed within a clearing.
     """

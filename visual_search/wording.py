@@ -15,7 +15,7 @@ _RIGHT_TO_LEFT = ("R", "AL")  # letters, by their class in Annex 9
 
 
 def many(number: int, one: str, more: str = "") -> str:
-    """Gives a number of things in words.
+    """Returns a number of things in words.
 
     Example:
         >>> many(1, "item"), many(1200, "item"), many(2, "category", "categories")
@@ -25,7 +25,7 @@ def many(number: int, one: str, more: str = "") -> str:
 
 
 def listed(names: Iterable[object], at_most: int) -> str:
-    """Gives the first names, and how many more there are.
+    """Returns the first names, and how many more there are.
 
     Example:
         >>> listed(["bags", "hats", "shoes"], 3), listed(["bags", "hats", "shoes"], 1)
@@ -37,7 +37,7 @@ def listed(names: Iterable[object], at_most: int) -> str:
 
 
 def squared_distance(value: float) -> str:
-    """Gives three digits of a squared distance: never 0 for what is not, and never 1.2e+03.
+    """Returns three digits of a squared distance: never 0 for what is not, and never 1.2e+03.
 
     Everything here ranks by squared Euclidean distances, and everything that a person reads shows
     these, as "d²" or "squared distance".
@@ -50,7 +50,7 @@ def squared_distance(value: float) -> str:
 
 
 def shown(text: str) -> str:
-    r"""Gives a name, or a sentence with names, from the data as it may stand in a terminal.
+    r"""Returns a name, or a sentence with names, from the data as it may stand in a terminal.
 
     Control characters do nothing, and what is read from right to left is isolated, so that the
     numbers beside it keep their place (Unicode Standard Annex 9).
@@ -66,7 +66,7 @@ def shown(text: str) -> str:
 
 
 def isolated(text: str) -> str:
-    """Gives a text in which every stretch that is read from right to left is isolated.
+    """Returns a text in which every stretch that is read from right to left is isolated.
 
     Example:
         >>> name = "\u05d0\u05d1 12 \u05d2"
@@ -92,7 +92,7 @@ def isolated(text: str) -> str:
 
 
 def of_all(num_shown: int, num_all: int, one: str, more: str = "") -> str:
-    """Gives how many of how many are shown.
+    """Returns how many of how many are shown.
 
     Example:
         >>> of_all(3, 3, "item"), of_all(100, 3000, "category", "categories")
@@ -103,7 +103,7 @@ def of_all(num_shown: int, num_all: int, one: str, more: str = "") -> str:
 
 
 def first_by_size(names: Sequence[str], sizes: Sequence[float], at_most: int) -> list[int]:
-    """Gives the places of the largest, in their order; equal ones by name.
+    """Returns the places of the largest, in their order; equal ones by name.
 
     Example:
         >>> first_by_size(["a", "b", "c", "d"], [1, 3, 1, 2], 3)

@@ -57,7 +57,7 @@ def with_pictures(folder: Path) -> Path:
 
 
 def hostile_catalogs(place: Path) -> Iterator[Given]:
-    """Gives tables, Parquet files, zips, tars and folders, each with one thing wrong."""
+    """Returns tables, Parquet files, zips, tars and folders, each with one thing wrong."""
     yield from _tables(place / "tables")
     yield from _parquets(place / "parquets")
     yield from _zips(place / "zips")
@@ -298,7 +298,7 @@ def _folders(place: Path) -> Iterator[Given]:
 
 
 def hostile_embeddings(place: Path) -> Iterator[Given]:
-    """Gives embeddings from outside, each with one thing wrong."""
+    """Returns embeddings from outside, each with one thing wrong."""
     place.mkdir(parents=True)
     ids = place / "ids.txt"
     ids.write_text("".join(f"i{n}\n" for n in range(12)))

@@ -224,7 +224,7 @@ class Ground:
         return [str(path.relative_to(self.folder / "outputs")) for path in found]
 
     def fresh(self, name: str) -> Path:
-        """Gives a copy of a folder, to damage."""
+        """Returns a copy of a folder, to damage."""
         shutil.rmtree(self.copy, ignore_errors=True)
         self.copy.mkdir()
         return Path(shutil.copytree(self.folder / name, self.copy / name))

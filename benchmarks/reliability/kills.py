@@ -102,7 +102,7 @@ class Field:
         return str(run.relative_to(self.prepared))
 
     def said(self) -> str:
-        """Gives the end of what the last command printed."""
+        """Returns the end of what the last command printed."""
         return self.log.read_text(errors="replace")[-1500:]
 
     def start(self, subject: Subject) -> None:
@@ -122,7 +122,7 @@ class Field:
 
 
 def tree(root: Path) -> set[str]:
-    """Gives the names of all files, without what differs between two runs."""
+    """Returns the names of all files, without what differs between two runs."""
     paths = sorted(path for path in root.rglob("*") if not path.is_dir())
     text = "\n".join(path.relative_to(root).as_posix() for path in paths)
     for pattern, name in VARIABLE:
@@ -160,7 +160,7 @@ def check_whole(root: Path) -> None:
 
 
 def what_is_left(place: Field, subject: Subject, old: Content | None, new: Content) -> str:
-    """Gives ``old``, ``part`` or ``new``, or raises what an opened torn thing raises."""
+    """Returns ``old``, ``part`` or ``new``, or raises what an opened torn thing raises."""
     root = place.trial
     check_whole(root)
     if not subject.is_there(root):
@@ -178,7 +178,7 @@ def tree_of_start(place: Field, subject: Subject) -> set[str]:
 
 
 def difference(found: Any, expected: Any, where: str = "") -> str:
-    """Gives the first place where two contents differ."""
+    """Returns the first place where two contents differ."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in sorted({*found, *expected}, key=str):
             if found.get(key) != expected.get(key):
@@ -214,7 +214,7 @@ def read_point(text: str) -> Point:
 
 
 def points(subject: Subject, number: int, num_steps: int, seed: int) -> Iterator[Point]:
-    """Gives every second kill at a step, evenly spread, and the others at random moments."""
+    """Returns every second kill at a step, evenly spread, and the others at random moments."""
     draw = random.Random(f"{seed} {subject.name}")
     at_steps = (number + 1) // 2
     for n in range(number):

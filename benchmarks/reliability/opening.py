@@ -139,7 +139,7 @@ WAYS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {
 
 
 def composed(command: str, *overrides: str) -> dict[str, Any]:
-    """Gives a command's settings as its command line makes them."""
+    """Returns a command's settings as its command line makes them."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

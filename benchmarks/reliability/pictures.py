@@ -56,7 +56,7 @@ def run_pictures(number: int, seed: int) -> list[dict[str, Any]]:
 
 
 def cached(files: dict[str, bytes], folder: Path) -> dict[str, Any]:
-    """Gives what became of the files in a catalogue: each is an item or is named."""
+    """Returns what became of the files in a catalogue: each is an item or is named."""
     for name, data in files.items():
         path = folder / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def cached(files: dict[str, bytes], folder: Path) -> dict[str, Any]:
 
 
 def posted(files: dict[str, bytes], folder: Path) -> dict[str, Any]:
-    """Gives what a server answered to the files: hits, or a problem that is the sender's."""
+    """Returns what a server answered to the files: hits, or a problem that is the sender's."""
     bundle = write_bundle(folder / "bundles")
     with server(bundle) as running, ThreadPoolExecutor(NUM_CLIENTS) as threads:
         whole = whole_files()["JPEG"][0]
@@ -103,7 +103,7 @@ def posted(files: dict[str, bytes], folder: Path) -> dict[str, Any]:
 
 
 def post(running: RunningServer, files: dict[str, bytes], name: str) -> tuple[str, int, str]:
-    """Gives the file's name, the status, and what is wrong with the answer."""
+    """Returns the file's name, the status, and what is wrong with the answer."""
     answer = Client(running.address).search(files[name], k="5")
     if answer.status == 200:
         found = len(answer.json()["hits"])

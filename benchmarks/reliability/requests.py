@@ -46,7 +46,7 @@ class Writers:
         self._gone: set[str] = set()
 
     def known(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Gives ids that are there and ids that are gone, before a request begins."""
+        """Returns ids that are there and ids that are gone, before a request begins."""
         with self._lock:
             return frozenset(self._there), frozenset(self._gone)
 
@@ -97,7 +97,7 @@ class Asker:
         )  # fmt: skip
 
     def ask(self, number: int) -> tuple[str, str, float]:
-        """Gives the kind of the request, what was wrong with its answer, and its seconds."""
+        """Returns the kind of the request, what was wrong with its answer, and its seconds."""
         if not hasattr(self._clients, "one"):
             self._clients.one = Client(self._running.address)
         kind = self._kinds[number % len(self._kinds)]

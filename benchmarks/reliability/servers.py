@@ -38,7 +38,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
-        """Gives the body's content."""
+        """Returns the body's content."""
         return json.loads(self.body)
 
 
@@ -83,7 +83,7 @@ class RunningServer:
         return self._process.poll() is None
 
     def memory_mib(self, which: str = "VmHWM") -> int:
-        """Gives resident memory: the peak so far (VmHWM), or as it is (VmRSS)."""
+        """Returns resident memory: the peak so far (VmHWM), or as it is (VmRSS)."""
         text = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(text.partition(f"{which}:")[2].split()[0]) // 1024
 

@@ -63,7 +63,7 @@ def digest(data: bytes) -> str:
 
 
 def steady(value: Any) -> Any:
-    """Gives plain values without times."""
+    """Returns plain values without times."""
     if isinstance(value, dict):
         return {key: steady(one) for key, one in value.items() if not VOLATILE.search(str(key))}
     return [steady(one) for one in value] if isinstance(value, list) else value
@@ -95,7 +95,7 @@ def bundle_content(folder: Path) -> Content:
 
 
 def exported_content(folder: Path) -> Content:
-    """Gives the bundle's; the encoder's files name when they were made: weights are compared."""
+    """Returns the bundle's; the encoder's files name when they were made: weights are compared."""
     from safetensors.numpy import load_file
 
     tensors = load_file(folder / "encoder.safetensors")
@@ -108,7 +108,7 @@ def run_folders(root: Path) -> list[Path]:
 
 
 def measured(folder: Path) -> Content:
-    """Gives the numbers of a run or an evaluation."""
+    """Returns the numbers of a run or an evaluation."""
     summary = steady(json.loads((folder / "metrics/summary.json").read_text()))
     return {"summary": summary, "per_query": table_digest(folder / "metrics/per_query.parquet")}
 
@@ -173,7 +173,7 @@ def embedded_content(root: Path) -> Content:
 
 
 def cache_rows(root: Path) -> dict[str, str]:
-    """Gives what the picture cache holds: content key -> digest of the row."""
+    """Returns what the picture cache holds: content key -> digest of the row."""
     (folder,) = root.glob("cache/*px-*")
     lines = (folder / "journal.txt").read_bytes().splitlines()
     data = (folder / "pictures.u8").read_bytes()

@@ -18,7 +18,7 @@ LEFT = {
 
 
 def what_is_left(part: str, row: dict[str, Any]) -> str:
-    """Gives a row's last cell: what became of those that were tried."""
+    """Returns a row's last cell: what became of those that were tried."""
     if part == "requests":
         if "all_ms" not in row:
             return ""
@@ -39,7 +39,7 @@ def what_is_left(part: str, row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Gives the Markdown table, one row a kind."""
+    """Returns the Markdown table, one row a kind."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join('---' for _ in COLUMNS)} |"]
     for part in ("kills", "pictures", "files", "requests"):
         for row in results.get(part, {"rows": []})["rows"]:

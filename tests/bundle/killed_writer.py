@@ -95,7 +95,7 @@ class WriterToKill:
         self._process = process
 
     def write(self, kind: str, folder: Path, at: int = 0) -> tuple[int, int]:
-        """Gives the signal that ended the writer, 0 for none, and the number of its steps."""
+        """Returns the signal that ended the writer, 0 for none, and the number of its steps."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([kind, str(folder), at]) + "\n")

@@ -50,13 +50,13 @@ def encoder_file(folder: Path, dim: int = DIM, fit: str = "stretch") -> Path:
 
 
 def embedding(item_id: str, dim: int = DIM) -> NDArray[np.float32]:
-    """Gives an embedding that the id decides, so that any generation's content can be checked."""
+    """Returns an embedding that the id decides, so that any generation's content can be checked."""
     seed = int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).normal(size=dim).astype(np.float32)
 
 
 def items_of(ids: Sequence[str], dim: int = DIM, mark: str = "") -> BundleItems:
-    """Gives items whose content the id and a mark decide."""
+    """Returns items whose content the id and a mark decide."""
     return BundleItems(
         item_ids=ids,
         columns={
@@ -119,7 +119,7 @@ def replace_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Gives the names of all files, hidden ones included."""
+    """Returns the names of all files, hidden ones included."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 

@@ -29,7 +29,7 @@ def model(
     weights: np.ndarray[Any, Any] = WEIGHTS,
     names: tuple[str, str] = ("pictures", "embeddings"),
 ) -> onnx.ModelProto:
-    """Gives a network that multiplies all pixels, in -1..1, with weights."""
+    """Returns a network that multiplies all pixels, in -1..1, with weights."""
     constants = {"half": np.float32(127.5), "weights": weights, "row": np.array([0, -1])}
     nodes = [
         helper.make_node("Cast", [names[0]], ["whole"], to=TensorProto.FLOAT),
@@ -51,6 +51,6 @@ def model(
 
 
 def content(**wrong: Any) -> bytes:
-    """Gives the bytes of `model`."""
+    """Returns the bytes of `model`."""
     found: bytes = model(**wrong).SerializeToString()
     return found

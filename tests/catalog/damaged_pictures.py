@@ -61,7 +61,7 @@ class Report:
 
 
 def whole_files() -> dict[str, list[bytes]]:
-    """Gives files of each format, in the ways that have parsers of their own."""
+    """Returns files of each format, in the ways that have parsers of their own."""
     y, x = np.mgrid[:60, :80]
     pixels = np.stack([255 * x / 80, 255 * y / 60, 128 + 0 * x, 255 - 2 * x], axis=-1)
     rgba = Image.fromarray(pixels.astype(np.uint8))
@@ -92,7 +92,7 @@ def whole_files() -> dict[str, list[bytes]]:
 def damaged(
     number: int, wholes: Mapping[str, Sequence[bytes]], seed: int = SEED
 ) -> tuple[str, str, bytes]:
-    """Gives the format, the damage and the bytes of one file."""
+    """Returns the format, the damage and the bytes of one file."""
     kind, damage = _kind_of(number)
     rng = np.random.default_rng([seed, number])
     data = bytearray(wholes[kind][int(rng.integers(len(wholes[kind])))])
@@ -223,7 +223,7 @@ def _note(report: Report, message: Message, seed: int) -> None:
 
 
 def _kind_of(number: int) -> tuple[str, str]:
-    """Gives the format and the damage: every combination in turn."""
+    """Returns the format and the damage: every combination in turn."""
     return FORMATS[number % len(FORMATS)], DAMAGES[number // len(FORMATS) % len(DAMAGES)]
 
 
@@ -239,7 +239,7 @@ def _death(exitcode: int | None) -> str:
 
 
 def _peak_bytes() -> int:
-    """Gives the largest resident memory so far of this process, not of the one that started it."""
+    """Returns largest resident memory so far of this process, not of the one that started it."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:  # macOS, where the number is in bytes

@@ -19,13 +19,13 @@ COLORS: Quarters = [(250, 10, 20), (30, 240, 40), (50, 60, 230), (128, 128, 128)
 
 
 def quarters(values: Quarters, dtype: type = np.uint8) -> np.ndarray:
-    """Gives ``[16, 16]`` for single values, ``[16, 16, C]`` else."""
+    """Returns ``[16, 16]`` for single values, ``[16, 16, C]`` else."""
     corners = np.array(values, dtype).reshape(2, 2, -1)
     return np.kron(corners, np.ones((8, 8, 1), dtype)).squeeze()
 
 
 def rgb(values: Quarters) -> np.ndarray:
-    """Gives what a picture of these quarters decodes to: ``[3, 16, 16] uint8``."""
+    """Returns what a picture of these quarters decodes to: ``[3, 16, 16] uint8``."""
     three = [value * 3 if len(value) == 1 else value for value in values]
     return quarters(three).transpose(2, 0, 1)
 

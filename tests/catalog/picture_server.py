@@ -33,7 +33,7 @@ def jpeg(number: int = 0) -> bytes:
 
 
 def left_in(folder: Path) -> list[str]:
-    """Gives the names in a download's folder, but for its manifest and lock."""
+    """Returns the names in a download's folder, but for its manifest and lock."""
     return sorted({path.name for path in folder.iterdir()} - {MANIFEST_NAME, LOCK_NAME})
 
 
@@ -198,12 +198,12 @@ class PictureServer:
         return f"http://{self.place}{path}"
 
     def wanted(self, num: int, pattern: str = "{}.jpg") -> list[WantedPicture]:
-        """Gives pictures 0 to n - 1, each with a path of its own."""
+        """Returns pictures 0 to n - 1, each with a path of its own."""
         names = [pattern.format(number) for number in range(num)]
         return [WantedPicture(name, self.url(f"/{name}")) for name in names]
 
     def settings(self, **more: Any) -> DownloadSettings:
-        """Gives settings that allow this server, and wait for nothing for long."""
+        """Returns settings that allow this server, and wait for nothing for long."""
         quick: dict[str, Any] = {
             "requests_per_s": 2000.0,
             "backoff_s": 0.01,

@@ -42,7 +42,7 @@ def listing(header: str, rows: str, count: int | None = None) -> str:
 
 
 def picture() -> bytes:
-    """Gives 256 x 256 px whose red is the column and whose green is the row."""
+    """Returns 256 x 256 px whose red is the column and whose green is the row."""
     rows, columns = np.mgrid[0:256, 0:256].astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(np.stack([columns, rows, 0 * rows], axis=2)).save(file, "PNG")
@@ -89,7 +89,7 @@ def test_rows_become_items(tmp_path: Path) -> None:
 
 
 def measured(catalog: Catalog, relevance: str) -> tuple[list[str], list[str], list[str]]:
-    """Gives query ids, gallery ids and, of the first query, the relevant ids."""
+    """Returns query ids, gallery ids and, of the first query, the relevant ids."""
     protocol = published(relevance=[relevance])
     sides = protocol.choose(catalog.table, "test")
     ids, wanted = catalog.table["item_id"], catalog.table[relevance]

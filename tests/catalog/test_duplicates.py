@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 def drawn(number: int, side: int = 64) -> NDArray[np.uint8]:
-    """Gives smooth coloured pictures, all different: coarse noise, enlarged."""
+    """Returns smooth coloured pictures, all different: coarse noise, enlarged."""
     return np.stack(
         [
             np.asarray(

@@ -20,7 +20,7 @@ from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_
 
 
 def sources(tmp_path: Path, *names: str) -> list[FolderSource | ZipSource]:
-    """Gives a folder and a zip with the same files, whose text is their name."""
+    """Returns a folder and a zip with the same files, whose text is their name."""
     for name in names:
         (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "a" / name).write_text(f"\ufeff{name}", encoding="utf-8")

@@ -32,7 +32,7 @@ FRAME = pd.DataFrame(
 
 
 def picture(red: int) -> bytes:
-    """Gives 4 x 3 px whose green is the column and whose blue is the row."""
+    """Returns 4 x 3 px whose green is the column and whose blue is the row."""
     rows, columns = np.mgrid[0:3, 0:4].astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(np.stack([0 * rows + red, columns, rows], axis=2)).save(file, "PNG")

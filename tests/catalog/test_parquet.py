@@ -21,7 +21,7 @@ NAMES = ["T-shirt", "Shoe"]
 
 
 def hugging_face(**names: list[str]) -> dict[str, str]:
-    """Gives the metadata with which the library ``datasets`` marks pictures and names."""
+    """Returns the metadata with which the library ``datasets`` marks pictures and names."""
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     features |= {column: {"names": each, "_type": "ClassLabel"} for column, each in names.items()}
     return {"huggingface": json.dumps({"info": {"features": features}})}

@@ -23,7 +23,7 @@ UPRIGHT = Pose(scale=1.0, angle_deg=0.0, shift=(0.0, 0.0), flip=False)
 
 
 def drawn(category: str, style: str, pattern: str = "plain", pose: Pose = UPRIGHT) -> NDArray:
-    """Gives the product alone, [256, 256, 4] uint8."""
+    """Returns the product alone, [256, 256, 4] uint8."""
     look = Look(category, "red", COLOURS["red"], pattern, style, 8.0, GOLD)
     pen = Pen(look, pose, 64)
     _DRAWINGS[category].draw(pen, style)

@@ -48,7 +48,7 @@ def _say(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def _suggestions(line: str, point: int | None = None, shell: str = "bash") -> list[str]:
-    """Gives what the shell would offer with the cursor at the point, by default at the end."""
+    """Returns what the shell would offer with the cursor at the point, by default at the end."""
     result = subprocess.run(
         [sys.executable, "-m", "visual_search", "-sc", f"query={shell}"],
         env={

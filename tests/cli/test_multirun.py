@@ -120,13 +120,13 @@ def records(folder: Path) -> list[Record]:
 
 
 def runs(folder: Path) -> dict[int, Run]:
-    """Gives the runs by their seed."""
+    """Returns the runs by their seed."""
     found = [Run(path.parent) for path in folder.glob("*/*/status.json")]
     return {run.config()["seed"]: run for run in found if (run.folder / "config.yaml").exists()}
 
 
 def finished(folder: Path) -> dict[int, int]:
-    """Gives the finished runs' seeds, and when each was written."""
+    """Returns the finished runs' seeds, and when each was written."""
     return {
         seed: (run.folder / "status.json").stat().st_mtime_ns
         for seed, run in runs(folder).items()

@@ -67,7 +67,7 @@ def test_quotes_hold_what_would_mean_something_otherwise() -> None:
 
 
 def _keys_of_text(schema: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Gives every key of a schema that holds text by its own annotation, with that."""
+    """Returns every key of a schema that holds text by its own annotation, with that."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         key = f"{prefix}{field.name}"

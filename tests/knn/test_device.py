@@ -140,7 +140,7 @@ def test_no_gpu_is_no_error():
 
 @pytest.fixture
 def faiss_in_trials(monkeypatch, tmp_path):
-    """Gives processes that are started from here another FAISS."""
+    """Returns processes that are started from here another FAISS."""
     device.gpu_trouble.cache_clear()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     yield lambda text: (tmp_path / "faiss.py").write_text(text)

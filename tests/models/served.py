@@ -43,7 +43,7 @@ def letterboxed(num: int, side: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def settled(encoder: Encoder) -> Encoder:
-    """Gives the encoder with averages in its batch norms as after some training."""
+    """Returns the encoder with averages in its batch norms as after some training."""
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return encoder.eval()

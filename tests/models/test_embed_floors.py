@@ -51,7 +51,7 @@ class Failing(Counting):
 
 
 def open_files_in(folder: Path) -> set[str]:
-    """Gives the files that this process holds in a folder, open or mapped, named or not."""
+    """Returns the files that this process holds in a folder, open or mapped, named or not."""
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not list a process's files")
     opened = []

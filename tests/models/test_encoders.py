@@ -71,7 +71,7 @@ def loss_over_all(model: Encoder, pictures: Tensor) -> Tensor:
 
 
 def named_modules_of_layers(model: Encoder) -> dict[str, nn.Module]:
-    """Gives the modules behind the names of ``layers``."""
+    """Returns the modules behind the names of ``layers``."""
     encoder = model.encoder if isinstance(model, Autoencoder) else model
     found: dict[str, nn.Module] = {}
     if isinstance(encoder, ResidualEncoder):

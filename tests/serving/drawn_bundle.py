@@ -192,7 +192,7 @@ def drawn_bundle(
     name: str = "drawn", *, encoder: GridEncoder | None = None, num_items: int = 48,
     evil: bool = False, **further: Any,
 ) -> DrawnBundle:  # fmt: skip
-    """Gives ``num_items`` products ``p0``, ``p1``...; with ``evil`` one whose texts are HTML."""
+    """Returns ``num_items`` products ``p0``, ``p1``...; with ``evil`` one whose texts are HTML."""
     items, thumbnails = {}, {}
     for n in range(num_items):
         shape, colour = SHAPES[n % 4], list(COLOURS)[(n // 4) % 6]
@@ -206,7 +206,7 @@ def drawn_bundle(
 
 
 def next_generation(bundle: DrawnBundle, *, without: str) -> DrawnBundle:
-    """Gives a newer generation that lacks an item."""
+    """Returns a newer generation that lacks an item."""
     items = {one: {k: v for k, v in bundle.item(one).items() if k != "item_id"}
              for one in bundle.item_ids() if one != without}  # fmt: skip
     thumbnails = {one: bundle.thumbnail(one) for one in items}

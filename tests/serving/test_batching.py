@@ -13,7 +13,7 @@ Pictures = NDArray[np.uint8]
 
 
 class Encoder:
-    """Gives a picture's first pixel, when it is let."""
+    """Returns a picture's first pixel, when it is let."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

@@ -71,7 +71,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
 
 @pytest.fixture
 def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
-    """Gives modules that start from the same weights."""
+    """Returns modules that start from the same weights."""
 
     def build() -> EncoderModule:
         torch.manual_seed(1)

@@ -55,7 +55,7 @@ def test_empty_and_missing_lists_add_nothing() -> None:
 
 
 def cell_texts(figure: Figure) -> dict[tuple[int, int], str]:
-    """Gives the writing by (row, column)."""
+    """Returns the writing by (row, column)."""
     axes = figure.axes[0]
     columns = len(axes.get_xticks())
     return {

@@ -114,7 +114,7 @@ def headline(values: dict[str, float], half: float = 0.125) -> pd.DataFrame:
 
 
 def drawn(figure: Figure, label: str) -> list[tuple[list[float], float]]:
-    """Gives x data and height of the lines so labelled."""
+    """Returns x data and height of the lines so labelled."""
     return [
         (np.asarray(line.get_xdata()).tolist(), float(np.asarray(line.get_ydata())[0]))
         for line in figure.axes[0].lines

@@ -96,7 +96,7 @@ def _pages(label: str) -> list[str]:
 
 
 def _shape(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Gives elements and the names of their attributes; tips stand on long labels only."""
+    """Returns elements and the names of their attributes; tips stand on long labels only."""
     return [
         (tag, tuple(sorted(set(attributes) - {"title"}))) for tag, attributes in Page(text).elements
     ]

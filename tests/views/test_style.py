@@ -105,7 +105,7 @@ VISION = {
 
 
 def as_seen(colour: str, vision: str) -> np.ndarray:
-    """Gives CIE L*a*b* of a colour under a kind of colour blindness."""
+    """Returns CIE L*a*b* of a colour under a kind of colour blindness."""
     rgb = np.array(to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)

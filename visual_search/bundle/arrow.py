@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def text_array(texts: Sequence[str]) -> pa.Array:
-    """Gives texts as an Arrow array of large strings.
+    """Returns texts as an Arrow array of large strings.
 
     Raises:
         UnicodeEncodeError: A text holds half of a surrogate pair.
@@ -35,7 +35,7 @@ def text_array(texts: Sequence[str]) -> pa.Array:
 
 
 def integer_array(numbers: NDArray[Any]) -> pa.Array:
-    """Gives ``[n]`` int32 or int64 as an Arrow array over the same memory.
+    """Returns ``[n]`` int32 or int64 as an Arrow array over the same memory.
 
     Example:
         >>> integer_array(np.array([3, 1])).to_pylist()
@@ -49,7 +49,7 @@ def integer_array(numbers: NDArray[Any]) -> pa.Array:
 
 
 def flag_array(flags: NDArray[np.bool_]) -> pa.Array:
-    """Gives ``[n] bool`` as an Arrow array, which packs eight into a byte.
+    """Returns ``[n] bool`` as an Arrow array, which packs eight into a byte.
 
     Example:
         >>> flag_array(np.array([True, False, True])).to_pylist()
@@ -62,7 +62,7 @@ def flag_array(flags: NDArray[np.bool_]) -> pa.Array:
 
 
 def integers_of(array: pa.Array) -> NDArray[Any]:
-    """Gives an Arrow array of integers, none of them missing, as a NumPy array of its memory.
+    """Returns an Arrow array of integers, none of them missing, as a NumPy array of its memory.
 
     Example:
         >>> integers_of(integer_array(np.array([5, 3, 1]))[1:]).tolist()
@@ -76,7 +76,7 @@ def integers_of(array: pa.Array) -> NDArray[Any]:
 
 
 def flags_of(array: pa.Array) -> NDArray[np.bool_]:
-    """Gives an Arrow array of booleans, none of them missing, as ``[n] bool``.
+    """Returns an Arrow array of booleans, none of them missing, as ``[n] bool``.
 
     Example:
         >>> flags_of(flag_array(np.array([True, False, True]))[1:]).tolist()

@@ -184,7 +184,7 @@ class Bundle:
         return self._hits(rows, squared, kept)
 
     def embedding_of(self, item_id: str) -> NDArray[np.float32]:
-        """Gives an item's embedding, ``[D] float32``, a copy.
+        """Returns an item's embedding, ``[D] float32``, a copy.
 
         Raises:
             KeyError: There is no such item.
@@ -194,7 +194,7 @@ class Bundle:
         return found
 
     def item(self, item_id: str) -> Mapping[str, str]:
-        """Gives an item's ``item_id``, ``category`` and attributes.
+        """Returns an item's ``item_id``, ``category`` and attributes.
 
         Raises:
             KeyError: There is no such item.
@@ -205,7 +205,7 @@ class Bundle:
     def item_ids(
         self, *, where: Where | None = None, start: int = 0, limit: int | None = None
     ) -> list[str]:
-        """Gives ids in the order in which they were added.
+        """Returns ids in the order in which they were added.
 
         Args:
             where: As in `search`.
@@ -231,7 +231,7 @@ class Bundle:
         return int(np.count_nonzero(self._allowed(where)))
 
     def values_of(self, column: str) -> dict[str, int]:
-        """Gives a column's values -> items that have them, the most frequent first.
+        """Returns a column's values -> items that have them, the most frequent first.
 
         Raises:
             ValueError: There is no such column.
@@ -239,7 +239,7 @@ class Bundle:
         return count_values(self._snapshot, self._column(column))
 
     def has_more_values(self, column: str, than: int) -> bool:
-        """Says whether a column has more than so many values, without counting them all.
+        """Returns whether a column has more than so many values, without counting them all.
 
         A column of names has as many values as there are items: `values_of` takes seconds for a
         million of them, this takes milliseconds.
@@ -250,7 +250,7 @@ class Bundle:
         return has_more_values(self._snapshot, self._column(column), than)
 
     def thumbnail(self, item_id: str) -> bytes:
-        """Gives an item's small picture, a JPEG file; ``b""`` where there is none.
+        """Returns an item's small picture, a JPEG file; ``b""`` where there is none.
 
         Raises:
             KeyError: There is no such item.
@@ -259,7 +259,7 @@ class Bundle:
         return segment.thumbnail(row)
 
     def file(self, name: str) -> Path:
-        """Gives the path of a file that the bundle was created with, as ``report.html``.
+        """Returns the path of a file that the bundle was created with, as ``report.html``.
 
         Raises:
             KeyError: The bundle has no such file.
@@ -273,7 +273,7 @@ class Bundle:
         return inside(self.folder, name)
 
     def is_current(self) -> bool:
-        """Says whether the folder still holds this generation."""
+        """Returns whether the folder still holds this generation."""
         try:
             data = read_manifest_bytes(self.folder)
         except FileNotFoundError:
@@ -281,7 +281,7 @@ class Bundle:
         return hashlib.sha256(data).hexdigest() == self._snapshot.digest
 
     def refreshed(self) -> Bundle:
-        """Gives the newest generation: this one where it still is, else one that shares with it.
+        """Returns the newest generation: this one where it still is, else one that shares with it.
 
         The encoder and the segments that did not change are taken over; only new files are read
         and checked. Whoever still uses this generation can go on.
@@ -317,7 +317,7 @@ class Bundle:
         return row
 
     def _allowed(self, where: Where | None) -> NDArray[np.bool_]:
-        """Gives ``[N] bool``; the masks of the last filters are kept."""
+        """Returns ``[N] bool``; the masks of the last filters are kept."""
         conditions = check_where(where, self.columns)
         if not conditions:
             return self._snapshot.live
@@ -335,7 +335,7 @@ class Bundle:
     def _excluded_rows(
         self, exclude_ids: Sequence[str | None] | None, num_queries: int
     ) -> NDArray[np.int64]:
-        """Gives ``[Q] int64``, -1 where nothing is excluded."""
+        """Returns ``[Q] int64``, -1 where nothing is excluded."""
         if exclude_ids is None:
             return np.full(num_queries, -1, np.int64)
         if isinstance(exclude_ids, str) or len(exclude_ids) != num_queries:
@@ -355,7 +355,7 @@ class Bundle:
     def _hits(
         self, rows: NDArray[np.int64], squared: NDArray[np.float32], kept: NDArray[np.bool_]
     ) -> list[list[Hit]]:
-        """Gives the kept ones of ``[Q, K]`` as hits; the texts are looked up all at once."""
+        """Returns the kept ones of ``[Q, K]`` as hits; the texts are looked up all at once."""
         flat = rows[kept]
         ids = self._snapshot.texts("item_id", flat)
         columns = {name: self._snapshot.texts(name, flat) for name in self.columns}

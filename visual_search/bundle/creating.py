@@ -119,7 +119,7 @@ def _base(
     items: BundleItems,
     records: Mapping[str, FileRecord],
 ) -> BundleManifest:
-    """Gives the generation before the first."""
+    """Returns the generation before the first."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return BundleManifest(
         generation=0,

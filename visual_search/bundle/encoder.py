@@ -124,7 +124,7 @@ class OnnxEncoder:
                 )
 
     def decode(self, data: bytes, limits: PictureLimits = _LIMITS) -> NDArray[np.uint8]:
-        """Gives the picture of an encoded file as the network takes it, ``[3, S, S] uint8``.
+        """Returns the picture of an encoded file as the network takes it, ``[3, S, S] uint8``.
 
         Raises:
             PictureError: The file is too large, damaged or of another format; see
@@ -133,7 +133,7 @@ class OnnxEncoder:
         return decode(data, self.image_size_px, self.fit, limits)
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gives embeddings ``[B, D] float32`` of pictures ``[B, 3, S, S] uint8``, in blocks.
+        """Returns embeddings ``[B, D] float32`` of pictures ``[B, 3, S, S] uint8``, in blocks.
 
         Raises:
             TypeError: The pictures are not uint8.
@@ -167,7 +167,7 @@ class OnnxEncoder:
         return embeddings
 
     def _run(self, block: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gives the embeddings ``[B, D]`` of a block of pictures."""
+        """Returns the embeddings ``[B, D]`` of a block of pictures."""
         try:
             found = self._session.run([OUTPUT], {INPUT: block})[0]
         except Exception as error:  # the runtime's errors share no class
@@ -195,7 +195,7 @@ def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
 
 
 def _session(model: bytes, num_threads: int | None) -> Any:
-    """Gives the runtime's session, on the CPU."""
+    """Returns the runtime's session, on the CPU."""
     import onnxruntime
 
     _bound_memory()

@@ -35,7 +35,7 @@ class MissingFileError(DamagedError, FileNotFoundError):
 
 
 def check_name(name: object) -> str:
-    """Gives a file's name inside a bundle back when it cannot lead out of the folder.
+    """Returns a file's name inside a bundle back when it cannot lead out of the folder.
 
     Raises:
         ValueError: It is no text, absolute, hidden, too long, or holds ``..``, a backslash or
@@ -60,7 +60,7 @@ def check_name(name: object) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Gives the path of a bundle's regular file, which no link may lead out of the folder.
+    """Returns the path of a bundle's regular file, which no link may lead out of the folder.
 
     Args:
         folder: The bundle's folder.

@@ -16,7 +16,7 @@ Conditions = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def check_where(where: Where | None, columns: Sequence[str]) -> Conditions:
-    """Gives conditions in one order and form, the same for all that mean the same.
+    """Returns conditions in one order and form, the same for all that mean the same.
 
     Args:
         where: Column -> accepted values. All columns have to match, each by any of its values. A
@@ -63,7 +63,7 @@ def check_where(where: Where | None, columns: Sequence[str]) -> Conditions:
 
 
 def matching_rows(snapshot: Snapshot, conditions: Conditions) -> NDArray[np.bool_]:
-    """Gives ``[N] bool``: the rows that can be found and match all conditions."""
+    """Returns ``[N] bool``: the rows that can be found and match all conditions."""
     found = snapshot.live
     for name, accepted in conditions:
         parts = [_accepted(segment.columns[name], accepted) for segment in snapshot.segments]
@@ -72,7 +72,7 @@ def matching_rows(snapshot: Snapshot, conditions: Conditions) -> NDArray[np.bool
 
 
 def count_values(snapshot: Snapshot, column: str) -> dict[str, int]:
-    """Gives value -> rows that can be found, the most frequent first, ties by the text."""
+    """Returns value -> rows that can be found, the most frequent first, ties by the text."""
     counts: dict[str, int] = {}
     for segment, start in zip(snapshot.segments, snapshot.starts[:-1], strict=True):
         own = segment.columns[column]
@@ -85,7 +85,7 @@ def count_values(snapshot: Snapshot, column: str) -> dict[str, int]:
 
 
 def has_more_values(snapshot: Snapshot, column: str, than: int) -> bool:
-    """Says whether the rows that can be found have more than so many different values.
+    """Returns whether the rows that can be found have more than so many different values.
 
     Where they have, one segment mostly shows it by its codes, and no text is looked at.
     """
@@ -101,7 +101,7 @@ def has_more_values(snapshot: Snapshot, column: str, than: int) -> bool:
 
 
 def _accepted(column: TextColumn, accepted: Sequence[str]) -> NDArray[np.bool_]:
-    """Gives ``[n] bool``: the values are looked up, the rows only by their codes."""
+    """Returns ``[n] bool``: the values are looked up, the rows only by their codes."""
     import pyarrow.compute as pc
 
     known = [text for text in accepted if is_unicode(text)]  # no item has the others
@@ -111,7 +111,7 @@ def _accepted(column: TextColumn, accepted: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def is_unicode(text: str) -> bool:
-    """Says whether a text can be written as UTF-8; half of a surrogate pair cannot."""
+    """Returns whether a text can be written as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

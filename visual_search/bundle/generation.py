@@ -77,11 +77,11 @@ class Draft:
         return self.num_rows - len(self.removed)
 
     def new_name(self, kind: str) -> str:
-        """Gives a name in one of `FOLDERS` that no file has ever had."""
+        """Returns a name in one of `FOLDERS` that no file has ever had."""
         return f"{kind}/{self.base.generation + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def record_of(self, name: str) -> FileRecord:
-        """Gives the record of a file of the base, or of one that was written for the draft."""
+        """Returns the record of a file of the base, or of one that was written for the draft."""
         return self.new_files.get(name) or self.base.files[name]
 
     def save_index(self, index: SearchIndex) -> None:
@@ -145,7 +145,7 @@ class Draft:
 
 @contextlib.contextmanager
 def next_generation(folder: Path, wait_seconds: float) -> Iterator[Draft]:
-    """Gives a draft that starts from the newest generation, alone in the bundle.
+    """Returns a draft that starts from the newest generation, alone in the bundle.
 
     Where the block fails, the bundle stays as it was and what was written is deleted.
 
@@ -183,7 +183,7 @@ def next_generation(folder: Path, wait_seconds: float) -> Iterator[Draft]:
 
 
 def is_full(error: OSError) -> bool:
-    """Says whether an error is that of a full disk."""
+    """Returns whether an error is that of a full disk."""
     return error.errno in _FULL_ERRORS
 
 
@@ -238,5 +238,5 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _still_kept(manifest: BundleManifest, now: float) -> list[RetiredFile]:
-    """Gives the retired files whose time is not over; a clock that was set back ends it too."""
+    """Returns the retired files whose time is not over; a clock that was set back ends it too."""
     return [one for one in manifest.retired if 0 <= now - one.since < KEPT_SECONDS]

@@ -26,7 +26,7 @@ MAX_LATE_SHARE = 0.01
 
 
 def make_encoder(data: bytes, num_threads: int | None) -> OnnxEncoder:
-    """Gives the encoder of an ONNX file's bytes; ONNX Runtime is loaded here.
+    """Returns the encoder of an ONNX file's bytes; ONNX Runtime is loaded here.
 
     Raises:
         ValueError: They are no encoder.
@@ -37,7 +37,7 @@ def make_encoder(data: bytes, num_threads: int | None) -> OnnxEncoder:
 
 
 def open_encoder(path: Path, data: bytes, num_threads: int | None) -> OnnxEncoder:
-    """Gives the encoder of a file that was read; what is wrong with it is said with its path.
+    """Returns the encoder of a file that was read; what is wrong with it is said with its path.
 
     Raises:
         ValueError: It is no encoder.
@@ -77,12 +77,12 @@ def load_encoder(folder: Path, manifest: BundleManifest, num_threads: int | None
 
 
 def record_encoder(file: str, data: bytes, encoder: OnnxEncoder) -> EncoderRecord:
-    """Gives what the manifest keeps of an encoder."""
+    """Returns what the manifest keeps of an encoder."""
     return EncoderRecord(file, hashlib.sha256(data).hexdigest(), **encoder_facts(encoder))
 
 
 def encoder_facts(encoder: OnnxEncoder) -> dict[str, Any]:
-    """Gives what an encoder takes and gives."""
+    """Returns what an encoder takes and gives."""
     return {
         "image_size_px": int(encoder.image_size_px),
         "fit": str(encoder.fit),
@@ -128,7 +128,7 @@ def open_index(
 
 
 def is_late(num_rows: int, num_known: int) -> bool:
-    """Says whether an index file knows so few of the rows that it is worth writing it anew.
+    """Returns whether an index file knows so few of the rows that it is worth writing it anew.
 
     Example:
         >>> is_late(50_000, 49_999), is_late(50_000, 40_000)

@@ -247,13 +247,13 @@ def _check(manifest: BundleManifest) -> None:
 
 
 def index_files(index: IndexRecord, names: Iterable[str]) -> list[str]:
-    """Gives those names that belong to an index: its file, or all files in its folder."""
+    """Returns those names that belong to an index: its file, or all files in its folder."""
     file = index.file
     return [name for name in names if file and (name == file or name.startswith(f"{file}/"))]
 
 
 def segment_files(folder: str) -> tuple[str, str, str, str]:
-    """Gives the names of a segment's item table, embeddings, thumbnails and their offsets."""
+    """Returns the names of a segment's item table, embeddings, thumbnails and their offsets."""
     return (
         f"{folder}/items.parquet",
         f"{folder}/embeddings.npy",

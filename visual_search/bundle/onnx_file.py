@@ -53,7 +53,7 @@ class OnnxFile:
 
 
 def read_onnx(data: bytes) -> OnnxFile:
-    """Gives what an ONNX file says about itself, after a look at every part but the weights.
+    """Returns what an ONNX file says about itself, after a look at every part but the weights.
 
     Raises:
         NotOnnxError: The bytes are no ONNX file; or it keeps data in other files, has operators or
@@ -118,7 +118,7 @@ def _count_nodes(graph: memoryview, depth: int) -> int:
 
 
 def _check_node(node: memoryview, depth: int) -> int:
-    """Gives how many nodes there are in a node's own graphs."""
+    """Returns how many nodes there are in a node's own graphs."""
     num, operator, domain, makes_text = 0, "", "", False
     for number, value in _fields(node):
         if number == _NODE_OPERATOR:
@@ -161,7 +161,7 @@ def _check_domain(domain: str, what: str) -> None:
 
 
 def _texts(value: int | memoryview) -> dict[int, str]:
-    """Gives a message's fields that are text, by number."""
+    """Returns a message's fields that are text, by number."""
     return {n: _text(v) for n, v in _fields(_message(value)) if not isinstance(v, int)}
 
 
@@ -202,7 +202,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Gives the number at a place, and the place behind it."""
+    """Returns the number at a place, and the place behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):

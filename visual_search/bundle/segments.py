@@ -78,7 +78,7 @@ class Segment:
         return len(self.embeddings)
 
     def row_of(self, item_id: str) -> int:
-        """Gives the last row of an id within the segment, or -1."""
+        """Returns the last row of an id within the segment, or -1."""
         return self._rows_by_id().get(item_id, -1)
 
     def _rows_by_id(self) -> dict[str, int]:
@@ -89,19 +89,19 @@ class Segment:
             return self._row_of
 
     def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
-        """Gives a column's texts, or the ids for ``item_id``, of rows of the segment."""
+        """Returns a column's texts, or the ids for ``item_id``, of rows of the segment."""
         if column == "item_id":
             return self.item_ids.take(integer_array(rows)).to_pylist()  # type: ignore[no-any-return]
         own = self.columns[column]
         return own.values.take(integer_array(own.codes[rows])).to_pylist()  # type: ignore[no-any-return]
 
     def thumbnail(self, row: int) -> bytes:
-        """Gives a row's JPEG file; empty where there is none."""
+        """Returns a row's JPEG file; empty where there is none."""
         start, end = int(self._offsets[row]), int(self._offsets[row + 1])
         return self._thumbnails[start:end].tobytes()
 
     def table(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Gives ids and columns of rows of the segment as an Arrow table of texts."""
+        """Returns ids and columns of rows of the segment as an Arrow table of texts."""
         import pyarrow as pa
 
         columns = {
@@ -111,7 +111,7 @@ class Segment:
         return pa.table({"item_id": self.item_ids.take(integer_array(rows)), **columns})
 
     def embedding_blocks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-        """Gives the embeddings of rows of the segment, some at a time."""
+        """Returns the embeddings of rows of the segment, some at a time."""
         size = max(1, BLOCK_BYTES // (4 * self.embeddings.shape[1]))
         for start in range(0, len(rows), size):
             yield self.embeddings[rows[start : start + size]]
@@ -220,7 +220,7 @@ def write_segment(
 
 
 def text_table(item_ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> pa.Table:
-    """Gives ids and columns as an Arrow table of texts, ``item_id`` first."""
+    """Returns ids and columns as an Arrow table of texts, ``item_id`` first."""
     import pyarrow as pa
 
     given = {"item_id": item_ids, **columns}
@@ -259,7 +259,7 @@ def _check_ids(column: Any) -> None:
 
 
 def _one(column: Any, kind: Any) -> Any:
-    """Gives a column of the wanted kind as one array, also where it has no chunk."""
+    """Returns a column of the wanted kind as one array, also where it has no chunk."""
     import pyarrow as pa
 
     chunked = column.cast(kind)

@@ -51,7 +51,7 @@ class Snapshot:
     index: SearchIndex
 
     def row_of(self, item_id: str) -> int:
-        """Gives the row of an item that can be found, or -1."""
+        """Returns the row of an item that can be found, or -1."""
         for segment, start in zip(reversed(self.segments), self.starts[-2::-1], strict=True):
             row = segment.row_of(item_id)
             if row >= 0:  # the newest row of the id; where that was removed, all were
@@ -59,12 +59,12 @@ class Snapshot:
         return -1
 
     def place_of(self, row: int) -> tuple[Segment, int]:
-        """Gives the segment of a row, and the row within it."""
+        """Returns the segment of a row, and the row within it."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.segments[number], row - int(self.starts[number])
 
     def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
-        """Gives a column's texts, or the ids for ``item_id``, of ``[n] int64`` rows, in order."""
+        """Returns a column's texts, or the ids for ``item_id``, of ``[n] int64`` rows, in order."""
         numbers = np.searchsorted(self.starts, rows, side="right") - 1
         found: list[str] = [""] * len(rows)
         for number in np.unique(numbers).tolist():
@@ -140,7 +140,7 @@ def _opened(
 
 
 def read_removed(folder: Path, manifest: BundleManifest) -> NDArray[np.int64]:
-    """Gives the removed rows, rising, ``[num_removed] int64``.
+    """Returns the removed rows, rising, ``[num_removed] int64``.
 
     Raises:
         ValueError: The file holds something else.

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 def first_to_merge(sizes: Sequence[int]) -> int | None:
-    """Gives the segment from which on all are merged into one; None where they are few.
+    """Returns the segment from which on all are merged into one; None where they are few.
 
     A segment joins while it is at most twice as large as all behind it together: the sizes that
     remain more than double from the last to the first, and a row is copied about as often as the
@@ -53,7 +53,7 @@ def first_to_merge(sizes: Sequence[int]) -> int | None:
 
 
 def is_worn(draft: Draft) -> bool:
-    """Says whether so many rows are removed that dropping them is worth a rebuild."""
+    """Returns whether so many rows are removed that dropping them is worth a rebuild."""
     return draft.num_items > 0 and len(draft.removed) > MAX_REMOVED_SHARE * draft.num_rows
 
 

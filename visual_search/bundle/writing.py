@@ -247,7 +247,7 @@ def _check_items(items: BundleItems, base: BundleManifest, made_by: str | None) 
 
 
 def _find(draft: Draft, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], set[str]]:
-    """Gives the rows, rising, that can be found under these ids, and which of the ids those are."""
+    """Returns rows, rising, that can be found under these ids, and which of the ids those are."""
     import pyarrow.compute as pc
 
     wanted = text_array([one for one in item_ids if is_unicode(one)])

@@ -89,7 +89,7 @@ class Pictures:
         return len(self.store_rows)
 
     def __getitem__(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Gives the pictures of these rows as a copy: ``[n, 3, S, S] uint8``, contiguous.
+        """Returns the pictures of these rows as a copy: ``[n, 3, S, S] uint8``, contiguous.
 
         Raises:
             TypeError: ``rows`` is no one-dimensional sequence of integers.
@@ -161,7 +161,7 @@ def cache_pictures(
     num_threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CachedCatalog:
-    """Gives the catalogue with its pictures decoded, reusing what earlier runs decoded.
+    """Returns the catalogue with its pictures decoded, reusing what earlier runs decoded.
 
     Items that share a picture's content share its row. Pictures that do not decode are not
     remembered: the next call tries and reports them again. Several processes may call this at the
@@ -250,7 +250,7 @@ class _Store:
         self.journal_path = self.folder / "journal.txt"
 
     def rows(self, keys: Mapping[str, str]) -> dict[str, int]:
-        """Gives the finished row of each of these keys that has one."""
+        """Returns the finished row of each of these keys that has one."""
         try:
             journal = self.journal_path.read_bytes()
             num_rows = self.pictures_path.stat().st_size // self.row_bytes
@@ -359,7 +359,7 @@ def _decode_into(
 
 
 def _load_one(source: PictureSource, image: str, store: _Store) -> NDArray[np.uint8] | str:
-    """Gives the picture (``[3, S, S] uint8``), or the reason why there is none."""
+    """Returns the picture (``[3, S, S] uint8``), or the reason why there is none."""
     try:
         loaded = source.load(image)
     except _LOAD_ERRORS as error:
@@ -375,7 +375,7 @@ def _load_one(source: PictureSource, image: str, store: _Store) -> NDArray[np.ui
 def _content_keys(
     source: PictureSource, images: Sequence[str]
 ) -> tuple[list[str | None], dict[str, str]]:
-    """Gives each image's content key, ``None`` where it cannot be read, and image -> reason."""
+    """Returns each image's content key, ``None`` where it cannot be read, and image -> reason."""
     try:
         return list(source.content_keys(images)), {}
     except _LOAD_ERRORS:

@@ -24,7 +24,7 @@ class PictureSource(Protocol):
     """
 
     def load(self, image: str) -> bytes | NDArray[np.uint8]:
-        """Gives the encoded file, or an already decoded ``[H, W]`` or ``[H, W, 3]`` uint8 array.
+        """Returns the encoded file, or an already decoded ``[H, W]`` or ``[H, W, 3]`` uint8 array.
 
         Raises:
             FileNotFoundError: No picture of this name is here.
@@ -32,7 +32,7 @@ class PictureSource(Protocol):
         ...
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives one key a picture that changes if, and only if, the picture's bytes change."""
+        """Returns one key a picture that changes if, and only if, the picture's bytes change."""
         ...
 
 
@@ -173,16 +173,16 @@ class Catalog:
         return [c for c in self.table.columns if c not in REQUIRED_COLUMNS]
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Catalog:
-        """Gives the catalogue of these rows of the table, in this order."""
+        """Returns the catalogue of these rows of the table, in this order."""
         table = self.table.iloc[np.asarray(rows, dtype=np.int64)].reset_index(drop=True)
         return replace(self, table=table)
 
     def rows_of_split(self, split: str) -> NDArray[np.int64]:
-        """Gives the row numbers of one split, ascending (``[n] int64``)."""
+        """Returns the row numbers of one split, ascending (``[n] int64``)."""
         return np.flatnonzero(self.table["split"].to_numpy() == split).astype(np.int64)
 
     def fingerprint(self) -> str:
-        """Gives a SHA-256 (hex) of the table and of every picture's content key."""
+        """Returns a SHA-256 (hex) of the table and of every picture's content key."""
         digest = hashlib.sha256()
         digest.update("\x1f".join(self.table.columns).encode())
         for row in self.table.itertuples(index=False, name=None):

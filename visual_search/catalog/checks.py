@@ -80,7 +80,7 @@ class Finding:
 
 
 def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Gives the findings by severity; within one they keep their order.
+    """Returns the findings by severity; within one they keep their order.
 
     Example:
         >>> found = [Finding("a", "note", "", ""), Finding("b", "error", "", "")]
@@ -91,12 +91,12 @@ def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def named(items: Sequence[NamedItem]) -> tuple[tuple[NamedItem, ...], int]:
-    """Gives a finding's items and their number."""
+    """Returns a finding's items and their number."""
     return tuple(items), len(items)
 
 
 def left_out(num_left_out: int, num_items: int) -> str:
-    """Gives what of the data is left out, in words.
+    """Returns what of the data is left out, in words.
 
     Example:
         >>> left_out(1, 39), left_out(0, 4)
@@ -332,7 +332,7 @@ def _measurable(
 
 
 def _alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Gives the names that are another one but for how they are written, and that one.
+    """Returns the names that are another one but for how they are written, and that one.
 
     Capitals, blanks, signs, and how Unicode puts a letter together (NFC or NFD, wide or narrow)
     are looked past; a letter with an accent is another one than without.
@@ -433,7 +433,7 @@ def check_attributes(catalog: Catalog) -> list[Finding]:
 
 
 def attribute_table(catalog: Catalog) -> pd.DataFrame:
-    """Gives one row an attribute: ``attribute``, ``num_filled``, ``num_values``, ``commonest``."""
+    """Returns a row an attribute: ``attribute``, ``num_filled``, ``num_values``, ``commonest``."""
     rows = []
     for name in catalog.attributes:
         values = catalog.table[name]
@@ -446,7 +446,7 @@ def attribute_table(catalog: Catalog) -> pd.DataFrame:
 def category_table(
     catalog: Catalog, gallery_rows: NDArray[np.int64], query_rows: NDArray[np.int64]
 ) -> pd.DataFrame:
-    """Gives one row a category, the largest first.
+    """Returns one row a category, the largest first.
 
     Returns:
         ``category``, ``items``, ``groups``, ``train``, ``val``, ``test``, ``gallery`` (what the

@@ -42,7 +42,7 @@ def pixel_keys(
     rows: Sequence[int] | NDArray[np.integer[Any]],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Gives a key of each picture's pixels: equal if, and only if, every pixel is the same.
+    """Returns a key of each picture's pixels: equal if, and only if, every pixel is the same.
 
     BLAKE2b of 20 bytes over height, width and pixels, as 40 hexadecimal digits. Keys of pictures
     that were decoded to different sizes, or cropped and fitted differently, never match.
@@ -84,7 +84,7 @@ def perceptual_hashes(
     rows: Sequence[int] | NDArray[np.integer[Any]],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint64]:
-    """Gives the 64-bit pHash of each picture: few bits differ where two pictures look the same.
+    """Returns the 64-bit pHash of each picture: few bits differ where two pictures look the same.
 
     The picture is made gray and shrunk to 32 × 32 px; of its cosine transform, the 8 × 8 lowest
     frequencies give one bit each, whether they lie above their median. The size to which a

@@ -110,7 +110,7 @@ class PictureLimits:
 def decode(
     data: bytes, size_px: int, fit: Fit, limits: PictureLimits = PictureLimits()
 ) -> NDArray[np.uint8]:
-    """Gives the picture of an encoded file as ``[3, S, S] uint8``, RGB, contiguous.
+    """Returns the picture of an encoded file as ``[3, S, S] uint8``, RGB, contiguous.
 
     Transparent parts become white, CMYK and grey become RGB, 16-bit grey is scaled to 8 bit, the
     EXIF orientation is applied, of an animation the first frame is taken. ICC profiles are not
@@ -148,7 +148,7 @@ def decode(
 
 
 def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArray[np.uint8]:
-    """Gives the picture of an encoded file at its own size: ``[H, W, 3] uint8``, RGB, upright.
+    """Returns the picture of an encoded file at its own size: ``[H, W, 3] uint8``, RGB, upright.
 
     For those who need a part of a picture. Formats, transparency, modes, orientation and animations
     are treated as in :func:`decode`; nothing is resized.
@@ -179,7 +179,7 @@ def decode_whole(data: bytes, limits: PictureLimits = PictureLimits()) -> NDArra
 
 
 def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.uint8]:
-    """Gives an already decoded picture as ``[3, S, S] uint8``, RGB, contiguous.
+    """Returns an already decoded picture as ``[3, S, S] uint8``, RGB, contiguous.
 
     Args:
         array: ``[H, W]`` grey or ``[H, W, 3]`` RGB, uint8.
@@ -206,7 +206,7 @@ def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.ui
 
 
 def to_display(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gives ``[3, H, W] uint8`` as ``[H, W, 3] uint8``, contiguous: what Pillow and plots take.
+    """Returns ``[3, H, W] uint8`` as ``[H, W, 3] uint8``, contiguous: what Pillow and plots take.
 
     Raises:
         ValueError: The array has another shape or dtype.
@@ -232,7 +232,7 @@ def check_target(size_px: int, fit: str) -> None:
 
 
 def _decoded(data: bytes, limits: PictureLimits, target: Target, use: Use) -> NDArray[np.uint8]:
-    """Gives what ``use`` makes of a picture, with its part of the budget for as long as it takes.
+    """Returns what ``use`` makes of a picture, with its part of the budget for as long as it takes.
 
     ``use`` gets the picture, of which only the header was read, and the part of it that is wanted.
     """
@@ -257,7 +257,7 @@ def _decoded(data: bytes, limits: PictureLimits, target: Target, use: Use) -> ND
 def _if_small(
     data: bytes, limits: PictureLimits, target: Target, use: Use, parts: Parts, opening_px: int
 ) -> tuple[NDArray[np.uint8] | None, int]:
-    """Gives what is made of a picture that needs no further share, and what share it needs."""
+    """Returns what is made of a picture that needs no further share, and what share it needs."""
     with _open(data, limits) as image:
         width, height = image.size
         box = _draft(image, target)
@@ -278,7 +278,7 @@ def _use(data: bytes, limits: PictureLimits, target: Target, use: Use) -> NDArra
 
 
 def _open(data: bytes, limits: PictureLimits) -> Image.Image:
-    """Gives a picture of which only the header was read."""
+    """Returns a picture of which only the header was read."""
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > limits.max_pixels:
@@ -306,7 +306,7 @@ def _at_least(aim: int) -> int:
 
 
 def _loaded(image: Image.Image) -> tuple[Image.Image, int]:
-    """Gives a picture in mode ``L`` or ``RGB``, not yet turned, and its EXIF orientation."""
+    """Returns a picture in mode ``L`` or ``RGB``, not yet turned, and its EXIF orientation."""
     transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
     orientation = _orientation(image)
     image.load()
@@ -339,7 +339,7 @@ def _named_errors(data: bytes) -> Iterator[None]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Gives the EXIF orientation; 1 (upright) where there is none or the EXIF block is junk."""
+    """Returns the EXIF orientation; 1 (upright) where there is none or the EXIF block is junk."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError):
@@ -348,7 +348,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
-    """Gives the transparent grey, colour or palette entry, in units of the decoded picture.
+    """Returns the transparent grey, colour or palette entry, in units of the decoded picture.
 
     Pillow (13.0) hands out what a PNG's tRNS chunk says without the scaling that the pixels get.
     """
@@ -365,7 +365,7 @@ def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | bytes | No
 def _eight_bit(
     image: Image.Image, transparent_value: int | tuple[int, ...] | bytes | None = None
 ) -> Image.Image:
-    """Gives the loaded picture in mode ``L`` or ``RGB``, transparent parts on white."""
+    """Returns the loaded picture in mode ``L`` or ``RGB``, transparent parts on white."""
     if image.mode.startswith("I;16"):
         grey = np.asarray(image)  # [H, W] uint16
         scaled = np.empty(grey.shape, np.uint8)
@@ -395,7 +395,7 @@ def _eight_bit(
 
 
 def _fitted_size(width: float, height: float, size_px: int, fit: Fit) -> tuple[int, int]:
-    """Gives the width and height that the picture itself takes within S x S."""
+    """Returns the width and height that the picture itself takes within S x S."""
     if fit == "stretch":
         return size_px, size_px
     scale = size_px / max(width, height)

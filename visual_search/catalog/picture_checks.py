@@ -297,7 +297,7 @@ def _pair_text(bits: int, first: Mapping[Any, Any], second: Mapping[Any, Any]) -
 
 
 def picture_table(facts: pd.DataFrame) -> pd.DataFrame:
-    """Gives one row a format and mode: ``format``, ``mode``, ``pictures``, sizes, bytes.
+    """Returns one row a format and mode: ``format``, ``mode``, ``pictures``, sizes, bytes.
 
     Returns:
         Besides ``smallest``, ``median`` and ``largest`` by the number of pixels, such as

@@ -71,7 +71,7 @@ class Parts:
 
 
 def parts_of(data: bytes) -> Parts:
-    """Gives what an encoded file consists of, if that can be gone through in short time.
+    """Returns what an encoded file consists of, if that can be gone through in short time.
 
     Of other formats than JPEG and PNG nothing is said: their parts cost nothing.
 
@@ -94,7 +94,7 @@ def parts_of(data: bytes) -> Parts:
 def decoding_px(
     image: Image.Image, parts: Parts, stored_size: tuple[int, int], *, is_whole: bool = False
 ) -> int:
-    """Gives the pixels that count for decoding a picture of which only the header was read.
+    """Returns the pixels that count for decoding a picture of which only the header was read.
 
     Args:
         image: As Pillow opened it, or drafted it to a smaller size.
@@ -112,7 +112,7 @@ def decoding_px(
 
 
 def hidden_px(image: Image.Image) -> int:
-    """Gives the pixels that have to be free for a picture, as its header may say too few."""
+    """Returns the pixels that have to be free for a picture, as its header may say too few."""
     return _HIDDEN_PX.get(str(image.format), 0)
 
 

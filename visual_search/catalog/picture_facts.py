@@ -34,7 +34,7 @@ _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")  # a JPEG's further frames ar
 
 
 def facts_path(pictures: Pictures) -> Path:
-    """Gives where the facts of pictures are kept that were decoded to this size and fit."""
+    """Returns where the facts of pictures are kept that were decoded to this size and fit."""
     return pictures.path.parent / f"facts-v{FACTS_VERSION}.parquet"
 
 
@@ -43,7 +43,7 @@ def picture_facts(
     pictures: Pictures,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Gives one row an item, in the catalogue's order, and keeps what it found.
+    """Returns one row an item, in the catalogue's order, and keeps what it found.
 
     Args:
         catalog: Items whose pictures all decode, as `cache_pictures` leaves them.
@@ -86,7 +86,7 @@ def picture_facts(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Gives the facts that are kept, by content key; none where the file is missing or damaged."""
+    """Returns facts that are kept, by content key; none where the file is missing or damaged."""
     from pyarrow import ArrowException
 
     empty = pd.DataFrame(columns=list(COLUMNS), index=pd.Index([], name="content_key"))
@@ -125,7 +125,7 @@ def _measure(
 
 
 def _header(loaded: bytes | NDArray[np.uint8]) -> tuple[Any, ...]:
-    """Gives a picture's facts without decoding its pixels."""
+    """Returns a picture's facts without decoding its pixels."""
     if not isinstance(loaded, bytes):
         height, width = loaded.shape[:2]
         mode = "L" if loaded.ndim == 2 else "RGB"

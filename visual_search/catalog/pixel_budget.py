@@ -109,7 +109,7 @@ class PixelBudget:
 
 @functools.cache
 def _trim() -> Callable[[int], int]:
-    """Gives glibc's ``malloc_trim``; elsewhere what does nothing: other allocators have no such."""
+    """Returns glibc's ``malloc_trim``; elsewhere what does nothing: others have no such."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -28,7 +28,7 @@ SplitMethod = Literal["hash", "crc32", "categories", "newest"]
 
 
 def stable_unit(text: str, seed: int) -> float:
-    """Gives a number in [0, 1) that depends on nothing but ``text`` and ``seed``.
+    """Returns a number in [0, 1) that depends on nothing but ``text`` and ``seed``.
 
     The first 53 bits of the SHA-256 of ``"<seed>:<text>"`` as UTF-8: evenly spread, and the same
     on every machine and in every version of Python.
@@ -52,7 +52,7 @@ def assign_splits(
     test_categories: Sequence[str] | None = None,
     order_by: str | None = None,
 ) -> Catalog:
-    """Gives the catalogue with every item's split filled; a group always stays together.
+    """Returns the catalogue with every item's split filled; a group always stays together.
 
     The data's own splits come first, and only what they leave open is drawn:
 
@@ -136,7 +136,7 @@ def assign_splits(
 
 
 def limit_items(catalog: Catalog, max_per_category: Mapping[str, int | None], seed: int) -> Catalog:
-    """Gives the catalogue with at most so many items a category in each split.
+    """Returns the catalogue with at most so many items a category in each split.
 
     Kept are the items with the smallest hash of seed and item id, in the table's order: the choice
     is the same whatever the order of the table, and an item that is added displaces at most one.
@@ -240,7 +240,7 @@ def _nearest(word: str | None, choices: Sequence[str]) -> str:
 
 
 def _draw_categories(catalog: Catalog, seed: int, fraction: float) -> list[str]:
-    """Gives the share of the categories with the smallest hashes, at least one and not all."""
+    """Returns the share of the categories with the smallest hashes, at least one and not all."""
     categories = catalog.categories
     ranked = sorted(categories, key=lambda name: (stable_unit(f"category:{name}", seed), name))
     return ranked[: min(max(1, _rounded(len(categories) * fraction)), len(categories) - 1)]
@@ -249,7 +249,7 @@ def _draw_categories(catalog: Catalog, seed: int, fraction: float) -> list[str]:
 def _newness(
     values: pd.Series, group_of_row: NDArray[np.intp], num_groups: int
 ) -> NDArray[np.int64]:
-    """Gives each group the rank of its newest item's value, 0 for empty: ``[num_groups] int64``."""
+    """Returns the rank of each group's newest value, 0 for empty: ``[num_groups] int64``."""
     texts = [str(value).strip() for value in values]
     numbers = {text: _number(text) for text in texts if text}
     numeric = all(math.isfinite(number) for number in numbers.values())
@@ -262,7 +262,7 @@ def _newness(
 
 
 def _number(text: str) -> float:
-    """Gives the number that the text is, NaN where it is none."""
+    """Returns the number that the text is, NaN where it is none."""
     try:
         return float(text)
     except ValueError:
@@ -282,7 +282,7 @@ def _newest(
 
 
 def _rounded(number: float) -> int:
-    """Gives the nearest whole number, the larger of two equally near."""
+    """Returns the nearest whole number, the larger of two equally near."""
     return math.floor(number + 0.5)
 
 
@@ -295,7 +295,7 @@ def _below(names: list[str], purpose: str, seed: int, fraction: float) -> NDArra
 def _given_splits(
     catalog: Catalog, group_of_row: NDArray[np.intp], names: list[str]
 ) -> NDArray[np.object_]:
-    """Gives each group's split in the data (``[num_groups] object(str)``, "" where none)."""
+    """Returns each group's split in the data (``[num_groups] object(str)``, "" where none)."""
     split = np.full(len(names), "", dtype=object)
     split_of_row = catalog.table["split"].to_numpy()
     torn: dict[str, set[str]] = {}

@@ -28,7 +28,7 @@ def thumbnail(
     size_px: int = THUMBNAIL_PX,
     limits: PictureLimits = _LIMITS,
 ) -> bytes:
-    """Gives a JPEG of ``size_px`` x ``size_px``: the whole picture, padded with white.
+    """Returns a JPEG of ``size_px`` x ``size_px``: the whole picture, padded with white.
 
     Args:
         picture: An encoded file, or decoded ``[H, W]`` or ``[H, W, 3] uint8``.
@@ -52,7 +52,7 @@ def thumbnail(
 
 
 def jpeg(picture: NDArray[np.uint8], quality: int = QUALITY) -> bytes:
-    """Gives ``[3, H, W] uint8`` as a JPEG file."""
+    """Returns ``[3, H, W] uint8`` as a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(to_display(picture)).save(file, "JPEG", quality=quality)
     return file.getvalue()
@@ -64,7 +64,7 @@ def thumbnails(
     size_px: int = THUMBNAIL_PX,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[bytes]:
-    """Gives a JPEG for each of these rows of a catalogue, in their order.
+    """Returns a JPEG for each of these rows of a catalogue, in their order.
 
     Args:
         catalog: Its source loads the pictures.

@@ -16,7 +16,7 @@ _SEATS: list[IO[str]] = []  # of this process, one at most; held open, for the l
 
 
 def visible_cards() -> str:
-    """Gives the cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` has them.
+    """Returns the cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` has them.
 
     To be asked in a process that trains nothing: CUDA reads the variable once.
     """

@@ -93,7 +93,7 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
 
 
 def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
-    """Gives the arguments as Hydra is to have them.
+    """Returns the arguments as Hydra is to have them.
 
     A bare path has a key in front, where the command takes one; text is what was typed.
 
@@ -114,7 +114,7 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _multirun_first(arguments: Sequence[str]) -> list[str]:
-    """Gives the arguments with -m in front: Hydra refuses it between overrides."""
+    """Returns the arguments with -m in front: Hydra refuses it between overrides."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     return flags[:1] + [argument for argument in arguments if argument not in flags]
 
@@ -243,7 +243,7 @@ def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> No
 
 
 def _chosen_sweep(overrides: Sequence[str]) -> str:
-    """Gives the override that chooses how a multirun goes, if there is one."""
+    """Returns the override that chooses how a multirun goes, if there is one."""
     for override in overrides:
         key, _, option = override.lstrip("+").partition("=")
         if key == "sweep" and option not in ("", "null"):

@@ -23,7 +23,7 @@ GLOBAL_LINE = "# @package _global_"
 
 
 def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:
-    """Gives Hydra's error as what was wrong, what was expected and what to do.
+    """Returns Hydra's error as what was wrong, what was expected and what to do.
 
     Args:
         error: What Hydra, OmegaConf or the YAML reader raised.
@@ -94,7 +94,7 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
 
 
 def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
-    """Gives what to do where only the files that a multirun goes through may have the key."""
+    """Returns what to do where only the files that a multirun goes through may have the key."""
     given = next((one for one in overrides if one.partition("=")[0] == key), "")
     for override in overrides:
         group, _, options = override.partition("=")
@@ -107,7 +107,7 @@ def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
 
 
 def _without_global_line(text: str, overrides: Sequence[str]) -> str:
-    """Gives the file that lacks the line which lets it change the whole config, if that is it."""
+    """Returns the file that lacks the line which lets it change the whole config, if that is it."""
     groups = "|".join(GLOBAL_GROUPS)
     found = re.search(rf"'\w+@({groups})\.", text) or re.search(rf"Key '({groups})' not in", text)
     for override in overrides if found else ():
@@ -118,7 +118,7 @@ def _without_global_line(text: str, overrides: Sequence[str]) -> str:
 
 
 def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
-    """Gives the names that an error of Hydra's complains about, the most telling first."""
+    """Returns the names that an error of Hydra's complains about, the most telling first."""
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     for key in re.findall(r"full_key: ([\w./-]+)", text):
         # Of lodaer.batch_size Hydra names lodaer only.
@@ -129,7 +129,7 @@ def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
 
 
 def known_names(config_name: str, config: DictConfig) -> list[str]:
-    """Gives every dotted key of a command's config, and every group that it can choose from."""
+    """Returns every dotted key of a command's config, and every group that it can choose from."""
     import yaml
     from omegaconf import DictConfig
 

@@ -126,7 +126,7 @@ class Job:
 
 
 def read_records(sweep: Path) -> list[Record]:
-    """Gives the records in a sweep's folder, in the order of the jobs.
+    """Returns the records in a sweep's folder, in the order of the jobs.
 
     One that cannot be read is that of a failed job, whose error says so.
     """
@@ -152,7 +152,7 @@ def _read_record(path: Path, number: int) -> Record:
 
 
 def validation_headline(run: Run) -> tuple[str, float | None]:
-    """Gives name and value of the headline at the newest measurement on the validation queries.
+    """Returns name and value of the headline at the newest measurement on the validation queries.
 
     The test queries have no part in it: hyper-parameters that are chosen on them make the number
     on them too good.
@@ -186,7 +186,7 @@ def validation_headline(run: Run) -> tuple[str, float | None]:
 
 
 def told_apart(records: list[Record]) -> list[str]:
-    """Gives each job's overrides without those that all jobs have.
+    """Returns each job's overrides without those that all jobs have.
 
     >>> told_apart([Record(0, ["a=1", "seed=1"]), Record(1, ["a=1", "seed=2"])])
     ['seed=1', 'seed=2']

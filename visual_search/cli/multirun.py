@@ -87,7 +87,7 @@ def record_job(config: DictConfig) -> Iterator[Job]:
 
 
 def _line(record: Record) -> str:
-    """Gives a job that has ended, as a worker prints it."""
+    """Returns a job that has ended, as a worker prints it."""
     keys = os.environ.get(SWEPT_KEYS, "").split()
     name = " ".join(one for one in record.overrides if one.partition("=")[0] in keys)
     value = f", {record.value_name} {record.value:.4f}" if record.value is not None else ""
@@ -209,7 +209,7 @@ class Sweep:
             outlive_killed_jobs(config.hydra.launcher._target_)
 
     def _folder_of_its_own(self, config: DictConfig) -> Path:
-        """Gives a folder that no other sweep works in, and tells the jobs of it.
+        """Returns a folder that no other sweep works in, and tells the jobs of it.
 
         Its usual name holds the second, in which another may start as well. One that was named by
         ``hydra.sweep.dir`` is used again, without the records that it holds.
@@ -239,7 +239,7 @@ class Sweep:
         return folder
 
     def close(self) -> None:
-        """Gives signals and environment back."""
+        """Returns signals and environment back."""
         self._left.close()
         for seat in self.folder.glob(SEAT.format("*")):
             seat.unlink(missing_ok=True)
@@ -291,7 +291,7 @@ def _is_at_work(record: Record) -> bool:
 
 
 def worker_threads(num_workers: int) -> dict[str, str]:
-    """Gives the environment in which so many workers share the cores instead of each taking all.
+    """Returns the environment in which so many workers share the cores instead of each taking all.
 
     Args:
         num_workers: At once; -1 for as many as there are cores.

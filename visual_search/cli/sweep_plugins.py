@@ -42,7 +42,7 @@ class Part:
     commands: tuple[str, ...] | None = SWEPT_COMMANDS
 
     def is_for(self, command: str) -> bool:
-        """Tells whether a command may choose it."""
+        """Returns whether a command may choose it."""
         return self.commands is None or command in self.commands
 
 
@@ -55,7 +55,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_space(value: Any) -> bool:
-    """Tells whether a value maps keys of our own config to text that is read as overrides."""
+    """Returns whether a value maps keys of our own config to text that is read as overrides."""
     return value is None or (
         isinstance(value, dict)
         and all(_is_scalar(text) for text in value.values())
@@ -117,12 +117,12 @@ SAMPLERS = {
 
 
 def is_optuna(config: DictConfig) -> bool:
-    """Tells whether Optuna chooses the jobs of a composed config (with its ``hydra`` node)."""
+    """Returns whether Optuna chooses the jobs of a composed config (with its ``hydra`` node)."""
     return _chosen(config, "sweeper").endswith(".OptunaSweeper")
 
 
 def is_joblib(config: DictConfig) -> bool:
-    """Tells whether joblib starts the jobs of a composed config (with its ``hydra`` node)."""
+    """Returns whether joblib starts the jobs of a composed config (with its ``hydra`` node)."""
     return _chosen(config, "launcher").endswith(".JoblibLauncher")
 
 
@@ -241,7 +241,7 @@ def check_multirun(config: DictConfig) -> None:
 
 
 def _is_one_device(devices: Any) -> bool:
-    """Tells whether Lightning would use one device: ``1``, ``"1"``, or a list of one as ``"0,"``.
+    """Returns whether Lightning would use one device: ``1``, ``"1"``, or a list of one as ``"0,"``.
 
     >>> [_is_one_device(devices) for devices in (1, "1", "0,", [3], 2, "auto", -1, "0,1")]
     [True, True, True, True, False, False, False, False]
@@ -256,7 +256,7 @@ def _is_one_device(devices: Any) -> bool:
 def jobs_to_check(
     arguments: Sequence[str], config: DictConfig, most: int
 ) -> Iterator[tuple[str, ...]]:
-    """Gives the overrides of the first jobs that a multirun may start; of a range both its ends.
+    """Returns the overrides of the first jobs that a multirun may start; of a range both its ends.
 
     Args:
         arguments: Overrides as typed.
@@ -281,7 +281,7 @@ def jobs_to_check(
 
 
 def planned_jobs(config: DictConfig) -> list[tuple[str, ...]]:
-    """Gives each job's overrides, in order; empty for those that Optuna chooses as it goes."""
+    """Returns each job's overrides, in order; empty for those that Optuna chooses as it goes."""
     if is_optuna(config):
         return [()] * int(config.hydra.sweeper.n_trials)
     lists = {
@@ -292,13 +292,13 @@ def planned_jobs(config: DictConfig) -> list[tuple[str, ...]]:
 
 
 def swept_keys(config: DictConfig) -> list[str]:
-    """Gives the keys in which a multirun's jobs may differ."""
+    """Returns the keys in which a multirun's jobs may differ."""
     space = _space(list(config.hydra.overrides.task), config)
     return [override.get_key_element() for override in space if override.is_sweep_override()]
 
 
 def _space(arguments: Sequence[str], config: DictConfig) -> list[Override]:
-    """Gives the sweeper's own ranges, then those that were typed, which win."""
+    """Returns the sweeper's own ranges, then those that were typed, which win."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

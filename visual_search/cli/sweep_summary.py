@@ -77,7 +77,7 @@ def say_what_is_done(folder: Path, num_jobs: int) -> None:
 
 
 def tally(records: list[Record], num_jobs: int) -> str:
-    """Gives how the jobs ended in a line.
+    """Returns how the jobs ended in a line.
 
     >>> done = [Record(0, state="finished"), Record(1, state="finished", began="finished")]
     >>> tally([*done, Record(2, state="failed")], 4)
@@ -97,7 +97,7 @@ def tally(records: list[Record], num_jobs: int) -> str:
 
 
 def finished_runs(records: list[Record]) -> tuple[list[Run], list[tuple[str, str]]]:
-    """Gives the trained runs that hold numbers, each once, in the order of the jobs.
+    """Returns the trained runs that hold numbers, each once, in the order of the jobs.
 
     Returns:
         The runs, and (folder, reason) of those whose files are not what a run writes.
@@ -146,7 +146,7 @@ def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> 
 
 
 def _print_overview(records: list[Record], folder: Path) -> list[tuple[str, str]]:
-    """Gives (folder, reason) of what could not be read."""
+    """Returns (folder, reason) of what could not be read."""
     from visual_search.reports.overviews import conclude as print_overview
     from visual_search.reports.rankings import ranked_report
     from visual_search.runs.finished import Measured

@@ -66,7 +66,7 @@ class Kind:
 
 
 def as_typed(command: str, arguments: Sequence[str]) -> list[str]:
-    r"""Gives the arguments with those overrides quoted of which Hydra would make something else.
+    r"""Returns the arguments with those overrides quoted of which Hydra would make something else.
 
     Args:
         command: Its schema says which keys hold text.
@@ -105,7 +105,7 @@ def _as_typed(command: str, override: str, multirun: bool) -> str:
 
 
 def _reads(override: str) -> object:
-    """Gives what Hydra reads, with the types of it; a value of its own where it reads nothing."""
+    """Returns what Hydra reads, with the types of it; a value of its own where it reads nothing."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString
     from hydra.errors import HydraException
@@ -143,7 +143,7 @@ def _value(value: str, kind: Kind, multirun: bool) -> str:
 
 
 def _element(raw: str, kind: Kind) -> str:
-    """Gives the value of one job so that Hydra reads the text that was typed.
+    """Returns the value of one job so that Hydra reads the text that was typed.
 
     Raises:
         ValueError: It is no list, or no columns, though it has to be; says what was expected.
@@ -167,7 +167,7 @@ def _quote(text: str, kind: Kind) -> str:
 
 
 def _holds_references(text: str) -> bool:
-    """Tells whether every ``${`` of a text opens what OmegaConf reads as a reference."""
+    """Returns whether every ``${`` of a text opens what OmegaConf reads as a reference."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
@@ -179,7 +179,7 @@ def _holds_references(text: str) -> bool:
 
 
 def _escaped(text: str) -> str:
-    """Gives the text of which OmegaConf makes this one, and no reference."""
+    """Returns the text of which OmegaConf makes this one, and no reference."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
 
 
@@ -196,7 +196,7 @@ def _quote_mapping(columns: Mapping[str, str | Sequence[str]], kind: Kind) -> st
 
 
 def _text(raw: str) -> str:
-    """Gives a text as it stands, or what stands in the quotes that are around all of it."""
+    """Returns a text as it stands, or what stands in the quotes that are around all of it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     bare = raw.strip()
@@ -240,7 +240,7 @@ def _mapping(bare: str, kind: Kind) -> dict[str, str | list[str]]:
 
 
 def _parts(text: str, opening: str = "") -> list[str]:
-    """Gives what stands between the commas that are in no quotes and no brackets of their own.
+    """Returns what stands between the commas that are in no quotes and no brackets of their own.
 
     Args:
         text: What was typed.
@@ -270,7 +270,7 @@ def _parts(text: str, opening: str = "") -> list[str]:
 
 @functools.cache
 def kind_of(command: str, key: str) -> Kind | None:
-    """Gives what a key takes, if that is text; None where it is no text, or no key.
+    """Returns what a key takes, if that is text; None where it is no text, or no key.
 
     Args:
         command: Its schema is asked.
@@ -307,7 +307,7 @@ def kind_of(command: str, key: str) -> Kind | None:
 
 
 def _kind(annotation: object, literal: bool = False) -> Kind | None:
-    """Gives the kind of what a source file says of a type; None where that is not only text."""
+    """Returns the kind of what a source file says of a type; None where that is not only text."""
     parts = str(annotation).split(" | ")
     kind = Kind(
         text=any(part in _TEXT for part in parts),
@@ -323,7 +323,7 @@ def _kind(annotation: object, literal: bool = False) -> Kind | None:
 
 @functools.cache
 def _kind_of_argument(group: str, name: str) -> Kind | None:
-    """Gives what the builders of a group take as an argument of this name, all kinds together."""
+    """Returns what the builders of a group take as an argument of this name, all kinds together."""
     targets = [target for target in BUILDERS[group] if target.startswith("visual_search.")]
     kinds = [
         _kind(ast.unparse(argument.annotation))
@@ -336,7 +336,7 @@ def _kind_of_argument(group: str, name: str) -> Kind | None:
 
 
 def _arguments(target: str) -> list[ast.arg]:
-    """Gives a builder's arguments from its source: importing it may load torch."""
+    """Returns a builder's arguments from its source: importing it may load torch."""
     module, _, name = target.rpartition(".")
     path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -352,7 +352,7 @@ def _arguments(target: str) -> list[ast.arg]:
 
 
 def unpacked(command: str, config: DictConfig) -> DictConfig:
-    """Gives the composed config with its columns and texts as mappings, where it has some."""
+    """Returns the composed config with its columns and texts as mappings, where it has some."""
     from omegaconf import OmegaConf
 
     for field in dataclasses.fields(SCHEMAS[command]):

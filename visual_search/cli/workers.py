@@ -43,7 +43,7 @@ class Workers(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Gives what each job returned, in order; None for one whose process ended."""
+        """Returns what each job returned, in order; None for one whose process ended."""
         from joblib import effective_n_jobs
         from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, wait
 
@@ -93,7 +93,7 @@ class Workers(Launcher):
         )
 
     def _lost(self, number: int, overrides: Sequence[str], error: BaseException) -> JobReturn:
-        """Gives a job whose process ended, and names it where it had not begun to record itself."""
+        """Returns a job whose process ended; names it where it had not begun to record itself."""
         path = Path(str(self.config.hydra.sweep.dir), str(number), RECORD_FILE)
         if not path.is_file():
             reason = " ".join(str(error).split())

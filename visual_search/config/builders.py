@@ -123,7 +123,7 @@ class ConfigError(ValueError):
 
 
 def config_folder() -> Path:
-    """Gives the folder of the YAML files: inside an installed wheel, or beside the package."""
+    """Returns the folder of the YAML files: inside an installed wheel, or beside the package."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
@@ -166,7 +166,7 @@ def build(
 def bind(
     group: str, node: Mapping[str, Any] | None, *, key: str | None = None
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Gives the builder that a node names and its checked arguments, building nothing.
+    """Returns the builder that a node names and its checked arguments, building nothing.
 
     Raises:
         ConfigError: See `build`.
@@ -248,7 +248,7 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
-    """Gives the hint at the choice that a word or a dotted key comes nearest to, or nothing."""
+    """Returns the hint at the choice that a word or a dotted key comes nearest to, or nothing."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if not close:
         tails = {choice.rpartition(".")[2]: choice for choice in choices}

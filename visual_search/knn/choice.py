@@ -17,12 +17,12 @@ UNKNOWN_FREE = 2**31  # where the system does not say how much is free
 
 
 def list_count(num_rows: int) -> int:
-    """Gives the number of IVF lists for so many items: 4 sqrt(N), with 39 items a list to train."""
+    """Returns number of IVF lists for so many items: 4 sqrt(N), with 39 items a list to train."""
     return max(1, min(round(4 * math.sqrt(num_rows)), num_rows // 39))
 
 
 def part_count(dim: int) -> int:
-    """Gives the parts of a product quantiser: the smallest divisor of D that is at least D / 8.
+    """Returns the parts of a product quantiser: the smallest divisor of D that is at least D / 8.
 
     Example:
         >>> part_count(512), part_count(100), part_count(7)
@@ -32,17 +32,17 @@ def part_count(dim: int) -> int:
 
 
 def ivf_bytes(num_rows: int, dim: int) -> int:
-    """Gives the memory of an IVF index with 8 bits a number: codes, ids and centres."""
+    """Returns the memory of an IVF index with 8 bits a number: codes, ids and centres."""
     return num_rows * (dim + 8) + list_count(num_rows) * 4 * dim
 
 
 def ivfpq_bytes(num_rows: int, dim: int) -> int:
-    """Gives the memory of an IVF index with product codes: codes, ids and centres."""
+    """Returns the memory of an IVF index with product codes: codes, ids and centres."""
     return num_rows * (part_count(dim) + 8) + (list_count(num_rows) + 256) * 4 * dim
 
 
 def choose_kind(num_rows: int, dim: int, max_bytes: int | None = None) -> tuple[str, str]:
-    """Gives ``flat``, ``ivf`` or ``ivfpq``, and the reason in one sentence.
+    """Returns ``flat``, ``ivf`` or ``ivfpq``, and the reason in one sentence.
 
     ``hnsw`` is not chosen: among 30,000 clustered embeddings of 256 it answered a query in 0.10 ms
     where ``ivf`` took 0.09 ms, among hardly clustered ones in 1.2 ms against 0.6 ms, and it was
@@ -82,7 +82,7 @@ def choose_kind(num_rows: int, dim: int, max_bytes: int | None = None) -> tuple[
 
 
 def free_bytes() -> int:
-    """Gives the memory that this process may still take, by Linux's own account.
+    """Returns the memory that this process may still take, by Linux's own account.
 
     It is the smaller of what the machine has available and what the control group leaves; 2 GiB
     where neither is known.

@@ -97,7 +97,7 @@ class Codec:
 
 
 def codecs_for(dim: int, num_gallery: int) -> tuple[tuple[Codec, ...], dict[str, str]]:
-    """Gives the codecs that fit, flat float32 first, and why others were left out.
+    """Returns the codecs that fit, flat float32 first, and why others were left out.
 
     Product quantisation needs `POINTS_PER_CENTROID` items for each of its 2^bits centroids: 8 bits
     a sub-vector from 9,984 items on, 6 from 2,496, 4 from 624. It splits an embedding into equal
@@ -199,7 +199,7 @@ def decoded_gallery(gallery: Floats, codec: Codec, axes: PrincipalAxes | None = 
 
 
 def is_unit_length(embeddings: Floats) -> bool:
-    """Says whether every embedding has length 1, so that distances order as cosines do.
+    """Returns whether every embedding has length 1, so that distances order as cosines do.
 
     Example:
         >>> is_unit_length(np.float32([[0, 1], [0.6, 0.8]])), is_unit_length(np.float32([[2, 0]]))
@@ -313,7 +313,7 @@ def _fewer_dims(dim: int, num_gallery: int, left_out: dict[str, str]) -> list[Co
 
 
 def _divisors(dim: int, wanted: tuple[int, ...]) -> list[int]:
-    """Gives for each wanted number the largest divisor of ``dim`` up to it; 4 at least.
+    """Returns for each wanted number the largest divisor of ``dim`` up to it; 4 at least.
 
     >>> _divisors(512, (128, 64)), _divisors(100, (128, 64, 32)), _divisors(7, (8,))
     ([128, 64], [50, 25], [])

@@ -80,7 +80,7 @@ def check_values(embeddings: NDArray[np.float32], ids: Sequence[str], role: str)
 def check_texts(
     values: Sequence[str], count: int, what: str, *, may_be_empty: bool = False
 ) -> list[str]:
-    """Gives ids, categories or other texts as a list of plain str, one a row.
+    """Returns ids, categories or other texts as a list of plain str, one a row.
 
     Args:
         values: What was given.
@@ -108,7 +108,7 @@ def check_texts(
 
 
 def check_k(k: int) -> int:
-    """Gives ``k`` as a plain int.
+    """Returns ``k`` as a plain int.
 
     Raises:
         TypeError: ``k`` is no integer.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def load_faiss() -> Any:
-    """Gives the module ``faiss``; its type stubs know only a part of it, hence ``Any``."""
+    """Returns the module ``faiss``; its type stubs know only a part of it, hence ``Any``."""
     import faiss
 
     return faiss
@@ -20,7 +20,7 @@ def load_faiss() -> Any:
 def candidate_rows(
     index: Any, queries: NDArray[np.float32], count: int, params: Any
 ) -> NDArray[np.int64]:
-    """Gives what FAISS proposes for queries ``[Q, D]``, ``[Q, count]``; -1 fills up.
+    """Returns what FAISS proposes for queries ``[Q, D]``, ``[Q, count]``; -1 fills up.
 
     Where somebody imported ``faiss.contrib.torch_utils`` (PyTorch Metric Learning does),
     ``search`` takes no parameters any more, and the one that does is called ``search_numpy``.

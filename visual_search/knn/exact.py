@@ -37,7 +37,7 @@ class RoundedSearcher(Protocol):
     def search(
         self, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Gives rounded squared distances and rows, both ``[Q, k]``, the nearest first."""
+        """Returns rounded squared distances and rows, both ``[Q, k]``, the nearest first."""
         ...
 
 
@@ -62,12 +62,12 @@ class Gallery:
         return len(self.embeddings)
 
     def take(self, rows: NDArray[np.int64]) -> Gallery:
-        """Gives the gallery of these rows."""
+        """Returns the gallery of these rows."""
         return Gallery(self.embeddings[rows], self.centre, self.lengths[rows], self.id_order[rows])
 
 
 def row_lengths(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Gives the Euclidean length of each row (``[N] float64``); not finite where the row is not.
+    """Returns the Euclidean length of each row (``[N] float64``); not finite where the row is not.
 
     Example:
         >>> row_lengths(np.array([[3, 4], [0, 0]], dtype=np.float32))
@@ -83,7 +83,7 @@ def row_lengths(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def common_offset(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gives the mean embedding (``[D] float32``), or zeros where it is not what fills the lengths.
+    """Returns mean embedding (``[D] float32``), or zeros where it is not what fills the lengths.
 
     Zeros save a second copy of the gallery. Subtracting pays once the mean's squared length is
     above four times the mean squared deviation: the rounding bound is then five times too wide.
@@ -99,7 +99,7 @@ def common_offset(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 def copies_before(
     embeddings: NDArray[np.float32], id_order: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Gives how many identical embeddings have a smaller item id (``[N] int64``).
+    """Returns how many identical embeddings have a smaller item id (``[N] int64``).
 
     Of copies, only the k + 1 with the smallest ids can be among a query's k neighbours (one may be
     excluded): a collapsed network, which gives thousands of items one embedding, costs nothing.
@@ -121,7 +121,7 @@ def copies_before(
 def exact_squared_distances(
     embeddings: NDArray[np.float32], queries: NDArray[np.float32], rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Gives ``((queries[q] - embeddings[rows[q, c]]) ** 2).sum()`` in float64, for every q and c.
+    """Returns ``((queries[q] - embeddings[rows[q, c]]) ** 2).sum()`` in float64, for every q and c.
 
     One pair's distance does not depend on which other pairs are asked with it.
 
@@ -151,7 +151,7 @@ def exact_squared_distances(
 
 
 def tolerance(length_sum: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
-    """Gives how far a float32 squared distance may be off, where ``length_sum`` is |x| + |y|.
+    """Returns how far a float32 squared distance may be off, where ``length_sum`` is |x| + |y|.
 
     The first term bounds rounding, the second what underflows to zero in embeddings of about 1e-20.
     """
@@ -167,7 +167,7 @@ def nearest(
     excluded: NDArray[np.int64],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Gives each query's k nearest rows, by (exact squared distance, item id).
+    """Returns each query's k nearest rows, by (exact squared distance, item id).
 
     The searcher decides how long it takes, never what comes out.
 
@@ -216,7 +216,7 @@ def nearest(
 def _propose(
     gallery: Gallery, searcher: RoundedSearcher, centred: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64]]:
-    """Gives rounded distances and candidate rows ``[q, count]``; None and all rows at the end."""
+    """Returns rounded distances and candidate rows ``[q, count]``; None and all rows at the end."""
     if count == len(gallery):
         everything = np.arange(len(gallery), dtype=np.int64)
         return None, np.broadcast_to(everything, (len(centred), count))

@@ -61,7 +61,7 @@ class ExactSearcher:
         allowed: NDArray[np.bool_] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Gives each query's k nearest rows by (squared distance, row).
+        """Returns each query's k nearest rows by (squared distance, row).
 
         Args:
             queries: ``[Q, D] float32``, finite, contiguous.
@@ -152,7 +152,7 @@ class ExactSearcher:
         return rows, squared
 
     def _blocks(self, allowed: NDArray[np.bool_] | None) -> Iterator[Block]:
-        """Gives (rows ``[n]``, embeddings ``[n, D]``, mask ``[n]`` of those allowed, or None)."""
+        """Returns (rows ``[n]``, embeddings ``[n, D]``, mask ``[n]`` of those allowed, or None)."""
         size = max(1, BLOCK_VALUES // self.store.dim)
         if allowed is not None and np.count_nonzero(allowed) * 4 < len(allowed):
             # Reading whole blocks would cost more than picking the rows out.
@@ -180,7 +180,7 @@ def _nearest_in_block(
     count: int,
     mask: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Gives rounded squared distances and places ``[q, <= count]`` in a block, in any order.
+    """Returns rounded squared distances and places ``[q, <= count]`` in a block, in any order.
 
     What the mask does not allow is at an infinite distance.
     """
@@ -215,7 +215,7 @@ def rank_candidates(
     candidates: NDArray[np.int64],
     k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Gives the k nearest of each query's candidates by (exact squared distance, row).
+    """Returns the k nearest of each query's candidates by (exact squared distance, row).
 
     Args:
         store: The N embeddings.
@@ -264,7 +264,7 @@ def rank_by_float32(
     candidates: NDArray[np.int64],
     k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Gives what `rank_candidates` gives, with distances in float32 where those are clear.
+    """Returns what `rank_candidates` gives, with distances in float32 where those are clear.
 
     A query whose distances lie so close that rounding could have changed their order, or tie, is
     ranked in float64; so is every query of a store without ``squared_distances``. A quarter of the
@@ -305,7 +305,7 @@ def _within_reach(
     missing: NDArray[np.bool_],
     k: int,
 ) -> NDArray[np.int64]:
-    """Gives the places ``[q, c]`` of those that can be among the k nearest, after float32.
+    """Returns the places ``[q, c]`` of those that can be among the k nearest, after float32.
 
     A squared distance by subtraction, unlike one by products, is off by at most (D + 3) u of
     itself, whatever the lengths; the bound leaves four times that.

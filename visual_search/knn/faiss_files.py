@@ -20,7 +20,7 @@ MAX_PROBE_ERROR = 0.5  # of a row's squared distance to another row
 
 
 def read_index(path: Path, plan: SearchPlan, store: EmbeddingStore) -> Any:
-    """Gives the FAISS index in a file, over the first rows of the store.
+    """Returns the FAISS index in a file, over the first rows of the store.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -62,7 +62,7 @@ def read_index(path: Path, plan: SearchPlan, store: EmbeddingStore) -> Any:
 
 
 def _described(index: Any) -> dict[str, Any]:
-    """Gives what an index is, as far as its plan says it."""
+    """Returns what an index is, as far as its plan says it."""
     faiss = load_faiss()
     found: dict[str, Any] = {"type": type(index).__name__, "dim": index.d}
     if isinstance(index, faiss.IndexIDMap):
@@ -104,7 +104,7 @@ def _expected(plan: SearchPlan, dim: int) -> dict[str, Any]:
 
 
 def rows_by_list(index: Any) -> list[NDArray[np.int64]]:
-    """Gives the rows in each list of an IVF index, as they lie there."""
+    """Returns the rows in each list of an IVF index, as they lie there."""
     faiss = load_faiss()
     lists = index.invlists
     members = []

@@ -174,7 +174,7 @@ class FaissIndex(SearchIndex):
         self._add_from(known)
 
     def extended(self, store: EmbeddingStore) -> FaissIndex:
-        """Gives a second index over a longer store, see `SearchIndex.extended`."""
+        """Returns a second index over a longer store, see `SearchIndex.extended`."""
         faiss = load_faiss()
         check_longer(store, self.store)
         longer = FaissIndex(self.store, self.plan, faiss.clone_index(self._index), self.num_threads)
@@ -251,7 +251,7 @@ class FaissIndex(SearchIndex):
         return rows, squared
 
     def _lists_with(self, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
-        """Gives the lists that hold an allowed row, ``[L] bool``, and the allowed share in them."""
+        """Returns lists that hold an allowed row, ``[L] bool``, and the allowed share in them."""
         list_of = self._list_of
         if len(list_of) != len(self):
             list_of = np.empty(len(self), dtype=np.int32)
@@ -290,7 +290,7 @@ def _search(
     allowed: NDArray[np.bool_] | None = None,
     lists: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """Gives FAISS's candidates, ``[Q, <= count] int64``, -1 where it came across fewer."""
+    """Returns FAISS's candidates, ``[Q, <= count] int64``, -1 where it came across fewer."""
     if kind == "hnsw":
         count = min(count, effort)  # a graph gives no more than it keeps
     else:
@@ -317,5 +317,5 @@ def _params(kind: str, effort: int, **selected: Any) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _unrestricted(kind: str, effort: int) -> Any:
-    """Gives FAISS's parameters, which it only reads; making them takes ten microseconds."""
+    """Returns FAISS's parameters, which it only reads; making them takes ten microseconds."""
     return _params(kind, effort)

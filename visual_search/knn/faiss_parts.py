@@ -22,7 +22,7 @@ MAX_EF = 2048
 
 
 def first_params(kind: str, num_rows: int, dim: int) -> dict[str, int]:
-    """Gives a kind's parameters before they are tuned.
+    """Returns a kind's parameters before they are tuned.
 
     Raises:
         ValueError: So few items do not suffice for the kind.
@@ -47,7 +47,7 @@ def first_params(kind: str, num_rows: int, dim: int) -> dict[str, int]:
 
 
 def empty_index(kind: str, dim: int, params: Mapping[str, int | float]) -> Any:
-    """Gives FAISS's index of this kind and these parameters, neither trained nor filled."""
+    """Returns FAISS's index of this kind and these parameters, neither trained nor filled."""
     faiss = load_faiss()
     if kind == "hnsw":
         links = int(params["num_links"])
@@ -85,7 +85,7 @@ def empty_index(kind: str, dim: int, params: Mapping[str, int | float]) -> Any:
 def trained_index(
     store: EmbeddingStore, kind: str, params: Mapping[str, int], left_out: NDArray[np.int64]
 ) -> Any:
-    """Gives an index trained on a sample of the store, without the rows ``[n]`` left out."""
+    """Returns an index trained on a sample of the store, without the rows ``[n]`` left out."""
     index = empty_index(kind, store.dim, params)
     others = np.ones(len(store), dtype=np.bool_)
     others[left_out] = False
@@ -101,7 +101,7 @@ def trained_index(
 def tuning_steps(
     kind: str, params: Mapping[str, int], num_rows: int, dim: int
 ) -> tuple[list[int], int, float]:
-    """Gives the efforts to try, the largest multiple of candidates and the bytes an effort."""
+    """Returns the efforts to try, the largest multiple of candidates and the bytes an effort."""
     if kind == "hnsw":
         code_bytes = dim * params["code_bits"] // 8
         return efforts(16, MAX_EF), 4, 2.0 * params["num_links"] * code_bytes

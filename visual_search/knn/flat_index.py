@@ -35,7 +35,7 @@ class FlatIndex(SearchIndex):
         plan: SearchPlan,
         num_threads: int | None,
     ) -> FlatIndex:
-        """Gives the index over the store; there is no file."""
+        """Returns the index over the store; there is no file."""
         if path is not None:
             raise ValueError(
                 f"a flat index has no file, but {os.fspath(path)} is given; expected None: its "
@@ -61,7 +61,7 @@ class FlatIndex(SearchIndex):
         self.store, self._exact = store, ExactSearcher(store)
 
     def extended(self, store: EmbeddingStore) -> FlatIndex:
-        """Gives an index over a longer store, see `SearchIndex.extended`."""
+        """Returns an index over a longer store, see `SearchIndex.extended`."""
         longer = FlatIndex(self.store, self.plan, self.num_threads)
         longer.add_rows(store)
         return longer

@@ -232,7 +232,7 @@ class EmbeddingIndex:
         )
 
     def leave_gpu(self) -> None:
-        """Gives a card's memory back; the CPU answers from here on, with the same answers."""
+        """Returns a card's memory back; the CPU answers from here on, with the same answers."""
         self._searcher = self._cpu
 
     def _nearest(

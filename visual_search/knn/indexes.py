@@ -97,7 +97,7 @@ def load_index(
 
 
 def _maker(kind: str) -> Any:
-    """Gives the class behind a kind, loaded when asked for: each needs a library of its own."""
+    """Returns the class behind a kind, loaded when asked for: each needs a library of its own."""
     if kind == "flat":
         return FlatIndex
     if kind == "lancedb":

@@ -212,7 +212,7 @@ class LanceIndex(SearchIndex):
         self.store, self._exact = store, ExactSearcher(store)
 
     def extended(self, store: EmbeddingStore) -> LanceIndex:
-        """Gives a second index over a longer store, see `SearchIndex.extended`."""
+        """Returns a second index over a longer store, see `SearchIndex.extended`."""
         longer = LanceIndex(
             self.store, self.plan, self._table, self.folder, self._scratch, self.num_threads
         )
@@ -322,7 +322,7 @@ class LanceIndex(SearchIndex):
     def _propose(
         self, queries: NDArray[np.float32], effort: int, count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Gives LanceDB's candidates ``[Q, count] int64``, the nearest first, -1 at a short end.
+        """Returns LanceDB's candidates ``[Q, count] int64``, the nearest first, -1 at a short end.
 
         Beside them, ``[Q] float64``, its rounded squared distance of the last one.
 

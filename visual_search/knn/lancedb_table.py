@@ -58,7 +58,7 @@ class Scratch:
 
 
 def load_lancedb() -> Any:
-    """Gives the module ``lancedb``, which the extra of that name brings.
+    """Returns the module ``lancedb``, which the extra of that name brings.
 
     Raises:
         ValueError: It is not installed.
@@ -74,7 +74,7 @@ def load_lancedb() -> Any:
 
 
 def structure_for(num_rows: int) -> str:
-    """Gives LanceDB's name of the vector index for so many rows; nothing where a scan does.
+    """Returns LanceDB's name of the vector index for so many rows; nothing where a scan does.
 
     Example:
         >>> structure_for(1_000), structure_for(100_000), structure_for(1_000_000)
@@ -86,7 +86,7 @@ def structure_for(num_rows: int) -> str:
 
 
 def product_parts(dim: int) -> int:
-    """Gives the parts of a product code: the largest divisor of D up to D / 4, at least 1.
+    """Returns the parts of a product code: the largest divisor of D up to D / 4, at least 1.
 
     Example:
         >>> product_parts(512), product_parts(96), product_parts(7)
@@ -124,7 +124,7 @@ def create_index(table: Any, structure: str, num_rows: int, dim: int) -> dict[st
 
 
 def schema_of(dim: int) -> Any:
-    """Gives the table's columns: the row's number and its embedding of so many numbers."""
+    """Returns the table's columns: the row's number and its embedding of so many numbers."""
     import pyarrow as pa
 
     return pa.schema(
@@ -141,7 +141,7 @@ def reader_of(
     chosen: NDArray[np.bool_],
     on_progress: Progress | None = None,
 ) -> Any:
-    """Gives the chosen rows (``[N] bool``) from ``first`` on as a stream that LanceDB writes."""
+    """Returns the chosen rows (``[N] bool``) from ``first`` on as a stream that LanceDB writes."""
     import pyarrow as pa
 
     schema = schema_of(store.dim)

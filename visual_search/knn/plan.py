@@ -115,7 +115,7 @@ class SearchPlan:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Gives the plan as plain values for JSON."""
+        """Returns the plan as plain values for JSON."""
         return {**dataclasses.asdict(self), "params": dict(self.params)}
 
     @classmethod

@@ -32,7 +32,7 @@ class PrincipalAxes:
 
 
 def principal_axes(gallery: Floats) -> PrincipalAxes:
-    """Gives the directions in which a gallery varies, the largest variance first.
+    """Returns the directions in which a gallery varies, the largest variance first.
 
     Formula: eigenvectors of the covariance in float64 (of the N x N products of centred items,
     where N < D). Directions whose variance is below `NO_VARIANCE` of the largest are left out, so
@@ -68,7 +68,7 @@ def principal_axes(gallery: Floats) -> PrincipalAxes:
 
 
 def shared_out(axes: PrincipalAxes, num_dims: int, num_parts: int) -> Floats:
-    """Gives the first axes in the order in which sub-vectors take them, ``[num_dims, D] float32``.
+    """Returns first axes in the order in which sub-vectors take them, ``[num_dims, D] float32``.
 
     Each axis, the largest variance first, goes to the part that is not full and whose variances
     have the smallest product: all parts then say equally much. That is the parametric solution of
@@ -103,6 +103,6 @@ def shared_out(axes: PrincipalAxes, num_dims: int, num_parts: int) -> Floats:
 
 
 def blocks(num: int) -> Iterator[slice]:
-    """Gives slices of at most `BLOCK_ROWS` rows that cover ``num``."""
+    """Returns slices of at most `BLOCK_ROWS` rows that cover ``num``."""
     for start in range(0, num, BLOCK_ROWS):
         yield slice(start, start + BLOCK_ROWS)

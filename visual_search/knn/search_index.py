@@ -103,7 +103,7 @@ class SearchIndex(ABC):
 
     @abstractmethod
     def extended(self, store: EmbeddingStore) -> SearchIndex:
-        """Gives a second index over a longer store, as `add_rows`, and leaves this one as it is.
+        """Returns a second index over a longer store, as `add_rows`, and leaves this one as it is.
 
         Raises:
             ValueError: As in `add_rows`.
@@ -160,7 +160,7 @@ class SearchIndex(ABC):
         allowed: NDArray[np.bool_] | None,
         num_allowed: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Gives exactly k neighbours, ``[Q, k]``; 1 <= k <= num_allowed and everything checked."""
+        """Returns k neighbours, ``[Q, k]``; 1 <= k <= num_allowed and everything checked."""
 
 
 def check_longer(store: EmbeddingStore, known: EmbeddingStore) -> None:

@@ -36,11 +36,11 @@ class EmbeddingStore(Protocol):
         ...
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Gives the embeddings of ``[n] int64`` rows, in that order, ``[n, D] float32``."""
+        """Returns the embeddings of ``[n] int64`` rows, in that order, ``[n, D] float32``."""
         ...
 
     def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Gives (first row, ``[<= size, D] float32``) in the order of the rows, every row once."""
+        """Returns (first row, ``[<= size, D] float32``) in the order of the rows, each once."""
         ...
 
 
@@ -85,7 +85,7 @@ class ArrayStore:
         return int(self._starts[-1])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Gives the embeddings of these rows.
+        """Returns the embeddings of these rows.
 
         Args:
             rows: ``[n] int64``, in 0..N-1.
@@ -111,7 +111,7 @@ class ArrayStore:
     def squared_distances(
         self, queries: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Gives each query's squared distances to its own rows, without copying the rows.
+        """Returns each query's squared distances to its own rows, without copying the rows.
 
         Args:
             queries: ``[Q, D] float32``.
@@ -155,7 +155,7 @@ class ArrayStore:
         return np.full(rows.shape, np.inf, dtype=np.float32) if found is None else found
 
     def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Gives all rows in order, as views; a block ends where its array ends.
+        """Returns all rows in order, as views; a block ends where its array ends.
 
         Args:
             size: Rows a block at most.
@@ -176,7 +176,7 @@ class ArrayStore:
 def blocks_from(
     store: EmbeddingStore, first: int, size: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Gives the rows of ``store`` from ``first`` on, as (first row, ``[<= size, D] float32``).
+    """Returns the rows of ``store`` from ``first`` on, as (first row, ``[<= size, D] float32``).
 
     Raises:
         ValueError: An embedding is not finite or longer than 2.3e18; the message names its row.

@@ -65,14 +65,14 @@ class Tuned:
 
 
 def sample_rows(num_rows: int) -> NDArray[np.int64]:
-    """Gives the rows that are held out, ascending, ``[S] int64``; the same for the same N."""
+    """Returns the rows that are held out, ascending, ``[S] int64``; the same for the same N."""
     size = min(SAMPLE_SIZE, num_rows // SAMPLE_SHARE)
     chosen = np.random.default_rng(SEED).choice(num_rows, size, replace=False)
     return np.sort(chosen).astype(np.int64)
 
 
 def hold_out(store: EmbeddingStore, recall_k: int) -> HeldOut:
-    """Gives the items that are held out, with what an exact search answers them."""
+    """Returns the items that are held out, with what an exact search answers them."""
     rows = sample_rows(len(store))
     queries = store.take(rows)  # [S, D]
     k = min(recall_k, len(store) - len(rows))
@@ -85,7 +85,7 @@ def hold_out(store: EmbeddingStore, recall_k: int) -> HeldOut:
 
 
 def efforts(first: int, last: int) -> list[int]:
-    """Gives the efforts to try, each about 1.4 times the one before, ending with ``last``.
+    """Returns the efforts to try, each about 1.4 times the one before, ending with ``last``.
 
     Example:
         >>> efforts(1, 20)
@@ -163,7 +163,7 @@ def _recalls(
     effort: int,
     counts: list[int],
 ) -> tuple[list[float], list[float]]:
-    """Gives the mean recall within each number of candidates, and its standard error."""
+    """Returns the mean recall within each number of candidates, and its standard error."""
     found = candidates(held_out.queries, effort, counts[-1])  # [S, R]
     is_near = np.zeros((len(found), counts[-1]), dtype=np.bool_)
     is_near[:, : found.shape[1]] = near_enough(store, held_out.queries, found, held_out.kth)

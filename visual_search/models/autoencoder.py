@@ -24,10 +24,10 @@ class Autoencoder(Encoder):
 
     @abstractmethod
     def decode(self, embeddings: Tensor) -> Tensor:
-        """Gives pictures ``[B, 3, S, S]`` in -1..1 of embeddings ``[B, D]``."""
+        """Returns pictures ``[B, 3, S, S]`` in -1..1 of embeddings ``[B, D]``."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives reconstructions of pictures, both ``[B, 3, S, S]`` in -1..1."""
+        """Returns reconstructions of pictures, both ``[B, 3, S, S]`` in -1..1."""
         return self.decode(self.encode(images))
 
 
@@ -65,7 +65,7 @@ def _activation(name: Activation) -> list[nn.Module]:
 
 
 def build_layers(table: Sequence[Conv | ConvTransposed | Pool]) -> nn.Sequential:
-    """Gives a module whose children are the table's rows, named conv1, pool1, deconv1, ..."""
+    """Returns a module whose children are the table's rows, named conv1, pool1, deconv1, ..."""
     modules = nn.Sequential()
     counts = {"conv": 0, "deconv": 0, "pool": 0}
     for row in table:

@@ -36,11 +36,11 @@ class BackboneNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the pooled values ``[B, P]`` of standardised pictures ``[B, 3, S, S]``."""
+        """Returns the pooled values ``[B, P]`` of standardised pictures ``[B, 3, S, S]``."""
 
     @abstractmethod
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Gives the stages' outputs ``[B, C, H, W]`` by name, first stage first.
+        """Returns the stages' outputs ``[B, C, H, W]`` by name, first stage first.
 
         Raises:
             ValueError: The network has no such maps.
@@ -207,7 +207,7 @@ class TorchvisionNetwork(BackboneNetwork):
         return outputs
 
     def _stages(self) -> Iterator[tuple[str, nn.Module]]:
-        """Gives children by name, going into those that only hold the stages together."""
+        """Returns children by name, going into those that only hold the stages together."""
         for name, child in self.network.named_children():
             if name in (*self.classifiers, "avgpool", "norm", "permute", "flatten"):
                 continue
@@ -223,14 +223,14 @@ class _PooledMap(nn.Module):
 
 
 def _without_linear(classifier: nn.Module) -> nn.Sequential:
-    """Gives what stands in a classifier before its first layer of weights or dropout: norms."""
+    """Returns what stands in a classifier before its first layer of weights or dropout: norms."""
     parts = classifier if isinstance(classifier, nn.Sequential) else nn.Sequential(classifier)
     kept = takewhile(lambda p: not isinstance(p, nn.Linear | nn.Conv2d | nn.Dropout), parts)
     return nn.Sequential(*kept, _PooledMap())  # the kept have the names that their weights have
 
 
 def measure_width(network: BackboneNetwork, name: str, image_size_px: int) -> int:
-    """Gives how many values a network gives a picture, by showing it a black one.
+    """Returns how many values a network gives a picture, by showing it a black one.
 
     Raises:
         ValueError: The network cannot take pictures of that size.
@@ -248,7 +248,7 @@ def measure_width(network: BackboneNetwork, name: str, image_size_px: int) -> in
 
 
 def unknown_name(name: str, known: list[str]) -> ValueError:
-    """Gives the error for a name that no library has, with the nearest ones."""
+    """Returns the error for a name that no library has, with the nearest ones."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     return ValueError(
         f"got the backbone {name!r}, expected a network of timm or {TORCHVISION}NAME; near it "
@@ -257,7 +257,7 @@ def unknown_name(name: str, known: list[str]) -> ValueError:
 
 
 def no_weights(name: str) -> ValueError:
-    """Gives the error for a network that nobody published weights of."""
+    """Returns the error for a network that nobody published weights of."""
     return ValueError(
         f"got pretrained=True for {name!r}, expected a network that the library has weights of; "
         "give model.weights=PATH, or set model.pretrained=false for random ones"
@@ -265,7 +265,7 @@ def no_weights(name: str) -> ValueError:
 
 
 def no_connection(name: str, error: Exception) -> ConnectionError:
-    """Gives the error for weights that cannot be fetched."""
+    """Returns the error for weights that cannot be fetched."""
     return ConnectionError(
         f"the pretrained weights of {name!r} are not on this machine and could not be downloaded "
         f"({type(error).__name__}: {error}); connect it, or give a file as model.weights=PATH "
@@ -274,7 +274,7 @@ def no_connection(name: str, error: Exception) -> ConnectionError:
 
 
 def wrong_size(name: str, size_px: int, native_px: int, error: Exception) -> ValueError:
-    """Gives the error for pictures that a network cannot take."""
+    """Returns the error for pictures that a network cannot take."""
     return ValueError(
         f"got image_size_px {size_px} for {name!r}, expected a size that it can take "
         f"({type(error).__name__}: {error}); set pictures.size_px={native_px}, or take another "

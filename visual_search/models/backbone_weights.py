@@ -42,7 +42,7 @@ _OTHER_BLOCKS = {
 
 
 def packaged_weights() -> dict[str, Tensor]:
-    """Gives the ImageNet weights of EfficientNet-Lite0 that an installed package brings.
+    """Returns the ImageNet weights of EfficientNet-Lite0 that an installed package brings.
 
     They are named as timm's ``tf_efficientnet_lite0`` names them: the file was converted from
     TensorFlow, whose padding, batch norm epsilon and scaling to -1..1 that network has. Source:
@@ -63,7 +63,7 @@ def packaged_weights() -> dict[str, Tensor]:
 
 
 def timm_name(name: str) -> str:
-    """Gives timm's name of a tensor in the packaged file.
+    """Returns timm's name of a tensor in the packaged file.
 
     Raises:
         ValueError: The file has no such tensor.
@@ -89,7 +89,7 @@ def timm_name(name: str) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Gives the tensors of a file by name, on the CPU; nothing in the file is executed.
+    """Returns the tensors of a file by name, on the CPU; nothing in the file is executed.
 
     Args:
         path: ``.safetensors``, or what ``torch.save`` wrote: tensors by name, by themselves or

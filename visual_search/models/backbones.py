@@ -106,7 +106,7 @@ def backbone(
     frozen: bool = False,
     image_size_px: int = 128,
 ) -> Encoder:
-    """Gives a network of timm or torchvision as an encoder; its weights are random by default.
+    """Returns a network of timm or torchvision as an encoder; its weights are random by default.
 
     Pictures are brought from -1..1 to the scale that the network's published weights expect.
     Sources: timm (Wightman 2019, github.com/huggingface/pytorch-image-models), torchvision.

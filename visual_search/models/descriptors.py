@@ -25,7 +25,7 @@ HOG_DIM = 7 * 7 * 2 * 2 * 12  # blocks (they step by one cell), cells of each, o
 
 
 def random_embeddings(item_ids: Sequence[str], seed: int) -> Floats:
-    """Gives a random embedding an item, ``[n, 64] float32``, uniform in -1..1.
+    """Returns a random embedding an item, ``[n, 64] float32``, uniform in -1..1.
 
     An item's numbers are the SHAKE-256 of seed and id: wherever and beside whatever it stands, on
     every machine and with every version of NumPy, they are the same.
@@ -42,7 +42,7 @@ def random_embeddings(item_ids: Sequence[str], seed: int) -> Floats:
 
 
 def colour_histogram(pictures: NDArray[np.uint8]) -> Floats:
-    """Gives each channel's share of pixels in 16 equal bins: ``[n, 48] float32``, red first.
+    """Returns each channel's share of pixels in 16 equal bins: ``[n, 48] float32``, red first.
 
     Bin b of a channel holds the values 16 b to 16 b + 15; each channel's shares add up to 1.
 
@@ -65,7 +65,7 @@ def colour_histogram(pictures: NDArray[np.uint8]) -> Floats:
 
 
 def resized_pixels(pictures: NDArray[np.uint8], size_px: int) -> Floats:
-    """Gives the pixels at s x s, s being ``size_px``: ``[n, 3 * s * s] float32`` in 0..1.
+    """Returns the pixels at s x s, s being ``size_px``: ``[n, 3 * s * s] float32`` in 0..1.
 
     The red plane comes first, row by row. A pixel of the result is the mean of what it covers, by
     the share that it covers.
@@ -84,7 +84,7 @@ def resized_pixels(pictures: NDArray[np.uint8], size_px: int) -> Floats:
 
 
 def hog(pictures: NDArray[np.uint8]) -> Floats:
-    """Gives histograms of oriented gradients of the pictures at 64 x 64 px.
+    """Returns histograms of oriented gradients of the pictures at 64 x 64 px.
 
     8 x 8 px cells, 12 unsigned orientations, of each pixel the channel with the largest gradient,
     overlapping blocks of 2 x 2 cells, L2-Hys: scaled to unit length, clipped at 0.2, scaled again.

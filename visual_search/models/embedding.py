@@ -193,12 +193,12 @@ class EmbeddingHead(nn.Module):
         return all(part.is_fitted for part in self._projections().values())
 
     def _projections(self) -> dict[str, PcaWhitening]:
-        """Gives the parts that are fitted, by the prefix of their arrays' names."""
+        """Returns the parts that are fitted, by the prefix of their arrays' names."""
         found = {"": self.learned}
         return found if self.described is None else found | {"beside_": self.described.gradients}
 
     def features(self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None) -> Tensor:
-        """Gives what is taken, ``[B, F] float32``, of pictures in -1..1.
+        """Returns what is taken, ``[B, F] float32``, of pictures in -1..1.
 
         Args:
             encoder: The network.
@@ -213,14 +213,14 @@ class EmbeddingHead(nn.Module):
     def network_values(
         self, encoder: Encoder, images: Tensor, encoded: Tensor | None = None
     ) -> Tensor:
-        """Gives what is taken of the network alone, ``[B, F] float32``; see `features`."""
+        """Returns what is taken of the network alone, ``[B, F] float32``; see `features`."""
         if self.settings.layer is not None:
             layers = encoder.layers(images)
             return pooled(layers[self.settings.layer].float(), self.settings.pool)
         return (encoder.encode(images) if encoded is None else encoded).float()
 
     def with_descriptor(self, values: Tensor, images: Tensor) -> Tensor:
-        """Gives the network's values and those of the descriptor, where there is one."""
+        """Returns the network's values and those of the descriptor, where there is one."""
         if self.settings.beside is None:
             return values
         return torch.cat([values, describe_beside(self.settings.beside, images)], dim=1)
@@ -255,7 +255,7 @@ class EmbeddingHead(nn.Module):
                 self.described.refit(beside, pairs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives embeddings ``[B, D] float32`` of features ``[B, F]``.
+        """Returns embeddings ``[B, D] float32`` of features ``[B, F]``.
 
         Raises:
             RuntimeError: PCA is asked for and was not fitted.
@@ -275,7 +275,7 @@ class EmbeddingHead(nn.Module):
         return F.normalize(torch.cat([learned, beside], dim=1), dim=1)
 
     def embed(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Gives embeddings ``[n, D]`` of features ``[n, F]``, both NumPy, in blocks."""
+        """Returns embeddings ``[n, D]`` of features ``[n, F]``, both NumPy, in blocks."""
         if self.settings.pca is None and not self.settings.normalize:
             return features
         parts = [np.empty((0, self.embedding_dim), np.float32)]
@@ -286,7 +286,7 @@ class EmbeddingHead(nn.Module):
         return np.concatenate(parts)
 
     def fingerprint(self) -> str:
-        """Gives a SHA-256 (hex) of the settings and of the fitted projection."""
+        """Returns a SHA-256 (hex) of the settings and of the fitted projection."""
         chosen = asdict(self.settings)
         if self.settings.beside is None:  # as it was before there were descriptors
             chosen = {name: value for name, value in chosen.items() if "beside" not in name}
@@ -302,7 +302,7 @@ class EmbeddingHead(nn.Module):
         return digest.hexdigest()
 
     def fitted(self) -> dict[str, Tensor]:
-        """Gives what was fitted, by the names that `save` writes; empty without PCA."""
+        """Returns what was fitted, by the names that `save` writes; empty without PCA."""
         return {
             f"{prefix}{name}": value
             for prefix, part in self._projections().items()
@@ -358,7 +358,7 @@ class EmbeddingHead(nn.Module):
 
 
 def pooled(outputs: Tensor, pool: Pool) -> Tensor:
-    """Gives ``[B, F]`` of a layer's ``[B, C, H, W]``; see `EmbeddingSettings.pool`.
+    """Returns ``[B, F]`` of a layer's ``[B, C, H, W]``; see `EmbeddingSettings.pool`.
 
     Example:
         >>> layer = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # [1, 2, 1, 2]

@@ -22,11 +22,11 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Gives embeddings ``[B, D]`` of pictures ``[B, 3, S, S]`` in -1..1."""
+        """Returns embeddings ``[B, D]`` of pictures ``[B, 3, S, S]`` in -1..1."""
 
     @abstractmethod
     def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """Gives the output ``[B, C, H, W]`` of every encoder layer by name, first layer first."""
+        """Returns the output ``[B, C, H, W]`` of every encoder layer by name, first layer first."""
 
     def check_images(self, images: Tensor) -> None:
         """Refuses pictures that the network was not built for.

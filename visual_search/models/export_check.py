@@ -118,7 +118,7 @@ def check_export(
 def _embedded(
     encoder: Encoder, head: EmbeddingHead, pictures: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """Gives the network's embeddings ``[n, D]``, not by way of `ServedEncoder`."""
+    """Returns the network's embeddings ``[n, D]``, not by way of `ServedEncoder`."""
     encoder, head = on_cpu(encoder, head)
     found = []
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def _compare_neighbours(
     k: int,
     least: float,
 ) -> int:
-    """Gives how many of the first k stand elsewhere for being tied; raises where others are found.
+    """Returns how many of the first k stand elsewhere, being tied; raises where others are found.
 
     Args:
         expected: PyTorch's embeddings ``[n, D]``.
@@ -176,7 +176,7 @@ def _compare_neighbours(
 def _squared_distances(
     queries: NDArray[np.float32], gallery: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Gives ``[n, N]``, in float64: a product of lengths hides what is near 0 in float32."""
+    """Returns ``[n, N]``, in float64: a product of lengths hides what is near 0 in float32."""
     asked = queries.astype(np.float64)
     distances = np.empty((len(queries), len(gallery)))
     for start in range(0, len(gallery), _ITEMS):

@@ -79,7 +79,7 @@ class ServedEncoder(nn.Module):
         self.head = head
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Gives embeddings ``[B, D] float32`` of pictures ``[B, 3, S, S] uint8``."""
+        """Returns embeddings ``[B, D] float32`` of pictures ``[B, 3, S, S] uint8``."""
         images = scaled(pictures)
         if not self.head.settings.mirror:
             found = self.head.features(self.encoder, images)
@@ -94,7 +94,7 @@ class ServedEncoder(nn.Module):
 
 
 def scaled(pictures: Tensor) -> Tensor:
-    """Gives float32 pictures in -1..1 of uint8 ones, as training scales them.
+    """Returns float32 pictures in -1..1 of uint8 ones, as training scales them.
 
     Example:
         >>> scaled(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
@@ -150,7 +150,7 @@ def export_encoder(
 
 
 def on_cpu(encoder: Encoder, head: EmbeddingHead) -> tuple[Encoder, EmbeddingHead]:
-    """Gives copies of both on the CPU, in float32 and evaluation mode."""
+    """Returns copies of both on the CPU, in float32 and evaluation mode."""
     copies = copy.deepcopy((encoder, head))
     for part in copies:
         part.to("cpu", torch.float32).eval()
@@ -178,7 +178,7 @@ def _check_asked(head: EmbeddingHead, facts: Mapping[str, str], fit: str) -> Non
 
 
 def _all_weights(served: ServedEncoder) -> dict[str, Tensor]:
-    """Gives the weights by name; cloned, since the format refuses tensors that share memory."""
+    """Returns the weights by name; cloned, since the format refuses tensors that share memory."""
     found = {f"encoder.{name}": value for name, value in served.encoder.state_dict().items()}
     found |= {f"projection.{name}": value for name, value in served.head.fitted().items()}
     return {name: value.detach().clone().contiguous() for name, value in found.items()}
@@ -223,7 +223,7 @@ def _to_onnx(served: ServedEncoder, side: int, metadata: Mapping[str, str]) -> b
 
 
 def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
-    """Gives the file: without the exporter's notes, which name places on this machine."""
+    """Returns the file: without the exporter's notes, which name places on this machine."""
     import onnx
 
     graph: Any = model.graph

@@ -105,10 +105,10 @@ class Described(Protocol):
         """D."""
 
     def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Gives these rows in their order, some at a time: rows ``[n]`` and ``[n, D] float32``."""
+        """Returns these rows in order, some at a time: rows ``[n]`` and ``[n, D] float32``."""
 
     def all_rows(self) -> Floats:
-        """Gives all, ``[N, D] float32``, contiguous."""
+        """Returns all, ``[N, D] float32``, contiguous."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ class InPassing:
         return self.side.item_ids
 
     def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Gives these rows' descriptions, as many at a time as fit the memory meant for them.
+        """Returns these rows' descriptions, as many at a time as fit the memory meant for them.
 
         Raises:
             TypeError: The pictures are not uint8.
@@ -146,7 +146,7 @@ class InPassing:
             self.progress.add(len(block))
 
     def all_rows(self) -> Floats:
-        """Gives all descriptions, in memory. Raises as `blocks`."""
+        """Returns all descriptions, in memory. Raises as `blocks`."""
         found = np.empty((len(self.side), self.dim), np.float32)
         for rows, descriptions in self.blocks(np.arange(len(self.side))):
             found[rows] = descriptions
@@ -189,14 +189,14 @@ class OnDisk:
             self._mapped: Floats = np.asarray(np.memmap(file, np.float32, mode="r", shape=shape))
 
     def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Gives these rows' descriptions, in the blocks in which `InPassing` gives them."""
+        """Returns these rows' descriptions, in the blocks in which `InPassing` gives them."""
         for start in range(0, len(rows), self._step):
             block = rows[start : start + self._step]
             yield block, self._mapped[block]
             self._progress.add(len(block))
 
     def all_rows(self) -> Floats:
-        """Gives all descriptions as they are mapped, read-only."""
+        """Returns all descriptions as they are mapped, read-only."""
         return self._mapped
 
 

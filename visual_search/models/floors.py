@@ -93,7 +93,7 @@ class Control:
 def untrained(
     network: nn.Module, embed_pictures: EmbedPictures, dim: int, *, pretrained: bool = False
 ) -> Control:
-    """Gives the control that a run's own network is before its first step.
+    """Returns the control that a run's own network is before its first step.
 
     Args:
         network: The network with its first random weights; it is left as it is.
@@ -140,7 +140,7 @@ def embed_controls(
     scratch_dir: Path,
     on_progress: OnProgress | None = None,
 ) -> Generator[tuple[str, ControlEmbeddings], None, None]:
-    """Gives one control after the other, computing what several of them need once.
+    """Returns one control after the other, computing what several of them need once.
 
     The embeddings are to the bit those of `Control.embed`. Pictures are described once for all
     controls that start from the same description, and PCA is fitted once for a control and its
@@ -274,7 +274,7 @@ def _in_turn(
 
 
 def _num_passes(controls: Sequence[Control]) -> int:
-    """Gives how often all items are gone through: to be described, to be projected."""
+    """Returns how often all items are gone through: to be described, to be projected."""
     recipes = _recipes(controls)
     projections = {replace(recipe, unit=False) for recipe in recipes if recipe.num_components}
     others = len(controls) - len(recipes)

@@ -19,7 +19,7 @@ EPSILON = 1e-5
 
 
 def hog_dim(side: int) -> int:
-    """Gives the number of values that `hog` has of pictures of S x S px.
+    """Returns the number of values that `hog` has of pictures of S x S px.
 
     Example:
         >>> hog_dim(64)
@@ -30,7 +30,7 @@ def hog_dim(side: int) -> int:
 
 
 def hog(images: Tensor) -> Tensor:
-    """Gives histograms of oriented gradients, ``[B, F] float32`` in 0..1.
+    """Returns histograms of oriented gradients, ``[B, F] float32`` in 0..1.
 
     8 x 8 px cells, 12 unsigned orientations, of each pixel the channel with the largest gradient,
     overlapping blocks of 2 x 2 cells, L2-Hys. Source: N. Dalal and B. Triggs, "Histograms of
@@ -80,7 +80,7 @@ def hog(images: Tensor) -> Tensor:
 
 
 def _direction(angle: float) -> tuple[float, float]:
-    """Gives cosine and sine, with the exact 0 of a quarter turn."""
+    """Returns cosine and sine, with the exact 0 of a quarter turn."""
     return round(math.cos(angle), 15), round(math.sin(angle), 15)
 
 

@@ -24,7 +24,7 @@ ANGLE = 1.4  # radians of the circle that a factor of e in width to height is ap
 
 
 def beside_dim(name: Beside) -> int:
-    """Gives the number of values K of a descriptor.
+    """Returns the number of values K of a descriptor.
 
     Raises:
         ValueError: There is no descriptor of that name.
@@ -38,7 +38,7 @@ def beside_dim(name: Beside) -> int:
 
 
 def num_shape_values(name: Beside) -> int:
-    """Gives how many of a descriptor's values, the last ones, PCA leaves alone."""
+    """Returns how many of a descriptor's values, the last ones, PCA leaves alone."""
     return 2 if name == "hog_shape" else 0
 
 
@@ -56,7 +56,7 @@ def check_beside(name: str) -> None:
 
 
 def describe_beside(name: Beside, images: Tensor) -> Tensor:
-    """Gives what a descriptor says of pictures, ``[B, K] float32``.
+    """Returns what a descriptor says of pictures, ``[B, K] float32``.
 
     ``hog``: histograms of oriented gradients of the picture at 64 x 64 px. ``hog_shape``: those of
     the picture without its white padding, stretched to 64 x 64 px, and its width to height as a
@@ -126,7 +126,7 @@ class DescriptorProjection(nn.Module):
         self.gradients.refit(descriptions[:, : self.gradients.num_features], pairs)
 
     def forward(self, descriptions: Tensor) -> Tensor:
-        """Gives ``[B, D] float32`` of descriptions ``[B, K]``; has to be fitted."""
+        """Returns ``[B, D] float32`` of descriptions ``[B, K]``; has to be fitted."""
         width = self.gradients.num_features
         short: Tensor = self.gradients(descriptions[:, :width])
         return torch.cat([short, descriptions[:, width:]], dim=1)

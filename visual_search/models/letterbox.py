@@ -16,7 +16,7 @@ WHITE = 254.5  # of 0..255: what rounds to less is content
 
 
 def content_boxes(images: Tensor) -> Tensor:
-    """Gives the smallest box that holds everything which is not white, ``[B, 4] float32``.
+    """Returns the smallest box that holds everything which is not white, ``[B, 4] float32``.
 
     Args:
         images: ``[B, 3, S, S]`` in 0..255.
@@ -39,7 +39,7 @@ def content_boxes(images: Tensor) -> Tensor:
 
 
 def _ends(taken: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives the first place that is taken and the first after the last, ``[B] float32`` both."""
+    """Returns the first place that is taken and the first after the last, ``[B] float32`` both."""
     side = taken.shape[1]
     places = torch.arange(side, device=taken.device, dtype=torch.float32)
     first = torch.where(taken, places, side).amin(dim=1)
@@ -48,7 +48,7 @@ def _ends(taken: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_aspect(boxes: Tensor) -> Tensor:
-    """Gives ``log(width / height)`` of boxes ``[B, 4]``, ``[B] float32``.
+    """Returns ``log(width / height)`` of boxes ``[B, 4]``, ``[B] float32``.
 
     Example:
         >>> log_aspect(torch.tensor([[0.0, 1.0, 4.0, 3.0]])).round(decimals=3).tolist()
@@ -83,7 +83,7 @@ def stretched(images: Tensor, boxes: Tensor, size_px: int) -> Tensor:
 
 
 def _weights(start: Tensor, end: Tensor, side: int, size_px: int) -> Tensor:
-    """Gives how much each source pixel counts for each target pixel, ``[B, s, S]``.
+    """Returns how much each source pixel counts for each target pixel, ``[B, s, S]``.
 
     Places are measured in 1 / (2 s) of a source pixel: there weights are whole numbers, and so are
     their sums over whole pixels, which float64 holds exactly. What lies half-way between two

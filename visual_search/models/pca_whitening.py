@@ -138,7 +138,7 @@ class PcaWhitening(nn.Module):
         self.components = torch.from_numpy(components).to(self.place.device)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives ``[B, D] float32`` of features ``[B, F] float32``; has to be fitted."""
+        """Returns ``[B, D] float32`` of features ``[B, F] float32``; has to be fitted."""
         found = features
         if self.num_components is not None:
             assert self.mean is not None
@@ -151,7 +151,7 @@ class PcaWhitening(nn.Module):
 
 
 def mutual_pairs(embeddings: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Gives all pairs of which each is among the other's k nearest by the cosine, ``[m, 2]``.
+    """Returns all pairs of which each is among the other's k nearest by the cosine, ``[m, 2]``.
 
     Each pair comes both ways. Fewer than k are looked at where there are not so many.
 

@@ -59,7 +59,7 @@ class PlainEncoder(Encoder):
 
 
 def plain_encoder(image_size_px: int = 64, width: int = 32) -> Encoder:
-    """Gives a five-layer network: 64 px pictures to 512 values by default.
+    """Returns a five-layer network: 64 px pictures to 512 values by default.
 
     Five 3 x 3 convolutions, each with batch norm and ReLU, of ``width``, 2, 4, 8 and 16 times as
     many channels; max pooling halves the side after the first four. The embedding is the mean

@@ -23,7 +23,7 @@ NO_VARIANCE = 1e-10  # of the largest variance: what is smaller is rounding, its
 def project(
     gallery: Described, queries: Described, num_components: int, seed: int
 ) -> ControlEmbeddings:
-    """Gives both sides on the gallery's first principal components, its mean at 0.
+    """Returns both sides on the gallery's first principal components, its mean at 0.
 
     Args:
         gallery: ``[N, D]``; PCA is fitted on all, or on `MAX_FIT_ITEMS` of them.
@@ -56,7 +56,7 @@ def project(
 
 
 def unit_length(embeddings: ControlEmbeddings) -> ControlEmbeddings:
-    """Gives the embeddings scaled to length 1; what is 0 stays 0.
+    """Returns the embeddings scaled to length 1; what is 0 stays 0.
 
     Example:
         >>> found = ControlEmbeddings(np.float32([[3, 4], [0, 0]]), np.float32([[0, -2]]))
@@ -74,14 +74,14 @@ def unit_length(embeddings: ControlEmbeddings) -> ControlEmbeddings:
 
 
 def fit_rows(item_ids: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives the rows that PCA is fitted on and the others: the ids decide, where there are many."""
+    """Returns rows that PCA is fitted on and the others: the ids decide, where there are many."""
     keys = [hashlib.sha256(f"{seed}\x1f{item_id}".encode()).digest() for item_id in item_ids]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     return np.sort(order[:MAX_FIT_ITEMS]), np.sort(order[MAX_FIT_ITEMS:])
 
 
 def principal_components(described: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Gives the first principal components, ``[C, D]``, of ``[n, D]``: C is at most ``most``.
+    """Returns the first principal components, ``[C, D]``, of ``[n, D]``: C is at most ``most``.
 
     Directions in which nothing varies are left out; where all rows are the same, one component of
     zeros stands for them. The solver is exact, and a component has the sign that makes its largest

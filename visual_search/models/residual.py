@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(out_channels))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Gives ``[B, out_channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``."""
+        """Returns ``[B, out_channels, H / stride, W / stride]`` of ``[B, in_channels, H, W]``."""
         # in place: the sum is new and nothing else reads it
         return F.relu(self.residual(hidden) + self.shortcut(hidden), inplace=True)
 
@@ -166,7 +166,7 @@ def residual_encoder(
     num_blocks: Sequence[int] = (1, 1, 1, 1),
     stem_stride: int = 2,
 ) -> Encoder:
-    """Gives a residual network with batch norm: 64 px pictures to 512 values by default.
+    """Returns a residual network with batch norm: 64 px pictures to 512 values by default.
 
     The four stages have ``width``, 2, 4 and 8 times as many channels; all but the first halve the
     side. The embedding is the mean over the last map, projected where its width is another. By
@@ -201,7 +201,7 @@ def residual(
     num_blocks: Sequence[int] = (1, 1, 1, 1),
     stem_stride: int = 2,
 ) -> Autoencoder:
-    """Gives an autoencoder: the network of `residual_encoder`, and the way back to the picture.
+    """Returns an autoencoder: the network of `residual_encoder`, and the way back to the picture.
 
     The decoder turns the embedding into a small map of 8 ``width`` channels, then doubles it with
     nearest neighbours and a 3 x 3 convolution until it is a picture: transposed convolutions
@@ -227,7 +227,7 @@ def residual(
 
 
 def upsampling_decoder(embedding_dim: int, image_size_px: int, width: int) -> nn.Sequential:
-    """Gives a module from embeddings ``[B, D]`` to pictures ``[B, 3, S, S]`` in -1..1.
+    """Returns a module from embeddings ``[B, D]`` to pictures ``[B, 3, S, S]`` in -1..1.
 
     S is halved while it is even and above 4; that many doublings lead back to S exactly. The map
     that it starts from has a side of 4 for 64 and 128 px, 3 for 96, 7 for 224.

@@ -16,7 +16,7 @@ from visual_search.models.autoencoder import (
 
 
 def plus_layer() -> Autoencoder:
-    """Gives the study's "+Layer" network: 128 px pictures to 512 values and back.
+    """Returns the study's "+Layer" network: 128 px pictures to 512 values and back.
 
     8 convolutions, 4 poolings, 8 transposed convolutions; 10,429,827 parameters, of which the
     encoder has 6,455,104. Source: the layer table in the published notebooks of "Powering Visual
@@ -53,7 +53,7 @@ def plus_layer() -> Autoencoder:
 
 
 def baseline() -> Autoencoder:
-    """Gives the study's baseline as we reconstruct it: 128 px pictures to 4,096 values and back.
+    """Returns the study's baseline as we reconstruct it: 128 px pictures to 4,096 values and back.
 
     7 convolutions, 3 poolings, 7 transposed convolutions. The study describes this network (7
     convolutions, 3 poolings, 256 x 4 x 4, 7 transposed convolutions) but never published its

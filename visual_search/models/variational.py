@@ -46,7 +46,7 @@ class VariationalAutoencoder(ResidualAutoencoder):
         self.log_variance = nn.Linear(pooled_dim, embedding_dim)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]`` in -1..1.
+        """Returns mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]`` in -1..1.
 
         The log variance lies in -10..10, see `MAX_LOG_VARIANCE`. Under autocast both have its
         dtype: take them to float32 before an exponential.
@@ -68,7 +68,7 @@ def variational(
     num_blocks: Sequence[int] = (1, 1, 1, 1),
     stem_stride: int = 2,
 ) -> VariationalAutoencoder:
-    """Gives a variational autoencoder: 128 px pictures to means of 512 values by default.
+    """Returns a variational autoencoder: 128 px pictures to means of 512 values by default.
 
     It is the network of `visual_search.models.residual.residual` with a second head.
 

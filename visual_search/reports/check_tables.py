@@ -45,7 +45,7 @@ class Checked:
     rule: str
 
     def num(self, severity: str) -> int:
-        """Gives how many findings have this severity."""
+        """Returns how many findings have this severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
@@ -92,7 +92,7 @@ def print_check(checked: Checked) -> None:
 
 
 def _named_lines(finding: Finding) -> Sequence[str]:
-    """Gives the first items of a finding by name; of what was refused and leaks the most."""
+    """Returns the first items of a finding by name; of what was refused and leaks the most."""
     most = 3 * _NAMED_IN_TERMINAL if finding.severity == "error" else _NAMED_IN_TERMINAL
     most = most if finding.severity != "note" else 0
     lines = []
@@ -125,7 +125,7 @@ def _category_table(categories: pd.DataFrame) -> Any:
 
 
 def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:
-    """Gives the catalogue in numbers: name -> value and a remark."""
+    """Returns the catalogue in numbers: name -> value and a remark."""
     catalog = checked.cached.catalog
     groups = catalog.table["group"].value_counts()
     splits = {split: len(catalog.rows_of_split(split)) for split in ("train", "val", "test")}

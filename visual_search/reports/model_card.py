@@ -18,7 +18,7 @@ SERVING = (
 def model_card(
     name: str, facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]
 ) -> str:
-    """Gives the card as Markdown.
+    """Returns the card as Markdown.
 
     Args:
         name: The bundle's.
@@ -55,7 +55,7 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
 
 
 def _numbers(facts: Mapping[str, Any]) -> list[str]:
-    """Gives the section of the run's numbers, with what they mean and the floors beside them."""
+    """Returns the section of the run's numbers, with what they mean and the floors beside them."""
     from visual_search.reports.tables import interval
     from visual_search.retrieval.floor_comparison import rough_text
 
@@ -120,7 +120,7 @@ def _limits() -> str:
 
 
 def requirements(kind: str) -> str:
-    """Gives what has to be installed to search and serve a bundle, pinned, without PyTorch.
+    """Returns what has to be installed to search and serve a bundle, pinned, without PyTorch.
 
     Args:
         kind: Of the bundle's index. FAISS is the one for CPUs, also where this machine has the one

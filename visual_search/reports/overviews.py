@@ -19,7 +19,7 @@ TABLE_FILE, FIGURE_FILE = "overview.csv", "overview.png"
 
 
 def overview(measured: Sequence[Measured]) -> pd.DataFrame:
-    """Gives a row for each evaluation and embedding, the run first, then its floors.
+    """Returns a row for each evaluation and embedding, the run first, then its floors.
 
     Returns:
         ``relevance`` (what counts as relevant, and the protocol where they differ in it),
@@ -74,7 +74,7 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
 
 
 def _embedded(run: Run) -> str:
-    """Gives how an evaluation's embedding differs from its run's, as ``pca=64``; empty if not."""
+    """Returns how an evaluation's embedding differs from its run's, as ``pca=64``; empty if not."""
     if run.folder.resolve().parent.name != EVALUATIONS:
         return ""
     return " ".join(changed_embedding(Run(run.folder.parent.parent).config(), run.config()))
@@ -106,7 +106,7 @@ def conclude(measured: Sequence[Measured], folder: Path) -> None:
 
 
 def overview_table(table: pd.DataFrame, title: str) -> Any:
-    """Gives the overview with a column an evaluation; the best of each column is bold."""
+    """Returns the overview with a column an evaluation; the best of each column is bold."""
     from rich.table import Table
     from rich.text import Text
 

@@ -96,7 +96,7 @@ def rank_these(
 
 
 def ranked_report(run: Run) -> RetrievalReport:
-    """Gives what a run measured, if it can stand beside others.
+    """Returns what a run measured, if it can stand beside others.
 
     Raises:
         ValueError: The run is not finished, holds no numbers, is older than what is ranked, or a
@@ -146,7 +146,7 @@ def _entry(run: Run, report: RetrievalReport, name: str | None = None) -> Entry:
 
 
 def _runs(outputs: Path) -> Iterator[Run]:
-    """Gives the folders of runs and of their evaluations, in order, each once.
+    """Returns the folders of runs and of their evaluations, in order, each once.
 
     A folder may be a link, to a run on another disk; one that leads back is not followed again.
     """
@@ -186,7 +186,7 @@ def _write(folder: Path, groups: list[RankedGroup], left_out: list[tuple[str, st
 
 
 def _label(path: str) -> str:
-    """Gives a run's folder as typed, or without the place that only its owner has."""
+    """Returns a run's folder as typed, or without the place that only its owner has."""
     from visual_search.runs.places import without_place
     from visual_search.runs.run import run_label
 
@@ -194,7 +194,7 @@ def _label(path: str) -> str:
 
 
 def _shown(group: RankedGroup, folder: Path) -> LeaderboardGroup:
-    """Gives a table as the page shows it."""
+    """Returns a table as the page shows it."""
     from visual_search.reports.run_page import relative_to
     from visual_search.views.html import LeaderboardEntry, LeaderboardGroup
 

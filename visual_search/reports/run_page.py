@@ -151,7 +151,7 @@ def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
 
 
 def _drawn(folder: Path, name: str) -> list[Figure]:
-    """Gives the pictures that callbacks drew: ``figures/<name>.png`` or a folder of that name."""
+    """Returns the pictures that callbacks drew: ``figures/<name>.png`` or a folder of that name."""
     from visual_search.views.drawing import read_figure
 
     figures = folder / "figures"
@@ -187,7 +187,7 @@ def _class_distribution(folder: Path, catalog: Catalog) -> Figure:
 
 
 def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> list[DataFinding]:
-    """Gives what the checks of both sides found."""
+    """Returns what the checks of both sides found."""
     import pandas as pd
 
     from visual_search.reports.tables import is_number
@@ -236,7 +236,7 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
 
 
 def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what the page lists: the command has a place of its own, devices are named parts."""
+    """Returns what the page lists: the command has a place of its own, devices are named parts."""
     shown = {name: value for name, value in environment.items() if name != "command"}
     devices = shown.pop("computed_on", [])
     if len(devices) == 1:
@@ -273,7 +273,7 @@ def _facts(run: Run, summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def relative_to(folder: Path, run_folder: Path) -> str:
-    """Gives the link from a page in ``folder`` to a run's report; empty where it has none."""
+    """Returns the link from a page in ``folder`` to a run's report; empty where it has none."""
     import os
     from urllib.parse import quote
 
@@ -296,7 +296,7 @@ def _floors_per_category(folder: Path) -> pd.DataFrame | None:
 
 
 def _settings(run: Run) -> str:
-    """Gives the settings as YAML, without the places in them: the page is handed around."""
+    """Returns the settings as YAML, without the places in them: the page is handed around."""
     import yaml
 
     from visual_search.runs.places import settings_without_places
@@ -308,7 +308,7 @@ def _settings(run: Run) -> str:
 
 
 def _date(run: Run) -> str:
-    """Gives when the run ended: now, where its report is its last step."""
+    """Returns when the run ended: now, where its report is its last step."""
     ended = run.state in ("finished", "failed", "interrupted")
     moment = datetime.fromisoformat(run.status()["since"]) if ended else datetime.now(UTC)
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -30,7 +30,7 @@ class ShownItems:
         self.row_of = {item_id: row for row, item_id in enumerate(catalog.table["item_id"])}
 
     def search_row(self, answered: Mapping[Any, Any], column: str) -> SearchRow:
-        """Gives a line of ``per_query`` with its pictures."""
+        """Returns a line of ``per_query`` with its pictures."""
         import numpy as np
 
         from visual_search.views.picture_grids import SearchRow
@@ -52,13 +52,13 @@ class ShownItems:
 def search_rows(
     per_query: pd.DataFrame, column: str, catalog: Catalog, pictures: Pictures
 ) -> list[SearchRow]:
-    """Gives the lines of a report's ``per_query`` with their pictures, in their order."""
+    """Returns the lines of a report's ``per_query`` with their pictures, in their order."""
     shop = ShownItems(catalog, pictures)
     return [shop.search_row(line, column) for line in per_query.to_dict("records")]
 
 
 def examples(report: RetrievalReport, shop: ShownItems) -> list[ExampleGroup]:
-    """Gives the best and the worst queries of each category, of many those with most queries."""
+    """Returns the best and the worst queries of each category, of many those with most queries."""
     from visual_search.retrieval.extremes import best_first, worst_first
     from visual_search.views.html import ExampleGroup
 
@@ -97,7 +97,7 @@ def examples(report: RetrievalReport, shop: ShownItems) -> list[ExampleGroup]:
 
 
 def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> ProjectionView | None:
-    """Gives the gallery's points in three dimensions; None where they were not projected."""
+    """Returns the gallery's points in three dimensions; None where they were not projected."""
     import numpy as np
 
     from visual_search.reading import SAVED, read_table
@@ -122,7 +122,7 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
 
 
 def near_table(folder: Path) -> pd.DataFrame | None:
-    """Gives ``metrics/near_duplicates.csv``; None where it has no line."""
+    """Returns ``metrics/near_duplicates.csv``; None where it has no line."""
     from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.report_files import from_cell
 
@@ -135,7 +135,7 @@ def near_table(folder: Path) -> pd.DataFrame | None:
 
 
 def near_pairs(folder: Path, shop: ShownItems) -> list[PicturePair]:
-    """Gives the closest of them with their pictures."""
+    """Returns the closest of them with their pictures."""
     from visual_search.views.html import PicturePair
 
     table = near_table(folder)

@@ -54,7 +54,7 @@ def print_result(run: Run) -> None:
 
 
 def loss_fact(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Gives the test loss under what it measures; nothing where the objective has none."""
+    """Returns the test loss under what it measures; nothing where the objective has none."""
     if not is_number(summary.get("test_loss")):
         return {}
     # Runs from before there was a choice of objectives reconstructed.
@@ -104,7 +104,7 @@ def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]
 
 
 def _fonts(folder: Path) -> str:
-    """Gives which fonts the figures lack; nothing where there are none to draw them with."""
+    """Returns which fonts the figures lack; nothing where there are none to draw them with."""
     from visual_search.retrieval.report_files import load_report
     from visual_search.views.scripts import font_advice
 
@@ -114,7 +114,7 @@ def _fonts(folder: Path) -> str:
 
 
 def table_style() -> dict[str, Any]:
-    """Gives what all tables share: rules without a frame, narrow enough for 80 columns."""
+    """Returns what all tables share: rules without a frame, narrow enough for 80 columns."""
     from rich.box import SIMPLE_HEAD
 
     return {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
@@ -129,7 +129,7 @@ def print_left_behind(console: Console, folder: Path) -> None:
 
 
 def _warnings(summary: Mapping[str, Any]) -> list[str]:
-    """Gives what a reader has to know before quoting a number."""
+    """Returns what a reader has to know before quoting a number."""
     lines = []
     if refused := len(summary.get("refused", ())):
         lines.append(f"Left out: {many(refused, 'bad item')}, listed in metrics/summary.json.")
@@ -164,7 +164,7 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _tensorboard() -> str:
-    """Gives the command to type, also where no virtual environment is active."""
+    """Returns the command to type, also where no virtual environment is active."""
     if shutil.which("tensorboard"):
         return "tensorboard"
     program = Path(sys.executable).parent / "tensorboard"
@@ -185,7 +185,7 @@ LEFT_BEHIND = {
 
 
 def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
-    """Gives the table of a measurement by category with intervals, micro and macro means last."""
+    """Returns the table of a measurement by category with intervals, micro and macro means last."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -241,7 +241,7 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
 
 
 def floor_table(summary: Mapping[str, Any], name: str) -> Table:
-    """Gives the run among its floors, the best first; the difference is the run minus the floor."""
+    """Returns run among its floors, the best first; the difference is the run minus the floor."""
     from rich.table import Table
     from rich.text import Text
 
@@ -275,7 +275,7 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """Gives finished runs side by side, one a row, narrow enough for 80 columns."""
+    """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
     from rich.table import Table
     from rich.text import Text
 
@@ -328,17 +328,17 @@ def _speed(summary: Mapping[str, Any]) -> str:
 
 
 def is_number(value: float | None) -> bool:
-    """Gives False for None (as JSON keeps NaN), NaN and infinity."""
+    """Returns False for None (as JSON keeps NaN), NaN and infinity."""
     return value is not None and math.isfinite(value)
 
 
 def or_low(value: float | None) -> float:
-    """Gives the value to sort by; what is no number comes last."""
+    """Returns the value to sort by; what is no number comes last."""
     return value if value is not None and math.isfinite(value) else -math.inf
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Gives a fraction with so many digits, or a dash.
+    """Returns a fraction with so many digits, or a dash.
 
     >>> number(0.25), number(None)
     ('0.2500', '-')
@@ -349,7 +349,7 @@ def number(value: float | None, digits: int = 4) -> str:
 def interval(
     low: float | None, high: float | None, *, signed: bool = False, rough: bool | None = False
 ) -> str:
-    """Gives an interval's ends, or a dash; ~ marks a rough one.
+    """Returns an interval's ends, or a dash; ~ marks a rough one.
 
     Both ends of a difference are 0 where every answer is the same.
 
@@ -367,7 +367,7 @@ def interval(
 
 
 def difference(value: float, low: float | None, high: float | None, *, rough: bool = False) -> str:
-    """Gives a difference with its interval, or that every answer is the same.
+    """Returns a difference with its interval, or that every answer is the same.
 
     >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0)
     ('+0.100 [+0.050, +0.200]', 'same answers')
@@ -377,7 +377,7 @@ def difference(value: float, low: float | None, high: float | None, *, rough: bo
 
 
 def p_value(value: float | None) -> str:
-    """Gives a p-value as printed.
+    """Returns a p-value as printed.
 
     >>> p_value(0.00012), p_value(0.25)
     ('< 0.001', '0.250')
@@ -388,7 +388,7 @@ def p_value(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Gives a time in minutes and seconds.
+    """Returns a time in minutes and seconds.
 
     >>> duration(75.2)
     '1 min 15 s'

@@ -21,7 +21,7 @@ class NotComparableError(ValueError):
 
 
 def identity_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what `check_comparable` reads of a report's summary; empty for an older run.
+    """Returns what `check_comparable` reads of a report's summary; empty for an older run.
 
     Example:
         >>> identity_of({"k": 5, "num_gallery": 9, "num_queries": 2})
@@ -153,7 +153,7 @@ def _settings(held: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str,
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Gives nested settings by their dotted names.
+    """Returns nested settings by their dotted names.
 
     Example:
         >>> flat({"k": 5, "gallery": {"splits": ["train"]}})

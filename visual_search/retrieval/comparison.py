@@ -194,7 +194,7 @@ def compare_reports(
 
 
 def headline_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a summary's headline with its ``statistic`` and ``definition``.
+    """Returns a summary's headline with its ``statistic`` and ``definition``.
 
     Raises:
         ValueError: The summary has no headline, as an older run's.

@@ -18,7 +18,7 @@ def equal_codes(
     *,
     empty_is_none: bool = False,
 ) -> Codes:
-    """Gives rows that are equal in every column equal numbers; without a column all are equal.
+    """Returns rows that are equal in every column equal numbers; without a column all are equal.
 
     Args:
         table: Text columns.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def worst_first(per_query: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """Gives the places of the scored queries, the lowest score first.
+    """Returns the places of the scored queries, the lowest score first.
 
     Many queries share the score 0. Among equal scores no category comes a second time before every
     other one has come once, and within a category comes first whose wrong hit was the surest: the
@@ -34,7 +34,7 @@ def worst_first(per_query: pd.DataFrame, column: str) -> NDArray[np.int64]:
 
 
 def best_first(per_query: pd.DataFrame, column: str) -> NDArray[np.int64]:
-    """Gives the places of the scored queries, the highest score first, likewise.
+    """Returns the places of the scored queries, the highest score first, likewise.
 
     Among equal scores of a category comes first whose nearest relevant hit was the nearest.
 
@@ -66,6 +66,6 @@ def _ordered(per_query: pd.DataFrame, column: str, *, relevant: bool) -> NDArray
 
 
 def _nearest(distances: Sequence[float], hits: Sequence[bool], relevant: bool) -> float:
-    """Gives the squared distance of the first hit of this kind; infinity where there is none."""
+    """Returns the squared distance of the first hit of this kind; infinity where there is none."""
     of_kind = (d for d, hit in zip(distances, hits, strict=True) if bool(hit) is relevant)
     return next(of_kind, math.inf)

@@ -45,7 +45,7 @@ FLOOR_COLUMNS = [
 
 
 def headline_statistic(title: str) -> Statistic:
-    """Gives the mean that a headline's verdict is about: macro for the study's rule, else micro.
+    """Returns the mean that a headline's verdict is about: macro for the study's rule, else micro.
 
     Args:
         title: The headline's column, mean or title; the study's rule has one name for all three.
@@ -58,7 +58,7 @@ def headline_statistic(title: str) -> Statistic:
 
 
 def sign_shown(difference: float, low: float, high: float, p_value: float) -> int:
-    """Gives 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
+    """Returns 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
 
     It is shown where p < `ALPHA` and the interval leaves 0 out. Both come from one test
     (`statistics.paired_difference`), so where p is not corrected each says the same; of numbers
@@ -81,7 +81,7 @@ def sign_shown(difference: float, low: float, high: float, p_value: float) -> in
 
 
 def p_text(p_value: float) -> str:
-    """Gives a p-value in words, with as many digits as keep it on its side of `ALPHA`.
+    """Returns a p-value in words, with as many digits as keep it on its side of `ALPHA`.
 
     Example:
         >>> p_text(0.0001), p_text(0.0312), p_text(0.0496), p_text(1.0)
@@ -101,7 +101,7 @@ def p_text(p_value: float) -> str:
 
 
 def interval_text(low: float, high: float, sign: str = "-") -> str:
-    """Gives ``[0.304, 0.349]``, with more digits where an end would otherwise round to 0.
+    """Returns ``[0.304, 0.349]``, with more digits where an end would otherwise round to 0.
 
     Both ends of a difference are 0 where every answer is the same: that is said instead.
 
@@ -124,7 +124,7 @@ def interval_text(low: float, high: float, sign: str = "-") -> str:
 
 
 def rough_text(ends: Mapping[str, Any]) -> str:
-    """Gives what must stand beside an interval that few groups carry, or nothing.
+    """Returns what must stand beside an interval that few groups carry, or nothing.
 
     Args:
         ends: Of an interval: ``rough``, ``effective_groups`` and ``num_groups``, as
@@ -152,7 +152,7 @@ def _written(numbers: Sequence[float], sign: str) -> list[str]:
 
 
 def difference_text(difference: float, low: float, high: float, p_value: float) -> str:
-    """Gives a difference with its interval and p-value in words.
+    """Returns a difference with its interval and p-value in words.
 
     Example:
         >>> difference_text(-0.396, -0.42, -0.37, 0.0002)

@@ -19,7 +19,7 @@ Gains: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | NDArray[np.flo
 
 
 def ndcg_at_k(gains: Gains, ideal_gains: Gains, k: int) -> NDArray[np.float64]:
-    """Gives nDCG@k: ``DCG / ideal DCG``, 1 where no other list of k items is worth more.
+    """Returns nDCG@k: ``DCG / ideal DCG``, 1 where no other list of k items is worth more.
 
     DCG is the sum of g(i) / log2(i + 1) over the ranks i <= k, with the gain g(i) itself ("linear")
     as in trec_eval, scikit-learn and torchmetrics. The exponential form, common for web search,
@@ -87,7 +87,7 @@ def ndcg_at_k(gains: Gains, ideal_gains: Gains, k: int) -> NDArray[np.float64]:
 def hierarchy_gains(
     query_labels: NDArray[Any], neighbour_labels: NDArray[Any]
 ) -> NDArray[np.int64]:
-    """Gives each neighbour's gain: the number of leading levels that agree with the query.
+    """Returns each neighbour's gain: the number of leading levels that agree with the query.
 
     A level behind one that differs counts no more, so that the colour of a hat says nothing to
     somebody who asked with a shoe. An empty label, or None, agrees with nothing, itself included.
@@ -131,7 +131,7 @@ def hierarchy_gains(
 
 
 def ideal_gains(num_matching: Counts, k: int) -> NDArray[np.int64]:
-    """Gives the k largest gains that a gallery holds for each query.
+    """Returns the k largest gains that a gallery holds for each query.
 
     Formula: the item at rank i of the best list has as many gains as there are levels l with
     ``num_matching[q, l] >= i``, since those who agree in more levels come first.

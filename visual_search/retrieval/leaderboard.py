@@ -22,7 +22,7 @@ BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 
 
 def to_markdown(group: RankedGroup) -> str:
-    r"""Gives a table with what it was measured on above it and its definitions below.
+    r"""Returns a table with what it was measured on above it and its definitions below.
 
     Names are data: what Markdown or HTML would read as markup is escaped, and what would break a
     line is a space.
@@ -91,7 +91,7 @@ def _digits(value: Any, digits: int, unit: float = 1, name: str = "") -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Gives text as Markdown that shows it and does nothing else, on one line.
+    r"""Returns text as Markdown that shows it and does nothing else, on one line.
 
     Example:
         >>> escaped("plus_layer"), escaped("_x_ | <b>")
@@ -109,7 +109,7 @@ def escaped(text: str) -> str:
 
 
 def to_csv(groups: Sequence[RankedGroup]) -> str:
-    """Gives all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, the columns.
+    """Returns all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, columns.
 
     Numbers are written in full, and what is missing is empty. Text is quoted; where it begins with
     ``=``, ``+``, ``-``, ``@``, a tab or a line break and is no number, an apostrophe goes before

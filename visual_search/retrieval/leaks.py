@@ -57,7 +57,7 @@ class Leaks:
         return bool(self.query_ids)
 
     def describe(self, max_shown: int = 10) -> str:
-        """Gives the text for an error or a report: the counts, then the first pairs by name."""
+        """Returns the text for an error or a report: the counts, then the first pairs by name."""
         sides = (
             f"{many(self.num_queries, 'query', 'queries')} and "
             f"{many(self.num_gallery, 'gallery item')}"
@@ -189,7 +189,7 @@ class _Shared:
         return numbers
 
     def gallery_rows(self, query: int) -> NDArray[np.int64]:
-        """Gives the gallery rows of one query, ascending: ``[n] int64``."""
+        """Returns the gallery rows of one query, ascending: ``[n] int64``."""
         first, end = np.searchsorted(self._sorted, [self.queries[query], self.queries[query] + 1])
         rows = self._order[first:end]
         return np.asarray(rows[rows != self.itself[query]], dtype=np.int64)
@@ -199,13 +199,13 @@ class _Shared:
 
 
 def rows_of(ids: NDArray[np.object_], wanted: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Gives the row of each wanted id among the ids, -1 where it has none."""
+    """Returns the row of each wanted id among the ids, -1 where it has none."""
     row_of_id = {item_id: row for row, item_id in enumerate(ids)}
     return np.array([row_of_id.get(item_id, -1) for item_id in wanted], dtype=np.int64)
 
 
 def _checked_table(table: pd.DataFrame, side: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Gives these columns as Python texts, the rows in the order of their ids."""
+    """Returns these columns as Python texts, the rows in the order of their ids."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ValueError(

@@ -132,7 +132,7 @@ def find_neighbours(
 def score(
     table: pd.DataFrame, protocol: Protocol, selection: Selection, neighbours: Neighbours
 ) -> RetrievalReport:
-    """Gives the numbers of what was found.
+    """Returns the numbers of what was found.
 
     Relevance is the protocol's: all its columns equal, none empty. R counts the gallery items that
     are relevant and admitted: within the restriction, without the query or its group.
@@ -235,7 +235,7 @@ def identity(
     selection: Selection,
     content_keys: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """Gives what two measurements must share before their numbers may be compared.
+    """Returns what two measurements must share before their numbers may be compared.
 
     Args:
         table: The catalogue's table.
@@ -348,7 +348,7 @@ def _check_result(result: NearestItems, gallery_ids: list[str], k: int) -> None:
 def _parts(
     table: pd.DataFrame, protocol: Protocol, selection: Selection
 ) -> list[tuple[NDArray[np.int64] | None, NDArray[np.int64]]]:
-    """Gives (places of the gallery that are searched, or None for all; queries that search)."""
+    """Returns (places of the gallery that are searched, or None for all; queries that search)."""
     num = len(selection.gallery_rows)
     everyone = np.arange(len(selection.query_rows))
     if not protocol.restrict_to:
@@ -369,7 +369,7 @@ def _sub_index(index: EmbeddingIndex, places: NDArray[np.int64]) -> EmbeddingInd
 def _batches(
     members: NDArray[np.int64], held: NDArray[np.int64], own: NDArray[np.int64], k: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Gives (how deep to search, the queries that do), few enough at a time for memory.
+    """Returns (how deep to search, the queries that do), few enough at a time for memory.
 
     The depth is k and the gallery items that a query loses, rounded up to a power of two so that
     few depths differ.

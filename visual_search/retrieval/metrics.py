@@ -66,7 +66,7 @@ REFERENCE_DEFINITION = (
 
 
 def definitions(k: int) -> dict[str, str]:
-    """Gives what each reported mean says at this ``k``: ``{"map_at_5": "Mean of AP@5 = ..."}``.
+    """Returns what each reported mean says at this ``k``: ``{"map_at_5": "Mean of AP@5 = ..."}``.
 
     Example:
         >>> list(definitions(5))[:4]
@@ -85,7 +85,7 @@ def definitions(k: int) -> dict[str, str]:
 
 
 def reference_definition(k: int) -> str:
-    """Gives what `reference_2023` says at this ``k``.
+    """Returns what `reference_2023` says at this ``k``.
 
     Example:
         >>> reference_definition(5)[:56]
@@ -97,7 +97,7 @@ def reference_definition(k: int) -> str:
 def average_precision_at_k(
     relevance: Relevance, num_relevant: Counts, k: int
 ) -> NDArray[np.float64]:
-    """Gives AP@k: ``S / min(R, k)``, 1 where the best possible list was found.
+    """Returns AP@k: ``S / min(R, k)``, 1 where the best possible list was found.
 
     S is the sum of P(i) over the ranks i <= k that are hits, and P(i) the share of hits among the
     first i. Denominator: ``min(R, k)``, what a perfect list of length k could hold. Libraries
@@ -134,7 +134,7 @@ def average_precision_at_k(
 
 
 def precision_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
-    """Gives precision@k: ``hits / k``, the share of the list that is relevant.
+    """Returns precision@k: ``hits / k``, the share of the list that is relevant.
 
     Denominator: ``k``, even where R < k, so the best possible value is then R / k. Empty case: 0
     without a hit, NaN where R = 0. Source: Manning et al. (2008), section 8.4. The study of 2023
@@ -162,7 +162,7 @@ def precision_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArra
 
 
 def recall_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
-    """Gives recall@k: ``hits / R``, the share of what there is to find that was found.
+    """Returns recall@k: ``hits / R``, the share of what there is to find that was found.
 
     Denominator: R, so the best possible value is k / R where R > k. What metric-learning papers
     call recall@k (is there any hit?) is `hit_at_k`. Empty case: 0 without a hit, NaN where R = 0.
@@ -190,7 +190,7 @@ def recall_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[n
 
 
 def hit_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
-    """Gives 1.0 where at least one of the first k is relevant, else 0.0.
+    """Returns 1.0 where at least one of the first k is relevant, else 0.0.
 
     Denominator: none. Empty case: 0 without a hit, NaN where R = 0. Source: "Recall@K" of Jégou,
     Douze, Schmid, Product Quantization for Nearest Neighbor Search (2011), and of the
@@ -218,7 +218,7 @@ def hit_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.f
 
 
 def reciprocal_rank_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:
-    """Gives ``1 / rank of the first hit``, looking no deeper than rank k.
+    """Returns ``1 / rank of the first hit``, looking no deeper than rank k.
 
     Denominator: the rank itself. Empty case: 0 where the first k hold no hit (a hit at k + 1
     would be worth 1 / (k + 1), so the depth is part of the name), NaN where R = 0. Source:
@@ -247,7 +247,7 @@ def reciprocal_rank_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> 
 
 
 def reference_2023(relevance: Relevance, k: int) -> NDArray[np.float64]:
-    """Gives the number of the study of 2023: ``hits / k``, where the query is one of the hits.
+    """Returns the number of the study of 2023: ``hits / k``, where the query is one of the hits.
 
     Denominator: ``k``. The query is in the gallery and finds itself, so an item that is alone in
     its category has 1 / k, and one of a category of m items at best min(m, k) / k: the value grows
@@ -280,7 +280,7 @@ def reference_2023(relevance: Relevance, k: int) -> NDArray[np.float64]:
 
 
 def _first(relevance: Relevance, k: int) -> Relevance:
-    """Gives the first k ranks (``[Q, k] bool``) after the door's checks."""
+    """Returns the first k ranks (``[Q, k] bool``) after the door's checks."""
     k, relevance = check_k(k), np.asarray(relevance)
     if relevance.dtype != np.bool_:
         raise TypeError(
@@ -302,7 +302,7 @@ def _first(relevance: Relevance, k: int) -> Relevance:
 def _checked(
     relevance: Relevance, num_relevant: Counts, k: int
 ) -> tuple[Relevance, NDArray[np.float64]]:
-    """Gives the first k ranks (``[Q, k] bool``) and R (``[Q] float64``) after the door's checks."""
+    """Returns first k ranks (``[Q, k] bool``) and R (``[Q] float64``) after the door's checks."""
     hits, num_relevant = _first(relevance, k), np.asarray(num_relevant)
     if not np.issubdtype(num_relevant.dtype, np.integer):
         raise TypeError(

@@ -237,7 +237,7 @@ class _Side:
         self._embeddings = embeddings
 
     def given_rows(self, rows: Rows) -> Rows:
-        """Gives where these rows stand in what the caller gave."""
+        """Returns where these rows stand in what the caller gave."""
         return np.asarray(self._order[rows], dtype=np.int64)
 
     def embeddings(self, rows: Rows) -> Floats:
@@ -253,7 +253,7 @@ def _pairs_by_hash(
     max_listed: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[Rows, int, NDArray[np.bool_]]:
-    """Gives the closest pairs (``[n, 2]`` rows), the number of all, the queries that have some."""
+    """Returns closest pairs (``[n, 2]`` rows), the number of all, the queries that have some."""
     hashed = np.flatnonzero(gallery)  # 0 is no hash
     hashes = gallery[hashed]
     concerned = np.zeros(len(queries), dtype=np.bool_)
@@ -292,7 +292,7 @@ def _pairs_by_embedding(
     itself: Rows,
     largest: float,
 ) -> tuple[Rows, Floats]:
-    """Gives the neighbours not beyond ``largest``: pairs ``[n, 2]``, squared distances ``[n]``."""
+    """Returns neighbours not beyond ``largest``: pairs ``[n, 2]``, squared distances ``[n]``."""
     row_of_id = {item_id: row for row, item_id in enumerate(gallery.ids)}
     pairs: list[tuple[int, int]] = []
     distances: list[float] = []
@@ -315,7 +315,7 @@ def _pairs_by_embedding(
 
 
 def _median_of_random_pairs(gallery: _Side, queries: _Side, itself: Rows, seed: int) -> float:
-    """Gives the median squared distance of random pairs, NaN where there are none."""
+    """Returns the median squared distance of random pairs, NaN where there are none."""
     if not len(gallery.ids) or not len(queries.ids):
         return float("nan")
     rng = np.random.default_rng(seed)
@@ -327,7 +327,7 @@ def _median_of_random_pairs(gallery: _Side, queries: _Side, itself: Rows, seed: 
 
 
 def _squared_distances(gallery: _Side, queries: _Side, pairs: Rows) -> Floats:
-    """Gives the squared Euclidean distance of each pair: ``[n, 2] -> [n]``."""
+    """Returns the squared Euclidean distance of each pair: ``[n, 2] -> [n]``."""
     distances = np.empty(len(pairs), dtype=np.float64)
     width = queries.embeddings(np.arange(0)).shape[1]
     step = max(1, _BLOCK_VALUES // max(1, width))
@@ -339,7 +339,7 @@ def _squared_distances(gallery: _Side, queries: _Side, pairs: Rows) -> Floats:
 
 
 def _bits(gallery: _Side, queries: _Side, pairs: Rows) -> Rows:
-    """Gives the bits that differ in each pair, 65 where a picture has no hash: ``[n] int64``."""
+    """Returns the bits that differ in each pair, 65 where a picture has no hash: ``[n] int64``."""
     first, second = queries.hashes[pairs[:, 0]], gallery.hashes[pairs[:, 1]]
     bits = np.bitwise_count(first ^ second).astype(np.int64)
     return np.where((first == 0) | (second == 0), 65, bits)
@@ -354,7 +354,7 @@ def _listed(
     max_bits: int,
     max_relative_distance: float,
 ) -> pd.DataFrame:
-    """Gives the table of the pairs, the closest first."""
+    """Returns the table of the pairs, the closest first."""
     bits = _bits(gallery, queries, pairs)
     by_hash = bits <= max_bits
     closeness = np.where(by_hash, bits / (max_bits + 1), np.inf)

@@ -34,7 +34,7 @@ MAX_PER_CATEGORY = 1000  # the reference study's index
 
 
 def stable_order(item_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Gives the positions of the ids in a shuffled order that each id decides for itself.
+    """Returns the positions of the ids in a shuffled order that each id decides for itself.
 
     The order is that of SHA-256 over seed and id: the same on every machine and for every model,
     and an item that is added takes a place between the others without moving them.
@@ -56,7 +56,7 @@ def stable_order(item_ids: Sequence[str], seed: int) -> NDArray[np.int64]:
 
 
 def gallery_splits(query_split: str, splits: Sequence[str] = ("train",)) -> tuple[str, ...]:
-    """Gives the splits that the gallery is drawn from: the split that is asking is left out.
+    """Returns the splits that the gallery is drawn from: the split that is asking is left out.
 
     Args:
         query_split: Where the queries come from.
@@ -143,7 +143,7 @@ def select_gallery(
 
 
 def select_queries(table: pd.DataFrame, split: str) -> NDArray[np.int64]:
-    """Gives the rows of the split that asks, ascending (``[Q] int64``).
+    """Returns the rows of the split that asks, ascending (``[Q] int64``).
 
     Raises:
         ValueError: The column is missing, or the split holds nothing.
@@ -258,7 +258,7 @@ class Protocol:
         return self.name if usual else f"{self.name} by {' + '.join(self.relevance)}"
 
     def rules(self) -> dict[str, Any]:
-        """Gives what decides a number once the sides are chosen, as plain values."""
+        """Returns what decides a number once the sides are chosen, as plain values."""
         return {
             "name": self.name,
             "k": self.k,
@@ -270,7 +270,7 @@ class Protocol:
         }
 
     def sentences(self) -> dict[str, str]:
-        """Gives the rules in words, to stand beside the numbers."""
+        """Returns the rules in words, to stand beside the numbers."""
         equal = " and ".join(self.relevance)
         excluded = {
             "item": EXCLUSION_RULE,
@@ -314,7 +314,7 @@ class Protocol:
 
 
 def labels(table: pd.DataFrame, rows: Rows, columns: Sequence[str]) -> NDArray[np.object_]:
-    """Gives one label a row, the columns' values joined by " / "; empty where any of them is.
+    """Returns one label a row, the columns' values joined by " / "; empty where any of them is.
 
     Rows with the same label are equal in every column: of several columns, a slash that stands
     alone within a value is doubled.
@@ -339,7 +339,7 @@ def labels(table: pd.DataFrame, rows: Rows, columns: Sequence[str]) -> NDArray[n
 
 
 def answerable(selection: Selection, table: pd.DataFrame, relevance: Sequence[str]) -> Selection:
-    """Gives the selection, or its queries among themselves where no query can be answered.
+    """Returns the selection, or its queries among themselves where no query can be answered.
 
     Where relevance is by product and products are split whole, the training split has no answer for
     a validation query; its other pictures stand in the validation split.
@@ -357,7 +357,7 @@ def answerable(selection: Selection, table: pd.DataFrame, relevance: Sequence[st
 
 
 def fingerprint(*parts: Sequence[str]) -> str:
-    """Gives a SHA-256 (hex) of lists of texts, order and lengths included.
+    """Returns a SHA-256 (hex) of lists of texts, order and lengths included.
 
     Example:
         >>> fingerprint(["a", "b"]) == fingerprint(["ab"])

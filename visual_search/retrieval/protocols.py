@@ -46,7 +46,7 @@ def gallery_query(
     exclude: Exclude = "item",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives the default: held-out queries search in the training split.
+    """Returns the default: held-out queries search in the training split.
 
     Args:
         k: How deep one looks.
@@ -83,7 +83,7 @@ def category_restricted(
     exclude: Exclude = "item",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives the search of a shop's category page: only items of the query's category are searched.
+    """Returns search of a shop's category page: only items of the query's category are searched.
 
     All of them have the right category, so relevance is by an attribute, such as the colour.
 
@@ -136,7 +136,7 @@ def leave_one_out(
     exclude: Exclude = "group",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives leave-one-out: within the asking split, every item asks all the others.
+    """Returns leave-one-out: within the asking split, every item asks all the others.
 
     Args:
         k: How deep one looks.
@@ -171,7 +171,7 @@ def cold_start(
     exclude: Exclude = "group",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives cold start: both sides are new, nothing of them was trained on.
+    """Returns cold start: both sides are new, nothing of them was trained on.
 
     Every item of the test split asks all the others of it. ``split=cold_start_categories`` or
     ``split=cold_start_newest`` makes such a split before training. During training the validation
@@ -231,7 +231,7 @@ def cross_domain(
     exclude: Exclude = "item",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives search from one source of pictures in another: scene crops ask for product pictures.
+    """Returns search from one source of pictures in another: scene crops ask for product pictures.
 
     By default the product itself is to be found (relevance by group). With relevance by category
     give ``exclude="group"``, or the query's own product is a leak.
@@ -288,7 +288,7 @@ def published(
     exclude: Exclude = "item",
     on_leak: OnLeak = "error",
 ) -> Protocol:
-    """Gives the sides that the data's authors published, as flags in the table.
+    """Returns the sides that the data's authors published, as flags in the table.
 
     An item may be on both sides. During training, a validation split without flagged queries asks
     the training split as in `gallery_query`; or itself, where that has no answer to any of them.
@@ -327,7 +327,7 @@ def published(
 
 
 def reference_2023(k: int = 5, relevance: Sequence[str] = CATEGORY) -> Protocol:
-    """Gives the rule of the study of 2023: everything asks everything, and finds itself.
+    """Returns the rule of the study of 2023: everything asks everything, and finds itself.
 
     Its number is the macro mean of hits / k with the query counted as a hit; the study printed it
     as "mAP@5". It has a name of its own everywhere. Trained-on items ask as well. During training

@@ -129,7 +129,7 @@ def rank(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[RankedGroup]:
-    """Gives the leaderboard's tables, sorted by data, protocol and k.
+    """Returns the leaderboard's tables, sorted by data, protocol and k.
 
     Runs are ranked by the headline's micro mean, under ``reference_2023`` by its macro mean. The
     order of the entries changes nothing. Whether a run is shown to differ from the run above it is

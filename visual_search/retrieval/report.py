@@ -106,7 +106,7 @@ def build_report(
     counts_the_query: bool = False,
     all_relevant: bool = False,
 ) -> RetrievalReport:
-    """Gives the numbers of answered queries.
+    """Returns the numbers of answered queries.
 
     Args:
         answers: Of Q queries, at least one.
@@ -242,7 +242,7 @@ def with_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> RetrievalReport:
-    """Gives the report with the headline's intervals, by group, overall and by category.
+    """Returns the report with the headline's intervals, by group, overall and by category.
 
     Args:
         report: As measured.

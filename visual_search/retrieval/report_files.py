@@ -72,7 +72,7 @@ def save_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 
 
 def is_formula(text: str) -> bool:
-    """Tells whether a spreadsheet would run a text; a number with a sign is none.
+    """Returns whether a spreadsheet would run a text; a number with a sign is none.
 
     Example:
         >>> is_formula("=cmd()"), is_formula("-1+cmd()"), is_formula("-3.5"), is_formula("Hats")
@@ -82,7 +82,7 @@ def is_formula(text: str) -> bool:
 
 
 def as_cell(text: str) -> str:
-    """Gives a text as a CSV cell that no spreadsheet runs as a formula.
+    """Returns a text as a CSV cell that no spreadsheet runs as a formula.
 
     Example:
         >>> as_cell("=cmd()"), as_cell("-1"), as_cell("Hats")
@@ -92,7 +92,7 @@ def as_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """Gives the text that `as_cell` was given, or gave before it knew numbers.
+    """Returns the text that `as_cell` was given, or gave before it knew numbers.
 
     Example:
         >>> from_cell(as_cell("'t Hooft")), from_cell("'-1"), from_cell("Hats")
@@ -185,7 +185,7 @@ def _with_nan(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Gives the value with NaN and infinity as None, in dicts and lists too: JSON has neither.
+    """Returns the value with NaN and infinity as None, in dicts and lists too: JSON has neither.
 
     Example:
         >>> plain({"micro": math.nan, "floors": [{"low": math.inf}], "n": 3})

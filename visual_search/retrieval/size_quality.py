@@ -99,7 +99,7 @@ def search_decoded(
     *,
     device: Device = "auto",
 ) -> RetrievalReport:
-    """Gives the numbers of exact queries against a decoded gallery, under the protocol's rules.
+    """Returns the numbers of exact queries against a decoded gallery, under the protocol's rules.
 
     Items that a codec makes equal are at the same distance, and ranked by their ids.
 
@@ -306,7 +306,7 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
 
 
 def times_text(times: float) -> str:
-    """Gives a ratio of sizes with three digits, or all before the point.
+    """Returns a ratio of sizes with three digits, or all before the point.
 
     Example:
         >>> times_text(5.3333), times_text(8.0), times_text(2048.0)

@@ -141,7 +141,7 @@ def bootstrap_interval(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
 ) -> Interval:
-    """Gives a mean with its interval over queries, by group: a wild cluster bootstrap, inverted.
+    """Returns a mean with its interval over queries, by group: a wild cluster bootstrap, inverted.
 
     Formula: a group has the share h of the mean (micro: N / Q; macro: the mean over the C
     categories of N_c / Q_c) and the error e, its part of (value - mean). Moving the mean by x makes
@@ -225,7 +225,7 @@ def category_intervals(
     bounds: Bounds = (0.0, 1.0),
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Gives every category's own `bootstrap_interval`, sorted by category.
+    """Returns every category's own `bootstrap_interval`, sorted by category.
 
     Each has draws of its own, made from the seed and its name: what other categories hold does
     not change its line. The intervals are not corrected for being many. Empty case: a category
@@ -284,7 +284,7 @@ def category_intervals(
 
 
 def align_queries(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gives two reports' ``per_query`` tables with the same query in the same row (a's order).
+    """Returns two reports' ``per_query`` tables with the same query in the same row (a's order).
 
     Args:
         a: One row a query, with ``query_id``.
@@ -417,7 +417,7 @@ def paired_difference(
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Gives p-values corrected for being many: below alpha, no more than alpha of families err.
+    """Returns p-values corrected for being many: below alpha, no more than alpha of families err.
 
     Formula: with p sorted ascending, the i-th (from 0) of m becomes
     max over j <= i of min(1, (m - j) p_j); given back in the order that came. Any dependence

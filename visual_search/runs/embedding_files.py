@@ -46,20 +46,20 @@ class GivenEmbeddings:
         return int(self.embeddings.shape[1])
 
     def sentence(self) -> str:
-        """Gives what was read, in a sentence."""
+        """Returns what was read, in a sentence."""
         text = f"{self.path}: {len(self.item_ids):,} embeddings of {self.dim:,} numbers"
         if self.columns:
             text += f" from {_shown(self.columns)}"
         return f"{text}; not read: {_shown(self.left_out)}" if self.left_out else text
 
     def digest(self) -> str:
-        """Gives a SHA-256 (hex) of ids and values."""
+        """Returns a SHA-256 (hex) of ids and values."""
         digest = hashlib.sha256("\x1f".join(self.item_ids).encode())
         digest.update(self.embeddings.tobytes())
         return digest.hexdigest()
 
     def of_items(self, item_ids: Sequence[str]) -> NDArray[np.float32]:
-        """Gives the embeddings ``[m, D]`` of these items.
+        """Returns the embeddings ``[m, D]`` of these items.
 
         Raises:
             ValueError: An item has none.
@@ -160,7 +160,7 @@ def read_embeddings(path: str, ids: str | None = None) -> GivenEmbeddings:
 
 
 def saved_embeddings(folders: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
-    """Gives what runs and evaluations saved: the picture's content key -> embedding ``[D]``.
+    """Returns what runs and evaluations saved: the picture's content key -> embedding ``[D]``.
 
     Args:
         folders: With ``gallery.npy``, ``queries.npy`` and their items; what lacks is passed over.
@@ -186,7 +186,7 @@ def saved_embeddings(folders: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
 
 
 def read_id_lines(path: Path) -> list[str]:
-    """Gives the ids of a text file with one a line, blanks at their ends included.
+    """Returns the ids of a text file with one a line, blanks at their ends included.
 
     Lines of nothing but blanks are passed over, as is a byte order mark.
 
@@ -269,7 +269,7 @@ def _filled(item_ids: Sequence[str], path: Path) -> list[str]:
 
 
 def _embedding_columns(schema: pyarrow.Schema, file: Path) -> tuple[str, ...]:
-    """Gives the column of lists, or the numeric columns that are one numbered series.
+    """Returns the column of lists, or the numeric columns that are one numbered series.
 
     A label or a price is a number as well: only a series says that its columns belong together.
     """
@@ -315,7 +315,7 @@ def _embedding_columns(schema: pyarrow.Schema, file: Path) -> tuple[str, ...]:
 
 
 def _shown(columns: Sequence[str]) -> str:
-    """Gives columns by name, the middle of many left out."""
+    """Returns columns by name, the middle of many left out."""
     names = list(columns)
     if len(names) > 8:
         names[3:-2] = ["..."]

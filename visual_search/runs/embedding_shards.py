@@ -78,11 +78,11 @@ class ShardSettings:
         return -(-self.num_items // self.shard_size)
 
     def plain(self) -> dict[str, Any]:
-        """Gives the settings as JSON holds them."""
+        """Returns the settings as JSON holds them."""
         return {**asdict(self), "columns": list(self.columns)}
 
     def digest(self) -> str:
-        """Gives a SHA-256 (hex) of what decides the content of the shards."""
+        """Returns a SHA-256 (hex) of what decides the content of the shards."""
         kept = {name: value for name, value in self.plain().items() if name not in NAMES}
         return _digest(kept)
 
@@ -162,7 +162,7 @@ class ShardFolder:
     def finished(
         self, on_progress: Callable[[int, int], None] | None = None
     ) -> dict[int, ShardRecord]:
-        """Gives the shards whose file is the one that was written, by number, ascending.
+        """Returns the shards whose file is the one that was written, by number, ascending.
 
         Args:
             on_progress: Called with (shards read, shards to read).
@@ -252,7 +252,7 @@ class ShardFolder:
         return self.folder / FINISHED / f"{number:05d}.json"
 
     def _record(self, number: int) -> ShardRecord | None:
-        """Gives what was written of a shard; None where nothing was, or it is of other settings."""
+        """Returns what was written of a shard; None where nothing was, or by other settings."""
         try:
             record = ShardRecord(**_read_json(self._record_path(number)))
         except (FileNotFoundError, ValueError, TypeError):
@@ -262,7 +262,7 @@ class ShardFolder:
 
 
 def read_shard_manifest(folder: str | Path) -> dict[str, Any]:
-    """Gives the manifest of a finished folder.
+    """Returns the manifest of a finished folder.
 
     Raises:
         FileNotFoundError: There is none.
@@ -395,7 +395,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Gives an object; anything else is a ValueError that names the file."""
+    """Returns an object; anything else is a ValueError that names the file."""
     return read_json(path, "what the embed command writes: embed the catalogue anew")
 
 

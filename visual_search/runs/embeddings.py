@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def own_embedding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what a run indexes, in full; one from before there was a choice has none written."""
+    """Returns what a run indexes, in full; one from before there was a choice has none written."""
     import dataclasses
 
     from visual_search.config.schemas import EmbeddingConfig
@@ -33,7 +33,7 @@ def own_embedding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list[str]:
-    """Gives what an evaluation indexes differently, as short texts for the folder's name."""
+    """Returns what an evaluation indexes differently, as short texts for the folder's name."""
     before = own_embedding(own)
     return [
         f"{name}={value}" for name, value in merged["embedding"].items() if value != before[name]
@@ -41,7 +41,7 @@ def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list
 
 
 def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
-    """Gives a run's own precision, or float32 (said) where this machine does not compute in it.
+    """Returns a run's own precision, or float32 (said) where this machine does not compute in it.
 
     Args:
         own: As its summary has it.
@@ -62,7 +62,7 @@ def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
 
 
 class RunEmbedding:
-    """Gives a run's embeddings: those that were saved, and of the rest what its network says.
+    """Returns a run's embeddings: those that were saved, and of the rest what its network says.
 
     Args:
         run: Finished.
@@ -103,7 +103,7 @@ class RunEmbedding:
         self.trainer.accelerator.setup_device(self.trainer.strategy.root_device)
 
     def of_sides(self, cached: CachedCatalog, sides: Sides) -> tuple[NDArray[np.float32], float]:
-        """Gives ``[n, D]`` with a row for every catalogue row that is needed, and seconds an item.
+        """Returns ``[n, D]``, a row for every catalogue row that is needed, and seconds an item.
 
         Saved ones are found by the content of the pictures. Seconds are NaN where all were saved.
         """
@@ -137,7 +137,7 @@ class RunEmbedding:
         return table, seconds / len(missing)
 
     def _is_alike(self, place: Run) -> bool:
-        """Tells whether a measurement holds embeddings as asked for; a damaged one is named."""
+        """Returns whether a measurement holds embeddings as asked for; a damaged one is named."""
         try:
             return (
                 place.state == "finished"
@@ -151,7 +151,7 @@ class RunEmbedding:
     def _anew(
         self, cached: CachedCatalog, rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], float]:
-        """Gives the same for another embedding of the network, which no file has."""
+        """Returns the same for another embedding of the network, which no file has."""
         import numpy as np
 
         from visual_search.models.embedding import EmbeddingHead

@@ -11,7 +11,7 @@ from visual_search.runs.run import A_CONFIG, EVALUATIONS, Run
 
 
 def measured_in(path: str) -> Run:
-    """Gives what was measured in a folder: a run, an evaluation of one, embeddings from outside.
+    """Returns what was measured in a folder: a run, an evaluation of one, embeddings from outside.
 
     Raises:
         ConfigError: Nothing was, or not to the end.
@@ -40,7 +40,7 @@ class Measured:
 
 
 def finished_run(path: str | None) -> Run:
-    """Gives the finished run of a folder.
+    """Returns the finished run of a folder.
 
     Raises:
         ConfigError: None is named, the folder is none of a run, or the run is not finished.

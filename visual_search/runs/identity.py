@@ -60,7 +60,7 @@ DRAWING_CALLBACKS = "visual_search.training.callbacks."
 def run_hash(
     config: Mapping[str, Any], catalog_fingerprint: str, *, with_places: bool = False
 ) -> str:
-    """Gives ten hexadecimal digits that change with whatever can change the result.
+    """Returns ten hexadecimal digits that change with whatever can change the result.
 
     Args:
         config: The resolved config as plain containers.
@@ -75,7 +75,7 @@ def run_hash(
 
 
 def _identity(config: Mapping[str, Any], *, with_places: bool = False) -> dict[str, Any]:
-    """Gives what of a config can change the result, with files by their paths."""
+    """Returns what of a config can change the result, with files by their paths."""
     from visual_search.training.devices import num_devices
 
     kept = _without(config, NOT_PART_OF_THE_RESULT)
@@ -100,7 +100,7 @@ def _identity(config: Mapping[str, Any], *, with_places: bool = False) -> dict[s
 def find_run(
     outputs: str | Path, experiment: str, config: Mapping[str, Any], catalog_fingerprint: str
 ) -> Run:
-    """Gives the run of these settings, whether or not its folder exists.
+    """Returns the run of these settings, whether or not its folder exists.
 
     One of an earlier version has another name where a place is named; one whose first weights are
     gone by now is known by its settings.
@@ -125,7 +125,7 @@ def find_run(
 
 
 def _without_its_start(run: Run, config: Mapping[str, Any], catalog_fingerprint: str) -> Run | None:
-    """Gives the finished run that began with weights that are gone, the newest if there are more.
+    """Returns the finished run that began with weights that are gone, the newest if there are more.
 
     What they held is in the run's name, and can no longer be asked; their place is in its settings.
     """
@@ -177,7 +177,7 @@ def _without(
 
 
 def _without_places(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Gives the same node with nothing where it names a place."""
+    """Returns the same node with nothing where it names a place."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         name = f"{prefix}{key}"
@@ -191,7 +191,7 @@ def _without_places(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 
 
 def _without_added(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Gives the same node without the keys of `ADDED` that change nothing."""
+    """Returns the same node without the keys of `ADDED` that change nothing."""
     return {
         key: _without_added(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in node.items()
@@ -200,7 +200,7 @@ def _without_added(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the node of training with what the run to start from has learned, not its folder."""
+    """Returns the node of training with what the run to start from has learned, not its folder."""
     start = training.get("start_from")
     path = Run(Path(start or "")).checkpoint
     if start is None or not path.is_file():
@@ -214,7 +214,7 @@ def _sha256(path: Path) -> str:
 
 
 def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a model's node with the SHA-256 of a weights file in place of its path."""
+    """Returns a model's node with the SHA-256 of a weights file in place of its path."""
     node = dict(model)
     path = Path(str(node.get("weights") or ""))
     if path.is_file():

@@ -16,7 +16,7 @@ ENCODER = "encoder."
 
 
 def checkpoint_to_start_from(folder: str | Path) -> Path:
-    """Gives the checkpoint of a run to start from.
+    """Returns the checkpoint of a run to start from.
 
     Raises:
         ConfigError: There is none.

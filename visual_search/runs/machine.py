@@ -22,7 +22,7 @@ EMULATED = "emulated in float32"
 
 
 def processor_facts() -> dict[str, Any]:
-    """Gives the processor, the instructions that matter, and what computes its bf16.
+    """Returns the processor, the instructions that matter, and what computes its bf16.
 
     A trained number moves in its second digit with the last two: the same bf16 is computed by AMX,
     by AVX-512, or emulated.
@@ -43,7 +43,7 @@ def processor_facts() -> dict[str, Any]:
 
 
 def _processor() -> tuple[str, frozenset[str]]:
-    """Gives the processor's name, and its flags where Linux tells them."""
+    """Returns the processor's name, and its flags where Linux tells them."""
     values: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -57,7 +57,7 @@ def _processor() -> tuple[str, frozenset[str]]:
 
 
 def device_facts(trainer: Trainer) -> dict[str, Any]:
-    """Gives what a trainer computes on and how exactly.
+    """Returns what a trainer computes on and how exactly.
 
     Returns:
         ``device`` as torch writes it, ``device_name``, ``num_devices``, ``precision``; of the CPU
@@ -91,12 +91,12 @@ def device_facts(trainer: Trainer) -> dict[str, Any]:
 
 
 def device_summary(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives of `device_facts` what stands beside a number; the card's details are left out."""
+    """Returns of `device_facts` what stands beside a number; the card's details are left out."""
     return {name: value for name, value in facts.items() if name != "card"}
 
 
 def device_sentence(facts: Mapping[str, Any]) -> str:
-    """Gives `device_facts` in a line; what an earlier version did not write is left out.
+    """Returns `device_facts` in a line; what an earlier version did not write is left out.
 
     >>> device_sentence({"device": "cuda:0", "device_name": "NVIDIA H200", "num_devices": 2,
     ...                  "precision": "bf16-mixed"})
@@ -124,7 +124,7 @@ def device_sentence(facts: Mapping[str, Any]) -> str:
 
 
 def _driver() -> str | None:
-    """Gives the version of NVIDIA's driver, None where nothing tells it."""
+    """Returns the version of NVIDIA's driver, None where nothing tells it."""
     try:
         words = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").split()
         return next(word for word in words if word[:1].isdigit() and "." in word)
@@ -134,7 +134,7 @@ def _driver() -> str | None:
 
 
 def _said_by(*command: str) -> str:
-    """Gives what a program of the system prints; empty where there is none or it fails."""
+    """Returns what a program of the system prints; empty where there is none or it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -52,14 +52,14 @@ def telling_moved_data(
 
 
 def _path_keys(data: Mapping[str, Any]) -> list[str]:
-    """Gives the arguments of a data node's reader that name a place."""
+    """Returns the arguments of a data node's reader that name a place."""
     builder, _ = bind("data", dict(data))
     parameters = inspect.signature(builder).parameters.values()
     return [one.name for one in parameters if "PathLike" in str(one.annotation)]
 
 
 def typed_command(command: str) -> str:
-    """Gives the running command as it was typed, quoted for a shell.
+    """Returns the running command as it was typed, quoted for a shell.
 
     Args:
         command: Its name, as ``evaluate``.
@@ -74,7 +74,7 @@ def typed_command(command: str) -> str:
 
 
 def merged_settings(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a run's config with the catalogue that the command names, all of its items.
+    """Returns a run's config with the catalogue that the command names, all of its items.
 
     Args:
         own: The run's.

@@ -31,7 +31,7 @@ Built = TypeVar("Built")
 
 
 def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> Catalog:
-    """Gives the catalogue that a config names, its splits assigned, limited to its budget.
+    """Returns the catalogue that a config names, its splits assigned, limited to its budget.
 
     Args:
         settings: A composed config.
@@ -47,7 +47,7 @@ def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> C
 
 
 def within_budget(catalog: Catalog, settings: dict[str, Any]) -> Catalog:
-    """Gives a config's catalogue with its splits, limited to its budget."""
+    """Returns a config's catalogue with its splits, limited to its budget."""
     from visual_search.catalog.splits import assign_splits, limit_items
 
     catalog = assign_splits(catalog, **settings["split"])
@@ -58,7 +58,7 @@ def within_budget(catalog: Catalog, settings: dict[str, Any]) -> Catalog:
 
 
 def build_catalog(node: Mapping[str, Any]) -> Catalog:
-    """Gives the catalogue of a data node, and prints what its reader chose by itself.
+    """Returns the catalogue of a data node, and prints what its reader chose by itself.
 
     Raises:
         ConfigError: The node is wrong.
@@ -142,7 +142,7 @@ def check_hardware(settings: Mapping[str, Any]) -> None:
 
 
 def build_trainer(node: Mapping[str, Any], **supplied: Any) -> Trainer:
-    """Gives the Trainer of a config's node.
+    """Returns the Trainer of a config's node.
 
     Raises:
         ConfigError: An argument is wrong, or this machine does not have what is asked for.
@@ -171,7 +171,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
-    """Gives the catalogue with its pictures decoded, under a progress bar."""
+    """Returns the catalogue with its pictures decoded, under a progress bar."""
     from visual_search.catalog.cache import cache_pictures
 
     with progress_bar("Preparing pictures", " pictures") as advance:
@@ -186,7 +186,7 @@ def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
 
 
 def new_model(settings: dict[str, Any]) -> Encoder:
-    """Gives the network with the first weights that the seed decides.
+    """Returns the network with the first weights that the seed decides.
 
     Raises:
         ConfigError: It takes pictures of another size than the config prepares.
@@ -204,7 +204,7 @@ def new_model(settings: dict[str, Any]) -> Encoder:
 
 
 def new_protocol(settings: dict[str, Any]) -> Protocol:
-    """Gives the protocol that a config names.
+    """Returns the protocol that a config names.
 
     Raises:
         ConfigError: An argument is unknown, missing or of a wrong type or value.
@@ -219,7 +219,7 @@ def new_protocol(settings: dict[str, Any]) -> Protocol:
 
 
 def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
-    """Gives a protocol's config with the arguments that were left to their defaults.
+    """Returns a protocol's config with the arguments that were left to their defaults.
 
     The same rules are then the same config, however much of it was written. A node of an older
     run, which names no builder, is given back as it is.
@@ -239,7 +239,7 @@ def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def new_floors(settings: dict[str, Any]) -> Floors:
-    """Gives what measures the floors of a run: the controls, and its own network untrained."""
+    """Returns what measures the floors of a run: the controls, and its own network untrained."""
     from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.floors import Floors
     from visual_search.training.module import EncoderModule
@@ -253,14 +253,14 @@ def new_floors(settings: dict[str, Any]) -> Floors:
 
 
 def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
-    """Gives what a config does to a picture before the network sees it."""
+    """Returns what a config does to a picture before the network sees it."""
     from visual_search.training.module import Preprocessing
 
     return Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"])
 
 
 def embedding_settings(settings: Mapping[str, Any]) -> EmbeddingSettings:
-    """Gives what of a network a config indexes; an older one takes its embedding as it is.
+    """Returns what of a network a config indexes; an older one takes its embedding as it is.
 
     Raises:
         ConfigError: A value is wrong.
@@ -271,7 +271,7 @@ def embedding_settings(settings: Mapping[str, Any]) -> EmbeddingSettings:
 
 
 def optimization(settings: Mapping[str, Any]) -> Optimization:
-    """Gives the optimiser and schedule of a config.
+    """Returns the optimiser and schedule of a config.
 
     Raises:
         ConfigError: A value is wrong.
@@ -293,7 +293,7 @@ def _plain(kind: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
 
 
 def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) -> Objective:
-    """Gives what a network is trained for, its own parts with weights that the seed decides.
+    """Returns what a network is trained for, its own parts with weights that the seed decides.
 
     Raises:
         ConfigError: It cannot train this network, or the catalogue lacks what it learns from.
@@ -321,7 +321,7 @@ def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) ->
 def new_modules(
     settings: dict[str, Any], cached: CachedCatalog, model: Encoder
 ) -> tuple[CatalogDataModule, EncoderModule]:
-    """Gives Lightning's two modules: the one with the data and the one with the network."""
+    """Returns Lightning's two modules: the one with the data and the one with the network."""
     from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.labels import Labels
@@ -354,7 +354,7 @@ def new_modules(
 
 
 def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
-    """Gives the Trainer with what always belongs to a run and what the config adds."""
+    """Returns the Trainer with what always belongs to a run and what the config adds."""
     from lightning.pytorch.callbacks import LambdaCallback
 
     from visual_search.training.callbacks.history import History
@@ -417,7 +417,7 @@ def _note_device(run: Run, trainer: Trainer) -> None:
 
 
 def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
-    """Gives a logger that writes under ``<folder>/<name>``.
+    """Returns a logger that writes under ``<folder>/<name>``.
 
     Raises:
         ConfigError: It needs a package that is not installed.
@@ -486,6 +486,6 @@ def load_module(run: Run) -> EncoderModule:
 
 
 def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a model's node without what its checkpoint replaces: files, downloads."""
+    """Returns a model's node without what its checkpoint replaces: files, downloads."""
     first: dict[str, Any] = {"weights": None, "pretrained": False}
     return {name: first.get(name, value) for name, value in model.items()}

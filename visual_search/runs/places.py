@@ -26,7 +26,7 @@ _IN_TEXT = re.compile(
 
 
 def without_place(value: str) -> str:
-    r"""Gives a value's last name where it is an absolute path, or one that leaves its folder.
+    r"""Returns a value's last name where it is an absolute path, or one that leaves its folder.
 
     >>> [without_place(value) for value in ("/home/anna/my products.csv", "~/shop/", "../x/photos")]
     ['my products.csv', 'shop', 'photos']
@@ -43,7 +43,7 @@ def without_place(value: str) -> str:
 
 
 def settings_without_places(settings: Any) -> Any:
-    """Gives the same settings with each text as `without_place` gives it.
+    """Returns the same settings with each text as `without_place` gives it.
 
     >>> settings_without_places({"data": {"path": "/home/anna/a.csv", "k": [5, "/x/y"]}})
     {'data': {'path': 'a.csv', 'k': [5, 'y']}}
@@ -56,7 +56,7 @@ def settings_without_places(settings: Any) -> Any:
 
 
 def override_without_places(override: str) -> str:
-    """Gives an override as it was typed, but for the places in it.
+    """Returns an override as it was typed, but for the places in it.
 
     >>> override_without_places("data.path=/home/anna/a.csv")
     'data.path=a.csv'
@@ -78,7 +78,7 @@ def override_without_places(override: str) -> str:
 
 
 def command_without_places(words: Sequence[str]) -> str:
-    """Gives a command as one would type it.
+    """Returns a command as one would type it.
 
     Args:
         words: As ``sys.argv``: the first is the program's path.
@@ -95,7 +95,7 @@ def command_without_places(words: Sequence[str]) -> str:
 
 
 def text_without_places(text: str) -> str:
-    """Gives a sentence in which every absolute path is its last name.
+    """Returns a sentence in which every absolute path is its last name.
 
     >>> text_without_places("no picture 'a.png' in /home/anna/shop/photos; check data.path=/x/y.")
     "no picture 'a.png' in photos; check data.path=y."
@@ -109,5 +109,5 @@ def text_without_places(text: str) -> str:
 
 
 def refused_without_places(refused: Sequence[RefusedItem]) -> list[dict[str, str]]:
-    """Gives refused items for a file, their reasons as `text_without_places` gives them."""
+    """Returns refused items for a file, their reasons as `text_without_places` gives them."""
     return [{**vars(item), "reason": text_without_places(item.reason)} for item in refused]

@@ -93,7 +93,7 @@ def save_results(
 
 
 def answering(index: EmbeddingIndex) -> dict[str, Any]:
-    """Gives who answered the searches and why, as plain values."""
+    """Returns who answered the searches and why, as plain values."""
     facts = {"device": index.device, "device_reason": index.device_reason}
     return facts | {"gpu_failed": index.gpu_failed}
 
@@ -242,7 +242,7 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
 
 
 def _leaks(evaluation: Evaluation) -> dict[str, Any]:
-    """Gives what both sides share, as plain values."""
+    """Returns what both sides share, as plain values."""
     found: dict[str, Any] = {
         "on_leak": evaluation.protocol.on_leak,
         "num_dropped": evaluation.sides.num_dropped,
@@ -305,7 +305,7 @@ def _near_duplicates(
 
 
 def _pairs(near: pd.DataFrame, catalog: Catalog, pictures: Pictures) -> list[DuplicatePair]:
-    """Gives the closest pairs with their pictures."""
+    """Returns the closest pairs with their pictures."""
     from visual_search.views.duplicates import DuplicatePair
 
     row_of = {item_id: row for row, item_id in enumerate(catalog.table["item_id"])}
@@ -330,7 +330,7 @@ def _pairs(near: pd.DataFrame, catalog: Catalog, pictures: Pictures) -> list[Dup
 
 
 def _finals(summary: Mapping[str, Any], logged: Mapping[str, float]) -> dict[str, float]:
-    """Gives the numbers that runs are compared by in the loggers."""
+    """Returns the numbers that runs are compared by in the loggers."""
     headline, k = summary["headline"]["mean"], summary["k"]
     names = (f"test/{headline}", f"test/macro_{headline}", f"test/precision_at_{k}",
              "test/loss", "val/loss")  # fmt: skip
@@ -342,7 +342,7 @@ def _finals(summary: Mapping[str, Any], logged: Mapping[str, float]) -> dict[str
 
 
 def _choices(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what one compares runs by; the whole config lies in the run's folder."""
+    """Returns what one compares runs by; the whole config lies in the run's folder."""
     return {
         "model": str(settings["model"]["_target_"]).rpartition(".")[2],
         "objective": str(settings["objective"]["_target_"]).rpartition(".")[2],

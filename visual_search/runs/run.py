@@ -81,7 +81,7 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def status(self) -> dict[str, Any]:
-        """Gives the content of ``status.json``, empty where there is none.
+        """Returns the content of ``status.json``, empty where there is none.
 
         Raises:
             DamagedFileError: It is torn, or of something else than a run.
@@ -93,7 +93,7 @@ class Run:
         return status
 
     def summary(self) -> dict[str, Any]:
-        """Gives the content of ``metrics/summary.json``, empty where there is none.
+        """Returns the content of ``metrics/summary.json``, empty where there is none.
 
         Raises:
             DamagedFileError: It is torn, or no JSON object.
@@ -101,7 +101,7 @@ class Run:
         return _read_json(self.folder / "metrics" / "summary.json", A_SUMMARY)
 
     def seconds_so_far(self) -> float:
-        """Gives the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
+        """Returns the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
         status = self.status()
         seconds = float(status.get("seconds", 0.0))
         if status.get("state") == "running" and "since" in status and self.checkpoint.is_file():
@@ -110,7 +110,7 @@ class Run:
         return seconds
 
     def seconds_until_now(self) -> float:
-        """Gives the time spent on the run, in seconds; while it is worked on, up to this moment."""
+        """Returns time spent on the run, in seconds; while it is worked on, up to this moment."""
         status = self.status()
         seconds = float(status.get("seconds", 0.0))
         if status.get("state") == "running":
@@ -137,7 +137,7 @@ class Run:
             _overwrite(path, json.dumps(content, indent=2) + "\n")
 
     def computed_on(self) -> list[dict[str, Any]]:
-        """Gives the devices that the run computed on, one after the other; mostly one."""
+        """Returns the devices that the run computed on, one after the other; mostly one."""
         held = _read_json(self.folder / "environment.json", AN_ENVIRONMENT)
         found: list[dict[str, Any]] = held.get("computed_on", [])
         return found
@@ -179,7 +179,7 @@ class Run:
             self._lock = None
 
     def config(self) -> dict[str, Any]:
-        """Gives the content of ``config.yaml``, as plain containers.
+        """Returns the content of ``config.yaml``, as plain containers.
 
         Raises:
             FileNotFoundError: There is none.
@@ -224,7 +224,7 @@ class Run:
 
 
 def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
-    """Gives the run of this name and hash, whether or not its folder exists.
+    """Returns the run of this name and hash, whether or not its folder exists.
 
     Raises:
         ValueError: The experiment's name would not be a plain folder name.
@@ -238,7 +238,7 @@ def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
 
 
 def environment() -> dict[str, Any]:
-    """Gives the versions and the machine that a run used, as plain values."""
+    """Returns the versions and the machine that a run used, as plain values."""
     packages = ["torch", "torchvision", "lightning", "hydra-core", "faiss-gpu", "faiss-cpu"]
     packages += ["numpy", "pandas", "pillow", "umap-learn", "visual-search"]
     versions: dict[str, str | None] = {}
@@ -291,7 +291,7 @@ def _check_status(path: Path, status: Mapping[str, Any]) -> None:
 
 
 def run_name(folder: Path) -> str:
-    """Gives what a run is called: its experiment; for a further evaluation the run's.
+    """Returns what a run is called: its experiment; for a further evaluation the run's.
 
     >>> run_name(Path("outputs/plus_layer/0123456789"))
     'plus_layer'
@@ -302,7 +302,7 @@ def run_name(folder: Path) -> str:
 
 
 def run_root(folder: Path) -> Path:
-    """Gives the run's own folder, also of one of its further evaluations.
+    """Returns the run's own folder, also of one of its further evaluations.
 
     >>> run_root(Path("outputs/plus_layer/0123456789/evaluations/leave_one_out-01234567")).name
     '0123456789'
@@ -311,7 +311,7 @@ def run_root(folder: Path) -> Path:
 
 
 def run_label(folder: Path) -> str:
-    """Gives which run a folder holds, whatever place it lies in.
+    """Returns which run a folder holds, whatever place it lies in.
 
     >>> run_label(Path("/home/anna/outputs/plus_layer/0123456789"))
     'plus_layer/0123456789'

@@ -52,7 +52,7 @@ def _search_extra(settings: ServeSettings) -> dict[str, Any]:
 
 
 def api_router(service: Service) -> APIRouter:
-    """Gives the routes of everything that does not concern single items."""
+    """Returns the routes of everything that does not concern single items."""
     router = APIRouter()
 
     @router.post(
@@ -101,7 +101,7 @@ def api_router(service: Service) -> APIRouter:
         openapi_extra={"x-examples": ["curl {server}/api/bundles"]},
     )  # fmt: skip
     async def bundles() -> list[BundleInfo]:
-        """Gives the bundles that are served, their columns and what can be filtered by."""
+        """Returns the bundles that are served, their columns and what can be filtered by."""
         found = []
         for served in service.bundles.values():
             snapshot = served.snapshot
@@ -144,7 +144,7 @@ def api_router(service: Service) -> APIRouter:
         tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/metrics"]},
     )  # fmt: skip
     async def metrics() -> Response:
-        """Gives requests, seconds by route and stage, queues, items and generations as text."""
+        """Returns requests, seconds by route and stage, queues, items and generations as text."""
         lengths = {
             served.name: served.snapshot.batcher.num_waiting for served in service.bundles.values()
         }
@@ -154,7 +154,7 @@ def api_router(service: Service) -> APIRouter:
 
 
 def thumbnail_address(item_id: str, bundle: str, service: Service) -> str:
-    """Gives the address of an item's small picture; ids may hold any character."""
+    """Returns the address of an item's small picture; ids may hold any character."""
     is_first = bundle == next(iter(service.bundles))
     query = "" if is_first else "?" + urlencode({"bundle": bundle})
     return f"/api/items/{quote(item_id, safe='')}/thumbnail{query}"

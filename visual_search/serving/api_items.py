@@ -59,7 +59,7 @@ DELETE_EXTRA: dict[str, Any] = {
 
 
 def items_router(service: Service) -> APIRouter:
-    """Gives the routes of items."""
+    """Returns the routes of items."""
     router = APIRouter(tags=["Items"])
     settings = service.settings
     page_size = Query(
@@ -86,7 +86,7 @@ def items_router(service: Service) -> APIRouter:
         limit: int = page_size,
         bundle: BundleName = "",
     ) -> ItemPage:
-        """Gives a page of the items that fit a filter, in the order in which they were added."""
+        """Returns a page of the items that fit a filter, in the order in which they were added."""
         check_names(request.query_params, ("where", "start", "limit", "bundle"))
         parse_count("limit", str(limit), least=1, most=settings.max_page_size)
         served = service.one(bundle)
@@ -120,7 +120,7 @@ def items_router(service: Service) -> APIRouter:
         openapi_extra={"x-examples": ["curl -O {server}/api/items/{item}/thumbnail"]},
     )  # fmt: skip
     async def thumbnail(request: Request, item_id: str, bundle: BundleName = "") -> Response:
-        """Gives a JPEG file."""
+        """Returns a JPEG file."""
         served = service.one(bundle)
         if _is_of_an_item(request, item_id, served):
             found = await item(f"{item_id}/thumbnail", bundle)
@@ -141,7 +141,7 @@ def items_router(service: Service) -> APIRouter:
         summary="One item", openapi_extra={"x-examples": ["curl {server}/api/items/{item}"]},
     )  # fmt: skip
     async def item(item_id: str, bundle: BundleName = "") -> ShownItem:
-        """Gives an item's category and attributes."""
+        """Returns an item's category and attributes."""
         served = service.one(bundle)
         found = served.snapshot.bundle
         if item_id not in found:
@@ -192,7 +192,7 @@ def items_router(service: Service) -> APIRouter:
 
 
 def _is_of_an_item(request: Request, item_id: str, served: ServedBundle) -> bool:
-    """Tells whether the address is that of an item whose own id ends in ``/thumbnail``.
+    """Returns whether the address is that of an item whose own id ends in ``/thumbnail``.
 
     Ids may hold slashes, written as ``%2F``; a proxy may have written a plain one in its place.
     """

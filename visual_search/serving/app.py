@@ -40,7 +40,7 @@ _DESCRIPTION = (
 
 
 def create_app(bundles: Sequence[Bundle], settings: ServeSettings = DEFAULTS) -> FastAPI:
-    """Gives the page and the API over bundles, as an ASGI application.
+    """Returns the page and the API over bundles, as an ASGI application.
 
     Args:
         bundles: Opened bundles; two of them can be searched side by side. Of equal names the later

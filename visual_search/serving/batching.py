@@ -76,7 +76,7 @@ class Batcher:
         return len(self._waiting)
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gives the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``; returns when it has them.
+        """Returns the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``; returns when it has them.
 
         Raises:
             QueueFullError: As many wait as are allowed to.

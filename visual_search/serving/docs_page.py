@@ -48,7 +48,7 @@ class Group:
 def docs_page(
     document: Mapping[str, Any], *, server: str, item: str, category: str, settings: ServeSettings
 ) -> str:
-    """Gives the page.
+    """Returns the page.
 
     Args:
         document: The OpenAPI document.
@@ -75,7 +75,7 @@ def docs_page(
 
 
 def _limits(settings: ServeSettings) -> list[tuple[str, str]]:
-    """Gives what is refused or waited for no longer, and which problem says so."""
+    """Returns what is refused or waited for no longer, and which problem says so."""
     return [
         (f"{settings.max_upload_bytes:,} bytes of a picture", "too-large"),
         (f"{settings.max_pixels:,} pixels of a picture; WebP and AVIF count twice", "bad-picture"),
@@ -93,7 +93,7 @@ def _limits(settings: ServeSettings) -> list[tuple[str, str]]:
 
 
 def for_examples(texts: Iterable[str], otherwise: str) -> str:
-    """Gives the first text that an example can hold without quoting.
+    """Returns the first text that an example can hold without quoting.
 
     Example:
         >>> for_examples(["Coats & Jackets", "Hats"], "Shoes"), for_examples(["a/b"], "Shoes")

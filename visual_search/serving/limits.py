@@ -80,7 +80,7 @@ class LimitBodies:
 
 
 def too_large(num_bytes: int, limit: int) -> Problem:
-    """Gives the problem of a body with so many bytes, as far as they were counted."""
+    """Returns the problem of a body with so many bytes, as far as they were counted."""
     return Problem(
         "too-large",
         f"The request has {num_bytes:,} bytes or more; expected at most {limit:,}"
@@ -150,7 +150,7 @@ async def _discard(receive: Receive, max_bytes: int) -> None:
 
 
 def media_type(request: Request) -> str:
-    """Gives a request's kind of content, without its parameters."""
+    """Returns a request's kind of content, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -173,7 +173,7 @@ async def read_form(
 
 
 async def read_body(request: Request, settings: ServeSettings) -> bytes:
-    """Gives a body that is no form.
+    """Returns a body that is no form.
 
     Raises:
         Problem: It does not arrive in time or is too large.
@@ -197,7 +197,7 @@ async def in_time(settings: ServeSettings) -> AsyncIterator[None]:
 
 
 def too_slow(how: str) -> Problem:
-    """Gives the problem of a body that does not come; the connection ends with it."""
+    """Returns the problem of a body that does not come; the connection ends with it."""
     return Problem(
         "too-slow",
         f"The request's body {how}; expected it sooner; send a smaller picture.",

@@ -70,7 +70,7 @@ class ServeMetrics:
         self.stage_seconds.labels(bundle, stage).observe(seconds[stage])
 
     def written(self, queue_lengths: dict[str, int]) -> bytes:
-        """Gives everything in Prometheus' text format."""
+        """Returns everything in Prometheus' text format."""
         for bundle, length in queue_lengths.items():
             self.queue_length.labels(bundle).set(length)
         return generate_latest(self.registry)

@@ -100,12 +100,12 @@ class Summary:
 
 
 def where_texts(query: Query) -> list[str]:
-    """Gives the filters as addresses and forms have them."""
+    """Returns the filters as addresses and forms have them."""
     return [f"{column}:{value}" for column, values in query.where.items() for value in values]
 
 
 def answer_column(served: ServedBundle, answer: Answer, query: Query) -> Column:
-    """Gives an answer as cards."""
+    """Returns an answer as cards."""
     cards = [
         _card(
             hit.item_id, hit.category, hit.attributes, served.name, answer.generation, query,
@@ -117,7 +117,7 @@ def answer_column(served: ServedBundle, answer: Answer, query: Query) -> Column:
 
 
 def compared(columns: Sequence[Column]) -> list[Column]:
-    """Gives the columns with every card's rank in the other one noted.
+    """Returns the columns with every card's rank in the other one noted.
 
     Nothing is noted where there are not two answers.
     """
@@ -140,7 +140,7 @@ def compared(columns: Sequence[Column]) -> list[Column]:
 
 
 def window(query: Query, served: ServedBundle, page: int) -> Window:
-    """Gives a page of the catalogue.
+    """Returns a page of the catalogue.
 
     A page takes every P-th item of P pages, so that each shows items from all over the catalogue
     and all pages together show every item once.
@@ -180,7 +180,7 @@ def window(query: Query, served: ServedBundle, page: int) -> Window:
 
 
 def page_filters(query: Query, chosen: Sequence[ServedBundle]) -> list[Filter]:
-    """Gives what can be filtered by in the chosen bundles, with what the query has chosen.
+    """Returns what can be filtered by in the chosen bundles, with what the query has chosen.
 
     A value's number is the largest of the bundles: they often hold the same catalogue.
     """
@@ -206,7 +206,7 @@ def page_filters(query: Query, chosen: Sequence[ServedBundle]) -> list[Filter]:
 
 
 def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -> Summary:
-    """Gives what was looked for."""
+    """Returns what was looked for."""
     if query.image is not None:
         return Summary(preview, query.image_name or "your picture", "", ())
     assert query.item_id is not None
@@ -222,7 +222,7 @@ def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -
 
 
 def thumbnail_link(item_id: str, bundle: str, generation: int) -> str:
-    """Gives the address of an item's picture for a page; new with every generation."""
+    """Returns the address of an item's picture for a page; new with every generation."""
     return link("/thumbnail", bundle=bundle, item=item_id, generation=generation)
 
 

@@ -33,7 +33,7 @@ _PREVIEW_QUALITY = 85
 
 
 def pages_router(service: Service) -> APIRouter:
-    """Gives the routes of the pages; the API's documentation does not list them."""
+    """Returns the routes of the pages; the API's documentation does not list them."""
     router = APIRouter(include_in_schema=False)
     pages = _Pages(service)
     router.add_api_route("/", pages.asked_by_address, methods=["GET"])
@@ -112,7 +112,7 @@ class _Pages:
     async def _column(
         self, query: Query, served: ServedBundle, others: Sequence[ServedBundle]
     ) -> Column:
-        """Gives one bundle's answer; what only this one cannot do stands in its column."""
+        """Returns one bundle's answer; what only this one cannot do stands in its column."""
         try:
             answer: Answer = await self._service.searcher.search(query, served, others=others)
         except Problem as problem:
@@ -123,7 +123,7 @@ class _Pages:
         return await self._service.searcher.look_up(answer_column, served, answer, query)
 
     def _address(self, query: Query, page: int) -> str:
-        """Gives the address that shows the same again; an uploaded picture is in none."""
+        """Returns the address that shows the same again; an uploaded picture is in none."""
         if query.image is not None:
             return "/"
         k = query.k if query.k != self._service.settings.default_k else None
@@ -133,7 +133,7 @@ class _Pages:
         )  # fmt: skip
 
     async def thumbnail(self, item: str, bundle: str, generation: int = 0) -> Response:
-        """Gives an item's picture for a page, or one that says that there is none."""
+        """Returns an item's picture for a page, or one that says that there is none."""
         served = self._service.one(bundle)
         snapshot = served.snapshot
         if item not in snapshot.bundle:
@@ -147,7 +147,7 @@ class _Pages:
         return Response(data, media_type="image/jpeg", headers={"cache-control": caching})
 
     async def report(self, bundle: str) -> Response:
-        """Gives a bundle's report, in a sandbox."""
+        """Returns a bundle's report, in a sandbox."""
         served = self._service.one(bundle)
         if not _has_report(served):
             raise Problem(

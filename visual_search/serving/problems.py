@@ -91,7 +91,7 @@ class Problem(HTTPException):
         self.for_people = for_people or _FOR_PEOPLE.get(kind, detail)
 
     def as_json(self) -> dict[str, Any]:
-        """Gives the members of RFC 9457."""
+        """Returns the members of RFC 9457."""
         return {
             "type": f"/docs#problem-{self.kind}",
             "title": self.title,
@@ -101,7 +101,7 @@ class Problem(HTTPException):
 
 
 def as_problem(error: HTTPException) -> Problem:
-    """Gives what the framework raised (404, 405, an unreadable form) as one of our problems."""
+    """Returns what the framework raised (404, 405, an unreadable form) as one of our problems."""
     if isinstance(error, Problem):
         return error
     kind = _KIND_OF_STATUS.get(error.status_code, "failed")

@@ -48,7 +48,7 @@ async def read_query(
     *,
     strict: bool = False,
 ) -> Query:
-    """Gives what a form or JSON asks for.
+    """Returns what a form or JSON asks for.
 
     Args:
         request: A request whose body was not read.
@@ -80,7 +80,7 @@ async def read_query(
 def query_of(
     parameters: QueryParams, settings: ServeSettings, columns: Iterable[str] = ()
 ) -> Query:
-    """Gives what an address asks for.
+    """Returns what an address asks for.
 
     Raises:
         Problem: A value cannot be used.
@@ -89,7 +89,7 @@ def query_of(
 
 
 def parse_where(texts: Sequence[str], columns: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
-    """Gives filters written as ``column:value``; values of one column are alternatives.
+    """Returns filters written as ``column:value``; values of one column are alternatives.
 
     Raises:
         Problem: There is no colon, or no column before it.
@@ -115,7 +115,7 @@ def parse_where(texts: Sequence[str], columns: Iterable[str] = ()) -> dict[str, 
 
 
 def parse_count(name: str, text: str, *, least: int, most: int) -> int:
-    """Gives a whole number within its bounds.
+    """Returns a whole number within its bounds.
 
     Raises:
         Problem: It is none, or outside.
@@ -210,7 +210,7 @@ def _check_fields(by_name: Mapping[str, Sequence[str]], *, has_image: bool) -> N
 
 
 async def _image(form: FormData, settings: ServeSettings) -> tuple[bytes | None, str]:
-    """Gives the uploaded file and its name; none where a form's field was left empty."""
+    """Returns the uploaded file and its name; none where a form's field was left empty."""
     upload = form.get("image")
     if isinstance(upload, str) and upload:
         raise Problem(
@@ -226,7 +226,7 @@ async def _image(form: FormData, settings: ServeSettings) -> tuple[bytes | None,
 
 
 async def read_upload(upload: UploadFile, settings: ServeSettings) -> bytes:
-    """Gives an uploaded file's bytes.
+    """Returns an uploaded file's bytes.
 
     Raises:
         Problem: There are more than `ServeSettings.max_upload_bytes`.
@@ -242,7 +242,7 @@ async def read_upload(upload: UploadFile, settings: ServeSettings) -> bytes:
 
 
 def read_json(data: bytes, *, numbers_as_text: bool = False) -> Any:
-    """Gives what JSON holds.
+    """Returns what JSON holds.
 
     Args:
         data: The body.
@@ -284,7 +284,7 @@ def _no_number(text: str) -> None:
 
 
 def _json_fields(data: bytes) -> list[tuple[str, str]]:
-    """Gives a JSON object as the fields of a form: ``where`` may be a list or an object."""
+    """Returns a JSON object as the fields of a form: ``where`` may be a list or an object."""
     given = read_json(data, numbers_as_text=True)
     if not isinstance(given, dict):
         raise Problem(

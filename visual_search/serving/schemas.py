@@ -99,7 +99,7 @@ _WITH_BODY = ("bad-request", "cross-site", "too-slow", "too-large", "wrong-media
 
 
 def problems(*kinds: str, has_body: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Gives the answers to an operation where something is wrong, status by status.
+    """Returns the answers to an operation where something is wrong, status by status.
 
     Args:
         kinds: What is its own among `KINDS`.

@@ -94,7 +94,7 @@ class Searcher:
     async def search(
         self, query: Query, served: ServedBundle, *, others: Sequence[ServedBundle] = ()
     ) -> Answer:
-        """Gives a bundle's answer; all of it is made in one thread, without handing over.
+        """Returns a bundle's answer; all of it is made in one thread, without handing over.
 
         Args:
             query: What is looked for.
@@ -133,7 +133,7 @@ class Searcher:
         return Answer(served.name, snapshot.generation, hits, seconds, picture, by_thumbnail)
 
     def decode(self, image: bytes, snapshot: ServedGeneration) -> NDArray[np.uint8]:
-        """Gives a picture as the bundle's encoder takes it, ``[3, S, S]``.
+        """Returns a picture as the bundle's encoder takes it, ``[3, S, S]``.
 
         Raises:
             Problem: It cannot be used.
@@ -142,7 +142,7 @@ class Searcher:
             return snapshot.bundle.encoder.decode(image, self._limits)
 
     def thumbnail(self, image: bytes) -> bytes:
-        """Gives a picture as a small JPEG.
+        """Returns a picture as a small JPEG.
 
         Raises:
             Problem: It cannot be used.
@@ -162,7 +162,7 @@ class Searcher:
             raise self._overloaded(f"Pictures wait to be decoded: {error}") from error
 
     def embed(self, pictures: NDArray[np.uint8], snapshot: ServedGeneration) -> NDArray[np.float32]:
-        """Gives the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``, in their turn.
+        """Returns the embeddings ``[n, D]`` of pictures ``[n, 3, S, S]``, in their turn.
 
         Raises:
             Problem: As many wait as are allowed to.
@@ -200,7 +200,7 @@ class Searcher:
 
 
 def no_such_item(item_id: str, bundle: str) -> Problem:
-    """Gives the problem of an id that a bundle does not hold."""
+    """Returns the problem of an id that a bundle does not hold."""
     return Problem(
         "no-such-item",
         f"The bundle {bundle!r} holds no item {item_id[:200]!r}; expected one of its ids; "
@@ -211,7 +211,7 @@ def no_such_item(item_id: str, bundle: str) -> Problem:
 
 
 def item_embedding(bundle: Bundle, item_id: str) -> NDArray[np.float32]:
-    """Gives an item's embedding ``[D]``.
+    """Returns an item's embedding ``[D]``.
 
     Raises:
         Problem: The bundle does not hold the item.

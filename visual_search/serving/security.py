@@ -124,7 +124,7 @@ class CheckSender:
 
 
 def host_name(host: str) -> str:
-    """Gives the name in a ``Host`` header: without its port, in lower case; "" where it has none.
+    """Returns the name in a ``Host`` header: without its port, in lower case; "" where it has none.
 
     What else an address may hold, a user or a path, has no place there (RFC 9110, 7.2). A reader
     that looks past it would take ``evil.example@127.0.0.1`` for this machine.
@@ -140,7 +140,7 @@ def host_name(host: str) -> str:
 
 
 def cross_site_problem(request: Request) -> Problem | None:
-    """Gives why a change is refused: a browser says that another site asked for it."""
+    """Returns why a change is refused: a browser says that another site asked for it."""
     if request.method in _SAFE_METHODS:
         return None
     site = request.headers.get("sec-fetch-site")

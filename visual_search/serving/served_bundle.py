@@ -139,7 +139,7 @@ class ServedBundle:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """Gives the names, later ones of the same name with a number, so that each can be asked for.
+    """Returns the names, later ones of the same name with a number, so that each can be asked for.
 
     Example:
         >>> distinct_names(["baseline", "plus_layer", "baseline"])

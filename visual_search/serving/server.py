@@ -63,7 +63,7 @@ def serve(
 
 
 def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.Config:
-    """Gives how uvicorn is to run the application."""
+    """Returns how uvicorn is to run the application."""
     # Each warns of every request that cannot be read: anybody could fill the disk.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     protocol = functools.partial(
@@ -83,7 +83,7 @@ def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.C
 
 
 def _max_connections() -> int:
-    """Gives how many connections fit into the files that this process may open, with room left."""
+    """Returns how many connections fit into the files that a process may open, with room left."""
     try:
         import resource
     except ImportError:  # on Windows
@@ -135,7 +135,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Gives the address of the page behind a listening socket.
+    """Returns the address of the page behind a listening socket.
 
     Example:
         >>> with socket.create_server(("127.0.0.1", 0)) as listener:

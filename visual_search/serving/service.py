@@ -45,7 +45,7 @@ class Service:
         return cls(settings, served, metrics, Searcher(settings, metrics))
 
     def named(self, names: Sequence[str]) -> list[ServedBundle]:
-        """Gives bundles by name, all of them where no name is given.
+        """Returns bundles by name, all of them where no name is given.
 
         Raises:
             Problem: There is no such bundle.
@@ -60,7 +60,7 @@ class Service:
         return [self.bundles[name] for name in names or self.bundles]
 
     def one(self, name: str | None) -> ServedBundle:
-        """Gives a bundle by name, the first one where no name is given.
+        """Returns a bundle by name, the first one where no name is given.
 
         Raises:
             Problem: There is no such bundle.

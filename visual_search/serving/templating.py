@@ -20,7 +20,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe
 
 
 def render(template: str, **context: Any) -> str:
-    """Gives a template of ``templates/`` filled in."""
+    """Returns a template of ``templates/`` filled in."""
     return _environment().get_template(template).render(**context)
 
 
@@ -39,7 +39,7 @@ def clean(value: Any) -> Any:
 
 
 def link(path: str, **parameters: Any) -> str:
-    """Gives a path with its query; lists become repeated parameters, None is left out.
+    """Returns a path with its query; lists become repeated parameters, None is left out.
 
     Example:
         >>> link("/", item="a&b", where=["category:Hats"], bundle=None)

@@ -39,7 +39,7 @@ class NewItems:
 
 
 async def read_new_items(request: Request, service: Service) -> NewItems:
-    """Gives the items of a form.
+    """Returns the items of a form.
 
     Raises:
         Problem: It is no form, is too large, or items and pictures do not fit each other.
@@ -174,7 +174,7 @@ def _bundle_items(
 
 
 def _rows(form: FormData) -> list[dict[str, str]]:
-    """Gives the field ``items`` as one row of texts an item."""
+    """Returns the field ``items`` as one row of texts an item."""
     text = form.get("items")
     if not isinstance(text, str):
         raise Problem(

@@ -142,7 +142,7 @@ class Augmentation:
                 )
 
     def __call__(self, images: Tensor, numbers: Tensor, strength: Tensor | None = None) -> Tensor:
-        """Gives the changed pictures, shaped and laid out in memory like ``images``.
+        """Returns the changed pictures, shaped and laid out in memory like ``images``.
 
         A picture's result depends on itself, its numbers and its strength alone. Keep ``numbers``
         and ``strength`` on the CPU: from a GPU they have to be waited for.
@@ -188,7 +188,7 @@ class Augmentation:
         return any((self.brightness, self.contrast, self.saturation, self.hue, self.grayscale))
 
     def _resampled(self, view: Tensor, draws: _Draws) -> Tensor:
-        """Gives the part that is seen: one bilinear sampling, white outside the picture."""
+        """Returns the part that is seen: one bilinear sampling, white outside the picture."""
         if not self._moves():
             return view
         low, high = math.log(self.min_scale), math.log(self.max_scale)
@@ -210,7 +210,7 @@ class Augmentation:
         return seen.add_(1).clamp_(-1, 1)
 
     def _blurred(self, view: Tensor, draws: _Draws) -> Tensor:
-        """Gives the chosen pictures convolved with their Gaussians; white is around them."""
+        """Returns the chosen pictures convolved with their Gaussians; white is around them."""
         chosen = draws.happens("blur", self.blur).nonzero()[:, 0]
         if not len(chosen):
             return view
@@ -229,7 +229,7 @@ class Augmentation:
         return view.index_copy(0, places, blurred.add_(1).clamp_(-1, 1))
 
     def _coloured(self, view: Tensor, draws: _Draws) -> Tensor:
-        """Gives the pictures in their new colours, by one matrix and one offset each."""
+        """Returns the pictures in their new colours, by one matrix and one offset each."""
         if not self._colours():
             return view
         brightness = (1 + self.brightness * draws.symmetric("brightness")).clamp(min=0).to(view)
@@ -255,7 +255,7 @@ class Augmentation:
         return changed.clamp_(-1, 1).view_as(view)
 
     def _erased(self, view: Tensor, draws: _Draws) -> Tensor:
-        """Gives the chosen pictures with one rectangle in their mean colour."""
+        """Returns the chosen pictures with one rectangle in their mean colour."""
         chosen = draws.happens("erasing", self.erasing)
         if not chosen.any():
             return view
@@ -311,22 +311,22 @@ class _Draws:
         return cls(numbers, strength)
 
     def uniform(self, name: str) -> Tensor:
-        """Gives the numbers themselves, 0..1."""
+        """Returns the numbers themselves, 0..1."""
         return self.numbers[:, _DRAWS.index(name)]
 
     def symmetric(self, name: str) -> Tensor:
-        """Gives numbers from minus to plus strength."""
+        """Returns numbers from minus to plus strength."""
         return self.strength * (2 * self.uniform(name) - 1)
 
     def happens(self, name: str, probability: float) -> Tensor:
-        """Gives ``[B] bool``: True with the probability, times the strength."""
+        """Returns ``[B] bool``: True with the probability, times the strength."""
         return self.uniform(name) < probability * self.strength
 
 
 def uniform_numbers(
     seed: int, epoch: int, positions: NDArray[np.int64], view: int, num: int
 ) -> NDArray[np.float32]:
-    """Gives the numbers of some pictures: a function of seed, epoch, position and view alone.
+    """Returns the numbers of some pictures: a function of seed, epoch, position and view alone.
 
     Neither the batch, nor the process, nor where a run was interrupted changes them. The four are
     hashed into the start of a SplitMix64 sequence a picture (Steele, Lea and Flood 2014, "Fast
@@ -370,7 +370,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Gives SplitMix64's output for its state; the arithmetic is modulo 2**64."""
+    """Returns SplitMix64's output for its state; the arithmetic is modulo 2**64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -390,10 +390,10 @@ def _check_images(images: Tensor) -> None:
 
 
 def _each(values: Tensor) -> Tensor:
-    """Gives one number a picture as ``[B, 1, 1]``."""
+    """Returns one number a picture as ``[B, 1, 1]``."""
     return values[:, None, None]
 
 
 def _where(chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Gives the chosen pictures (``[B] bool``) of the first batch, the others of the second."""
+    """Returns the chosen pictures (``[B] bool``) of the first batch, the others of the second."""
     return torch.where(chosen.to(first.device)[:, None, None, None], first, second)

@@ -92,7 +92,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _num_bytes(content: Any) -> int:
-    """Gives the bytes of all tensors in nested containers, of those that share memory once."""
+    """Returns the bytes of all tensors in nested containers, of those that share memory once."""
     storages: dict[int, int] = {}
 
     def look(part: Any) -> None:
@@ -108,7 +108,7 @@ def _num_bytes(content: Any) -> int:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Gives the content of a checkpoint of tensors and plain values, on the CPU.
+    """Returns the content of a checkpoint of tensors and plain values, on the CPU.
 
     Raises:
         FileNotFoundError: Nothing is at this local path.
@@ -138,7 +138,7 @@ def _resume_with_validation(fit_loop: dict[str, Any]) -> None:
 
 
 def position(path: str | Path, max_epochs: int) -> str:
-    """Gives where a run goes on by its checkpoint, as ``epoch 4, step 1,200``.
+    """Returns where a run goes on by its checkpoint, as ``epoch 4, step 1,200``.
 
     Args:
         path: Of the checkpoint.
@@ -195,7 +195,7 @@ class RunCheckpoint(Callback):
         self._is_saved = False  # that checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the metrics of the newest finished epoch; they travel in the checkpoint."""
+        """Returns the metrics of the newest finished epoch; they travel in the checkpoint."""
         return {"metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

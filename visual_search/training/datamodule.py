@@ -241,11 +241,11 @@ class CatalogDataModule(LightningDataModule):
         self._categories = catalog.table["category"].to_numpy(dtype=str)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Gives the catalogue rows of a split, ascending (``[n] int64``)."""
+        """Returns the catalogue rows of a split, ascending (``[n] int64``)."""
         return self.catalog.rows_of_split(split)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what decides later epochs and is not in the settings."""
+        """Returns what decides later epochs and is not in the settings."""
         return {"ratings": dict(self.ratings)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -253,7 +253,7 @@ class CatalogDataModule(LightningDataModule):
         self.ratings = {str(name): float(value) for name, value in state_dict["ratings"].items()}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Gives the training batches, from where the trainer's progress stands."""
+        """Returns the training batches, from where the trainer's progress stands."""
         rows = self.rows("train")
         categories = self._categories[rows]
         trainer = self.trainer
@@ -294,7 +294,7 @@ class CatalogDataModule(LightningDataModule):
         return self.partners(rows, epoch, positions)
 
     def num_training_steps(self) -> int:
-        """Gives the optimiser steps of a whole run, 1 at least.
+        """Returns the optimiser steps of a whole run, 1 at least.
 
         Lightning's own estimate would make the training loader before a checkpoint is restored,
         and then keep that one, which starts at the beginning.
@@ -307,15 +307,15 @@ class CatalogDataModule(LightningDataModule):
         return max(1, steps_per_epoch * max(1, trainer.max_epochs or 1))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Gives the validation items in order."""
+        """Returns the validation items in order."""
         return self.evaluation_loader(self.rows("val"))
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Gives the test items in order."""
+        """Returns the test items in order."""
         return self.evaluation_loader(self.rows("test"))
 
     def evaluation_loader(self, rows: NDArray[np.int64]) -> DataLoader[Batch]:
-        """Gives this process's share of these rows, in order, as batches of one fixed size."""
+        """Returns this process's share of these rows, in order, as batches of one fixed size."""
         trainer = self.trainer
         return self._loader(
             EvaluationBatches(
@@ -337,7 +337,7 @@ class CatalogDataModule(LightningDataModule):
 
 
 def on_cuda(trainer: Trainer | None) -> bool:
-    """Tells whether a trainer computes on a CUDA device, to which pinned memory is copied faster.
+    """Returns whether a trainer computes on a CUDA device, to which pinned memory is copied faster.
 
     What the machine has is not asked: pinning starts a CUDA context of 300 MB, also where a run
     was told to stay on the CPU.
@@ -346,5 +346,5 @@ def on_cuda(trainer: Trainer | None) -> bool:
 
 
 def _limited(num_batches: int, limit: int | float) -> int:
-    """Gives the batches of an epoch under Lightning's limit (a count, or a share up to 1.0)."""
+    """Returns the batches of an epoch under Lightning's limit (a count, or a share up to 1.0)."""
     return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)

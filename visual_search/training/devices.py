@@ -55,7 +55,7 @@ def find_hardware(
     strategy: Strategy = "auto",
     precision: Precision = "auto",
 ) -> Hardware:
-    """Gives what was asked for in terms of this machine.
+    """Returns what was asked for in terms of this machine.
 
     Raises:
         ValueError: This machine does not have it, or cannot compute so; or processes are to be
@@ -86,7 +86,7 @@ def check_hardware(
 
 
 def find_kind(accelerator: Accelerator) -> Kind:
-    """Gives the kind of device that is asked for; ``auto`` takes a GPU where there is one.
+    """Returns the kind of device that is asked for; ``auto`` takes a GPU where there is one.
 
     Raises:
         ValueError: It is none of the names, or there is no such device here.
@@ -123,7 +123,7 @@ def find_kind(accelerator: Accelerator) -> Kind:
 
 
 def _find_devices(devices: Devices, kind: Kind) -> int | list[int]:
-    """Gives how many processes on the CPU, or the numbers of the cards.
+    """Returns how many processes on the CPU, or the numbers of the cards.
 
     >>> [_find_devices(devices, "cpu") for devices in (1, "2", "auto")]
     [1, 2, 1]
@@ -160,7 +160,7 @@ def _num_cards(kind: Kind) -> int:
 
 
 def _find_strategy(strategy: Strategy, num_devices: int) -> str:
-    """Gives Lightning's name of how processes are joined.
+    """Returns Lightning's name of how processes are joined.
 
     An objective may leave parts without gradients, as SimCLR an autoencoder's decoder: DDP then has
     to look for them, or dies in the second step.
@@ -185,7 +185,7 @@ def _find_strategy(strategy: Strategy, num_devices: int) -> str:
 def _find_precision(
     precision: Precision, kind: Kind, devices: int | list[int]
 ) -> ResolvedPrecision:
-    """Gives the precision to use where ``auto`` is asked for, and refuses what is not there.
+    """Returns the precision to use where ``auto`` is asked for, and refuses what is not there.
 
     bf16 autocast trains ``plus_layer`` 2.6 times as fast as float32 on a CPU that has bf16
     instructions (AMX or AVX-512 BF16); without them it is slower, so float32 stays.
@@ -212,7 +212,7 @@ def _find_precision(
 def usable_precision(
     own: ResolvedPrecision, accelerator: Accelerator, devices: Devices = 1
 ) -> tuple[ResolvedPrecision, str]:
-    """Gives a run's own precision, or float32 where this machine cannot compute in it.
+    """Returns a run's own precision, or float32 where this machine cannot compute in it.
 
     Returns:
         The precision, and why it is another one; empty where it is the run's own.
@@ -275,7 +275,7 @@ def memory_told(batch_size: int, device: object, *, training: bool = False) -> I
 
 
 def cpu_has_bf16() -> bool:
-    """Tells whether this processor has bf16 instructions that torch uses: AMX or AVX-512 BF16."""
+    """Returns whether this processor has bf16 instructions that torch uses: AMX or AVX-512 BF16."""
     import torch
 
     amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
@@ -284,7 +284,7 @@ def cpu_has_bf16() -> bool:
 
 
 def num_devices(accelerator: Accelerator = "auto", devices: Devices = 1) -> int:
-    """Gives how many devices are asked for; which ones is no part of a result.
+    """Returns how many devices are asked for; which ones is no part of a result.
 
     Raises:
         ValueError: They are asked for by ``auto`` or -1, and there is no such device here.

@@ -13,7 +13,7 @@ _NUM_THREADS = torch.get_num_threads()  # as the environment and the cores have 
 
 
 def restore_num_threads() -> None:
-    """Gives torch as many threads as it started with.
+    """Returns torch as many threads as it started with.
 
     UMAP (through numba) changes the number for the whole process, and another number of threads
     sums in another order: a run that is gone on with would differ in the last bit.
@@ -26,7 +26,7 @@ def _alone() -> bool:
 
 
 def gather(array: NDArray[Any]) -> NDArray[Any]:
-    """Gives the arrays ``[n_rank, ...]`` of all processes one after the other, on every process."""
+    """Returns arrays ``[n_rank, ...]`` of all processes one after the other, on every process."""
     if _alone():
         return array
     parts: list[Any] = [None] * torch.distributed.get_world_size()
@@ -35,7 +35,7 @@ def gather(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def any_process(flag: bool) -> bool:
-    """Gives True on every process if the flag is set on one of them."""
+    """Returns True on every process if the flag is set on one of them."""
     if _alone():
         return flag
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"

@@ -70,7 +70,7 @@ class Evaluation:
 
 
 def index_place(index_device: Device, trainer: Trainer) -> tuple[Device, int]:
-    """Gives who answers searches beside a trainer, and on which GPU: where the trainer computes.
+    """Returns who answers searches beside a trainer, and on which GPU: where the trainer computes.
 
     ``gpu`` beside a trainer on the CPU means the first card; ``auto`` then stays on the CPU.
     """

@@ -25,7 +25,7 @@ def features_of_rows(
     rows: NDArray[np.int64],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Gives the features ``[n, F] float32`` of catalogue rows ``[n] int64``, in their order.
+    """Returns the features ``[n, F] float32`` of catalogue rows ``[n] int64``, in their order.
 
     They are what `EmbeddingHead` makes embeddings of. Every process has to call it: each computes
     its share, and all get all of them. The module has to

@@ -43,13 +43,13 @@ VERSION = "1"  # of the controls: another one finds none of what was kept
 
 
 def best_floor(floors: Sequence[Floor]) -> Floor | None:
-    """Gives the floor with the highest micro mean of the headline; None where none has one."""
+    """Returns the floor with the highest micro mean of the headline; None where none has one."""
     scored = [floor for floor in floors if math.isfinite(floor.headline)]
     return max(scored, key=lambda floor: floor.headline) if scored else None
 
 
 def floors_per_category(floors: Sequence[Floor]) -> pd.DataFrame:
-    """Gives the headline by category: ``category`` and one column a floor, by its name."""
+    """Returns the headline by category: ``category`` and one column a floor, by its name."""
     columns = {}
     for floor in floors:
         mean = floor.report.summary["headline"]["mean"]
@@ -58,7 +58,7 @@ def floors_per_category(floors: Sequence[Floor]) -> pd.DataFrame:
 
 
 def floors_per_query(floors: Sequence[Floor]) -> pd.DataFrame:
-    """Gives the headline's values: ``query_id`` and one column a floor, in the queries' order."""
+    """Returns the headline's values: ``query_id`` and one column a floor, in the queries' order."""
     if not floors:
         return pd.DataFrame({"query_id": pd.Series([], dtype=object)})
     table = floors[0].report.per_query[["query_id"]].copy()
@@ -108,7 +108,7 @@ class Floors:
         precision: Precision | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Floor, ...]:
-        """Gives every floor, in the order of `CONTROLS`, the network's own last.
+        """Returns every floor, in the order of `CONTROLS`, the network's own last.
 
         Args:
             catalog: Splits assigned.
@@ -182,7 +182,7 @@ class Floors:
     def _content(
         self, catalog: Catalog, pictures: Pictures, protocol: Protocol, selection: Selection
     ) -> str:
-        """Gives what decides a search besides the control: pictures, ids, exclusions."""
+        """Returns what decides a search besides the control: pictures, ids, exclusions."""
         digest = hashlib.sha256()
         transform = pictures.path.parent.name  # the store's: size, fit, version of the decoder
         search = [protocol.k, protocol.exclude, protocol.restrict_to, transform]
@@ -200,7 +200,7 @@ class Floors:
         return digest.hexdigest()
 
     def _read(self, key: str, k: int, selection: Selection) -> tuple[Neighbours, int] | None:
-        """Gives a search that was kept and its embeddings' width; None without a whole file."""
+        """Returns a search that was kept and its embeddings' width; None without a whole file."""
         path = self.folder / f"{key}.parquet"
         if not path.is_file():
             return None
@@ -246,7 +246,7 @@ class PicturesOfRows:
 
 
 def _own_control(module: EncoderModule, precision: Precision | None) -> Control:
-    """Gives the control that a network with its first weights is."""
+    """Returns the control that a network with its first weights is."""
 
     def embed_pictures(network: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = torch.from_numpy(pictures).to(module.device)

@@ -28,7 +28,7 @@ class Labels:
 
     @classmethod
     def of_catalog(cls, catalog: Catalog, columns: Sequence[str]) -> Labels:
-        """Gives the labels of these columns.
+        """Returns the labels of these columns.
 
         Raises:
             ValueError: The catalogue has no such column, or the training split no value in it.
@@ -44,7 +44,7 @@ class Labels:
         return cls(values, numbers)
 
     def of_rows(self, rows: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
-        """Gives the labels ``[B] int64`` of catalogue rows ``[B] int64``, on the rows' device."""
+        """Returns the labels ``[B] int64`` of catalogue rows ``[B] int64``, on the rows' device."""
         wanted = rows.cpu().numpy()
         return {
             column: torch.from_numpy(self.numbers[column][wanted]).to(rows.device)
@@ -53,7 +53,7 @@ class Labels:
 
 
 def label_values(catalog: Catalog, column: str) -> list[str]:
-    """Gives the values that a column has in the training split, sorted; missing ones left out.
+    """Returns the values that a column has in the training split, sorted; missing ones left out.
 
     Raises:
         ValueError: The catalogue has no such column, or the training split no value in it.

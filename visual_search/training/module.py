@@ -48,7 +48,7 @@ class Preprocessing:
     channels: str = "RGB"
 
     def fingerprint(self) -> str:
-        """Gives a SHA-256 (hex) that changes with any of the settings."""
+        """Returns a SHA-256 (hex) that changes with any of the settings."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
@@ -120,16 +120,16 @@ class EncoderModule(LightningModule):
         self._gathered: EvaluationOutputs | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives embeddings ``[B, D]`` float32 of uint8 pictures ``[B, 3, S, S]``."""
+        """Returns embeddings ``[B, D]`` float32 of uint8 pictures ``[B, 3, S, S]``."""
         embeddings: Tensor = self.head(self.features(images))
         return embeddings
 
     def features(self, images: Tensor) -> Tensor:
-        """Gives ``[B, F]`` float32 of uint8 pictures ``[B, 3, S, S]``, what the head takes."""
+        """Returns ``[B, F]`` float32 of uint8 pictures ``[B, 3, S, S]``, what the head takes."""
         return self.head.features(self.model, to_network(images))
 
     def configure_optimizers(self) -> Any:
-        """Gives the optimiser over what is to learn, and its schedule."""
+        """Returns the optimiser over what is to learn, and its schedule."""
         datamodule: CatalogDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return self.optimization.build(self, datamodule.num_training_steps())
 
@@ -141,7 +141,7 @@ class EncoderModule(LightningModule):
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Gives the objective's loss of the batch.
+        """Returns the objective's loss of the batch.
 
         Raises:
             NonFiniteLossError: The loss is NaN or infinite.
@@ -163,7 +163,7 @@ class EncoderModule(LightningModule):
         return loss
 
     def _step_batch(self, batch: Batch) -> StepBatch:
-        """Gives what a training step sees: the pictures, their views, their labels."""
+        """Returns what a training step sees: the pictures, their views, their labels."""
         images = to_network(batch["images"])
         rows, partners = batch["rows"], batch.get("partner_rows")
         shown = [images] * self.objective.num_views
@@ -213,7 +213,7 @@ class EncoderModule(LightningModule):
     test_step = validation_step
 
     def evaluation_outputs(self) -> EvaluationOutputs:
-        """Gives what the steps of this evaluation kept, from all processes, each item once.
+        """Returns what the steps of this evaluation kept, from all processes, each item once.
 
         Every process has to call it, since it gathers; a second call gives the same object.
 
@@ -279,19 +279,19 @@ class EncoderModule(LightningModule):
 
 
 def to_network(images: Tensor) -> Tensor:
-    """Gives float32 pictures in -1..1, channels last in memory, of uint8 ones ``[B, 3, S, S]``."""
+    """Returns float32 pictures in -1..1, channels last in memory, of uint8 ``[B, 3, S, S]``."""
     scaled = images.to(dtype=torch.float32, memory_format=torch.channels_last)
     return scaled.div_(127.5).sub_(1.0)
 
 
 def to_pictures(images: Tensor) -> NDArray[np.uint8]:
-    """Gives uint8 pictures ``[B, 3, S, S]`` of network outputs in -1..1."""
+    """Returns uint8 pictures ``[B, 3, S, S]`` of network outputs in -1..1."""
     pixels = images.float().add(1.0).mul(127.5).round().clamp(0, 255)
     return np.ascontiguousarray(pixels.to(torch.uint8).cpu().numpy())
 
 
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
-    """Gives the tensor as NumPy: detached, contiguous, floats as float32. The only such place."""
+    """Returns the tensor as NumPy: detached, contiguous, floats as float32. The only such place."""
     detached = tensor.detach()
     if detached.is_floating_point():
         detached = detached.float()
@@ -299,7 +299,7 @@ def as_numpy(tensor: Tensor) -> NDArray[Any]:
 
 
 def weights_fingerprint(model: Encoder) -> str:
-    """Gives a SHA-256 (hex) of the names, shapes and values of all weights."""
+    """Returns a SHA-256 (hex) of the names, shapes and values of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

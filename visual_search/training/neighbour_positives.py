@@ -57,14 +57,14 @@ class Partners:
         return len(self.rows)
 
     def of(self, row: int) -> NDArray[np.int64]:
-        """Gives the rows that may stand in for a row, ``[m] int64``; empty where there is none."""
+        """Returns rows that may stand in for a row, ``[m] int64``; empty where there is none."""
         starts, lengths = self._lists(np.array([row], dtype=np.int64))
         return self.neighbours[starts[0] : starts[0] + lengths[0]]
 
     def choose(
         self, rows: NDArray[np.int64], numbers: NDArray[np.floating], own_probability: float
     ) -> NDArray[np.int64]:
-        """Gives the partner of each row, every one of its list with the same probability.
+        """Returns the partner of each row, every one of its list with the same probability.
 
         Args:
             rows: Catalogue rows, ``[B] int64``; one that is not among ``self.rows`` has no list.
@@ -104,7 +104,7 @@ class Partners:
         return chosen
 
     def _lists(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Gives where each row's list starts and how long it is, ``[B] int64`` both."""
+        """Returns where each row's list starts and how long it is, ``[B] int64`` both."""
         starts, lengths = np.zeros_like(rows), np.zeros_like(rows)
         if len(self.rows):
             places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
@@ -122,7 +122,7 @@ def mutual_neighbours(
     rows: NDArray[np.int64] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Partners:
-    """Gives each item's nearest others that have it among their own nearest, too.
+    """Returns each item's nearest others that have it among their own nearest, too.
 
     The relation goes both ways: an item that is near to many, as plain or broken pictures are, has
     them as neighbours only where they are near to it as well. Nearness is the cosine, self
@@ -197,7 +197,7 @@ def mutual_neighbours(
 def _nearest_others(
     unit: NDArray[np.float32], k: int, on_progress: Callable[[int, int], None] | None
 ) -> NDArray[np.int64]:
-    """Gives the k nearest others of each embedding of unit length, ``[n, k] int64``."""
+    """Returns the k nearest others of each embedding of unit length, ``[n, k] int64``."""
     # The index breaks ties by id: as texts of one length, ids sort like numbers. The squared
     # distance of unit embeddings is 2 - 2 cosine.
     ids = [f"{place:012d}" for place in range(len(unit))]

@@ -61,7 +61,7 @@ class Optimization:
                 )
 
     def build(self, module: nn.Module, num_steps: int) -> Any:
-        """Gives what ``configure_optimizers`` of a module with ``model`` and ``objective`` returns.
+        """Returns what ``configure_optimizers`` of a module with ``model`` and ``objective`` gives.
 
         Args:
             module: Parameters that need no gradient are left out.
@@ -88,7 +88,7 @@ class Optimization:
         }
 
     def rate_at(self, step: int, num_steps: int) -> float:
-        """Gives the share of the learning rate at a step, counted from 0.
+        """Returns the share of the learning rate at a step, counted from 0.
 
         Example:
             >>> one = Optimization(schedule="cosine", warmup_fraction=0.2)
@@ -106,7 +106,7 @@ class Optimization:
         return 0.5 * (1 + math.cos(math.pi * done))
 
     def _groups(self, module: nn.Module) -> list[dict[str, Any]]:
-        """Gives the parameter groups that differ in rate or decay; one where none does."""
+        """Returns the parameter groups that differ in rate or decay; one where none does."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def draws(trainer: Trainer) -> bool:
-    """Gives True where pictures are wanted: the first process, outside checks and dry runs."""
+    """Returns True where pictures are wanted: the first process, outside checks and dry runs."""
     return (
         trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
     )
@@ -38,7 +38,7 @@ def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None =
 
 
 def tensorboard_folder(trainer: Trainer) -> Path | None:
-    """Gives the folder of TensorBoard's event files, or None where it does not log."""
+    """Returns the folder of TensorBoard's event files, or None where it does not log."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             return Path(logger.log_dir)
@@ -48,7 +48,7 @@ def tensorboard_folder(trainer: Trainer) -> Path | None:
 def fixed_rows(
     catalog: Catalog, rows: NDArray[np.int64], num_items: int, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Gives the same few rows every time, from as many categories as there are.
+    """Returns the same few rows every time, from as many categories as there are.
 
     Items are taken in the order of a hash of their id, one a category before a second of any.
 
@@ -74,7 +74,7 @@ def fixed_rows(
 def search_row(
     catalog: Catalog, pictures: Pictures, evaluation: Evaluation, query: int
 ) -> SearchRow:
-    """Gives one query of an evaluation and what was found for it, with pictures."""
+    """Returns one query of an evaluation and what was found for it, with pictures."""
     table = catalog.table
     row = int(evaluation.query_rows[query])
     found = evaluation.found_rows(query)

@@ -22,7 +22,7 @@ class Sampling(ABC):
     """The contract: from the training rows to the order of an epoch."""
 
     def for_batches(self, batch_size: int) -> Sampling:
-        """Gives the sampling that serves batches of this size; the same one where any size does.
+        """Returns the sampling that serves batches of this size; the same one where any size does.
 
         Raises:
             ValueError: No order of this sampling can be cut into such batches.
@@ -37,7 +37,7 @@ class Sampling(ABC):
         epoch: int,
         ratings: Mapping[str, float],
     ) -> NDArray[np.int64]:
-        """Gives the rows of an epoch in order, as many as ``rows``.
+        """Returns the rows of an epoch in order, as many as ``rows``.
 
         Args:
             rows: Catalogue rows to draw from, ``[n] int64``.
@@ -67,7 +67,7 @@ class Sampling(ABC):
     def augmentation_strength(
         self, categories: Categories, ratings: Mapping[str, float]
     ) -> NDArray[np.float32]:
-        """Gives how strongly each training picture is augmented, ``[n] float32``; 1 is as usual.
+        """Returns how strongly each training picture is augmented, ``[n] float32``; 1 is as usual.
 
         Args:
             categories: Of the training rows, ``[n]`` texts.
@@ -87,7 +87,7 @@ class Sampling(ABC):
         rng: np.random.Generator,
         ratings: Mapping[str, float],
     ) -> NDArray[np.int64]:
-        """Gives the order; the arguments are checked."""
+        """Returns the order; the arguments are checked."""
 
     def _strength(
         self, categories: Categories, ratings: Mapping[str, float]
@@ -96,7 +96,7 @@ class Sampling(ABC):
 
 
 def shuffled() -> Sampling:
-    """Gives every item once an epoch, in random order.
+    """Returns every item once an epoch, in random order.
 
     Example:
         >>> rows = np.array([3, 5, 8])
@@ -107,7 +107,7 @@ def shuffled() -> Sampling:
 
 
 def balanced(power: float = 1.0) -> Sampling:
-    """Gives every category its share of an epoch, proportional to ``n_c ** (1 - power)``.
+    """Returns every category its share of an epoch, proportional to ``n_c ** (1 - power)``.
 
     ``n_c`` is the category's number of items. The shares are kept to within one item in every
     epoch. Within a category no item comes again before all others have come.
@@ -131,7 +131,7 @@ def balanced(power: float = 1.0) -> Sampling:
 def weak_categories(
     power: float = 0.5, weakness: float = 1.0, stronger_augmentation: float = 1.5
 ) -> Sampling:
-    """Gives more of an epoch to small categories and to those that are found badly.
+    """Returns more of an epoch to small categories and to those that are found badly.
 
     A category's share is proportional to ``n_c ** (1 - power) * (1 + weakness * (1 - r_c))``, with
     the rating ``r_c``: its newest validation mAP@5. One without a rating counts as the mean of the
@@ -161,7 +161,7 @@ def weak_categories(
 
 
 def per_category(categories_per_batch: int = 8, items_per_category: int | None = None) -> Sampling:
-    """Gives batches of some categories with the same number of items each, for metric learning.
+    """Returns batches of some categories with the same number of items each, for metric learning.
 
     Every consecutive ``categories_per_batch * items_per_category`` places hold that many different
     categories, one after the other, and that many items of each; the last ones are cut off where
@@ -247,7 +247,7 @@ class _ByCategory(Sampling):
     def _shares(
         self, names: list[str], sizes: NDArray[np.int64], ratings: Mapping[str, float]
     ) -> NDArray[np.float64]:
-        """Gives each category's share of an epoch, ``[C]``, 1 in all."""
+        """Returns each category's share of an epoch, ``[C]``, 1 in all."""
         rated = np.array([ratings.get(name, math.nan) for name in names])
         known = ~np.isnan(rated)
         rated[~known] = rated[known].mean() if known.any() else 1.0
@@ -317,7 +317,7 @@ class _Turns:
         self.waiting = rows[:0]
 
     def take(self, num: int) -> NDArray[np.int64]:
-        """Gives the next items, ``[num] int64``; no two the same if there are enough."""
+        """Returns the next items, ``[num] int64``; no two the same if there are enough."""
         parts = [self.waiting]
         missing = num - len(self.waiting)
         while missing > 0:
@@ -334,7 +334,7 @@ class _Turns:
 def _members(
     rows: NDArray[np.int64], categories: Categories
 ) -> tuple[list[str], list[NDArray[np.int64]]]:
-    """Gives the categories in order of their names, ``[C]``, and the rows of each."""
+    """Returns the categories in order of their names, ``[C]``, and the rows of each."""
     names, numbers = np.unique(categories, return_inverse=True)
     by_category = np.argsort(numbers, kind="stable")
     ends = np.cumsum(np.bincount(numbers))[:-1]

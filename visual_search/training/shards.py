@@ -24,7 +24,7 @@ WriteShard = Callable[[int, NDArray[np.float32]], None]
 
 
 def rows_of_shard(number: int, shard_size: int, num_items: int) -> NDArray[np.int64]:
-    """Gives the catalogue rows of a shard, ascending (``[n] int64``, n at most ``shard_size``).
+    """Returns the catalogue rows of a shard, ascending (``[n] int64``, n at most ``shard_size``).
 
     Example:
         >>> [rows_of_shard(number, 3, 7).tolist() for number in range(3)]
@@ -107,7 +107,7 @@ class ShardEmbedder(LightningModule):
         self._parent = os.getppid()
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Gives the batches of this process's share of the missing shards."""
+        """Returns the batches of this process's share of the missing shards."""
         mine = self._missing[self.trainer.global_rank :: self.trainer.world_size]
         shards = [rows_of_shard(number, self._shard_size, len(self._pictures)) for number in mine]
         return DataLoader(

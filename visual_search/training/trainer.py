@@ -23,7 +23,7 @@ from visual_search.training.devices import (
 
 
 def resolve_precision(precision: Precision, accelerator: Accelerator) -> ResolvedPrecision:
-    """Gives the precision to use where ``auto`` is asked for; see `find_hardware`."""
+    """Returns the precision to use where ``auto`` is asked for; see `find_hardware`."""
     return find_hardware(accelerator, precision=precision).precision
 
 
@@ -53,7 +53,7 @@ def build_trainer(
     profiler: Profiler | None = None,
     enable_progress_bar: bool = True,
 ) -> Trainer:
-    """Gives a Trainer; the arguments are Lightning's own, but for what `find_hardware` finds.
+    """Returns a Trainer; the arguments are Lightning's own, but for what `find_hardware` finds.
 
     The sampler is ours (`TrainingBatches`, `EvaluationBatches`), checkpoints are written by
     `AtomicCheckpointIO`, and Lightning's own ``ModelCheckpoint`` is off. float32 is float32: torch

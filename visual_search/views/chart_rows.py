@@ -31,7 +31,7 @@ _ROUNDING = 1e-9  # means of fractions leave [0, 1] by less
 
 
 def text_width_in(text: str, size: float = 10.0, *, heavy: bool = False) -> float:
-    """Gives the width of ``text`` in inches as it is drawn within `quiet_style`.
+    """Returns the width of ``text`` in inches as it is drawn within `quiet_style`.
 
     Example:
         >>> text_width_in("WWWW") > 2 * text_width_in("iiii")
@@ -60,7 +60,7 @@ def fit_width(
     heavy: bool = False,
     cut: Literal["end", "middle"] = "end",
 ) -> str:
-    """Gives the text on one line, cut with an ellipsis where it is wider than ``width_in``.
+    """Returns the text on one line, cut with an ellipsis where it is wider than ``width_in``.
 
     Example:
         >>> fit_width("Coats and Jackets", 0.8), fit_width("run_0123456789", 0.8, cut="middle")
@@ -85,7 +85,7 @@ def fit_width(
 
 
 def names_width_in(names: Sequence[str], size: float = 10.0) -> float:
-    """Gives the room that the longest name needs left of an axis, in inches."""
+    """Returns the room that the longest name needs left of an axis, in inches."""
     return max(0.4, *(text_width_in(name, size) for name in names)) + 0.15
 
 
@@ -96,7 +96,7 @@ def chart_page(
     notes: Sequence[str],
     legend: Sequence[tuple[str, str, str]] = (),
 ) -> tuple[Figure, float]:
-    """Gives a figure with its title, notes and legend, and the depth at which the body starts.
+    """Returns a figure with its title, notes and legend, and the depth at which the body starts.
 
     Args:
         width_in: Of the page.
@@ -158,7 +158,7 @@ def horizontal_axes(axes: Axes, names: Sequence[str], limit: float) -> None:
 
 
 def fraction_axis(axes: Axes, metric_title: str) -> None:
-    """Gives the x axis its ticks from 0 to 1 and says which way is better."""
+    """Returns the x axis its ticks from 0 to 1 and says which way is better."""
     axes.set_xticks(np.linspace(0, 1, 6))
     shown = fit_width(metric_title, 2.2, 9.5)
     axes.set_xlabel(f"{shown} (0 to 1, higher is better)", fontsize=9.5)
@@ -217,7 +217,7 @@ def number_cell(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> Non
 
 
 def best_first(names: Sequence[str], values: NDArray[np.float64]) -> list[int]:
-    """Gives the rows in the order drawn: highest value first, NaN last, ties by name.
+    """Returns the rows in the order drawn: highest value first, NaN last, ties by name.
 
     Example:
         >>> best_first(["b", "a", "c"], np.array([0.5, 0.5, np.nan]))
@@ -232,7 +232,7 @@ def best_first(names: Sequence[str], values: NDArray[np.float64]) -> list[int]:
 def largest_rows(
     names: Sequence[str], sizes: Sequence[int], what: str, row_in: float = 0.27
 ) -> tuple[list[int], str]:
-    """Gives the categories that a chart has room for, in their order, and a note that says so.
+    """Returns the categories that a chart has room for, in their order, and a note that says so.
 
     Args:
         names: Of all categories.
@@ -269,7 +269,7 @@ def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str, remedy
 
 
 def check_fractions(values: Any, name: str) -> NDArray[np.float64]:
-    """Gives the values as ``float64``; they must lie in [0, 1] or be NaN.
+    """Returns the values as ``float64``; they must lie in [0, 1] or be NaN.
 
     Raises:
         ValueError: A value lies outside.
@@ -304,7 +304,7 @@ def check_intervals(
 def rough_rows(
     rough: Sequence[Any], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> list[bool]:
-    """Gives which of the intervals that are drawn are rough; none where nothing is said of it."""
+    """Returns which of the intervals that are drawn are rough; none where nothing is said of it."""
     said = [False] * len(low) if len(rough) == 0 else [bool(each) for each in rough]
     drawn = ~(np.isnan(low) | np.isnan(high))
     return [bool(each and there) for each, there in zip(said, drawn, strict=True)]
@@ -313,7 +313,7 @@ def rough_rows(
 def checked_intervals(
     names: Sequence[str], value: Any, low: Any, high: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Gives means and the ends of their intervals, ``[N] float64`` each, in [0, 1] or NaN.
+    """Returns means and the ends of their intervals, ``[N] float64`` each, in [0, 1] or NaN.
 
     Raises:
         ValueError: A number lies outside [0, 1], or an interval ends below its start.

@@ -79,7 +79,7 @@ def compression_chart(
     rough: bool = False,
     title: str = "Size against quality",
 ) -> Figure:
-    """Gives quality over bytes an item: a line a way to store embeddings, flat float32 beside it.
+    """Returns quality over bytes an item: a line a way to store embeddings, flat float32 beside it.
 
     Whiskers are intervals of the difference to flat over the same queries, drawn about flat's own
     value: a whisker that stays above the grey band's lower edge says that no more than ``max_loss``

@@ -47,7 +47,7 @@ _FIRST_DARK = 6  # the step from which on numbers are written light: both are at
 
 
 def retrieved_shares(per_query: pd.DataFrame, k: int | None = None) -> pd.DataFrame:
-    """Gives how the items retrieved for each query category are spread over the categories.
+    """Returns how the items retrieved for each query category are spread over the categories.
 
     Share of category c in row q = (items of category c among the first k of all queries of
     category q) / (items among the first k of all queries of category q). Every retrieved item
@@ -93,7 +93,7 @@ def confusion_matrix(
     k: int | None = None,
     title: str = "What was found where a category was asked for",
 ) -> Figure:
-    """Gives a heat map of `retrieved_shares`: a row a query category, a column a retrieved one.
+    """Returns a heat map of `retrieved_shares`: a row a query category, a column a retrieved one.
 
     Both are in alphabetical order, as in every other table, so that a name is found; the outlined
     cells are the right ones. Beyond 40 categories the rarest become "other". Numbers are per cent,
@@ -164,7 +164,7 @@ def confusion_matrix(
 def _texts(
     asked: Sequence[str], found: Sequence[Iterable[str]], k: int | None
 ) -> tuple[list[str], list[list[str]]]:
-    """Gives plain lists, each cut to the first k; a missing list is an empty one."""
+    """Returns plain lists, each cut to the first k; a missing list is an empty one."""
     if k is not None and k < 1:
         raise ValueError(f"k is {k}, expected at least 1; None takes all that was retrieved.")
     if len(asked) != len(found):
@@ -181,7 +181,7 @@ def _texts(
 def _counts(
     asked: Sequence[str], found: Sequence[Sequence[str]], last: str | None = None
 ) -> tuple[list[str], list[str], NDArray[np.int64]]:
-    """Gives row names, column names and ``[rows, columns] int64`` items; ``last`` ends both."""
+    """Returns row names, column names and ``[rows, columns] int64`` items; ``last`` ends both."""
 
     def ordered(names: set[str]) -> list[str]:
         return sorted(alphabetical(list(names)), key=lambda name: name == last)

@@ -14,7 +14,7 @@ _DPI = 150.0
 
 
 def read_figure(path: str | os.PathLike[str]) -> Figure:
-    """Gives a figure that consists of a PNG, pixel by pixel.
+    """Returns a figure that consists of a PNG, pixel by pixel.
 
     Raises:
         FileNotFoundError: There is no such file.

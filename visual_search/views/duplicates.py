@@ -74,7 +74,7 @@ def duplicate_pairs(
     *,
     pairs_a_row: int = 4,
 ) -> Figure:
-    """Gives a page of pairs, the query at the left and the gallery item at the right of each.
+    """Returns a page of pairs, the query at the left and the gallery item at the right of each.
 
     Pairs whose categories differ are framed and say so: either the picture is the same and a
     category is wrong, or the pictures only look alike.

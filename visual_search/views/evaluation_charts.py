@@ -59,7 +59,7 @@ _PLOT_IN = 5.0
 
 
 def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str) -> Figure:
-    """Gives a bar for the run and for each floor (what learns nothing), best at the top.
+    """Returns a bar for the run and for each floor (what learns nothing), best at the top.
 
     The run's bar is coloured and its name bold; a dotted line carries its value down to the floors.
 
@@ -132,7 +132,7 @@ def comparison_bars(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Gives each run's mean by category with its interval; for two runs also their difference.
+    """Returns each run's mean by category with its interval; for two runs also their difference.
 
     Two runs are sorted by their difference (first minus second, the first one's gains at the top),
     more by the first run's mean; NaN comes last. A difference is filled and its p value bold where
@@ -244,7 +244,7 @@ def comparison_bars(
 
 
 def _highest(means: Sequence[tuple[NDArray[np.float64], ...]], queries: Sequence[int]) -> list[int]:
-    """Gives the runs in the order of their means over all queries, the highest first."""
+    """Returns the runs in the order of their means over all queries, the highest first."""
     micro = [float(np.nansum(mean[0] * np.asarray(queries))) for mean in means]
     return sorted(range(len(micro)), key=lambda i: -micro[i])
 
@@ -295,7 +295,7 @@ def _differences(
 def attribute_bars(
     table: pd.DataFrame, metric_title: str, *, title: str = "By what counts as relevant"
 ) -> Figure:
-    """Gives one group a relevance rule: every embedding as a point with whisker, best at the top.
+    """Returns one group a relevance rule: every embedding as a point with whisker, best at the top.
 
     Groups keep the table's order; within a group one sees which embedding wins. The run is
     coloured and bold, floors are grey.
@@ -398,7 +398,7 @@ def _number(value: Any) -> float:
 def _checked_differences(
     table: pd.DataFrame, names: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Gives difference, low end, high end and p value, ``[N] float64`` each."""
+    """Returns difference, low end, high end and p value, ``[N] float64`` each."""
     difference, low, high = (
         # from [-1, 1] to [0, 1] and back, so that one check serves both
         2 * check_fractions((table[column].astype(float) + 1) / 2, f"({column} + 1) / 2") - 1

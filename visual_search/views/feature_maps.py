@@ -30,7 +30,7 @@ def feature_map_grid(
     *,
     num_channels: int = 5,
 ) -> Figure:
-    """Gives viridis maps of every layer: the mean over the channels, then the strongest channels.
+    """Returns viridis maps of every layer: the mean over the channels, then the strongest channels.
 
     A channel's strength is the mean of its absolute values. Every map has its own scale from its
     lowest (dark) to its highest value (bright); a map whose values are all the same is dark. A

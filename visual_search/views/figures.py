@@ -68,7 +68,7 @@ def category_bars(
     floor: str | None = None,
     floor_title: str | None = None,
 ) -> Figure:
-    """Gives a bar chart of one metric by category, best at the top, with both overall means.
+    """Returns a bar chart of one metric by category, best at the top, with both overall means.
 
     Beside each bar stand the number of queries behind it and of items in the gallery. Categories
     without a scored query (NaN) come last and say so. Ties are sorted by name. Of more than 100
@@ -182,7 +182,7 @@ def category_bars(
 def _headline_intervals(
     per_category: pd.DataFrame, names: list[str], wanted: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gives low and high ends ``[N] float64``; all NaN where the table has none."""
+    """Returns low and high ends ``[N] float64``; all NaN where the table has none."""
     if not wanted or not {"headline_low", "headline_high"} <= set(per_category.columns):
         none = np.full(len(names), np.nan)
         return none, none
@@ -193,7 +193,7 @@ def _headline_intervals(
 
 
 def _floor_values(floors: pd.DataFrame | None, floor: str | None) -> dict[str, float] | None:
-    """Gives the marked floor's mean by category."""
+    """Returns the marked floor's mean by category."""
     if floors is None and floor is None:
         return None
     if floors is None or floor is None:
@@ -215,7 +215,7 @@ def _floor_values(floors: pd.DataFrame | None, floor: str | None) -> dict[str, f
 
 
 def _columns_in(with_mean: bool, with_floor: bool, with_few: bool) -> dict[str, float]:
-    """Gives where the columns beside the bars end, in inches from the plot's right edge."""
+    """Returns where the columns beside the bars end, in inches from the plot's right edge."""
     # without a column of means, a bar of 1.0 leaves room for the value that stands at its end
     columns = {"mean": 0.55} if with_mean else {}
     if with_floor:
@@ -254,7 +254,7 @@ def _mean_lines(axes: Axes, micro: float, macro: float, num_rows: int) -> None:
 def class_distribution(
     counts: Mapping[str, Mapping[str, int]], title: str = "Class distribution"
 ) -> Figure:
-    """Gives one panel a set with the number of items in each category, sorted alphabetically.
+    """Returns one panel a set with the number of items in each category, sorted alphabetically.
 
     All panels share the rows (a category that a set lacks shows 0); each has its own scale,
     since sets differ in size by orders. Of more than 100 categories the largest are drawn.

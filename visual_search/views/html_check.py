@@ -108,7 +108,7 @@ class CheckPage:
 
 
 def check_page(page: CheckPage) -> str:
-    """Gives the check as one HTML text of at most 5,000,000 bytes as UTF-8.
+    """Returns the check as one HTML text of at most 5,000,000 bytes as UTF-8.
 
     Where there are too many pictures and rows, they become smaller and fewer, and the page says
     how many there are.
@@ -195,7 +195,7 @@ def _sheet(sheet: ContactSheet, detail: Detail) -> dict[str, Any]:
 
 
 def sheet_pixels(pictures: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    """Gives pictures in rows of twelve on white: ``[n, 3, S, S] -> [H, W, 3] uint8``.
+    """Returns pictures in rows of twelve on white: ``[n, 3, S, S] -> [H, W, 3] uint8``.
 
     Example:
         >>> sheet_pixels(np.zeros((13, 3, 8, 8), np.uint8), 4).shape  # 12 columns of 4 + 3, 2 rows

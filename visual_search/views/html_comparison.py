@@ -84,7 +84,7 @@ class ComparisonPage:
 
 
 def comparison_page(page: ComparisonPage) -> str:
-    """Gives a comparison as one HTML text of at most 5,000,000 bytes as UTF-8.
+    """Returns a comparison as one HTML text of at most 5,000,000 bytes as UTF-8.
 
     It loads nothing, follows light and dark, prints, and reads without JavaScript. Floors, rules
     and definitions are those of the runs' summaries; a floor that is the same for all runs stands
@@ -145,7 +145,7 @@ def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> d
 
 
 def _rows(runs: Sequence[ComparedRun], mean: str, extras: Sequence[str]) -> list[dict[str, Any]]:
-    """Gives the runs and their floors in one order, best first."""
+    """Returns the runs and their floors in one order, best first."""
     rows: list[dict[str, Any]] = []
     floors: dict[tuple[str, Any], tuple[dict[str, Any], list[str]]] = {}  # the row, its owners
     for run in runs:

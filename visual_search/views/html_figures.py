@@ -50,7 +50,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def inline_svg(figure: Figure, alt: str, *, themed: bool = True) -> Markup:
-    """Gives the figure as an ``<svg>`` to stand in a page, the same for the same figure.
+    """Returns the figure as an ``<svg>`` to stand in a page, the same for the same figure.
 
     Texts stay texts, in the page's font. The style's colours become the page's CSS variables and
     every other colour gets a counterpart for a dark page. Ids are the figure's own, so that two
@@ -166,7 +166,7 @@ def _recolour(element: ElementTree.Element) -> set[str]:
 
 
 def dark_variant(colour: str) -> str:
-    """Gives the colour that plays the same part on a dark page.
+    """Returns the colour that plays the same part on a dark page.
 
     Greys are turned round (light becomes dark), tints become deep, and a strong colour is made
     lighter until it stands out.
@@ -203,7 +203,7 @@ def readable(colour: str, background: str, min_contrast: float = _MIN_CONTRAST) 
 
 
 def contrast(first: str, second: str) -> float:
-    """Gives the contrast ratio of two colours, 1 to 21 (WCAG 2.2).
+    """Returns the contrast ratio of two colours, 1 to 21 (WCAG 2.2).
 
     Example:
         >>> contrast("#000000", "#ffffff")
@@ -225,7 +225,7 @@ def _hex(hue: float, lightness: float, saturation: float) -> str:
 
 
 def picture_uri(pixels: NDArray[np.uint8], max_side_px: int, quality: int) -> tuple[str, int, int]:
-    """Gives a picture as a WebP data URI, with its width and height in pixels.
+    """Returns a picture as a WebP data URI, with its width and height in pixels.
 
     Args:
         pixels: ``[H, W, 3] uint8``.
@@ -258,7 +258,7 @@ def figure_picture(
     quality: int = 70,
     pixels_of: Callable[[Figure], NDArray[np.uint8]] | None = None,
 ) -> Markup:
-    """Gives the figure as an ``<img>`` on white, for what consists of pictures.
+    """Returns the figure as an ``<img>`` on white, for what consists of pictures.
 
     Args:
         figure: Any figure of this room.

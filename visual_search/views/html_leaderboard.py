@@ -86,7 +86,7 @@ class LeaderboardPage:
 
 
 def leaderboard_page(page: LeaderboardPage) -> str:
-    """Gives the leaderboard as one HTML text of at most 5,000,000 bytes as UTF-8.
+    """Returns the leaderboard as one HTML text of at most 5,000,000 bytes as UTF-8.
 
     Within a group runs are ranked by its statistic; equal values share a rank. Floors stand where
     their value puts them, without a rank.

@@ -79,7 +79,7 @@ class PictureWriter:
         self._made: dict[object, Figure] = {}
 
     def figure(self, figure: Figure, alt: str, detail: Detail) -> Markup:
-        """Gives a figure that consists of pictures as a picture."""
+        """Returns a figure that consists of pictures as a picture."""
         drawn = figure_picture(
             figure, alt, max_width_px=detail.figure_px, quality=detail.quality,
             pixels_of=self._pixels,
@@ -87,7 +87,7 @@ class PictureWriter:
         return drawn + key_below(figure)
 
     def chart(self, figure: Figure, alt: str, *, themed: bool = True) -> Markup:
-        """Gives a chart as a drawing."""
+        """Returns a chart as a drawing."""
         key = (id(figure), alt, themed)
         if key not in self._charts:
             drawn = inline_svg(figure, alt, themed=themed) + key_below(figure)
@@ -95,7 +95,7 @@ class PictureWriter:
         return self._charts[key][1]
 
     def made(self, key: object, make: Callable[[], Figure]) -> Figure:
-        """Gives the figure that ``make`` gave when it was first asked for under this key."""
+        """Returns the figure that ``make`` gave when it was first asked for under this key."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -107,7 +107,7 @@ class PictureWriter:
 
 
 def key_below(figure: Figure) -> Markup:
-    """Gives what the numbers in a figure stand for, where letters were missing; else nothing."""
+    """Returns what the numbers in a figure stand for, where letters were missing; else nothing."""
     from markupsafe import Markup
 
     key = list(name_key(figure).items())
@@ -121,14 +121,14 @@ def key_below(figure: Figure) -> Markup:
 
 
 def picture(pixels: NDArray[np.uint8], detail: Detail) -> str:
-    """Gives ``[3, S, S] uint8`` as a data URI of the detail's size."""
+    """Returns ``[3, S, S] uint8`` as a data URI of the detail's size."""
     check_pictures(np.asarray(pixels)[None], "picture[None]")
     shown = np.asarray(pixels).transpose(1, 2, 0)  # [3, S, S] -> [S, S, 3]
     return picture_uri(shown, detail.picture_px, detail.quality)[0]
 
 
 def search_row(row: SearchRow, detail: Detail) -> dict[str, Any]:
-    """Gives a query and its neighbours as the template ``macros.html`` shows them."""
+    """Returns a query and its neighbours as the template ``macros.html`` shows them."""
     return {
         "picture": picture(row.query_image, detail),
         "label": row.query_label,
@@ -184,7 +184,7 @@ def render(
 
 
 def asset(name: str) -> str:
-    """Gives the text of a file in ``templates/``."""
+    """Returns the text of a file in ``templates/``."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
@@ -194,7 +194,7 @@ def _source_hash(script: str) -> str:
 
 
 def script_json(value: Any) -> Markup:
-    r"""Gives JSON that may stand in a ``<script type="application/json">``.
+    r"""Returns JSON that may stand in a ``<script type="application/json">``.
 
     Whatever could end the element, or is no JavaScript, is written as ``\u``.
 
@@ -211,7 +211,7 @@ def script_json(value: Any) -> Markup:
 
 
 def relative_link(path: str) -> str:
-    """Gives a path beside the page as a link that cannot lead elsewhere.
+    """Returns a path beside the page as a link that cannot lead elsewhere.
 
     Raises:
         ValueError: The path is absolute or empty.
@@ -246,7 +246,7 @@ def is_missing(value: Any) -> bool:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Gives a fraction to so many digits, a dash where there is none.
+    """Returns a fraction to so many digits, a dash where there is none.
 
     Example:
         >>> number(0.49533), number(float("nan"))
@@ -256,12 +256,12 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def count(value: Any) -> str:
-    """Gives a number of things with separators between thousands, a dash where there is none."""
+    """Returns a number of things with separators between thousands, a dash where there is none."""
     return MISSING if is_missing(value) else f"{round(float(value)):,}"
 
 
 def signed(value: Any) -> str:
-    """Gives a difference with its sign; the minus is as wide as the plus.
+    """Returns a difference with its sign; the minus is as wide as the plus.
 
     Example:
         >>> signed(0.07211), signed(-0.0004), signed(-0.1)
@@ -275,7 +275,7 @@ def signed(value: Any) -> str:
 
 
 def p_value(value: Any) -> str:
-    """Gives a p-value: three digits, and no more than that it is below 0.001.
+    """Returns a p-value: three digits, and no more than that it is below 0.001.
 
     Example:
         >>> p_value(0.0312), p_value(0.00002)
@@ -287,7 +287,7 @@ def p_value(value: Any) -> str:
 
 
 def file_size(value: Any) -> str:
-    """Gives bytes in the unit that suits.
+    """Returns bytes in the unit that suits.
 
     Example:
         >>> file_size(512), file_size(180_775_246)
@@ -304,7 +304,7 @@ def file_size(value: Any) -> str:
 
 
 def cell(value: Any) -> str:
-    """Gives whatever stands in a table as a reader expects it."""
+    """Returns whatever stands in a table as a reader expects it."""
     if is_missing(value):
         return MISSING
     if isinstance(value, bool | np.bool_):
@@ -348,7 +348,7 @@ def _environment() -> Environment:
 def mark(
     mean: Any, low: Any, high: Any, limit: float, *, start: float = 0.0
 ) -> dict[str, float] | None:
-    """Gives where a table's small bar and its interval stand, in percent of its width.
+    """Returns where a table's small bar and its interval stand, in percent of its width.
 
     Args:
         mean: The value.
@@ -376,7 +376,7 @@ def mark(
 
 
 def scale_limit(values: Sequence[Any]) -> float:
-    """Gives the next tenth above all values, at least 0.1, for marks that share a scale.
+    """Returns the next tenth above all values, at least 0.1, for marks that share a scale.
 
     Example:
         >>> scale_limit([0.495, 0.519, None])

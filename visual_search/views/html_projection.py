@@ -81,7 +81,7 @@ class ProjectionView:
 
 
 def choose_points(num_points: int, max_points: int) -> NDArray[np.int64]:
-    """Gives which points are shown: all, or ``max_points`` evenly spread over their order.
+    """Returns which points are shown: all, or ``max_points`` evenly spread over their order.
 
     Example:
         >>> choose_points(10, 4).tolist()
@@ -93,14 +93,14 @@ def choose_points(num_points: int, max_points: int) -> NDArray[np.int64]:
 
 
 def plotly_script() -> str:
-    """Gives plotly's gl3d bundle with its licence in front, as it stands in a page."""
+    """Returns plotly's gl3d bundle with its licence in front, as it stands in a page."""
     licence = (_PLOTLY / "LICENSE").read_text(encoding="utf-8")
     code = gzip.decompress((_PLOTLY / "plotly-gl3d.min.js.gz").read_bytes()).decode()
     return f"/*!\n{licence}*/\n{code}"
 
 
 def projection_data(view: ProjectionView, detail: Detail) -> dict[str, Any]:
-    """Gives what the page's script draws, as plain values for `script_json`.
+    """Returns what the page's script draws, as plain values for `script_json`.
 
     ``names`` are the categories and ``category`` the point's place among them; ``groups`` are
     those with a colour of their own (at most 50) and ``group`` likewise. Colours come in two, for
@@ -166,7 +166,7 @@ def _style(name: str, colour: str, marker: str, num_points: int) -> dict[str, An
 
 
 def _sprites(pictures: PictureRows, rows: NDArray[np.int64], columns: int, detail: Detail) -> str:
-    """Gives one sheet of small pictures, row by row, as a WebP data URI."""
+    """Returns one sheet of small pictures, row by row, as a WebP data URI."""
     from PIL import Image
 
     side = detail.sprite_px

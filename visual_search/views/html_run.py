@@ -139,7 +139,7 @@ class RunPage:
 
 
 def run_report(page: RunPage) -> str:
-    """Gives a run's report as one HTML text of at most 5,000,000 bytes as UTF-8.
+    """Returns a run's report as one HTML text of at most 5,000,000 bytes as UTF-8.
 
     It loads nothing, follows light and dark, prints, and reads without JavaScript; where that is
     there, tables can be sorted and the projection turned (plotly.js travels within). What is too
@@ -223,7 +223,7 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
 
 
 def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """Gives id, heading, and whether there is something under it, in the page's order."""
+    """Returns id, heading, and whether there is something under it, in the page's order."""
     return [
         ("floors", "Against embeddings that learn nothing",
          context["standing"] or context["floors_chart"]),
@@ -247,7 +247,7 @@ def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str,
 
 
 def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
-    """Gives the numbers at the top: both means with their intervals, then what they rest on."""
+    """Returns the numbers at the top: both means with their intervals, then what they rest on."""
     from visual_search.retrieval.floor_comparison import rough_text
 
     intervals = summary.get("intervals") or {}
@@ -293,7 +293,7 @@ def _projection(
 
 
 def _examples(page: RunPage, detail: Detail) -> dict[str, Any]:
-    """Gives the rows of pictures; of many queries every group keeps its first ones."""
+    """Returns the rows of pictures; of many queries every group keeps its first ones."""
     groups = [group for group in page.examples if len(group.best) or len(group.worst)]
     given = sum(len(group.best) + len(group.worst) for group in groups)
     fixed = list(page.fixed_examples)[: max(detail.max_search_rows // 4, 1)]
@@ -346,7 +346,7 @@ def _named(definitions: Mapping[str, str] | None) -> list[tuple[str, str]]:
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """Gives nested names and values as one list: ``packages.torch`` and its version."""
+    """Returns nested names and values as one list: ``packages.torch`` and its version."""
     flat: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -22,7 +22,7 @@ _TITLES = {
 
 
 def headline_of(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Gives ``mean`` and ``title`` of the metric that a summary is about.
+    """Returns ``mean`` and ``title`` of the metric that a summary is about.
 
     Example:
         >>> headline_of({"k": 5})
@@ -34,14 +34,14 @@ def headline_of(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def extra_means(summary: Mapping[str, Any]) -> list[str]:
-    """Gives the means that stand beside the headline in a table of runs and floors."""
+    """Returns the means that stand beside the headline in a table of runs and floors."""
     k = summary.get("k", 5)
     wanted = (f"precision_at_{k}", "hit_at_1")
     return [mean for mean in wanted if f"micro_{mean}" in summary]
 
 
 def verdict(low: Any, high: Any, p_value: Any) -> str:
-    """Gives what a difference's test says: "above", "below", "unclear", "same"; "" without one.
+    """Returns what a difference's test says: "above", "below", "unclear", "same"; "" without one.
 
     The rule of `retrieval.standing.sign_shown`: p, which is corrected where there was more than one
     test, decides, so that a sign and the p beside it never disagree.
@@ -65,7 +65,7 @@ def verdict(low: Any, high: Any, p_value: Any) -> str:
 
 
 def overall_row(summary: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dict[str, Any]:
-    """Gives a run's or a floor's overall numbers as one row of a table.
+    """Returns a run's or a floor's overall numbers as one row of a table.
 
     A floor holds its intervals as ``micro_low`` and so on, a run under ``intervals``.
     """
@@ -86,7 +86,7 @@ def overall_row(summary: Mapping[str, Any], mean: str, extras: Sequence[str]) ->
 
 
 def add_marks(rows: Sequence[dict[str, Any]]) -> float:
-    """Gives every row a ``mark`` on one scale, and the value at that scale's right end."""
+    """Returns every row a ``mark`` on one scale, and the value at that scale's right end."""
     limit = scale_limit([row[key] for row in rows for key in ("micro", "micro_high")])
     for row in rows:
         row["mark"] = mark(row["micro"], row["micro_low"], row["micro_high"], limit)
@@ -106,7 +106,7 @@ def best_first(rows: Sequence[dict[str, Any]], mean: str = "micro") -> list[dict
 
 
 def floor_row(floor: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dict[str, Any]:
-    """Gives a floor of ``summary["floors"]`` as a row."""
+    """Returns a floor of ``summary["floors"]`` as a row."""
     p_holm = floor.get("p_holm", floor.get("p_value"))
     return overall_row(floor, mean, extras) | {
         "name": str(floor.get("title") or floor["name"]),
@@ -122,7 +122,7 @@ def floor_row(floor: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dic
 
 
 def standing_table(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Gives the run and then its floors, best first; None where there are no floors."""
+    """Returns the run and then its floors, best first; None where there are no floors."""
     floors = summary.get("floors") or []
     if not floors:
         return None
@@ -146,7 +146,7 @@ def category_table(
     floors_per_category: pd.DataFrame | None,
     max_rows: int,
 ) -> dict[str, Any]:
-    """Gives one row a category, best first, those without a scored query last.
+    """Returns one row a category, best first, those without a scored query last.
 
     Raises:
         ValueError: There is no column ``category`` or none of the headline's name.
@@ -221,7 +221,7 @@ def category_table(
 def _best_floors(
     table: pd.DataFrame | None, summary: Mapping[str, Any]
 ) -> dict[str, tuple[str, float]]:
-    """Gives the best floor's title and value by category."""
+    """Returns the best floor's title and value by category."""
     if table is None or len(table) == 0:
         return {}
     titles = {f["name"]: f.get("title") or f["name"] for f in summary.get("floors") or []}
@@ -239,7 +239,7 @@ def _best_floors(
 
 
 def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, Any]:
-    """Gives any table: column names, which are numbers, the first rows, and how many there are."""
+    """Returns any table: column names, which are numbers, the first rows, how many there are."""
     rows = [list(row) for row in table.head(max_rows).itertuples(index=False, name=None)]
     return {
         "columns": [str(column) for column in table.columns],
@@ -253,7 +253,7 @@ def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, Any]:
 
 
 def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] | None:
-    """Gives a table of measured values: intervals beside their value, differences with a sign.
+    """Returns a table of measured values: intervals beside their value, differences with a sign.
 
     Columns ``low`` and ``high`` belong to ``difference``, ``x_low`` and ``x_high`` to ``x``,
     ``low:run`` and ``high:run`` to ``mean:run``; they stand in its cell, with the word of ``rough``
@@ -292,7 +292,7 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] 
 
 
 def _ends(name: str) -> list[tuple[str, str]]:
-    """Gives the names that the columns of a value's interval may have."""
+    """Returns the names that the columns of a value's interval may have."""
     ends = [(f"{name}_low", f"{name}_high")]
     if name == "difference":
         ends.append(("low", "high"))
@@ -302,7 +302,7 @@ def _ends(name: str) -> list[tuple[str, str]]:
 
 
 def _kind(name: str, values: pd.Series[Any]) -> str:
-    """Gives how a column is written: difference, p, count, fraction or text."""
+    """Returns how a column is written: difference, p, count, fraction or text."""
     if values.dtype.kind == "b" or values.dtype.kind not in "iuf":
         return "text"
     if name.endswith("difference"):

@@ -104,7 +104,7 @@ def reconstruction_grid(
     max_shown_error: float = 1.0,
     items_a_band: int = 8,
 ) -> Figure:
-    """Gives original above reconstruction above a map of the error, one item a column.
+    """Returns original above reconstruction above a map of the error, one item a column.
 
     The error of a pixel is the mean over the channels of the squared difference, on the network's
     scale [-1, 1] (at most 4). The map's scale is fixed, so that figures of different epochs can be
@@ -198,7 +198,7 @@ def reconstruction_grid(
 def search_grid(
     rows: Sequence[SearchRow], title: str = "Search results", score_name: str = "AP@5"
 ) -> Figure:
-    """Gives one row a query: the query at the left, then its neighbours, nearest first.
+    """Returns one row a query: the query at the left, then its neighbours, nearest first.
 
     Right and wrong are told by the frame's colour and by a sign, so that colour is never needed.
 

@@ -59,7 +59,7 @@ def project_embeddings(
     neighbours: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
     show_progress: bool = False,
 ) -> Projection:
-    """Gives the embeddings in ``num_components`` dimensions, the same for the same arguments.
+    """Returns the embeddings in ``num_components`` dimensions, the same for the same arguments.
 
     UMAP (McInnes et al., arXiv 1802.03426) with Euclidean distances. Fewer than 20 points, fewer
     than ``num_neighbours`` + 2, or points that are all the same are projected by PCA instead; see
@@ -176,7 +176,7 @@ def _with_itself_first(
     given_distances: NDArray[np.floating],
     num_neighbours: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Gives exactly ``num_neighbours`` columns of which the first is the item at distance 0."""
+    """Returns exactly ``num_neighbours`` columns of which the first is the item at distance 0."""
     num_items = len(embeddings)
     rows = np.array(given_rows, dtype=np.int64)  # copies: UMAP writes into what it gets
     distances = np.array(given_distances, dtype=np.float32)
@@ -244,7 +244,7 @@ def projection_figure(
     method: str,
     num_all: int | None = None,
 ) -> Figure:
-    """Gives four views of the points: in three dimensions, and along each of the three axes.
+    """Returns four views of the points: in three dimensions, and along each of the three axes.
 
     Categories differ by colour and marker; beyond 50 the rarest become "other". Above ten, which
     nobody tells apart by that alone, each also has a small panel of its own below.

@@ -42,7 +42,7 @@ def sprite_sheet(
     sprite_size_px: int | None = None,
     frame_colors: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """Gives one square sheet of all pictures, row by row, as the projector cuts it up.
+    """Returns one square sheet of all pictures, row by row, as the projector cuts it up.
 
     The sheet has ceil(sqrt(N)) sprites a side; places beyond the last are white. Pictures are
     made smaller by the mean of the area that a pixel covers.
@@ -122,7 +122,7 @@ def _resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _area_taps(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Gives which old pixels make up each new one and their shares: both ``[taps, size]``."""
+    """Returns which old pixels make up each new one and their shares: both ``[taps, size]``."""
     edges = np.linspace(0, side, size + 1)
     num_taps = math.ceil(side / size) + 1
     places = np.floor(edges[:-1]).astype(np.int64) + np.arange(num_taps)[:, None]
@@ -222,7 +222,7 @@ def write_projector(
 
 
 def _metadata_text(metadata: pd.DataFrame, category_column: str) -> str:
-    """Gives the table as the projector reads it: a header only where there are several columns."""
+    """Returns table as the projector reads it: a header only where there are several columns."""
     columns = {str(name): _cells(metadata[name]) for name in metadata.columns}
     if category_column in columns and len(set(columns[category_column])) > MAX_CATEGORIES:
         grouped = group_rare(columns[category_column])
@@ -251,7 +251,7 @@ def _cells(column: pd.Series) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Gives one cell of a TSV file: one line, no tab, never empty, never a formula."""
+    """Returns one cell of a TSV file: one line, no tab, never empty, never a formula."""
     clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
     if not clean:
         return _MISSING
@@ -259,7 +259,7 @@ def _safe(text: str) -> str:
 
 
 def _other_embeddings(config_path: Path) -> list[object]:
-    """Gives what other writers left in the config, where its tensors still lie there."""
+    """Returns what other writers left in the config, where its tensors still lie there."""
     from google.protobuf import text_format  # type: ignore[import-untyped]
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 

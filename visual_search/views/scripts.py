@@ -35,7 +35,7 @@ _keys: weakref.WeakKeyDictionary[Figure, dict[str, str]] = weakref.WeakKeyDictio
 
 @functools.cache
 def font_families() -> list[str]:
-    """Gives the families that texts are drawn with; each fills the gaps of those before it."""
+    """Returns the families that texts are drawn with; each fills the gaps of those before it."""
     installed = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
@@ -50,7 +50,7 @@ def _drawable() -> frozenset[int]:
 
 
 def missing_letters(text: str) -> str:
-    r"""Gives the characters of a text that no installed font has, each once, sorted.
+    r"""Returns the characters of a text that no installed font has, each once, sorted.
 
     Example:
         >>> missing_letters("Röcke, شال"), missing_letters("\U000102a0")
@@ -95,7 +95,7 @@ def number_names(figure: Figure) -> None:
 
 
 def _stretches(text: str) -> list[tuple[int, int]]:
-    """Gives from where to where the words lie that cannot be drawn, blanks within them included."""
+    """Returns from where to where the words lie that cannot be drawn, with blanks within."""
     found: list[tuple[int, int]] = []
     for place, character in enumerate(text):
         if not _is_missing(character):
@@ -119,12 +119,12 @@ def _replaced(text: str, numbers: Mapping[str, str]) -> str:
 
 
 def name_key(figure: Figure) -> dict[str, str]:
-    """Gives what the numbers in a figure stand for: ``#1`` -> the words."""
+    """Returns what the numbers in a figure stand for: ``#1`` -> the words."""
     return _keys.get(figure, {})
 
 
 def key_as_metadata(figure: Figure) -> dict[str, str]:
-    """Gives a figure's key as texts of a PNG file, so that who opens it again has it."""
+    """Returns a figure's key as texts of a PNG file, so that who opens it again has it."""
     key = name_key(figure)
     return {_KEY: json.dumps(key, ensure_ascii=True)} if key else {}
 
@@ -140,7 +140,7 @@ def take_key(figure: Figure, metadata: Mapping[Any, Any]) -> None:
 
 
 def font_advice(names: Iterable[str]) -> str:
-    """Gives a line that says which package has the fonts that figures lack; empty if none does.
+    """Returns a line that says which package has the fonts that figures lack; empty if none does.
 
     Example:
         >>> font_advice(["shoes"])
@@ -159,7 +159,7 @@ def font_advice(names: Iterable[str]) -> str:
 
 
 def _package(character: str) -> str:
-    """Gives the Debian package of fonts that has a character."""
+    """Returns the Debian package of fonts that has a character."""
     if unicodedata.name(character, "").split(" ")[0].split("-")[0] in _CJK:
         return "fonts-noto-cjk"
     if unicodedata.category(character) == "So" or ord(character) >= 0x1F000:

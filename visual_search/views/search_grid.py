@@ -54,7 +54,7 @@ class Row:
 
 
 def draw_grid(rows: Sequence[Row]) -> Image.Image:
-    """Gives the grid as an RGB picture: the query at the left, framed, its neighbours beside it.
+    """Returns the grid as an RGB picture: the query at the left, framed, its neighbours beside it.
 
     Args:
         rows: At least one.
@@ -110,7 +110,7 @@ def _draw_cell(
 
 
 def _drawable(text: str) -> tuple[str, Font]:
-    """Gives a text on one line and a font that has its letters."""
+    """Returns a text on one line and a font that has its letters."""
     text = " ".join(text.split())
     fonts = _fonts()
     for font in fonts:
@@ -124,7 +124,7 @@ def _drawable(text: str) -> tuple[str, Font]:
 
 @functools.cache
 def _fonts() -> tuple[Font, ...]:
-    """Gives the fonts of this machine that a text is looked for in, Pillow's own as the last."""
+    """Returns the fonts of this machine that a text is looked for in, Pillow's own as the last."""
     files = list(_FONT_FILES)
     plotting = importlib.util.find_spec("matplotlib")  # found, not imported: it carries a font
     if plotting is not None and plotting.origin is not None:
@@ -144,7 +144,7 @@ def _has(font: Font, letter: str) -> bool:
 
 
 def _shortened(text: str, font: Font) -> str:
-    """Gives the text, or as much of it as a cell is wide: ids often differ at their end alone."""
+    """Returns the text, or as much of it as a cell is wide: ids often differ at their end alone."""
     if font.getlength(text) <= CELL_PX:
         return text
     for length in range(len(text) - 1, 0, -1):

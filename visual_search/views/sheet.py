@@ -25,7 +25,7 @@ DPI = 100
 
 
 def new_figure(width_in: float, height_in: float, title: str, subtitle: str = "") -> Figure:
-    """Gives an empty figure with its title and subtitle at the upper left, without pyplot."""
+    """Returns an empty figure with its title and subtitle at the upper left, without pyplot."""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI)
     FigureCanvasAgg(figure)
     # 13 points bold take about 0.117 inches a character, 9.5 points 0.077

@@ -88,7 +88,7 @@ def quiet_style() -> Iterator[None]:
 
 
 def bold(text: str) -> dict[str, Any]:
-    """Gives the settings that print ``text`` bold, or plain ones where a gap font has no bold.
+    """Returns the settings that print ``text`` bold, or plain ones where a gap font has no bold.
 
     Matplotlib logs a line for every font in the list that lacks a weight; DejaVu Sans has it.
     """
@@ -108,7 +108,7 @@ def show_literally(figure: Figure) -> Figure:
 
 
 def category_styles(num_categories: int) -> list[tuple[str, str]]:
-    """Gives ``(colour, marker)`` for each of ``num_categories`` categories, all different up to 50.
+    """Returns ``(colour, marker)`` for each of ``num_categories`` categories, different up to 50.
 
     Beyond 50 the styles repeat; group the rest with `group_rare` first.
 
@@ -125,7 +125,7 @@ def category_styles(num_categories: int) -> list[tuple[str, str]]:
 
 
 def styles_by_category(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Gives ``(colour, marker)`` by category, in alphabetical order, "other" last and grey.
+    """Returns ``(colour, marker)`` by category, in alphabetical order, "other" last and grey.
 
     The same categories get the same styles in every view. Group the rare ones first.
 
@@ -141,7 +141,7 @@ def styles_by_category(categories: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def group_rare(categories: Sequence[str], max_categories: int = MAX_CATEGORIES) -> list[str]:
-    """Gives the categories with the rarest ones renamed "other", so that at most so many are left.
+    """Returns categories with the rarest ones renamed "other", so that at most so many are left.
 
     Among equally frequent categories the alphabetically first are kept. Nothing changes where
     there are few enough.
@@ -164,7 +164,7 @@ def alphabetical(names: Sequence[str]) -> list[str]:
 
 
 def metric_title(metric: str) -> str:
-    """Gives a metric's name as it is written in print.
+    """Returns a metric's name as it is written in print.
 
     Example:
         >>> metric_title("map_at_5"), metric_title("precision_at_10"), metric_title("mrr")
@@ -176,7 +176,7 @@ def metric_title(metric: str) -> str:
 
 
 def one_line(text: str, max_width: int, cut: Literal["end", "middle"] = "end") -> str:
-    """Gives the text on one line, cut with an ellipsis beyond ``max_width`` columns.
+    """Returns the text on one line, cut with an ellipsis beyond ``max_width`` columns.
 
     East Asian characters count two columns. Control characters and line breaks become blanks.
     Ids are cut in the middle, since they often differ only at their end.

@@ -12,7 +12,7 @@ _KITTY_CHUNK = 4096  # most bytes of base64 in one escape sequence
 
 
 def picture_protocol(environment: Mapping[str, str], *, is_terminal: bool) -> Protocol | None:
-    """Gives the way in which a terminal takes pictures; None where it takes none.
+    """Returns the way in which a terminal takes pictures; None where it takes none.
 
     Args:
         environment: Its variables, as ``os.environ``.
@@ -36,7 +36,7 @@ def picture_protocol(environment: Mapping[str, str], *, is_terminal: bool) -> Pr
 
 
 def inline_picture(png: bytes, protocol: Protocol) -> str:
-    r"""Gives what, printed, shows a PNG in the terminal.
+    r"""Returns what, printed, shows a PNG in the terminal.
 
     Example:
         >>> inline_picture(b"ab", "iterm")

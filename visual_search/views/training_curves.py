@@ -49,7 +49,7 @@ def training_curves(
     floors: Mapping[str, float] | None = None,
     title: str = "Training",
 ) -> Figure:
-    """Gives losses (left) and retrieval, micro and macro (right), over the epochs trained.
+    """Returns losses (left) and retrieval, micro and macro (right), over the epochs trained.
 
     A quantity is joined over epochs at which it was not measured; points show where it was. Values
     that are not finite are left out and counted. Rows of the same epoch are taken together: the
@@ -121,7 +121,7 @@ def training_curves(
 
 
 def _by_epoch(history: pd.DataFrame) -> pd.DataFrame:
-    """Gives one row an epoch, ascending, with the last measurement of each column."""
+    """Returns one row an epoch, ascending, with the last measurement of each column."""
     check_columns(history, ("epoch",), "history", "give the epochs trained at each measurement")
     epochs = history["epoch"].to_numpy(dtype=np.float64)
     broken = epochs[~(np.isfinite(epochs) & (epochs >= 0) & (epochs == np.round(epochs)))]
@@ -135,7 +135,7 @@ def _by_epoch(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Gives the columns that hold a finite value, NaN in the place of all others."""
+    """Returns the columns that hold a finite value, NaN in the place of all others."""
     found = {}
     for column in columns:
         if column in table:
@@ -190,7 +190,7 @@ def _panel(
 
 
 def _style(name: str, names: Sequence[str]) -> tuple[str, str, str]:
-    """Gives colour, marker and dashes of a curve."""
+    """Returns colour, marker and dashes of a curve."""
     split, _, quantity = name.partition("/")
     if quantity == "loss":
         known = {"train": (MUTED, "o", "-"), "val": (BAR, "s", "-")}

@@ -72,7 +72,7 @@ class SmallVariational(SmallAutoencoder):
 
 
 class Fixed(Autoencoder):
-    """Gives prepared embeddings and reconstructions, whatever it sees, and keeps what it saw."""
+    """Returns prepared embeddings and reconstructions, whatever it sees, and keeps what it saw."""
 
     image_size_px = SIDE
 

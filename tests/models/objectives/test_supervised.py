@@ -73,7 +73,7 @@ def test_cross_entropy_agrees_with_torch(encoder: Fixed, batch: StepBatch) -> No
 
 
 class Mixture(torch.nn.Module):
-    """Gives the seen picture's first value back as both logits' difference."""
+    """Returns the seen picture's first value back as both logits' difference."""
 
     def forward(self, embeddings: Tensor) -> Tensor:
         return torch.stack([torch.zeros(len(embeddings)), embeddings[:, 0]], dim=1)

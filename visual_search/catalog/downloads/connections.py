@@ -76,14 +76,14 @@ class Connection:
         return response
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Gives what answers are read from: all that `http.client.HTTPResponse` asks a socket for.
+        """Returns what answers are read from: all `http.client.HTTPResponse` asks a socket for.
 
         One reader for all answers, so that bytes that came too early are not lost between them.
         """
         return self._reader
 
     def has_more(self, wait_s: float = 0.0) -> bool:
-        """Says whether the server has sent something beyond the answer, or comes to, in so long."""
+        """Returns whether the server has sent more than the answer, or does within so long."""
         self._wire.patience_s = wait_s
         try:
             return bool(self._reader.peek(1))
@@ -93,7 +93,7 @@ class Connection:
             self._wire.patience_s = None
 
     def is_usable(self) -> bool:
-        """Says whether another URL can be asked for: the server is silent and has not left."""
+        """Returns whether another URL can be asked for: the server is silent and has not left."""
         return not self.has_more() and not self._wire.has_ended
 
     def abort(self) -> None:

@@ -266,7 +266,7 @@ class _Download:
         )
 
     def _is_settled(self, picture: WantedPicture, known: PictureRecord) -> bool:
-        """Says whether an earlier outcome holds, so that nothing has to be asked."""
+        """Returns whether an earlier outcome holds, so that nothing has to be asked."""
         if known.url != picture.url or known.status in self._settings.try_again:
             return False
         if known.status != "saved":
@@ -284,7 +284,7 @@ class _Download:
             return hashlib.file_digest(file, "sha256").hexdigest() == known.sha256
 
     def _found(self, picture: WantedPicture) -> PictureRecord | None:
-        """Gives the record of a picture that lies there but that the manifest does not know."""
+        """Returns the record of a picture that lies there but that the manifest does not know."""
         path = self._root / picture.name
         if not path.is_file() or path.is_symlink():
             return None
@@ -306,7 +306,7 @@ def _record(
 
 
 def _named(wanted: Sequence[WantedPicture]) -> dict[str, WantedPicture]:
-    """Gives the pictures by name, in the order wanted."""
+    """Returns the pictures by name, in the order wanted."""
     named: dict[str, WantedPicture] = {}
     for picture in wanted:
         first = named.setdefault(picture.name, picture)

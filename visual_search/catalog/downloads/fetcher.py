@@ -54,7 +54,7 @@ class Fetcher:
         self.is_aborted = False
 
     def fetch(self, url: Url, turn: Turn) -> bytes:
-        """Gives the bytes of a picture, whole, in one of the formats that are read.
+        """Returns the bytes of a picture, whole, in one of the formats that are read.
 
         Args:
             url: What to ask for.
@@ -127,7 +127,7 @@ class Fetcher:
         return answer
 
     def _ask(self, url: Url, deadline: float) -> bytes | Url:
-        """Gives the picture, or where the server redirects to."""
+        """Returns the picture, or where the server redirects to."""
         with _explained():
             kept = self._kept_connection(url)
             answer = self._ask_over(kept, url, deadline, is_kept=True) if kept else None
@@ -144,7 +144,7 @@ class Fetcher:
     def _ask_over(
         self, connection: Connection, url: Url, deadline: float, *, is_kept: bool
     ) -> bytes | Url | FetchError | None:
-        """Gives what the answer holds; ``None`` where the server has left a kept connection."""
+        """Returns what the answer holds; ``None`` where the server has left a kept connection."""
         is_reusable = False
         with self._lock:
             self._busy.add(connection)
@@ -207,7 +207,7 @@ class Fetcher:
         return bytes(data)
 
     def _kept_connection(self, url: Url) -> Connection | None:
-        """Gives an open connection to the URL's host that nobody uses, the last used first."""
+        """Returns an open connection to the URL's host that nobody uses, the last used first."""
         key = (url.scheme, url.host, url.port)
         while True:
             with self._lock:

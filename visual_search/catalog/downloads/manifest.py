@@ -59,7 +59,7 @@ _FIELDS = {
 
 
 def utc_now() -> str:
-    """Gives the time as a record holds it.
+    """Returns the time as a record holds it.
 
     Example:
         >>> len(utc_now()), utc_now()[-1]
@@ -69,7 +69,7 @@ def utc_now() -> str:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, PictureRecord]:
-    """Gives the last record of each picture, by its name; empty where there is no file.
+    """Returns the last record of each picture, by its name; empty where there is no file.
 
     A line that is damaged, as the half one that a kill leaves, is passed over: its picture counts
     as not tried yet.
@@ -78,7 +78,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, PictureRecord]:
 
 
 def _read(path: Path) -> tuple[dict[str, PictureRecord], bool]:
-    """Gives the records, and whether the file is to be written anew before it is added to."""
+    """Returns the records, and whether the file is to be written anew before it is added to."""
     records: dict[str, PictureRecord] = {}
     num_lines = 0
     try:

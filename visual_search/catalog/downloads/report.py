@@ -67,7 +67,7 @@ class DownloadReport:
     was_stopped: bool
 
     def of(self, status: Status) -> tuple[PictureRecord, ...]:
-        """Gives the records with one status, in the order wanted."""
+        """Returns the records with one status, in the order wanted."""
         return tuple(record for record in self.records if record.status == status)
 
     @property

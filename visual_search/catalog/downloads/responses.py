@@ -44,7 +44,7 @@ class FetchError(Exception):
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Gives the seconds of a ``Retry-After`` header (RFC 9110, 10.2.3): a number, or a date.
+    """Returns the seconds of a ``Retry-After`` header (RFC 9110, 10.2.3): a number, or a date.
 
     Args:
         value: The header; ``None`` where there is none.
@@ -72,7 +72,7 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 
 def picture_format(start: bytes) -> str:
-    """Gives the format that a file's first 16 bytes tell, empty where it is none that is read.
+    """Returns the format that a file's first 16 bytes tell, empty where it is none that is read.
 
     Example:
         >>> picture_format(bytes.fromhex("ffd8ffe000104a46")), picture_format(b"<!DOCTYPE html>")
@@ -93,7 +93,7 @@ def picture_format(start: bytes) -> str:
 
 
 def of_status(response: http.client.HTTPResponse) -> FetchError:
-    """Gives what a status other than 200 and a redirect means: gone, not now, or never."""
+    """Returns what a status other than 200 and a redirect means: gone, not now, or never."""
     status = response.status
     reason = f"status {status} {response.reason[:80]}".strip()
     if status in _GONE:
@@ -111,7 +111,7 @@ def of_status(response: http.client.HTTPResponse) -> FetchError:
 
 
 def announced_bytes(response: http.client.HTTPResponse) -> int | None:
-    """Gives the announced length of the body, ``None`` where it comes in chunks or to the end.
+    """Returns the announced length of the body, ``None`` where it comes in chunks or to the end.
 
     Raises:
         FetchError: The length is no number, or there are several.

@@ -206,7 +206,7 @@ class Turns:
             self._changed.notify_all()
 
     def left(self) -> list[PendingPicture]:
-        """Gives the jobs that nobody has finished, in no order; when all threads have ended."""
+        """Returns the jobs that nobody has finished, in no order; when all threads have ended."""
         with self._changed:
             queued = [job for host in self._hosts.values() for job in host.queue]
             return [*self._left, *queued, *(job for _, _, job in self._waiting)]
@@ -260,7 +260,7 @@ class Turns:
         self._waiting = kept
 
     def _patience_s(self, now: float) -> float:
-        """Gives how long nothing can change by itself; what others do is told."""
+        """Returns how long nothing can change by itself; what others do is told."""
         moments = [host.open_at for host in self._listed if host.open_at > now]
         if self._waiting:
             moments.append(self._waiting[0][0])
@@ -271,7 +271,7 @@ class Turns:
 
 
 def backoff_s(settings: DownloadSettings, num_tries: int, random: float) -> float:
-    """Gives how long to wait after so many tries: doubled with each, a random quarter taken off.
+    """Returns how long to wait after so many tries: doubled with each, a random quarter taken off.
 
     Args:
         settings: First and longest wait.

@@ -123,7 +123,7 @@ def parse_url(text: str) -> Url:
 
 
 def redirected(url: Url, location: str) -> Url:
-    """Gives where a response's ``Location`` leads, absolute or relative to the URL asked for.
+    """Returns where a response's ``Location`` leads, absolute or relative to the URL asked for.
 
     Args:
         url: What was asked for.
@@ -140,7 +140,7 @@ def redirected(url: Url, location: str) -> Url:
 
 
 def check_place(place: str) -> str:
-    """Gives an entry of a list of hosts in lower case.
+    """Returns an entry of a list of hosts in lower case.
 
     Raises:
         ValueError: It is no host, or host and port.
@@ -167,7 +167,7 @@ def check_scheme(url: Url, http_hosts: Sequence[str]) -> None:
 
 
 def resolve(url: Url, private_hosts: Sequence[str]) -> list[tuple[int, Any]]:
-    """Gives the checked addresses of a URL's host: what may be connected to, and nothing else.
+    """Returns the checked addresses of a URL's host: what may be connected to, and nothing else.
 
     Whoever connects has to take one of these and not ask for the name again: a name server may
     answer a second time with another address.
@@ -195,7 +195,7 @@ def resolve(url: Url, private_hosts: Sequence[str]) -> list[tuple[int, Any]]:
 
 
 def is_public(address: str) -> bool:
-    """Says whether an IP address is one of the public network, a host and no group.
+    """Returns whether an IP address is one of the public network, a host and no group.
 
     The answer is the table's here, not the interpreter's: of 6to4, of 2001:1::1 and of others
     Python 3.11 says something else than 3.13. An IPv6 address that carries an IPv4 address (mapped,

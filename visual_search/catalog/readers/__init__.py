@@ -41,7 +41,7 @@ def conclude(
     origin: str,
     choices: Sequence[Choice] = (),
 ) -> Catalog:
-    """Gives the catalogue of the good items, or stops because of the bad ones.
+    """Returns the catalogue of the good items, or stops because of the bad ones.
 
     Items whose ids could not be found again are bad, whatever the reader says.
 

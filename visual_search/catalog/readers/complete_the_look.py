@@ -92,7 +92,7 @@ def complete_the_look(
     seed: int = 0,
     on_bad_item: OnBadItem = "error",
 ) -> Catalog:
-    """Gives the catalogue of the boxes: an item is a crop of its board's picture.
+    """Returns the catalogue of the boxes: an item is a crop of its board's picture.
 
     The item id is ``<signature>-<number of the box on its board>``, the group is the board, the
     category the label. Pictures are named as `crops` says and cropped when they are loaded.
@@ -162,7 +162,7 @@ def needed_pictures(
     max_rows: int | None = None,
     seed: int = 0,
 ) -> dict[str, str]:
-    """Gives the pictures that the catalogue needs: name below ``pictures`` -> address.
+    """Returns the pictures that the catalogue needs: name below ``pictures`` -> address.
 
     The arguments are those of `complete_the_look`; each board stands once, in the file's order.
 
@@ -176,7 +176,7 @@ def needed_pictures(
 
 
 def picture_url(signature: str) -> str:
-    """Gives the address of a signature's picture, 400 px wide, by the dataset's own rule.
+    """Returns the address of a signature's picture, 400 px wide, by the dataset's own rule.
 
     The dataset's README, and that of Shop the Look, spell it with http; it is https here.
 
@@ -197,7 +197,7 @@ def picture_url(signature: str) -> str:
 def read_boxes(
     path: str | os.PathLike[str], max_rows: int | None = None, seed: int = 0
 ) -> BoardBoxes:
-    """Gives the boxes of a published file, without looking for pictures.
+    """Returns the boxes of a published file, without looking for pictures.
 
     Args:
         path: ``raw_train.tsv`` or ``raw_test.tsv``.

@@ -73,7 +73,7 @@ class Box:
 
     @classmethod
     def from_edges(cls, left: float, top: float, right: float, bottom: float) -> Box:
-        """Gives the box between these edges, in fractions of the picture.
+        """Returns the box between these edges, in fractions of the picture.
 
         Raises:
             TypeError: A value is no number.
@@ -91,7 +91,7 @@ class Box:
         return ",".join(repr(value) for value in astuple(self))
 
     def pixels(self, width_px: int, height_px: int) -> tuple[int, int, int, int]:
-        """Gives left, top, right and bottom in a picture of this size, at least 1 x 1 pixel.
+        """Returns left, top, right and bottom in a picture of this size, at least 1 x 1 pixel.
 
         Edges are rounded to the nearest pixel, halves to even, as Pillow's ``crop`` does; what
         sticks out is cut off.
@@ -122,7 +122,7 @@ def _span(start: float, length: float, size_px: int) -> tuple[int, int]:
 
 
 def crop_name(picture: str, box: Box) -> str:
-    """Gives the name of a crop.
+    """Returns the name of a crop.
 
     Example:
         >>> crop_name("boards/a#1.jpg", Box(0.1, 0, 0.5, 2.3436546e-4))
@@ -132,7 +132,7 @@ def crop_name(picture: str, box: Box) -> str:
 
 
 def split_crop_name(image: str) -> tuple[str, Box | None]:
-    """Gives picture and box of a crop's name, and ``None`` for the box where it names none.
+    """Returns picture and box of a crop's name, and ``None`` for the box where it names none.
 
     A picture whose own name ends like a box can only be named with a box: ``0,0,1,1`` is all of it.
 
@@ -173,7 +173,7 @@ class CropSource:
         return type(self), (self.pictures,)
 
     def load(self, image: str) -> bytes | NDArray[np.uint8]:
-        """Gives a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
+        """Returns a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
 
         Raises:
             FileNotFoundError: No picture has this name.
@@ -193,7 +193,7 @@ class CropSource:
         return crop.copy()
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the picture's own key, and the box for a crop.
+        """Returns the picture's own key, and the box for a crop.
 
         Raises:
             FileNotFoundError: No picture has this name.

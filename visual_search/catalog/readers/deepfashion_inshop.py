@@ -41,7 +41,7 @@ def deepfashion_inshop(
     pictures: Pictures = "img",
     on_bad_item: OnBadItem = "error",
 ) -> Catalog:
-    """Gives the benchmark's pictures; the same product is to be found in another picture of it.
+    """Returns the benchmark's pictures; the same product is to be found in another picture of it.
 
     An item is a picture, its id the path as published (``img/WOMEN/Dresses/id_00000002/...``). Its
     group is the product, so that ``protocol=published protocol.relevance=[group]`` is the published
@@ -132,7 +132,7 @@ def deepfashion_inshop(
 def _rows(
     source: FolderSource | ZipSource, inner: str, columns: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Gives place and fields of each row: a count, a header, then rows padded with spaces."""
+    """Returns place and fields of each row: a count, a header, then rows padded with spaces."""
     lines = read_text(source, inner).split("\n")
     first, header = lines[0].strip(), lines[1].split() if len(lines) > 1 else []
     if not first.isdecimal() or header != list(columns):
@@ -152,14 +152,14 @@ def _rows(
 
 
 def _boxes(source: FolderSource | ZipSource) -> dict[str, list[str]]:
-    """Gives clothes type, pose type and the four corners, as they stand, of each picture."""
+    """Returns clothes type, pose type and the four corners, as they stand, of each picture."""
     inner = find_file(source, BOXES, "unpack Anno/ of the In-shop benchmark, or give crop=false")
     rows = _rows(source, inner, BOXES_COLUMNS)
     return {fields[0]: fields[1:] for _, fields in rows if len(fields) == len(BOXES_COLUMNS)}
 
 
 def _fragment(corners: Sequence[str]) -> tuple[str, str]:
-    """Gives the fragment of a box that can be cut out, and the reason why there is none."""
+    """Returns the fragment of a box that can be cut out, and the reason why there is none."""
     if not any(corners):
         return "", f"there is no box for it in {BOXES}"
     if not all(re.fullmatch("[0-9]{1,9}", corner) for corner in corners):
@@ -171,7 +171,7 @@ def _fragment(corners: Sequence[str]) -> tuple[str, str]:
 
 
 def _base_of_pictures(source: FolderSource | ZipSource, pictures: str) -> str:
-    """Gives what stands before ``img/`` in the paths of the pictures, as ``Img/``."""
+    """Returns what stands before ``img/`` in the paths of the pictures, as ``Img/``."""
     folder = f"/{pictures}/"
     bases = Counter(
         ("/" + name).partition(folder)[0] for name in source.names() if folder in "/" + name

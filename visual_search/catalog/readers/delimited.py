@@ -80,7 +80,7 @@ def read_csv(
     needed: Sequence[str] = (),
     mend: Mend | None = None,
 ) -> RawTable:
-    r"""Gives the texts of a table of separated fields; what is no row of it stands in ``refused``.
+    r"""Returns texts of a table of separated fields; what is no row of it stands in ``refused``.
 
     A quote that is opened and not closed would swallow the rows behind it: where a field would hold
     whole rows, only the line with the quote is refused, and these are read as the rows that they
@@ -166,7 +166,7 @@ def read_csv(
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, Choice | None]:
-    """Gives the text of a file, without a byte-order mark, and the encoding where it was chosen.
+    """Returns the text of a file, without a byte-order mark, and the encoding where it was chosen.
 
     Args:
         data: The file's bytes.
@@ -227,7 +227,7 @@ def check_names(columns: Sequence[str]) -> None:
 
 
 def read_lines(data: bytes) -> list[str]:
-    r"""Gives the lines of a list of texts that are not blank, each as it is, in any encoding.
+    r"""Returns the lines of a list of texts that are not blank, each as it is, in any encoding.
 
     Only ``\n``, ``\r\n`` and ``\r`` end a line, so that a text keeps the rarer signs that it holds.
 
@@ -263,7 +263,7 @@ def _decode_as(data: bytes, encoding: str) -> str:
 
 
 def _wide(data: bytes) -> str:
-    """Gives UTF-16 without its mark by name, which ASCII in it betrays, or nothing."""
+    """Returns UTF-16 without its mark by name, which ASCII in it betrays, or nothing."""
     head = data[:2048]
     if len(head) < 4 or b"\0" not in head:
         return ""
@@ -286,7 +286,7 @@ _STRANGE = re.compile(
 
 
 def _is_western(text: str) -> bool:
-    """Says whether what was read as Windows-1252 makes words, as another encoding hardly would."""
+    """Returns whether what was read as Windows-1252 makes words; another encoding hardly would."""
     return _STRANGE.search(text) is None
 
 
@@ -311,19 +311,19 @@ def _separator_name(sign: str) -> str:
 
 
 def _plain_records(lines: Sequence[str], start: int, sign: str) -> list[_Record]:
-    """Gives the first records as csv cuts them, nothing looked into."""
+    """Returns the first records as csv cuts them, nothing looked into."""
     end = min(len(lines), start + _SAMPLE_LINES)
     return list(_cut(lines[:end], start, sign))
 
 
 def _num_columns(records: Sequence[_Record]) -> int:
-    """Gives the number of fields that most records have, of those with two or more; else 1."""
+    """Returns the number of fields that most records have, of those with two or more; else 1."""
     counts = Counter(len(r.fields) for r in records if not r.reason and len(r.fields) > 1)
     return max(counts, key=lambda count: (counts[count], count)) if counts else 1
 
 
 def _find_separator(lines: Sequence[str], start: int, usual: str, needed: Sequence[str]) -> str:
-    """Gives the sign by which the lines have the needed columns, or are cut most evenly."""
+    """Returns the sign by which the lines have the needed columns, or are cut most evenly."""
 
     def score(sign: str) -> tuple[int, bool, float, int]:
         records = _plain_records(lines, start, sign)
@@ -345,7 +345,7 @@ def _named(record: _Record, needed: Sequence[str]) -> set[str]:
 def _find_header(
     lines: Sequence[str], start: int, sign: str, needed: Sequence[str]
 ) -> tuple[_Record, list[int]]:
-    """Gives the record that is the header, and the lines above it that hold something."""
+    """Returns the record that is the header, and the lines above it that hold something."""
     records = [r for r in _plain_records(lines, start, sign) if r.fields or r.reason]
     if not records:
         raise ValueError("the table is empty; expected a header line with the names of the columns")
@@ -377,7 +377,7 @@ def _find_header(
 
 
 def _records(lines: Sequence[str], start: int, sign: str, width: int) -> Iterator[_Record]:
-    """Gives the records from a line on; one that swallows whole rows ends with its first line."""
+    """Returns the records from a line on; one that swallows whole rows ends with its first line."""
     usual = _Usual.of(lines, start, sign, width)
     while start < len(lines):
         for record in _cut(lines, start, sign):
@@ -443,17 +443,17 @@ class _Usual:
         return cls(width, spaced[len(spaced) // 2], tuple(looks) or (None,) * width)
 
     def has(self, fields: Sequence[str]) -> bool:
-        """Says whether fields are as many as a row's, and blanks follow no more of its signs."""
+        """Returns whether fields are as many as a row's, and blanks follow no more of its signs."""
         return len(fields) == self.width and _num_spaced(fields) <= self.num_spaced
 
     def looks_like(self, fields: Sequence[str]) -> bool:
-        """Says whether they are filled, and hold blanks, where all rows are or do."""
+        """Returns whether they are filled, and hold blanks, where all rows are or do."""
         pairs = zip(self.looks, fields, strict=True)
         return all(look is None or look == _look(field) for look, field in pairs)
 
 
 def _whole_rows(lines: Sequence[str], record: _Record, sign: str, usual: _Usual) -> list[int]:
-    """Gives the lines behind a record's first one that are rows by themselves."""
+    """Returns the lines behind a record's first one that are rows by themselves."""
     inner = range(record.first + 1, record.end)
     alone = {n: _alone(lines[n], sign) for n in inner}
     rows = [n for n in inner if usual.has(alone[n])]
@@ -484,7 +484,7 @@ def _num_spaced(fields: Sequence[str]) -> int:
 
 
 def _span(numbers: Sequence[int]) -> str:
-    """Gives lines, counted from 0, in words."""
+    """Returns lines, counted from 0, in words."""
     if len(numbers) == 1:
         return f"line {numbers[0] + 1}"
     return f"lines {numbers[0] + 1}-{numbers[-1] + 1}"

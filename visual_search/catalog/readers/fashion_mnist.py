@@ -59,7 +59,7 @@ def fashion_mnist(
     on_bad_item: OnBadItem = "error",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
-    """Gives Fashion-MNIST, its own ``train`` and ``test`` splits assigned.
+    """Returns Fashion-MNIST, its own ``train`` and ``test`` splits assigned.
 
     The four files (``train-images-idx3-ubyte`` and so on, plain or ``.gz``) are looked for in
     ``root``, then where Debian's package installs them. With ``download`` they are then fetched
@@ -109,7 +109,7 @@ def fashion_mnist(
 
 
 def read_idx(content: bytes, num_dims: int) -> NDArray[np.uint8]:
-    """Gives the array of an IDX file: two zero bytes, 8 (uint8), the rank, the sizes, the values.
+    """Returns the array of an IDX file: two zero bytes, 8 (uint8), the rank, the sizes, the values.
 
     Example:
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]), num_dims=1)
@@ -136,7 +136,7 @@ def read_idx(content: bytes, num_dims: int) -> NDArray[np.uint8]:
 
 
 def _find_files(root: Path, download: bool, on_progress: Callable[[int, int], None]) -> Path:
-    """Gives a folder that holds all four files, checked; fetches them into ``root`` if need be."""
+    """Returns a folder with all four files, checked; fetches them into ``root`` if need be."""
     try:
         _check_folder(root)
         return root

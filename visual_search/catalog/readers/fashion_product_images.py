@@ -34,7 +34,7 @@ def fashion_product_images(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Catalog:
-    """Gives the shop catalogue of ``styles.csv`` and ``images/<id>.jpg``.
+    """Returns the shop catalogue of ``styles.csv`` and ``images/<id>.jpg``.
 
     Every other column is an attribute, and so are the three levels of the hierarchy, whichever of
     them is the category: ``protocol.hierarchy=[masterCategory,subCategory,articleType]`` always
@@ -95,7 +95,7 @@ def fashion_product_images(
 
 
 def split_row(line: str, num_columns: int, separator: str = ",") -> list[str]:
-    """Gives the fields of a line; what is too much for the columns belongs to the last.
+    """Returns the fields of a line; what is too much for the columns belongs to the last.
 
     The names at the end of the published lines hold commas without quotes around them.
 

@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = frozenset(
 def folder(
     root: str | os.PathLike[str], on_bad_item: OnBadItem = "error", splits: bool = False
 ) -> Catalog:
-    """Gives the catalogue of ``root/<category>/**/<picture>``.
+    """Returns the catalogue of ``root/<category>/**/<picture>``.
 
     The item id is the path below ``root`` with ``/``, suffix included, so that it names the same
     picture on every machine. Deeper folders belong to the category at the top. Hidden files and
@@ -149,7 +149,7 @@ def _reason_of_the_empty(path: str, splits: bool) -> str:
 
 
 def _folders(source: FolderSource | ZipSource, base: str) -> list[str]:
-    """Gives the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
+    """Returns the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
     if isinstance(source, FolderSource):
         found = (FolderSource(source.root / base) if base else source).top_folders()
     else:
@@ -158,7 +158,7 @@ def _folders(source: FolderSource | ZipSource, base: str) -> list[str]:
 
 
 def _wrapping_folder(source: FolderSource | ZipSource, splits: bool) -> str:
-    """Gives ``photos/`` when a zip holds only that folder and it folders of pictures, else nothing.
+    """Returns ``photos/`` where a zip holds only that, and it folders of pictures; else nothing.
 
     A stray file beside these folders, such as a read-me, does not make a category of the one around
     them; a category is one in which half of the files or more lie, or one folder beside files.

@@ -33,7 +33,7 @@ def hm(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Catalog:
-    """Gives the articles of ``articles.csv``, with ``images/<first 3 digits of the id>/<id>.jpg``.
+    """Returns articles of ``articles.csv``, with ``images/<first 3 digits of the id>/<id>.jpg``.
 
     An article is one colour of a product; the articles of a product are one group. Every column
     but the id is an attribute, the category's and the group's too, so that

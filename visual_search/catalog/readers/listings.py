@@ -38,12 +38,12 @@ class CheckableSource(PictureSource, Protocol):
     """A source that can say, without reading it, why a picture cannot be loaded."""
 
     def problem(self, image: str) -> str | None:
-        """Gives the reason, or ``None``."""
+        """Returns the reason, or ``None``."""
         ...
 
 
 def find_file(source: FolderSource | ZipSource, name: str, hint: str) -> str:
-    """Gives the path of the file of this name below the root: the one that lies least deep.
+    """Returns the path of the file of this name below the root: the one that lies least deep.
 
     A published archive is unpacked in many ways, and some hold a second copy of everything one
     folder deeper; the least deep one is then the same.
@@ -73,7 +73,7 @@ def find_file(source: FolderSource | ZipSource, name: str, hint: str) -> str:
 
 
 def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
-    """Gives the bytes of a listing of up to 2 GiB.
+    """Returns the bytes of a listing of up to 2 GiB.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -96,7 +96,7 @@ def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
 
 
 def read_text(source: FolderSource | ZipSource, inner: str) -> str:
-    """Gives the text of a listing in UTF-8, a byte order mark removed.
+    """Returns the text of a listing in UTF-8, a byte order mark removed.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -142,7 +142,7 @@ def check_columns(
 
 
 def separator_hint(columns: Sequence[str]) -> str:
-    """Gives what to do where a table was not cut into columns, nothing where it was."""
+    """Returns what to do where a table was not cut into columns, nothing where it was."""
     if len(columns) > 1:
         return ""
     return "; where another sign separates its fields, give it by data.separator"
@@ -161,7 +161,7 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
 
 
 def join(base: PurePosixPath, *parts: str) -> str:
-    """Gives the path below a folder of the source, which may be the root itself.
+    """Returns the path below a folder of the source, which may be the root itself.
 
     Example:
         >>> join(PurePosixPath("."), "images", "1.jpg")
@@ -171,7 +171,7 @@ def join(base: PurePosixPath, *parts: str) -> str:
 
 
 def split_of_name(path: str) -> str:
-    """Gives the split that a shard's name says, or its folders' names, the nearest first.
+    """Returns the split that a shard's name says, or its folders' names, the nearest first.
 
     Example:
         >>> split_of_name("data/train-00000-of-00002.parquet"), split_of_name("valid/0.tar")
@@ -187,7 +187,7 @@ def split_of_name(path: str) -> str:
 
 
 def left_out_choice(columns: Iterable[str], why: str) -> tuple[Choice, ...]:
-    """Gives what to say of columns that are not read, nothing where there are none.
+    """Returns what to say of columns that are not read, nothing where there are none.
 
     Example:
         >>> print(*left_out_choice(["tags"], "they hold lists"))
@@ -199,7 +199,7 @@ def left_out_choice(columns: Iterable[str], why: str) -> tuple[Choice, ...]:
 
 
 def taken_choice(columns: Iterable[str]) -> tuple[Choice, ...]:
-    """Gives what to say of unused columns that are called as the catalogue calls its own."""
+    """Returns what to say of unused columns that are called as the catalogue calls its own."""
     taken = [column for column in columns if column in REQUIRED_COLUMNS]
     return left_out_choice(
         taken, "the catalogue uses these names itself; give one by its role, as data.split=split"
@@ -207,7 +207,7 @@ def taken_choice(columns: Iterable[str]) -> tuple[Choice, ...]:
 
 
 def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:
-    """Gives what to say of splits that the names of files and folders decided.
+    """Returns what to say of splits that the names of files and folders decided.
 
     Example:
         >>> (chosen,) = split_choice({"a/train.tar": "train", "x.tar": ""})
@@ -230,7 +230,7 @@ def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:
 
 
 def split_of_word(word: str) -> str:
-    """Gives the split that a word means; a word that means none stays as it is.
+    """Returns the split that a word means; a word that means none stays as it is.
 
     Example:
         >>> split_of_word(" Validation"), split_of_word("extra")
@@ -335,7 +335,7 @@ class Items:
         origin: str,
         source: PictureSource | None = None,
     ) -> Catalog:
-        """Gives the catalogue, as `visual_search.catalog.readers.conclude` does.
+        """Returns the catalogue, as `visual_search.catalog.readers.conclude` does.
 
         Args:
             name: Short name of the data.

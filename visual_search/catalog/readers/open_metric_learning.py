@@ -40,7 +40,7 @@ def open_metric_learning(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Catalog:
-    """Gives the catalogue of an Open Metric Learning table.
+    """Returns the catalogue of an Open Metric Learning table.
 
     The table has the columns ``label``, ``path``, ``split`` (``train``, ``validation``),
     ``is_query`` and ``is_gallery`` (True, False, or nothing where ``split`` is ``train``), and may
@@ -145,7 +145,7 @@ def open_metric_learning(
 
 
 def _split(row: Mapping[str, str]) -> str:
-    """Gives the split; ValueError where it or the flags are not as the format has them."""
+    """Returns the split; ValueError where it or the flags are not as the format has them."""
     split = row["split"].strip()
     if split not in SPLIT:
         raise ValueError(f"the split is {split!r}; expected one of {list(SPLIT)}")
@@ -165,7 +165,7 @@ def _split(row: Mapping[str, str]) -> str:
 
 
 def _fragment(row: Mapping[str, str]) -> str:
-    """Gives the fragment of the row's box, nothing where it has none; ValueError for a bad one."""
+    """Returns fragment of the row's box, nothing where it has none; ValueError for a bad one."""
     texts = [row[column].strip() for column in BOX]
     if all(text.lower() in ("", "nan") for text in texts):
         return ""

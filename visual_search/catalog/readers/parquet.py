@@ -49,7 +49,7 @@ def parquet(
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
 ) -> Catalog:
-    """Gives the catalogue of Parquet files that hold their pictures.
+    """Returns the catalogue of Parquet files that hold their pictures.
 
     Numbers that stand for names become the names, where the file has Hugging Face's list of them
     (``ClassLabel``); other values are the text that they are, nulls are empty, and the numbers of a
@@ -143,7 +143,7 @@ def parquet(
 
 
 def _paths(path: Path) -> dict[str, Path]:
-    """Gives the files by their name below ``path``, sorted."""
+    """Returns the files by their name below ``path``, sorted."""
     if path.is_file():
         return {path.name: path.absolute()}
     if not path.exists():
@@ -160,7 +160,7 @@ def _paths(path: Path) -> dict[str, Path]:
 
 
 def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[str]:
-    """Gives the texts of a column, or the names that its numbers stand for."""
+    """Returns the texts of a column, or the names that its numbers stand for."""
     if names is None:
         return texts_of(values)
     # -1 is what unlabelled rows hold; Python would take the last name
@@ -172,7 +172,7 @@ def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[str]:
 
 
 def _class_labels(schema: pyarrow.Schema) -> dict[str, list[str]]:
-    """Gives the names that numbers stand for, by column, as Hugging Face's metadata has them."""
+    """Returns the names that numbers stand for, by column, as Hugging Face's metadata has them."""
     try:
         described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = described["info"]["features"]

@@ -107,7 +107,7 @@ def parquet_file(file: IO[bytes]) -> pyarrow.parquet.ParquetFile:
 
 
 def is_plain(kind: pyarrow.DataType) -> bool:
-    """Says whether a column holds one text, number, date or boolean a row."""
+    """Returns whether a column holds one text, number, date or boolean a row."""
     import pyarrow.types as types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -122,7 +122,7 @@ def is_plain(kind: pyarrow.DataType) -> bool:
 def plain_columns(
     schema: pyarrow.Schema, used: Sequence[str] = ()
 ) -> tuple[list[str], tuple[Choice, ...]]:
-    """Gives the columns of plain values, and what to say of those that were passed over.
+    """Returns the columns of plain values, and what to say of those that were passed over.
 
     Args:
         schema: The file's.
@@ -138,7 +138,7 @@ def plain_columns(
 def read_columns(
     opened: pyarrow.parquet.ParquetFile, columns: Sequence[str], origin: str, budget: TextBudget
 ) -> dict[str, list[Any]]:
-    """Gives the values of plain columns, None where there is none; `texts_of` makes texts of them.
+    """Returns values of plain columns, None where there is none; `texts_of` makes texts of them.
 
     Args:
         opened: By `parquet_file`.
@@ -168,7 +168,7 @@ def read_columns(
 
 
 def texts_of(values: Sequence[Any]) -> list[str]:
-    """Gives the texts of a column's values: what their owner wrote, as near as the file lets one.
+    """Returns the texts of a column's values: what their owner wrote, as near as the file lets one.
 
     Nulls and NaN are empty. pandas turns an integer column with a null into floats: where every
     number of the column is whole, they are written without their fraction.
@@ -187,7 +187,7 @@ def texts_of(values: Sequence[Any]) -> list[str]:
 def read_numbers(
     opened: pyarrow.parquet.ParquetFile, columns: Sequence[str], origin: str, num_bytes: int
 ) -> NDArray[np.float32]:
-    """Gives columns of numbers, or one of lists of as many numbers each, as ``[n, D] float32``.
+    """Returns columns of numbers, or one of lists of as many numbers each, as ``[n, D] float32``.
 
     A number that is missing is NaN.
 
@@ -233,7 +233,7 @@ def read_numbers(
 
 
 def _announced(opened: pyarrow.parquet.ParquetFile, columns: Sequence[str]) -> dict[str, int]:
-    """Gives what each column is to hold by the file's own word: bytes, or values where more."""
+    """Returns what each column is to hold by the file's own word: bytes, or values where more."""
     sizes = dict.fromkeys(columns, 0)
     metadata = opened.metadata
     for number in range(metadata.num_row_groups):
@@ -250,7 +250,7 @@ def _announced(opened: pyarrow.parquet.ParquetFile, columns: Sequence[str]) -> d
 
 
 def _text_bytes(column: Any) -> int:
-    """Gives the bytes of a column's texts as CSV would have them, a separator each."""
+    """Returns the bytes of a column's texts as CSV would have them, a separator each."""
     import pyarrow.compute as compute
     import pyarrow.types as types
 
@@ -265,7 +265,7 @@ def _text_bytes(column: Any) -> int:
 
 
 def _values(column: Any) -> list[Any]:
-    """Gives Python's values; rows that share a text share one object."""
+    """Returns Python's values; rows that share a text share one object."""
     import numpy as np
     import pyarrow.types as types
 

@@ -63,7 +63,7 @@ class ParquetSource:
         return type(self), (self._files, self._image)
 
     def load(self, image: str) -> bytes:
-        """Gives the encoded picture.
+        """Returns the encoded picture.
 
         Raises:
             FileNotFoundError: No row has this name, or the file is gone.
@@ -82,7 +82,7 @@ class ParquetSource:
         return value
 
     def problem(self, image: str) -> str | None:
-        """Gives the reason why no row has this name, or ``None``; reads no picture."""
+        """Returns the reason why no row has this name, or ``None``; reads no picture."""
         try:
             self._locate(image)
         except FileNotFoundError as error:
@@ -90,7 +90,7 @@ class ParquetSource:
         return None
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the SHA-256 of each picture's bytes; each is read for it once a process.
+        """Returns the SHA-256 of each picture's bytes; each is read for it once a process.
 
         Raises:
             FileNotFoundError: No row has this name.
@@ -102,7 +102,7 @@ class ParquetSource:
         return [self._keys[image] for image in images]
 
     def _locate(self, image: str) -> tuple[str, int, int]:
-        """Gives file, row group and the row within it."""
+        """Returns file, row group and the row within it."""
         name, _, row = image.rpartition("#")
         file = self._files.get(name)
         if file is not None and re.fullmatch("[0-9]{1,15}", row):
@@ -137,7 +137,7 @@ class ParquetSource:
 def list_pictures(
     opened: pyarrow.parquet.ParquetFile, image: str, origin: str
 ) -> tuple[tuple[int, ...], set[int]]:
-    """Gives the number of rows of each row group, and the rows that hold no picture.
+    """Returns the number of rows of each row group, and the rows that hold no picture.
 
     Pictures are read only where the file does not say that a row group has none missing.
 
@@ -170,7 +170,7 @@ def list_pictures(
 
 
 def _leaf(opened: pyarrow.parquet.ParquetFile, image: str, origin: str) -> str:
-    """Gives the path of the column with the bytes, as Parquet names it."""
+    """Returns the path of the column with the bytes, as Parquet names it."""
     import pyarrow.types as types
 
     schema = opened.schema_arrow
@@ -192,7 +192,7 @@ def _leaf(opened: pyarrow.parquet.ParquetFile, image: str, origin: str) -> str:
 
 
 def _row_group(opened: pyarrow.parquet.ParquetFile, number: int, image: str) -> Sequence[Any]:
-    """Gives the pictures of a row group: Arrow's scalars, not valid where there is none."""
+    """Returns the pictures of a row group: Arrow's scalars, not valid where there is none."""
     import pyarrow
     import pyarrow.compute
     import pyarrow.types

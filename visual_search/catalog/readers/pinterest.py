@@ -16,7 +16,7 @@ _SIGNATURE = re.compile(r"[0-9a-f]{32}")
 
 
 def signature_problem(signature: object) -> str:
-    """Gives the reason why this is no picture's signature, or ``""``.
+    """Returns the reason why this is no picture's signature, or ``""``.
 
     Example:
         >>> signature_problem("00015b9d0c08164ed3b5dbb4613bb143")
@@ -50,7 +50,7 @@ def check_image_pattern(pattern: str, name: str = "image_pattern") -> None:
 
 
 def image_name(pattern: str, signature: str) -> str:
-    """Gives the path of a signature's picture below the root.
+    """Returns the path of a signature's picture below the root.
 
     Example:
         >>> image_name("./{signature:.2}/{signature}.jpg", "00015b9d0c08164ed3b5dbb4613bb143")
@@ -62,7 +62,7 @@ def image_name(pattern: str, signature: str) -> str:
 def open_pictures(
     pictures: str | os.PathLike[str] | None,
 ) -> FolderSource | ZipSource | NoPictures:
-    """Gives the source for a folder or zip, or the one without pictures for ``None``.
+    """Returns the source for a folder or zip, or the one without pictures for ``None``.
 
     Raises:
         FileNotFoundError: Nothing is at ``pictures``.
@@ -72,7 +72,7 @@ def open_pictures(
 
 
 def read_text(path: str | os.PathLike[str], expected: str) -> str:
-    """Gives the text of a file in UTF-8, without a byte-order mark.
+    """Returns the text of a file in UTF-8, without a byte-order mark.
 
     Args:
         path: The file.
@@ -99,7 +99,7 @@ class NoPictures:
     """In the place of pictures that are not there: the table alone is read, to check or count."""
 
     def load(self, image: str) -> bytes:
-        """Gives nothing.
+        """Returns nothing.
 
         Raises:
             FileNotFoundError: Always.
@@ -110,7 +110,7 @@ class NoPictures:
         )
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the keys of no picture.
+        """Returns the keys of no picture.
 
         Raises:
             FileNotFoundError: A picture is asked for.
@@ -118,5 +118,5 @@ class NoPictures:
         return [str(self.load(image)) for image in images]
 
     def problem(self, image: str) -> str | None:
-        """Gives ``None``: whether a picture could be loaded is not judged."""
+        """Returns ``None``: whether a picture could be loaded is not judged."""
         return None

@@ -23,7 +23,7 @@ _CROP = re.compile(r"(.*)#xywh=pixel:([0-9]+),([0-9]+),([0-9]+),([0-9]+)", re.DO
 
 
 def pixel_box(left: int, top: int, right: int, bottom: int) -> str:
-    """Gives what follows the picture's path in the name of a crop.
+    """Returns what follows the picture's path in the name of a crop.
 
     Args:
         left: First column of the box, from 0.
@@ -62,7 +62,7 @@ class PixelCropSource:
         return f"PixelCropSource({self.pictures!r})"
 
     def load(self, image: str) -> bytes | NDArray[np.uint8]:
-        """Gives a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
+        """Returns a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
 
         What sticks out of the picture on the right and below is cut off.
 
@@ -87,7 +87,7 @@ class PixelCropSource:
         return np.repeat(crop[:, :, np.newaxis], 3, axis=2) if crop.ndim == 2 else crop.copy()
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the picture's own key, and the box for a crop.
+        """Returns the picture's own key, and the box for a crop.
 
         Raises:
             FileNotFoundError: No picture has this name.

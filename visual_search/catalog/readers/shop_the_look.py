@@ -90,7 +90,7 @@ class ProductCategories:
     problems: dict[str, str]
 
     def problem(self, product: str) -> str:
-        """Gives the reason why a product has no category, or ``""``."""
+        """Returns the reason why a product has no category, or ``""``."""
         if product in self.paths:
             return ""
         return self.problems.get(product, f"product {product!r} has no category path")
@@ -101,7 +101,7 @@ class ProductCategories:
         return max(map(len, self.paths.values()), default=0)
 
     def category_names(self) -> dict[tuple[str, ...], str]:
-        """Gives path -> the category's name: its leaf, or all of it where paths share a leaf."""
+        """Returns path -> the category's name: its leaf, or all of it where paths share a leaf."""
         distinct = set(self.paths.values())
         ends = Counter(path[-1] for path in distinct)
         return {path: path[-1] if ends[path[-1]] == 1 else "|".join(path) for path in distinct}
@@ -116,7 +116,7 @@ def shop_the_look(
     split_by: SplitBy = "product",
     on_bad_item: OnBadItem = "error",
 ) -> Catalog:
-    """Gives the catalogue of the products and of the crops of scenes that show them.
+    """Returns the catalogue of the products and of the crops of scenes that show them.
 
     Products come first, by their first mention, with their signature as id; then the crops by id,
     ``<scene>-<product>``. The category is the leaf of the product's category path (the whole path
@@ -216,7 +216,7 @@ def needed_pictures(
     product_pattern: str = "{signature}.jpg",
     scene_pattern: str = "{signature}.jpg",
 ) -> dict[str, str]:
-    """Gives the pictures that the catalogue needs: name below ``pictures`` -> address.
+    """Returns the pictures that the catalogue needs: name below ``pictures`` -> address.
 
     The arguments are those of `shop_the_look`. Products come first, then scenes, by their first
     mention; those of entries that cannot be items are passed over.
@@ -235,7 +235,7 @@ def needed_pictures(
 
 
 def read_pairs(path: str | os.PathLike[str]) -> ScenePairs:
-    """Gives the pairs of ``fashion.json``, without looking for pictures.
+    """Returns the pairs of ``fashion.json``, without looking for pictures.
 
     Raises:
         FileNotFoundError: No file is at ``path``.
@@ -267,7 +267,7 @@ def read_pairs(path: str | os.PathLike[str]) -> ScenePairs:
 
 
 def read_categories(path: str | os.PathLike[str]) -> ProductCategories:
-    """Gives the category paths of ``fashion-cat.json``.
+    """Returns the category paths of ``fashion-cat.json``.
 
     Raises:
         FileNotFoundError: No file is at ``path``.
@@ -298,7 +298,7 @@ def read_categories(path: str | os.PathLike[str]) -> ProductCategories:
 
 
 def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any, str]]:
-    """Gives place, value and, where the JSON does not parse, the reason."""
+    """Returns place, value and, where the JSON does not parse, the reason."""
     text = read_text(path, "fashion.json as published")
     if text.lstrip().startswith("["):
         try:
@@ -320,7 +320,7 @@ def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any, str]]:
 
 
 def _pair_problem(value: Any) -> str:
-    """Gives the reason why this is no pair, the box's numbers aside."""
+    """Returns the reason why this is no pair, the box's numbers aside."""
     if not isinstance(value, dict):
         return f"is a JSON {type(value).__name__}; expected an object: product, scene, bbox"
     missing = [field for field in (PRODUCT, SCENE, "bbox") if field not in value]

@@ -26,7 +26,7 @@ _RACY_NS = 2 * 10**9  # a file this young may change again within one tick of it
 
 
 def safe_name(image: str) -> str:
-    """Gives the name with needless ``./`` and ``//`` removed, when it stays inside its root.
+    """Returns the name with needless ``./`` and ``//`` removed, when it stays inside its root.
 
     Backslashes count as separators when judging, since a zip or a table may come from Windows.
 
@@ -60,7 +60,7 @@ def safe_name(image: str) -> str:
 
 
 def is_clutter(name: str) -> bool:
-    """Says whether a relative path is hidden or the operating system's own.
+    """Returns whether a relative path is hidden or the operating system's own.
 
     Example:
         >>> is_clutter("coats/.DS_Store"), is_clutter("coats/Thumbs.db"), is_clutter("coats/1.jpg")
@@ -73,7 +73,7 @@ def is_clutter(name: str) -> bool:
 
 
 def open_source(root: str | os.PathLike[str]) -> FolderSource | ZipSource:
-    """Gives the source for a folder or a ``.zip``.
+    """Returns the source for a folder or a ``.zip``.
 
     Raises:
         FileNotFoundError: Nothing is at ``root``.
@@ -114,7 +114,7 @@ class FolderSource:
         return f"FolderSource({str(self.root)!r})"
 
     def load(self, image: str) -> bytes:
-        """Gives the file's bytes.
+        """Returns the file's bytes.
 
         Raises:
             FileNotFoundError: No file has this name.
@@ -125,7 +125,7 @@ class FolderSource:
             return file.read()
 
     def problem(self, image: str) -> str | None:
-        """Gives the reason why ``image`` cannot be loaded, or ``None``; reads no file."""
+        """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no file."""
         try:
             self._locate(image)
         except (ValueError, OSError) as error:
@@ -133,7 +133,7 @@ class FolderSource:
         return None
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the SHA-256 of each file; a file that has not changed is hashed once a process.
+        """Returns the SHA-256 of each file; a file that has not changed is hashed once a process.
 
         Raises:
             FileNotFoundError: No file has this name.
@@ -143,7 +143,7 @@ class FolderSource:
         return [self._key(image) for image in images]
 
     def below(self, image: str, folder: str = ".") -> str:
-        """Gives a path relative to the root: one that is relative to a folder of it, or absolute.
+        """Returns a path relative to the root: one that is relative to a folder of it, or absolute.
 
         Raises:
             ValueError: It leads out of the root.
@@ -154,11 +154,11 @@ class FolderSource:
         return safe_name(f"{folder}/{safe_name(image)}")
 
     def names(self) -> list[str]:
-        """Gives the relative path of every file, sorted; a link to a folder counts as a file."""
+        """Returns the relative path of every file, sorted; a link to a folder counts as a file."""
         return sorted(self._walk(self._real_root, ""))
 
     def top_folders(self) -> list[str]:
-        """Gives the names of the folders directly below the root, sorted."""
+        """Returns the names of the folders directly below the root, sorted."""
         with os.scandir(self._real_root) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
@@ -200,7 +200,7 @@ class FolderSource:
         return real, status
 
     def _respelled(self, image: str) -> str:
-        """Gives the file's name as it is on the disk, step by step from the root.
+        """Returns the file's name as it is on the disk, step by step from the root.
 
         Raises:
             FileNotFoundError: None fits, or several.
@@ -292,7 +292,7 @@ class ZipSource:
         return type(self), (self.path,)
 
     def load(self, image: str) -> bytes:
-        """Gives the member's bytes, whose CRC-32 is checked.
+        """Returns the member's bytes, whose CRC-32 is checked.
 
         Raises:
             FileNotFoundError: No member has this name.
@@ -302,7 +302,7 @@ class ZipSource:
         return self.read(image, MAX_PICTURE_BYTES)
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Gives the bytes of any member up to ``max_bytes``; see ``load``."""
+        """Returns the bytes of any member up to ``max_bytes``; see ``load``."""
         member = self._locate(name, max_bytes)
         with open(self.path, "rb") as file:
             file.seek(member.header_offset)
@@ -326,7 +326,7 @@ class ZipSource:
         return data
 
     def problem(self, image: str) -> str | None:
-        """Gives the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
+        """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
         try:
             self._locate(image, MAX_PICTURE_BYTES)
         except (ValueError, OSError) as error:
@@ -334,7 +334,7 @@ class ZipSource:
         return None
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the CRC-32 and size of each member, from the zip's own list.
+        """Returns the CRC-32 and size of each member, from the zip's own list.
 
         Raises:
             FileNotFoundError: No member has this name.
@@ -344,7 +344,7 @@ class ZipSource:
         return [f"crc32-{member.CRC:08x}-{member.file_size}" for member in members]
 
     def below(self, image: str, folder: str = ".") -> str:
-        """Gives a path relative to a folder of the zip relative to its root.
+        """Returns a path relative to a folder of the zip relative to its root.
 
         Raises:
             ValueError: It leads out of the root.
@@ -352,11 +352,11 @@ class ZipSource:
         return safe_name(f"{folder}/{safe_name(image)}")
 
     def names(self) -> list[str]:
-        """Gives the name of every member that is no folder, sorted."""
+        """Returns the name of every member that is no folder, sorted."""
         return sorted(name for name in self._members if not name.endswith(("/", "\\")))
 
     def top_folders(self, base: str = "") -> list[str]:
-        """Gives the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
+        """Returns the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
         inside = [name.removeprefix(base) for name in self._members if name.startswith(base)]
         return sorted({name.split("/")[0] for name in inside if "/" in name})
 
@@ -417,7 +417,7 @@ class ArraySource:
         return f"ArraySource({len(self._arrays)} pictures of {self._arrays.shape[1:]})"
 
     def load(self, image: str) -> NDArray[np.uint8]:
-        """Gives a copy of the picture, ``[H, W]`` or ``[H, W, 3]`` uint8.
+        """Returns a copy of the picture, ``[H, W]`` or ``[H, W, 3]`` uint8.
 
         Raises:
             FileNotFoundError: No picture has this name.
@@ -426,7 +426,7 @@ class ArraySource:
         return picture
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the SHA-256 of each picture's shape and pixels.
+        """Returns the SHA-256 of each picture's shape and pixels.
 
         Raises:
             FileNotFoundError: No picture has this name.
@@ -453,14 +453,14 @@ def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _bare(name: str) -> str:
-    """Gives what a name has in common with all that may be meant by it."""
+    """Returns what a name has in common with all that may be meant by it."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace(
         "\\", "/"
     )
 
 
 def _fitting(wanted: str, names: Sequence[str]) -> list[str]:
-    """Gives what is meant: the very name, but for Unicode and backslashes, or the suffix's case."""
+    """Returns what is meant: the name, but for Unicode, backslashes or the suffix's case."""
 
     def composed(name: str) -> str:
         return unicodedata.normalize("NFC", name).replace("\\", "/")
@@ -484,7 +484,7 @@ def _no_picture(image: str, root: str, alike: Sequence[str]) -> str:
 
 
 def _member_key(name: str) -> str:
-    """Gives the clean name, folders with their ``/``; an unsafe name stays, to be refused."""
+    """Returns the clean name, folders with their ``/``; an unsafe name stays, to be refused."""
     slashed = name.replace("\\", "/")
     try:
         return safe_name(slashed) + ("/" if slashed.endswith("/") else "")

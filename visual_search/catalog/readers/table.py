@@ -49,7 +49,7 @@ def table(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Catalog:
-    """Gives the catalogue of a table whose columns the caller names.
+    """Returns the catalogue of a table whose columns the caller names.
 
     Every value stays the text that it is: ids keep leading zeros, ``NA`` is no missing value; an
     integer or a whole number of a Parquet column becomes ``"12"``, a null ``""``. Categories, and
@@ -160,7 +160,7 @@ def table(
 def read_parquet(
     data: bytes, origin: str, needed: Sequence[str] = (), attributes: Sequence[str] | None = None
 ) -> RawTable:
-    """Gives the texts of a Parquet table, of at most 2 GiB.
+    """Returns the texts of a Parquet table, of at most 2 GiB.
 
     Args:
         data: The file's bytes.
@@ -187,7 +187,7 @@ def read_parquet(
 
 
 def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipSource, str]:
-    """Gives the root of the pictures and the table's path below it."""
+    """Returns the root of the pictures and the table's path below it."""
     if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".txt"):
         return FolderSource(path.absolute().parent), path.name
     # a spreadsheet is a zip, too: of XML
@@ -218,7 +218,7 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
 
 
 def _named_pictures(text: str, source: FolderSource | ZipSource) -> int:
-    """Gives how many pictures a text names, if it is a list of them, else 0."""
+    """Returns how many pictures a text names, if it is a list of them, else 0."""
     for sign in "|;,":
         names = [name.strip() for name in text.split(sign) if name.strip()]
         if len(names) > 1 and source.problem(names[0]) is None:
@@ -227,7 +227,7 @@ def _named_pictures(text: str, source: FolderSource | ZipSource) -> int:
 
 
 def _holds_pictures(values: Sequence[str], base: str, source: FolderSource | ZipSource) -> bool:
-    """Says whether the first values of a column name pictures, one or several each."""
+    """Returns whether the first values of a column name pictures, one or several each."""
     firsts = [re.split(r"[|;,]", value)[0].strip() for value in values if value.strip()]
     return bool(firsts) and all(
         "." in first and source.problem(f"{base}/{first}") is None for first in firsts[:8]
@@ -235,7 +235,7 @@ def _holds_pictures(values: Sequence[str], base: str, source: FolderSource | Zip
 
 
 def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> list[str]:
-    """Gives the columns that the picture path is made of."""
+    """Returns the columns that the picture path is made of."""
     if image_pattern is None:
         return [image]
     try:

@@ -42,7 +42,7 @@ class Tar:
     refused: tuple[tuple[str, str], ...] = ()
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Gives the bytes of a member.
+        """Returns the bytes of a member.
 
         Raises:
             FileNotFoundError: No member has this name, or the tar is gone.
@@ -67,7 +67,7 @@ class Tar:
 
 
 def list_tar(path: Path) -> Tar:
-    """Gives the members of an uncompressed tar; reads their headers and none of their bytes.
+    """Returns the members of an uncompressed tar; reads their headers and none of their bytes.
 
     Folders do not count. Links, devices, sparse files, unsafe names and a name that stands twice
     are refused.
@@ -115,7 +115,7 @@ def list_tar(path: Path) -> Tar:
 
 
 def _judge(found: tarfile.TarInfo) -> tuple[str, str]:
-    """Gives the clean name, and the reason why the member cannot be used, or nothing."""
+    """Returns the clean name, and the reason why the member cannot be used, or nothing."""
     if found.isdir():
         return found.name, ""
     try:
@@ -147,7 +147,7 @@ class TarSource:
         return f"TarSource({len(self._tars)} tar(s))"
 
     def load(self, image: str) -> bytes:
-        """Gives the member's bytes.
+        """Returns the member's bytes.
 
         Raises:
             FileNotFoundError: No member has this name, or the tar is gone.
@@ -158,7 +158,7 @@ class TarSource:
         return tar.read(name, MAX_PICTURE_BYTES)
 
     def problem(self, image: str) -> str | None:
-        """Gives the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
+        """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
         try:
             tar, name = self._locate(image)
         except FileNotFoundError as error:
@@ -169,7 +169,7 @@ class TarSource:
         return None
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives the SHA-256 of each member; each is hashed once a process.
+        """Returns the SHA-256 of each member; each is hashed once a process.
 
         Raises:
             FileNotFoundError: No member has this name.

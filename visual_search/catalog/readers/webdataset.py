@@ -50,7 +50,7 @@ def webdataset(
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
 ) -> Catalog:
-    """Gives the catalogue of WebDataset tars, whose pictures are read where they lie.
+    """Returns the catalogue of WebDataset tars, whose pictures are read where they lie.
 
     ``category``, ``item_id``, ``group`` and ``split`` each name what stands beside the picture: an
     extension, as ``cls`` or ``txt``, whose text it is; or a field of the json, as ``json.label``.
@@ -144,7 +144,7 @@ def webdataset(
 
 
 def _paths(path: Path) -> dict[str, Path]:
-    """Gives the tars by their name below ``path``, sorted."""
+    """Returns the tars by their name below ``path``, sorted."""
     if path.is_file():
         # a name with another suffix gets this one: it ends the tar's part of a picture's name
         return {path.name.removesuffix(".tar") + ".tar": path.absolute()}
@@ -193,7 +193,7 @@ def _read(tar: Tar, member: str) -> str:
 def _plain_fields(
     samples: Sequence[_Sample], used: Sequence[str | None]
 ) -> tuple[list[str], tuple[Choice, ...]]:
-    """Gives the fields of all samples that hold plain values, in the order of their appearance.
+    """Returns the fields of all samples that hold plain values, in the order of their appearance.
 
     Returns:
         Them, and what to say of the others.
@@ -216,7 +216,7 @@ def _plain_fields(
 
 
 def _picture(sample: _Sample, image: str | None) -> str:
-    """Gives the member that is the sample's picture; ValueError where there is not one."""
+    """Returns the member that is the sample's picture; ValueError where there is not one."""
     if image is not None:
         if image.lower() not in sample.members:
             raise ValueError(f"has no .{image}; it has {sorted(sample.members)}")
@@ -231,7 +231,7 @@ def _picture(sample: _Sample, image: str | None) -> str:
 
 
 def _value(tar: Tar, sample: _Sample, where: str) -> str:
-    """Gives the text of an extension or of a field of the json, nothing where there is none."""
+    """Returns the text of an extension or of a field of the json, nothing where there is none."""
     if not where.startswith("json."):
         member = sample.members.get(where.lower())
         return "" if member is None else _read(tar, member).strip()

@@ -146,19 +146,19 @@ class Pen:
 
 
 def mixed(first: Rgb, second: Rgb, weight: float) -> Rgb:
-    """Gives the colour ``weight`` of the way from the first to the second."""
+    """Returns the colour ``weight`` of the way from the first to the second."""
     r, g, b = (round(a + (c - a) * weight) for a, c in zip(first, second, strict=True))
     return r, g, b
 
 
 def shaded(rgb: Rgb, factor: float, add: int = 0) -> Rgb:
-    """Gives the colour times ``factor`` plus ``add``, held within 0..255."""
+    """Returns the colour times ``factor`` plus ``add``, held within 0..255."""
     r, g, b = (max(0, min(255, round(value * factor + add))) for value in rgb)
     return r, g, b
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, num_points: int = 48) -> list[Point]:
-    """Gives the points of an ellipse about (x, y)."""
+    """Returns the points of an ellipse about (x, y)."""
     return arc(x, y, rx, ry, 0, 360 - 360 / num_points, num_points)
 
 
@@ -171,7 +171,7 @@ def arc(
     stop_deg: float,
     num_points: int = 24,
 ) -> list[Point]:
-    """Gives the points of an arc; 0 degrees points to the right, 90 downwards."""
+    """Returns the points of an arc; 0 degrees points to the right, 90 downwards."""
     steps = [start_deg + (stop_deg - start_deg) * i / (num_points - 1) for i in range(num_points)]
     return [
         (x + rx * math.cos(math.radians(step)), y + ry * math.sin(math.radians(step)))
@@ -180,7 +180,7 @@ def arc(
 
 
 def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> list[Point]:
-    """Gives the points of a rectangle, its corners rounded by ``radius``."""
+    """Returns the points of a rectangle, its corners rounded by ``radius``."""
     if not radius:
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     r = radius
@@ -193,7 +193,7 @@ def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> list[P
 
 
 def smooth(points: Sequence[Point], closed: bool = True, num_between: int = 8) -> list[Point]:
-    """Gives a curve through the points (Catmull-Rom)."""
+    """Returns a curve through the points (Catmull-Rom)."""
     n = len(points)
     curve: list[Point] = []
     for i in range(n if closed else n - 1):
@@ -216,7 +216,7 @@ def smooth(points: Sequence[Point], closed: bool = True, num_between: int = 8) -
 
 
 def mirrored(half: Sequence[Point]) -> list[Point]:
-    """Gives the outline whose left half runs from the top down.
+    """Returns the outline whose left half runs from the top down.
 
     The half gives each point by its distance to the left of the middle and its height.
     """
@@ -226,5 +226,5 @@ def mirrored(half: Sequence[Point]) -> list[Point]:
 
 
 def flipped(points: Sequence[Point]) -> list[Point]:
-    """Gives the points with left and right swapped about the middle."""
+    """Returns the points with left and right swapped about the middle."""
     return [(100 - x, y) for x, y in points]

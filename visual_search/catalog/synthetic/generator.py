@@ -75,7 +75,7 @@ def synthetic(
     background_noise: float = 0.0,
     seed: int = 0,
 ) -> Catalog:
-    """Gives a catalogue of drawn products; pictures are drawn when they are loaded.
+    """Returns a catalogue of drawn products; pictures are drawn when they are loaded.
 
     An item depends on the seed, its category and its index alone: more items or other categories
     change none. About one item in twenty shares its ``group`` with another: both show the same
@@ -149,7 +149,7 @@ class SyntheticSource:
             raise ValueError(f"background_noise is {self.background_noise}; expected 0 to 1")
 
     def load(self, image: str) -> NDArray[np.uint8]:
-        """Gives the drawn picture, ``[image_size_px, image_size_px, 3]`` uint8 RGB.
+        """Returns the drawn picture, ``[image_size_px, image_size_px, 3]`` uint8 RGB.
 
         Raises:
             FileNotFoundError: The name is none of this source's.
@@ -171,7 +171,7 @@ class SyntheticSource:
         return np.array(ground, dtype=np.uint8)
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Gives a hash of all that the drawing depends on.
+        """Returns a hash of all that the drawing depends on.
 
         Raises:
             FileNotFoundError: A name is none of this source's.
@@ -225,7 +225,7 @@ def _pick(chance: random.Random, choices: Sequence[str]) -> str:
 
 
 def _product_index(seed: int, category: str, index: int) -> int:
-    """Gives the index of the item that shows this product first."""
+    """Returns the index of the item that shows this product first."""
     is_second = (
         index % 2 == 1 and _stream(seed, category, index, "view").random() < _SECOND_VIEW_SHARE
     )
@@ -255,7 +255,7 @@ def _look(seed: int, category: str, product: int) -> Look:
 
 
 def _ground(chance: random.Random, size: int, noise: float) -> Image.Image:
-    """Gives the background: plain, or the more coloured, cluttered and grainy the more noise."""
+    """Returns the background: plain, or the more coloured, cluttered and grainy the more noise."""
     white = round(_between(chance, 244, 252))
     tint = [round(white + (_between(chance, 90, 255) - white) * noise) for _ in range(3)]
     ground = Image.new("RGB", (size, size), (tint[0], tint[1], tint[2]))

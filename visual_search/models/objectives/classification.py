@@ -26,7 +26,7 @@ UNKNOWN = -1
 
 
 def item_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Gives each item's cross-entropy ``[B] float32`` in nats; 0 where its label is unknown.
+    """Returns each item's cross-entropy ``[B] float32`` in nats; 0 where its label is unknown.
 
     Args:
         logits: ``[B, C]``.
@@ -47,7 +47,7 @@ def item_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) ->
 
 
 def mean_over(losses: Tensor, known: Tensor) -> Tensor:
-    """Gives the mean of the losses ``[B]`` that are known ``[B] bool``; 0 where none is."""
+    """Returns the mean of the losses ``[B]`` that are known ``[B] bool``; 0 where none is."""
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
@@ -60,7 +60,7 @@ class CosineClassifier(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_values, embedding_dim))  # random directions
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Gives the logits of embeddings ``[B, D]``."""
+        """Returns the logits of embeddings ``[B, D]``."""
         return self.scale * F.linear(
             F.normalize(embeddings, dim=1), F.normalize(self.weight, dim=1)
         )
@@ -103,7 +103,7 @@ class Classification(Objective):
         return {"loss": mean_over(losses, (labels != UNKNOWN) & (labels[order] != UNKNOWN))}
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Gives the cross-entropy ``[B] float32`` of each clean picture, without smoothing."""
+        """Returns the cross-entropy ``[B] float32`` of each clean picture, without smoothing."""
         labels = batch.labels[self.columns[0]]
         losses = item_losses(self._logits(batch.embedded(encoder)), labels)
         return losses.masked_fill(labels == UNKNOWN, torch.nan)
@@ -161,7 +161,7 @@ class MultiHead(Objective):
         return {"loss": torch.stack(weighted).sum(), **parts}
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Gives the weighted mean cross-entropy ``[B] float32`` of the labels that an item has.
+        """Returns the weighted mean cross-entropy ``[B] float32`` of the labels that an item has.
 
         Of the clean picture, without smoothing; NaN where it has none.
         """

@@ -30,7 +30,7 @@ def nt_xent(
     rows: Tensor,
     partner_rows: Tensor | None = None,
 ) -> Tensor:
-    """Gives the normalised temperature-scaled cross-entropy of B pairs, a float32 scalar.
+    """Returns the normalised temperature-scaled cross-entropy of B pairs, a float32 scalar.
 
     Each of the 2 B pictures has to pick its pair's other picture out of the batch by cosine:
     ``-log(exp(cos / T) / sum(exp(cos / T)))``, averaged over the pictures; the sum goes over the
@@ -62,7 +62,7 @@ def nt_xent(
 
 
 def _left_out(rows: Tensor, partner_rows: Tensor) -> Tensor:
-    """Gives which pictures are neither positive nor negative of which, ``[2B, 2B] bool``."""
+    """Returns which pictures are neither positive nor negative of which, ``[2B, 2B] bool``."""
     shown = torch.cat([rows, partner_rows])
     beside = torch.cat([partner_rows, rows])  # what the pair's other picture shows
     in_pair = (shown[:, None] == shown) | (beside[:, None] == shown)  # [i, j]: j, of i's pair
@@ -88,13 +88,13 @@ class SimClr(Objective):
         return {"loss": self.contrast(encode_views(encoder, batch), batch)}
 
     def contrast(self, embeddings: Tensor, batch: StepBatch) -> Tensor:
-        """Gives the loss of both views' embeddings, ``[2B, D]``, the first views first."""
+        """Returns the loss of both views' embeddings, ``[2B, D]``, the first views first."""
         first, second = self.projector(embeddings).chunk(2)
         return nt_xent(first, second, self.temperature, batch.rows, batch.partner_rows)
 
 
 def encode_views(encoder: Encoder, batch: StepBatch) -> Tensor:
-    """Gives embeddings ``[2B, D]`` of both views, the first views first.
+    """Returns embeddings ``[2B, D]`` of both views, the first views first.
 
     In one pass: it is faster, and a batch norm that saw only one view at a time could tell them
     apart.
@@ -139,7 +139,7 @@ class ReconstructionContrastive(SimClr):
         }
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
+        """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
         return reconstruction_errors(encoder, batch)
 
 
@@ -180,7 +180,7 @@ class VicReg(Objective):
 
 
 def simclr(embedding_dim: int, temperature: float = 0.2, projection_dim: int = 128) -> Objective:
-    """Gives SimCLR: each view has to find its item's other view in the batch, see `nt_xent`.
+    """Returns SimCLR: each view has to find its item's other view in the batch, see `nt_xent`.
 
     Between embedding and loss stands a projector of one hidden layer, D wide. Source: Chen et al.
     (2020), arXiv 2002.05709.
@@ -202,7 +202,7 @@ def reconstruction_contrastive(
     reconstruction_weight: float = 1.0,
     projection_dim: int = 128,
 ) -> Objective:
-    """Gives SimCLR and reconstruction at once: its loss + reconstruction_weight * MSE.
+    """Returns SimCLR and reconstruction at once: its loss + reconstruction_weight * MSE.
 
     The first view is reconstructed from its own embedding. Logs ``contrastive`` and
     ``reconstruction``, both before weighting.
@@ -229,7 +229,7 @@ def vicreg(
     variance: float = 25.0,
     covariance: float = 1.0,
 ) -> Objective:
-    """Gives VICReg: views alike, every dimension in use, no two dimensions saying the same.
+    """Returns VICReg: views alike, every dimension in use, no two dimensions saying the same.
 
     The loss is the weighted sum of three parts, logged before weighting: ``invariance``, the mean
     squared difference of the two views' projections; ``variance``, the mean over dimensions of

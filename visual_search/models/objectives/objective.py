@@ -38,7 +38,7 @@ class StepBatch:
     embeddings: Tensor | None = None
 
     def embedded(self, encoder: Encoder) -> Tensor:
-        """Gives the embeddings ``[B, D]`` of the pictures as they are, computed once at most."""
+        """Returns the embeddings ``[B, D]`` of the pictures as they are, computed once at most."""
         return encoder.encode(self.images) if self.embeddings is None else self.embeddings
 
 
@@ -64,10 +64,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: StepBatch) -> dict[str, Tensor]:
-        """Gives ``loss``, a scalar to lower, and further scalars to log beside it."""
+        """Returns ``loss``, a scalar to lower, and further scalars to log beside it."""
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor | None:
-        """Gives each item's error ``[B] float32`` in evaluation mode, as ``val/loss`` averages it.
+        """Returns each item's error ``[B] float32`` in evaluation, as ``val/loss`` averages it.
 
         No view is given then. None where the objective has no error of a single item; NaN where
         this item has none.

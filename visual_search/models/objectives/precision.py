@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def without_autocast(tensor: Tensor) -> torch.autocast:
-    """Gives a context in which the tensor's device computes in the precision of the inputs.
+    """Returns a context in which the tensor's device computes in the precision of the inputs.
 
     Autocast turns even float32 inputs of a matrix product into bfloat16, which has 8 bits: cosines
     of 0.996 and 1.0 are then one number. Inputs need ``.float()`` as well.

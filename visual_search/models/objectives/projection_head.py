@@ -9,7 +9,7 @@ from torch import nn
 
 
 def projector(widths: Sequence[int]) -> nn.Sequential:
-    """Gives linear layers of these widths, batch norm and ReLU between them.
+    """Returns linear layers of these widths, batch norm and ReLU between them.
 
     Losses that pull views together make what they see insensitive to the augmentation. With a
     projector that happens behind the embedding, which keeps more (Chen et al. 2020, arXiv

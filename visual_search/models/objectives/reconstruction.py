@@ -29,11 +29,11 @@ class Posterior(Protocol):
     """An encoder that knows how sure it is of an embedding."""
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]``."""
+        """Returns mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]``."""
 
 
 def with_decoder(encoder: Encoder) -> Autoencoder:
-    """Gives the same network as the autoencoder that it is.
+    """Returns the same network as the autoencoder that it is.
 
     Raises:
         ValueError: It has no decoder.
@@ -47,12 +47,12 @@ def with_decoder(encoder: Encoder) -> Autoencoder:
 
 
 def squared_errors(reconstructions: Tensor, images: Tensor) -> Tensor:
-    """Gives each picture's mean squared error ``[B] float32``, both ``[B, 3, S, S]`` in -1..1."""
+    """Returns each picture's mean squared error ``[B] float32``, both ``[B, 3, S, S]`` in -1..1."""
     return (reconstructions.float() - images.float()).square().mean(dim=(1, 2, 3))
 
 
 def reconstruction_errors(encoder: Encoder, batch: StepBatch) -> Tensor:
-    """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1.
+    """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1.
 
     Raises:
         ValueError: The network has no decoder.
@@ -61,7 +61,7 @@ def reconstruction_errors(encoder: Encoder, batch: StepBatch) -> Tensor:
 
 
 def mean_squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
-    """Gives the mean over all values of the batch, a float32 scalar."""
+    """Returns the mean over all values of the batch, a float32 scalar."""
     return F.mse_loss(reconstructions.float(), images.float())
 
 
@@ -84,7 +84,7 @@ class Reconstruction(Objective):
         return {"loss": mean_squared_error(with_decoder(encoder)(batch.images), batch.images)}
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Gives the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
+        """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
         return reconstruction_errors(encoder, batch)
 
 
@@ -163,7 +163,7 @@ class Variational(Reconstruction):
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Gives the Kullback-Leibler divergence from N(0, 1), in nats, averaged over B and D.
+    """Returns the Kullback-Leibler divergence from N(0, 1), in nats, averaged over B and D.
 
     One dimension has (mean^2 + variance - 1 - log variance) / 2 (Kingma & Welling 2013, arXiv
     1312.6114, appendix B).
@@ -202,7 +202,7 @@ class StructuralSimilarity(Reconstruction):
 
 
 def structural_similarity(reconstructions: Tensor, images: Tensor) -> Tensor:
-    """Gives each picture's SSIM ``[B] float32``: at most 1, which only equal pictures reach.
+    """Returns each picture's SSIM ``[B] float32``: at most 1, which only equal pictures reach.
 
     The index compares means, variances and covariance in Gaussian windows (standard deviation 1.5
     px). Its term of the means supposes values from 0 up: both pictures are moved to 0..2 first.
@@ -286,7 +286,7 @@ def random_patches(images: Tensor, mask_ratio: float, patch_px: int) -> Tensor:
 
 
 def mse() -> Objective:
-    """Gives the study's training: the picture from itself, by the mean squared error in -1..1.
+    """Returns the study's training: the picture from itself, by the mean squared error in -1..1.
 
     No augmentation is used, even where the loader has one. Source: "Powering Visual Search with
     Image Embedding" (2023).
@@ -295,7 +295,7 @@ def mse() -> Objective:
 
 
 def denoising(noise: float = 0.1) -> Objective:
-    """Gives training on an augmented, noisy view in and the clean picture out, by MSE.
+    """Returns training on an augmented, noisy view in and the clean picture out, by MSE.
 
     Where the augmentation moves or cuts the picture, the network has to undo that as well. Source:
     Vincent et al. (2008), "Extracting and composing robust features with denoising autoencoders".
@@ -310,7 +310,7 @@ def denoising(noise: float = 0.1) -> Objective:
 
 
 def sparse(weight: float = 1e-3) -> Objective:
-    """Gives training on MSE + weight * mean absolute value of the embedding (over B and D).
+    """Returns training on MSE + weight * mean absolute value of the embedding (over B and D).
 
     Logs ``reconstruction`` (the MSE) and ``activity`` (the mean absolute value). Source: Olshausen
     & Field (1996), "Emergence of simple-cell receptive field properties by learning a sparse code
@@ -326,7 +326,7 @@ def sparse(weight: float = 1e-3) -> Objective:
 
 
 def variational(beta: float = 1e-3) -> Objective:
-    """Gives the training of a beta-VAE: MSE of a sampled embedding's picture + beta * KL.
+    """Returns the training of a beta-VAE: MSE of a sampled embedding's picture + beta * KL.
 
     The MSE is the mean over the 3 S^2 values of a picture, the KL the mean over the D dimensions,
     so that one beta serves several sizes. In the papers' sums, with a unit-variance Gaussian
@@ -345,7 +345,7 @@ def variational(beta: float = 1e-3) -> Objective:
 
 
 def ssim() -> Objective:
-    """Gives training on 1 - SSIM, see `structural_similarity`.
+    """Returns training on 1 - SSIM, see `structural_similarity`.
 
     Logs ``reconstruction`` (the MSE, which is not trained) and ``ssim``.
     """
@@ -353,7 +353,7 @@ def ssim() -> Objective:
 
 
 def mixed(ssim_weight: float = 0.5) -> Objective:
-    """Gives training on (1 - w) * MSE + w * (1 - SSIM), w being ``ssim_weight``.
+    """Returns training on (1 - w) * MSE + w * (1 - SSIM), w being ``ssim_weight``.
 
     Logs ``reconstruction`` (the MSE) and ``ssim``.
 
@@ -367,7 +367,7 @@ def mixed(ssim_weight: float = 0.5) -> Objective:
 
 
 def masked(mask_ratio: float = 0.6, patch_px: int = 16) -> Objective:
-    """Gives training on views with hidden patches: MSE over the hidden patches alone.
+    """Returns training on views with hidden patches: MSE over the hidden patches alone.
 
     A hidden patch is gray (0). The network reconstructs the view that it sees parts of, so the
     augmentation need not be undone. What it draws where nothing was hidden is never trained, and

@@ -40,7 +40,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def num_values(num_labels: NumLabels, column: str) -> int:
-    """Gives how many values a column has.
+    """Returns how many values a column has.
 
     Raises:
         ValueError: It has fewer than two, and tells no items apart.

@@ -44,7 +44,7 @@ class LabelledLoss(Objective):
         return {"loss": self.known_loss(encoder.encode(batch.views[0]), labels)}
 
     def known_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Gives the loss of the embeddings ``[B, D]`` whose labels ``[B]`` are known."""
+        """Returns the loss of the embeddings ``[B, D]`` whose labels ``[B]`` are known."""
         known = labels != UNKNOWN
         with without_autocast(embeddings):
             given = embeddings.float()
@@ -60,7 +60,7 @@ class ArcFace(LabelledLoss):
     error_name = "cross-entropy without margin"
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Gives the cross-entropy ``[B] float32`` of each clean picture, without the margin."""
+        """Returns the cross-entropy ``[B] float32`` of each clean picture, without the margin."""
         labels = batch.labels[self.columns[0]]
         embeddings = batch.embedded(encoder)
         with without_autocast(embeddings):
@@ -95,7 +95,7 @@ def cross_entropy(
     label_smoothing: float = 0.1,
     mixup: float = 0.0,
 ) -> Objective:
-    """Gives classification by a linear layer on the embedding.
+    """Returns classification by a linear layer on the embedding.
 
     With mixup each view is blended with another one of the batch, ``s * a + (1 - s) * b``, and the
     loss is blended likewise; s is drawn from Beta(mixup, mixup) once a batch. A blend counts where
@@ -124,7 +124,7 @@ def cosine_softmax(
     scale: float = 20.0,
     label_smoothing: float = 0.1,
 ) -> Objective:
-    """Gives classification by cosines: the embedding's length says nothing, as in a search.
+    """Returns classification by cosines: the embedding's length says nothing, as in a search.
 
     Cross-entropy over ``scale * cos(embedding, direction of a value)``; the directions are learned.
     Source: Wang et al. (2017), arXiv 1704.06369 (NormFace).
@@ -152,7 +152,7 @@ def multi_head(
     weights: list[float] | None = None,
     label_smoothing: float = 0.1,
 ) -> Objective:
-    """Gives classification by several columns at once, a linear layer each.
+    """Returns classification by several columns at once, a linear layer each.
 
     The loss is the weighted mean of the columns' losses, each the mean over the items that have a
     value in it; they are logged as ``cross_entropy/<column>``.
@@ -179,7 +179,7 @@ def supcon(
     temperature: float = 0.1,
     projection_dim: int = 128,
 ) -> Objective:
-    """Gives supervised contrast: views of one value attract each other, all others repel.
+    """Returns supervised contrast: views of one value attract each other, all others repel.
 
     A view is compared with both views of all items; a partner in the second view counts as of its
     item's value. A batch in which all items have one value has a loss of 0. Between embedding and
@@ -205,7 +205,7 @@ def arcface(
     margin_degrees: float = 28.6,
     scale: float = 30.0,
 ) -> Objective:
-    """Gives classification by angles, the right one made wider by a margin during training.
+    """Returns classification by angles, the right one made wider by a margin during training.
 
     Cross-entropy over ``scale * cos(angle)``, with ``margin_degrees`` added to the angle between
     an item and its own value's direction. Source: Deng et al. (2018), arXiv 1801.07698;
@@ -241,7 +241,7 @@ def proxy_anchor(
     margin: float = 0.1,
     alpha: float = 32.0,
 ) -> Objective:
-    """Gives the proxy anchor loss: a learned proxy a value pulls its items and pushes the others.
+    """Returns the proxy anchor loss: a learned proxy a value pulls its items and pushes the others.
 
     Items that are far from where they should be pull more. Source: Kim et al. (2020), arXiv
     2003.13911; pytorch-metric-learning. The paper trains the proxies 100 times faster than the

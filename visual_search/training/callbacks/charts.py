@@ -94,7 +94,7 @@ class FloorChart(Callback):
 
 
 def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> dict[str, Any]:
-    """Gives a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
+    """Returns a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
     summary = report.summary
     statistic = headline_statistic(summary["headline"]["title"])
     interval = summary["intervals"].get(statistic, {})

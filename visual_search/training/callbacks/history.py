@@ -78,7 +78,7 @@ class History(Callback):
                     pd.DataFrame(self._floors).to_csv(temporary, index=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what a run needs to go on."""
+        """Returns what a run needs to go on."""
         return {
             "rows": [dict(row) for row in self._rows],
             "floors": [dict(floor) for floor in self._floors],

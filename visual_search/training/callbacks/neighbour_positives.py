@@ -171,7 +171,7 @@ class NeighbourPartners(Callback):
         datamodule.partners = choose
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the choice; a resumed run goes on with it."""
+        """Returns the choice; a resumed run goes on with it."""
         if self._partners is None:
             return {}
         arrays = {field.name: getattr(self._partners, field.name) for field in fields(Partners)}
@@ -187,7 +187,7 @@ class NeighbourPartners(Callback):
 
 
 def _described(module: EncoderModule, pictures: PicturesOfRows) -> NDArray[np.float32]:
-    """Gives what the descriptor beside the network makes of pictures, ``[n, D] float32``."""
+    """Returns what the descriptor beside the network makes of pictures, ``[n, D] float32``."""
     name = module.head.settings.beside
     assert name is not None
     found = []
@@ -205,7 +205,7 @@ def _described(module: EncoderModule, pictures: PicturesOfRows) -> NDArray[np.fl
 
 
 def _standardised(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gives the embeddings centred and of length 1, so that neither side outweighs the other."""
+    """Returns the embeddings centred and of length 1, so that neither side outweighs the other."""
     centred = embeddings - embeddings.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     found: NDArray[np.float32] = centred / np.maximum(lengths, 1e-12)

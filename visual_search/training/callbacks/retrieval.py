@@ -215,7 +215,7 @@ def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
 
 
 def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
-    """Gives what is logged: means over queries, over categories, and the headline by category."""
+    """Returns what is logged: means over queries, over categories, and the headline by category."""
     summary = report.summary
     k, headline = summary["k"], summary["headline"]["mean"]
     others = [f"precision_at_{k}", "hit_at_1", f"mrr_at_{k}", f"ndcg_at_{k}"]
@@ -228,7 +228,7 @@ def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
 
 
 def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
-    """Gives the floors' headline under names of their own: ``floor/map_at_5/hog``."""
+    """Returns the floors' headline under names of their own: ``floor/map_at_5/hog``."""
     logged = {
         f"floor/{floor.report.summary['headline']['mean']}/{floor.name}": floor.headline
         for floor in floors
@@ -237,7 +237,7 @@ def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
 
 
 def ratings(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """Gives the headline by category out of what was logged under ``<prefix><category>``."""
+    """Returns the headline by category out of what was logged under ``<prefix><category>``."""
     return {
         name.removeprefix(prefix): value
         for name, value in metrics.items()
