@@ -1,4 +1,4 @@
-"""All controls in turn: to the bit what each gives alone, described once, nothing left behind."""
+"""All floors in turn: to the bit what each gives alone, described once, nothing left behind."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tests.models.test_floors import items, random_pictures
 from visual_search.models import floor_items, principal_components
 from visual_search.models.floors import (
-    CONTROLS,
-    ControlEmbeddings,
-    ControlItems,
+    FLOORS,
+    FloorEmbeddings,
+    FloorItems,
     PictureRows,
-    embed_controls,
+    embed_floors,
 )
 
 NUM_GALLERY, NUM_QUERIES = 13, 5
@@ -65,7 +65,7 @@ def open_files_in(folder: Path) -> set[str]:
     return {line[line.index(str(folder)) :] for line in found}
 
 
-def assert_same(found: ControlEmbeddings, expected: ControlEmbeddings) -> None:
+def assert_same(found: FloorEmbeddings, expected: FloorEmbeddings) -> None:
     np.testing.assert_array_equal(found.gallery, expected.gallery, strict=True)
     np.testing.assert_array_equal(found.queries, expected.queries, strict=True)
 
@@ -82,20 +82,20 @@ def test_each_is_to_the_bit_what_it_is_alone(
     order: int, max_fit_items: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(principal_components, "MAX_FIT_ITEMS", max_fit_items)
-    names = list(CONTROLS)[::order]
-    in_turn = embed_controls(names, GALLERY, QUERIES, seed=seed, scratch_dir=tmp_path)
+    names = list(FLOORS)[::order]
+    in_turn = embed_floors(names, GALLERY, QUERIES, seed=seed, scratch_dir=tmp_path)
     for name, (found_name, found) in zip(names, in_turn, strict=True):
         assert found_name == name
-        assert_same(found, CONTROLS[name].embed(GALLERY, QUERIES, seed, None))
+        assert_same(found, FLOORS[name].embed(GALLERY, QUERIES, seed, None))
         for embeddings in (found.gallery, found.queries):
             assert embeddings.flags.c_contiguous
             assert not embeddings.flags.writeable
 
 
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", FLOORS)
 def test_one_by_itself_and_twice(name: str, tmp_path: Path) -> None:
-    expected = CONTROLS[name].embed(GALLERY, QUERIES, 0, None)
-    in_turn = list(embed_controls([name, name], GALLERY, QUERIES, scratch_dir=tmp_path))
+    expected = FLOORS[name].embed(GALLERY, QUERIES, 0, None)
+    in_turn = list(embed_floors([name, name], GALLERY, QUERIES, scratch_dir=tmp_path))
     assert len(in_turn) == 2
     for _, found in in_turn:
         assert_same(found, expected)
@@ -113,9 +113,9 @@ def test_pictures_are_described_once_and_pca_is_fitted_once(
 
     monkeypatch.setattr(principal_components, "principal_components", counted)
     sides = Counting(GALLERY.pictures), Counting(QUERIES.pictures)
-    gallery = ControlItems(GALLERY.item_ids, sides[0])
-    queries = ControlItems(QUERIES.item_ids, sides[1])
-    for _ in embed_controls(list(CONTROLS), gallery, queries, scratch_dir=tmp_path):
+    gallery = FloorItems(GALLERY.item_ids, sides[0])
+    queries = FloorItems(QUERIES.item_ids, sides[1])
+    for _ in embed_floors(list(FLOORS), gallery, queries, scratch_dir=tmp_path):
         pass
     assert sorted(fitted) == [(2352, 256), (3072, 64)]
     for side in sides:
@@ -125,8 +125,8 @@ def test_pictures_are_described_once_and_pca_is_fitted_once(
 
 def test_progress(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    for _ in embed_controls(
-        list(CONTROLS),
+    for _ in embed_floors(
+        list(FLOORS),
         GALLERY,
         QUERIES,
         scratch_dir=tmp_path,
@@ -140,7 +140,7 @@ def test_progress(tmp_path: Path) -> None:
 
 
 def test_no_names_give_nothing(tmp_path: Path) -> None:
-    assert not list(embed_controls([], GALLERY, QUERIES, scratch_dir=tmp_path))
+    assert not list(embed_floors([], GALLERY, QUERIES, scratch_dir=tmp_path))
 
 
 # What is left behind.
@@ -148,7 +148,7 @@ def test_no_names_give_nothing(tmp_path: Path) -> None:
 
 def test_the_files_are_gone_at_the_end(tmp_path: Path) -> None:
     most = 0
-    for _name, _found in embed_controls(list(CONTROLS), GALLERY, QUERIES, scratch_dir=tmp_path):
+    for _name, _found in embed_floors(list(FLOORS), GALLERY, QUERIES, scratch_dir=tmp_path):
         most = max(most, len(open_files_in(tmp_path)))
         assert not list(tmp_path.iterdir())
     del _found
@@ -157,18 +157,18 @@ def test_the_files_are_gone_at_the_end(tmp_path: Path) -> None:
 
 
 def test_the_files_are_gone_when_one_stops_early(tmp_path: Path) -> None:
-    in_turn = embed_controls(["hog", "hog_pca_256"], GALLERY, QUERIES, scratch_dir=tmp_path)
+    in_turn = embed_floors(["hog", "hog_pca_256"], GALLERY, QUERIES, scratch_dir=tmp_path)
     _, found = next(in_turn)
     in_turn.close()
     assert open_files_in(tmp_path)  # what one holds stays readable
-    assert_same(found, CONTROLS["hog"].embed(GALLERY, QUERIES, 0, None))
+    assert_same(found, FLOORS["hog"].embed(GALLERY, QUERIES, 0, None))
     del found
     assert not open_files_in(tmp_path)
 
 
 def test_the_files_are_gone_after_an_error(tmp_path: Path) -> None:
-    queries = ControlItems(GALLERY.item_ids, Failing(GALLERY.pictures))
-    in_turn = embed_controls(["hog"], GALLERY, queries, scratch_dir=tmp_path)
+    queries = FloorItems(GALLERY.item_ids, Failing(GALLERY.pictures))
+    in_turn = embed_floors(["hog"], GALLERY, queries, scratch_dir=tmp_path)
     with pytest.raises(RuntimeError, match="picture 7 is lost"):
         next(in_turn)
     assert not list(tmp_path.iterdir())
@@ -181,24 +181,24 @@ def test_the_files_are_gone_after_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["hogg", "untrained"])
 def test_an_unknown_name_is_refused_at_the_call(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"holds '{name}'; expected .*'random', .* correct it"):
-        embed_controls(["hog", name], GALLERY, QUERIES, scratch_dir=tmp_path)
+        embed_floors(["hog", name], GALLERY, QUERIES, scratch_dir=tmp_path)
 
 
 def test_a_missing_folder_is_refused_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing, which is no folder; .* make it"):
-        embed_controls(["hog"], GALLERY, QUERIES, scratch_dir=tmp_path / "missing")
+        embed_floors(["hog"], GALLERY, QUERIES, scratch_dir=tmp_path / "missing")
 
 
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="descriptions of 13 pictures take"):
-        next(embed_controls(["hog"], GALLERY, QUERIES, scratch_dir=tmp_path))
+        next(embed_floors(["hog"], GALLERY, QUERIES, scratch_dir=tmp_path))
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
     wrong = items(np.zeros((2, 3, 8, 8), np.float32))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected uint8"):
-        next(embed_controls(["hog"], wrong, QUERIES, scratch_dir=tmp_path))
+        next(embed_floors(["hog"], wrong, QUERIES, scratch_dir=tmp_path))
     wrong = items(np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"expected \[n, 3, S, S\]"):
-        next(embed_controls(["hog"], GALLERY, wrong, scratch_dir=tmp_path))
+        next(embed_floors(["hog"], GALLERY, wrong, scratch_dir=tmp_path))

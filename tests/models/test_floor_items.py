@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.models.test_floors import items, random_pictures
 from visual_search.models import floor_items
 from visual_search.models.descriptors import resized_pixels
-from visual_search.models.floor_items import ControlItems, Described, InPassing, ItemCounter, OnDisk
+from visual_search.models.floor_items import Described, FloorItems, InPassing, ItemCounter, OnDisk
 
 
 def pixels(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -100,9 +100,9 @@ def test_other_pictures_are_refused(kind: type, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_ids", [0, 2])
 def test_items_need_an_id_each(num_ids: int) -> None:
     with pytest.raises(ValueError, match=f"got {num_ids} item ids and 3 pictures; expected one id"):
-        ControlItems(["a"] * num_ids, random_pictures(3))
+        FloorItems(["a"] * num_ids, random_pictures(3))
 
 
 def test_no_items_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got 0 item ids and 0 pictures; .* at least one"):
-        ControlItems([], random_pictures(0))
+        FloorItems([], random_pictures(0))

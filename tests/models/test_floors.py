@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from visual_search.models import floor_items
-from visual_search.models.floors import CONTROLS, UNTRAINED, Control, ControlItems, untrained
+from visual_search.models.floors import FLOORS, UNTRAINED, FloorItems, FloorModel, untrained
 
 SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
 CROPS = SHARED / "datasets" / "complete-the-look-crops.zip"
@@ -26,8 +26,8 @@ def random_pictures(num: int, size_px: int = 64, seed: int = 0) -> NDArray[np.ui
     return numbers.integers(40, 200, (num, 3, size_px, size_px), dtype=np.uint8)
 
 
-def items(pictures: NDArray[np.uint8], prefix: str = "item") -> ControlItems:
-    return ControlItems([f"{prefix}-{row}" for row in range(len(pictures))], pictures)
+def items(pictures: NDArray[np.uint8], prefix: str = "item") -> FloorItems:
+    return FloorItems([f"{prefix}-{row}" for row in range(len(pictures))], pictures)
 
 
 def mean_pixels(network: torch.nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -37,28 +37,28 @@ def mean_pixels(network: torch.nn.Module, pictures: NDArray[np.uint8]) -> NDArra
     return found
 
 
-def make_untrained() -> Control:
+def make_untrained() -> FloorModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Linear(3, 7), torch.nn.Dropout(0.5))
     return untrained(network, mean_pixels, dim=7)
 
 
-ALL = {**CONTROLS, UNTRAINED: make_untrained()}
+ALL = {**FLOORS, UNTRAINED: make_untrained()}
 
 
 @pytest.fixture
-def gallery() -> ControlItems:
+def gallery() -> FloorItems:
     return items(random_pictures(NUM_GALLERY), "gallery")
 
 
 @pytest.fixture
-def queries() -> ControlItems:
+def queries() -> FloorItems:
     return items(random_pictures(NUM_QUERIES, seed=1), "query")
 
 
 @pytest.fixture(params=ALL)
-def control(request: pytest.FixtureRequest) -> Control:
+def floor(request: pytest.FixtureRequest) -> FloorModel:
     return ALL[request.param]
 
 
@@ -71,7 +71,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_names_the_floors_that_are_asked_for() -> None:
-    assert [(name, control.title, control.dim) for name, control in ALL.items()] == [
+    assert [(name, floor.title, floor.dim) for name, floor in ALL.items()] == [
         ("random", "random", 64),
         ("colour_histogram", "colour histogram", 48),
         ("pixels_8", "pixels 8 x 8", 192),
@@ -82,15 +82,15 @@ def test_the_table_names_the_floors_that_are_asked_for() -> None:
         ("hog_pca_256_unit", "HOG + PCA-256 + unit length", 256),
         ("untrained", "own network, untrained", 7),
     ]
-    for name, control in ALL.items():
-        assert control.name == name
-        assert control.definition.endswith(".")
-        assert control.definition.count(". ") == 0
+    for name, floor in ALL.items():
+        assert floor.name == name
+        assert floor.definition.endswith(".")
+        assert floor.definition.count(". ") == 0
 
 
-def test_shapes_and_dtype(control: Control, gallery: ControlItems, queries: ControlItems) -> None:
-    found = control.embed(gallery, queries, 0, None)
-    dim = NUM_GALLERY - 1 if control.name in REDUCED else control.dim
+def test_shapes_and_dtype(floor: FloorModel, gallery: FloorItems, queries: FloorItems) -> None:
+    found = floor.embed(gallery, queries, 0, None)
+    dim = NUM_GALLERY - 1 if floor.name in REDUCED else floor.dim
     assert found.dim == dim
     assert found.gallery.shape == (NUM_GALLERY, dim)
     assert found.queries.shape == (NUM_QUERIES, dim)
@@ -102,70 +102,70 @@ def test_shapes_and_dtype(control: Control, gallery: ControlItems, queries: Cont
 
 
 def test_the_same_twice_and_no_global_state(
-    control: Control, gallery: ControlItems, queries: ControlItems
+    floor: FloorModel, gallery: FloorItems, queries: FloorItems
 ) -> None:
     pictures = np.array(gallery.pictures[np.arange(NUM_GALLERY)])
     np.random.seed(0)  # noqa: NPY002 - the state that must not be touched
     torch.manual_seed(0)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]  # noqa: NPY002
-    first = control.embed(gallery, queries, 3, None)
+    first = floor.embed(gallery, queries, 3, None)
     np.testing.assert_array_equal(before[0], np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
     assert torch.equal(before[1], torch.get_rng_state())
-    second = control.embed(gallery, queries, 3, None)
+    second = floor.embed(gallery, queries, 3, None)
     np.testing.assert_array_equal(first.gallery, second.gallery)
     np.testing.assert_array_equal(first.queries, second.queries)
     np.testing.assert_array_equal(gallery.pictures[np.arange(NUM_GALLERY)], pictures)
 
 
 def test_queries_do_not_change_the_gallery(
-    control: Control, gallery: ControlItems, queries: ControlItems
+    floor: FloorModel, gallery: FloorItems, queries: FloorItems
 ) -> None:
     others = items(np.full((2, 3, 64, 64), 255, np.uint8), "other")
-    found = control.embed(gallery, queries, 0, None)
+    found = floor.embed(gallery, queries, 0, None)
     np.testing.assert_array_equal(
-        control.embed(gallery, others, 0, None).gallery, found.gallery, strict=True
+        floor.embed(gallery, others, 0, None).gallery, found.gallery, strict=True
     )
 
 
-def test_an_item_is_embedded_alike_on_both_sides(control: Control, gallery: ControlItems) -> None:
-    found = control.embed(gallery, gallery, 0, None)
+def test_an_item_is_embedded_alike_on_both_sides(floor: FloorModel, gallery: FloorItems) -> None:
+    found = floor.embed(gallery, gallery, 0, None)
     np.testing.assert_allclose(found.queries, found.gallery, atol=1e-4)
 
 
 def test_the_order_of_the_gallery_does_not_matter(
-    control: Control, gallery: ControlItems, queries: ControlItems
+    floor: FloorModel, gallery: FloorItems, queries: FloorItems
 ) -> None:
     order = np.random.default_rng(0).permutation(NUM_GALLERY)
-    shuffled = ControlItems([gallery.item_ids[row] for row in order], gallery.pictures[order])
-    found = control.embed(gallery, queries, 0, None)
-    again = control.embed(shuffled, queries, 0, None)
+    shuffled = FloorItems([gallery.item_ids[row] for row in order], gallery.pictures[order])
+    found = floor.embed(gallery, queries, 0, None)
+    again = floor.embed(shuffled, queries, 0, None)
     np.testing.assert_allclose(again.gallery, found.gallery[order], atol=1e-4)  # signs are fixed
     np.testing.assert_allclose(again.queries, found.queries, atol=1e-4)
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_blocks_and_progress(
-    control: Control,
-    gallery: ControlItems,
-    queries: ControlItems,
+    floor: FloorModel,
+    gallery: FloorItems,
+    queries: FloorItems,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[int, int]] = []
-    in_blocks = control.embed(gallery, queries, 0, lambda done, total: calls.append((done, total)))
+    in_blocks = floor.embed(gallery, queries, 0, lambda done, total: calls.append((done, total)))
     total = NUM_GALLERY + NUM_QUERIES
-    if control.name == "random":
+    if floor.name == "random":
         assert calls == [(total, total)]
     else:
         ends = [*range(2, NUM_GALLERY + 1, 2), NUM_GALLERY + 2, NUM_GALLERY + 4, total]
         assert calls == [(done, total) for done in ends]
     monkeypatch.undo()
-    at_once = control.embed(gallery, queries, 0, None)
+    at_once = floor.embed(gallery, queries, 0, None)
     np.testing.assert_allclose(in_blocks.gallery, at_once.gallery, atol=1e-5)
     np.testing.assert_allclose(in_blocks.queries, at_once.queries, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_no_more_pictures_are_read_at_a_time_than_a_block_holds(control: Control) -> None:
+def test_no_more_pictures_are_read_at_a_time_than_a_block_holds(floor: FloorModel) -> None:
     class Counting:
         most = 0
 
@@ -176,17 +176,17 @@ def test_no_more_pictures_are_read_at_a_time_than_a_block_holds(control: Control
             Counting.most = max(Counting.most, len(rows))
             return random_pictures(NUM_GALLERY)[rows]
 
-    side = ControlItems([str(row) for row in range(NUM_GALLERY)], Counting())
-    control.embed(side, side, 0, None)
-    assert Counting.most == (0 if control.name == "random" else 2)
+    side = FloorItems([str(row) for row in range(NUM_GALLERY)], Counting())
+    floor.embed(side, side, 0, None)
+    assert Counting.most == (0 if floor.name == "random" else 2)
 
 
 @pytest.mark.parametrize("size_px", [1, 28, 100])
-def test_pictures_of_any_size(control: Control, size_px: int) -> None:
+def test_pictures_of_any_size(floor: FloorModel, size_px: int) -> None:
     sides = items(random_pictures(4, size_px)), items(random_pictures(3, size_px, seed=1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = control.embed(*sides, 0, None)
+        found = floor.embed(*sides, 0, None)
     assert np.isfinite(found.gallery).all()
     assert np.isfinite(found.queries).all()
 
@@ -194,7 +194,7 @@ def test_pictures_of_any_size(control: Control, size_px: int) -> None:
 # Untrained.
 
 
-def test_the_network_is_left_as_it_was(gallery: ControlItems, queries: ControlItems) -> None:
+def test_the_network_is_left_as_it_was(gallery: FloorItems, queries: FloorItems) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 7), torch.nn.Dropout(0.5))
     network[1].eval()  # a part that is frozen stays so
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -204,7 +204,7 @@ def test_the_network_is_left_as_it_was(gallery: ControlItems, queries: ControlIt
 
 
 def test_the_network_is_left_as_it_was_after_an_error(
-    gallery: ControlItems, queries: ControlItems
+    gallery: FloorItems, queries: FloorItems
 ) -> None:
     def fails(network: torch.nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise RuntimeError("out of memory")
@@ -226,7 +226,7 @@ def test_the_network_is_left_as_it_was_after_an_error(
     ],
 )
 def test_an_untrained_embedding_of_another_kind_is_refused(
-    dim: int, dtype: type, message: str, gallery: ControlItems, queries: ControlItems
+    dim: int, dtype: type, message: str, gallery: FloorItems, queries: FloorItems
 ) -> None:
     def embed(network: torch.nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(pictures), 7), dtype)
@@ -236,7 +236,7 @@ def test_an_untrained_embedding_of_another_kind_is_refused(
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "random"])
-def test_a_control_refuses_other_pictures(name: str, queries: ControlItems) -> None:
+def test_a_floor_refuses_other_pictures(name: str, queries: FloorItems) -> None:
     with pytest.raises(TypeError, match="expected uint8"):
         ALL[name].embed(items(np.zeros((2, 3, 8, 8), np.float32)), queries, 0, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected \[n, 3, S, S\]"):
@@ -273,9 +273,9 @@ def test_the_floor_of_complete_the_look(tmp_path: Path) -> None:
     pictures = [
         replace(cached.pictures, store_rows=cached.pictures.store_rows[side]) for side in rows
     ]
-    sides = [ControlItems(*side) for side in zip(ids, pictures, strict=True)]
+    sides = [FloorItems(*side) for side in zip(ids, pictures, strict=True)]
     assert [len(side) for side in sides] == [11_029, 1_196]
-    found = CONTROLS["hog_pca_256_unit"].embed(sides[0], sides[1], 0, None)
+    found = FLOORS["hog_pca_256_unit"].embed(sides[0], sides[1], 0, None)
     index = EmbeddingIndex.build(found.gallery, ids[0], device="cpu")
     neighbours = index.search(found.queries, 5, exclude_ids=ids[1])
     summary = evaluate_retrieval(neighbours, categories[1], categories[0], ids[0]).summary

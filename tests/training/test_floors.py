@@ -17,7 +17,7 @@ from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.images import Fit
 from visual_search.catalog.readers.folder import folder
 from visual_search.knn.gallery_index import EmbeddingIndex
-from visual_search.models.floors import CONTROLS, Control, ControlEmbeddings, ControlItems
+from visual_search.models.floors import FLOORS, FloorEmbeddings, FloorItems, FloorModel
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.protocols import category_restricted, gallery_query, leave_one_out
@@ -29,24 +29,24 @@ from visual_search.training.module import EncoderModule
 PROTOCOL = gallery_query(max_per_category=6)
 
 
-def mean_colours(items: ControlItems) -> np.ndarray:
+def mean_colours(items: FloorItems) -> np.ndarray:
     pictures = items.pictures[np.arange(len(items))]
     return np.ascontiguousarray(pictures.mean(axis=(2, 3)), dtype=np.float32)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Sizes of both sides, once for every time that the control ``mean_colour`` was computed."""
+    """Sizes of both sides, once for every time that the floor ``mean_colour`` was computed."""
     made: list[tuple[int, int]] = []
 
     def embed(
-        gallery: ControlItems, queries: ControlItems, seed: int, on_progress: object
-    ) -> ControlEmbeddings:
+        gallery: FloorItems, queries: FloorItems, seed: int, on_progress: object
+    ) -> FloorEmbeddings:
         made.append((len(gallery), len(queries)))
-        return ControlEmbeddings(mean_colours(gallery), mean_colours(queries))
+        return FloorEmbeddings(mean_colours(gallery), mean_colours(queries))
 
-    control = Control("mean_colour", "mean colour", 3, "The mean of all pixels.", embed)
-    monkeypatch.setitem(CONTROLS, "mean_colour", control)
+    floor = FloorModel("mean_colour", "mean colour", 3, "The mean of all pixels.", embed)
+    monkeypatch.setitem(FLOORS, "mean_colour", floor)
     return made
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_computed_anew_and_mended(
     assert [kept.name for kept in (tmp_path / "floors").iterdir()] == [path.name]
 
 
-def test_real_controls_come_in_their_order_and_leave_nothing_else(
+def test_real_floors_come_in_their_order_and_leave_nothing_else(
     tmp_path: Path, cached: CachedCatalog
 ) -> None:
     names = ["random", "pixels_8", "hog_pca_256_unit"]
@@ -315,7 +315,7 @@ def test_the_tables_have_a_column_a_floor(tmp_path: Path, cached: CachedCatalog)
     assert floors_per_query([]).empty
 
 
-def test_progress_tells_of_every_control(tmp_path: Path, cached: CachedCatalog) -> None:
+def test_progress_tells_of_every_floor(tmp_path: Path, cached: CachedCatalog) -> None:
     seen: list[tuple[int, int]] = []
     selection = PROTOCOL.choose(cached.catalog.table, "test")
     Floors(tmp_path, names=["random", "pixels_8"]).measure(

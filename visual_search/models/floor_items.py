@@ -1,4 +1,4 @@
-"""One side of a search as the controls see it: its items, and what describes their pictures.
+"""One side of a search as the floors see it: its items, and what describes their pictures.
 
 Descriptions are made while they are read (`InPassing`), or once into a file (`OnDisk`); either way
 they come some rows at a time, and the same rows at a time.
@@ -39,7 +39,7 @@ class PictureRows(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class ControlItems:
+class FloorItems:
     """One side of a search, the gallery or the queries: ids and pictures in the same order.
 
     Raises:
@@ -61,8 +61,8 @@ class ControlItems:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlEmbeddings:
-    """What a control gave.
+class FloorEmbeddings:
+    """What a floor gave.
 
     Attributes:
         gallery: ``[N, D] float32``, contiguous, finite.
@@ -74,7 +74,7 @@ class ControlEmbeddings:
 
     @property
     def dim(self) -> int:
-        """D as it came out: below `Control.dim` where PCA found fewer components."""
+        """D as it came out: below `FloorModel.dim` where PCA found fewer components."""
         return int(self.gallery.shape[1])
 
 
@@ -122,7 +122,7 @@ class InPassing:
         progress: Told of each block that was read.
     """
 
-    side: ControlItems
+    side: FloorItems
     describe: Describe
     dim: int
     progress: ItemCounter
@@ -200,7 +200,7 @@ class OnDisk:
         return self._mapped
 
 
-def _num_at_a_time(side: ControlItems) -> int:
+def _num_at_a_time(side: FloorItems) -> int:
     first = side.pictures[np.arange(1)]
     check_pictures(first)
     return max(1, BLOCK_BYTES // first.nbytes)

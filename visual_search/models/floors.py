@@ -30,10 +30,10 @@ from visual_search.models.descriptors import (
     resized_pixels,
 )
 from visual_search.models.floor_items import (
-    ControlEmbeddings,
-    ControlItems,
     Describe,
     Described,
+    FloorEmbeddings,
+    FloorItems,
     InPassing,
     ItemCounter,
     OnDisk,
@@ -43,18 +43,18 @@ from visual_search.models.floor_items import (
 from visual_search.models.principal_components import project, unit_length
 
 __all__ = [
-    "CONTROLS",
+    "FLOORS",
     "HISTOGRAM_DIM",
     "HOG_DIM",
     "NOT_ADAPTED",
     "RANDOM_DIM",
     "UNTRAINED",
-    "Control",
-    "ControlEmbeddings",
-    "ControlItems",
+    "FloorEmbeddings",
+    "FloorItems",
+    "FloorModel",
     "PictureRows",
     "colour_histogram",
-    "embed_controls",
+    "embed_floors",
     "hog",
     "random_embeddings",
     "resized_pixels",
@@ -62,14 +62,14 @@ __all__ = [
 ]
 
 EmbedPictures = Callable[[nn.Module, NDArray[np.uint8]], Floats]
-Embed = Callable[[ControlItems, ControlItems, int, OnProgress | None], ControlEmbeddings]
+Embed = Callable[[FloorItems, FloorItems, int, OnProgress | None], FloorEmbeddings]
 
-UNTRAINED = "untrained"  # the controls that are not in CONTROLS, since they need a network
+UNTRAINED = "untrained"  # the floors that are not in FLOORS, since they need a network
 NOT_ADAPTED = "not_adapted"
 
 
 @dataclass(frozen=True)
-class Control:
+class FloorModel:
     """An embedding to read a result against.
 
     Attributes:
@@ -77,7 +77,7 @@ class Control:
         title: As in tables and charts.
         dim: Embedding width D; for PCA the most that it can be.
         definition: What a number of it means, in one sentence.
-        embed: ``(gallery, queries, seed, on_progress) -> ControlEmbeddings``. A pure function: the
+        embed: ``(gallery, queries, seed, on_progress) -> FloorEmbeddings``. A pure function: the
             same arguments give the same embeddings, and an item's does not depend on the queries.
             ``on_progress`` is called with (items done, N + Q). ``TypeError`` or ``ValueError``
             where a block of pictures is not ``[n, 3, S, S] uint8``.
@@ -92,15 +92,15 @@ class Control:
 
 def untrained(
     network: nn.Module, embed_pictures: EmbedPictures, dim: int, *, pretrained: bool = False
-) -> Control:
-    """Returns the control that a run's own network is before its first step.
+) -> FloorModel:
+    """Returns the floor that a run's own network is before its first step.
 
     Args:
         network: The network with its first random weights; it is left as it is.
         embed_pictures: Gives ``[n, D] float32`` of the network and ``[n, 3, S, S] uint8``, each
             picture by itself; called in evaluation mode, without gradients.
         dim: D.
-        pretrained: The first weights are not random but learned from other pictures; the control
+        pretrained: The first weights are not random but learned from other pictures; the floor
             has another name and title then.
 
     Raises:
@@ -126,24 +126,24 @@ def untrained(
     recipe = _Recipe(describe, dim)
     if pretrained:
         definition = "The run's own network as pretrained on other pictures, before this training."
-        return Control(NOT_ADAPTED, "own network, not adapted", dim, definition, recipe)
+        return FloorModel(NOT_ADAPTED, "own network, not adapted", dim, definition, recipe)
     definition = "The run's own network with its first random weights, before any training."
-    return Control(UNTRAINED, "own network, untrained", dim, definition, recipe)
+    return FloorModel(UNTRAINED, "own network, untrained", dim, definition, recipe)
 
 
-def embed_controls(
+def embed_floors(
     names: Sequence[str],
-    gallery: ControlItems,
-    queries: ControlItems,
+    gallery: FloorItems,
+    queries: FloorItems,
     *,
     seed: int = 0,
     scratch_dir: Path,
     on_progress: OnProgress | None = None,
-) -> Generator[tuple[str, ControlEmbeddings], None, None]:
-    """Returns one control after the other, computing what several of them need once.
+) -> Generator[tuple[str, FloorEmbeddings], None, None]:
+    """Returns one floor after the other, computing what several of them need once.
 
-    The embeddings are to the bit those of `Control.embed`. Pictures are described once for all
-    controls that start from the same description, and PCA is fitted once for a control and its
+    The embeddings are to the bit those of `FloorModel.embed`. Pictures are described once for all
+    floors that start from the same description, and PCA is fitted once for a floor and its
     variant of unit length. Descriptions lie in a scratch file that is mapped into memory, so that
     memory has to hold no more than the sample that PCA is fitted on and a projection.
 
@@ -151,10 +151,10 @@ def embed_controls(
     embedding that came from it, also after an error or when the process is killed.
 
     Args:
-        names: Of `CONTROLS`, in the order in which they are wanted.
+        names: Of `FLOORS`, in the order in which they are wanted.
         gallery: N items.
         queries: Q items.
-        seed: As in `Control.embed`.
+        seed: As in `FloorModel.embed`.
         scratch_dir: A folder with room for ``4 * D * (N + Q)`` bytes of each description that is
             in use at a time: 115 MB of ``hog`` for 12,225 pictures.
         on_progress: Called with (done, total) items; an item counts once a description and once a
@@ -164,26 +164,26 @@ def embed_controls(
         Name and embeddings; the arrays are read-only.
 
     Raises:
-        ValueError: A name is not in `CONTROLS` (at the call), or as `Control.embed`.
-        TypeError: As `Control.embed`.
+        ValueError: A name is not in `FLOORS` (at the call), or as `FloorModel.embed`.
+        TypeError: As `FloorModel.embed`.
         FileNotFoundError: ``scratch_dir`` is no folder (at the call).
         OSError: The disk lacks the space.
 
     Example:
         >>> import tempfile
         >>> pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
-        >>> items = ControlItems(["a", "b", "c"], pictures)
+        >>> items = FloorItems(["a", "b", "c"], pictures)
         >>> names = ["pixels_32", "pixels_32_pca_64"]
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name, found in embed_controls(names, items, items, scratch_dir=Path(folder)):
+        ...     for name, found in embed_floors(names, items, items, scratch_dir=Path(folder)):
         ...         print(name, found.gallery.shape)
         pixels_32 (3, 3072)
         pixels_32_pca_64 (3, 2)
     """
-    unknown = [name for name in names if name not in CONTROLS]
+    unknown = [name for name in names if name not in FLOORS]
     if unknown:
         raise ValueError(
-            f"names holds {unknown[0]!r}; expected names among {list(CONTROLS)}: correct it, or "
+            f"names holds {unknown[0]!r}; expected names among {list(FLOORS)}: correct it, or "
             f"make {UNTRAINED!r} with untrained() and call its embed"
         )
     if not scratch_dir.is_dir():
@@ -191,8 +191,8 @@ def embed_controls(
             f"scratch_dir is {scratch_dir}, which is no folder; expected one for a temporary file: "
             "make it, or pass another"
         )
-    controls = [CONTROLS[name] for name in names]
-    return _in_turn(controls, gallery, queries, seed, scratch_dir, on_progress)
+    floors = [FLOORS[name] for name in names]
+    return _in_turn(floors, gallery, queries, seed, scratch_dir, on_progress)
 
 
 @dataclass(frozen=True)
@@ -213,42 +213,40 @@ class _Recipe:
 
     def __call__(
         self,
-        gallery: ControlItems,
-        queries: ControlItems,
+        gallery: FloorItems,
+        queries: FloorItems,
         seed: int,
         on_progress: OnProgress | None,
-    ) -> ControlEmbeddings:
+    ) -> FloorEmbeddings:
         progress = ItemCounter(len(gallery) + len(queries), on_progress)
         found = self.before_scaling(
             self.described(gallery, progress), self.described(queries, progress), seed
         )
         return unit_length(found) if self.unit else found
 
-    def described(self, side: ControlItems, progress: ItemCounter) -> InPassing:
+    def described(self, side: FloorItems, progress: ItemCounter) -> InPassing:
         return InPassing(side, self.describe, self.described_dim, progress)
 
-    def before_scaling(
-        self, gallery: Described, queries: Described, seed: int
-    ) -> ControlEmbeddings:
+    def before_scaling(self, gallery: Described, queries: Described, seed: int) -> FloorEmbeddings:
         if self.num_components is None:
-            return ControlEmbeddings(gallery.all_rows(), queries.all_rows())
+            return FloorEmbeddings(gallery.all_rows(), queries.all_rows())
         return project(gallery, queries, self.num_components, seed)
 
 
 def _in_turn(
-    controls: Sequence[Control],
-    gallery: ControlItems,
-    queries: ControlItems,
+    floors: Sequence[FloorModel],
+    gallery: FloorItems,
+    queries: FloorItems,
     seed: int,
     scratch_dir: Path,
     on_progress: OnProgress | None,
-) -> Generator[tuple[str, ControlEmbeddings], None, None]:
+) -> Generator[tuple[str, FloorEmbeddings], None, None]:
     num_items = len(gallery) + len(queries)
-    progress = ItemCounter(_num_passes(controls) * num_items, on_progress)
+    progress = ItemCounter(_num_passes(floors) * num_items, on_progress)
     described: dict[Describe, tuple[OnDisk, OnDisk]] = {}  # the gallery's, the queries'
-    unscaled: dict[_Recipe, ControlEmbeddings] = {}
-    for number, control in enumerate(controls):
-        recipe = control.embed
+    unscaled: dict[_Recipe, FloorEmbeddings] = {}
+    for number, floor in enumerate(floors):
+        recipe = floor.embed
         if isinstance(recipe, _Recipe):
             if recipe.describe not in described:
                 described[recipe.describe] = (
@@ -263,35 +261,35 @@ def _in_turn(
             found = recipe(gallery, queries, seed, None)
             progress.add(num_items)
         for embeddings in (found.gallery, found.queries):
-            embeddings.flags.writeable = False  # they may be what the next control is made from
-        yield control.name, found
+            embeddings.flags.writeable = False  # they may be what the next floor is made from
+        yield floor.name, found
         del found
-        later = _recipes(controls[number + 1 :])
+        later = _recipes(floors[number + 1 :])
         for describe in described.keys() - {recipe.describe for recipe in later}:
             del described[describe]
         for plain in unscaled.keys() - {replace(recipe, unit=False) for recipe in later}:
             del unscaled[plain]
 
 
-def _num_passes(controls: Sequence[Control]) -> int:
+def _num_passes(floors: Sequence[FloorModel]) -> int:
     """Returns how often all items are gone through: to be described, to be projected."""
-    recipes = _recipes(controls)
+    recipes = _recipes(floors)
     projections = {replace(recipe, unit=False) for recipe in recipes if recipe.num_components}
-    others = len(controls) - len(recipes)
+    others = len(floors) - len(recipes)
     return len({recipe.describe for recipe in recipes}) + len(projections) + others
 
 
-def _recipes(controls: Sequence[Control]) -> list[_Recipe]:
-    return [control.embed for control in controls if isinstance(control.embed, _Recipe)]
+def _recipes(floors: Sequence[FloorModel]) -> list[_Recipe]:
+    return [floor.embed for floor in floors if isinstance(floor.embed, _Recipe)]
 
 
 def _random(
-    gallery: ControlItems, queries: ControlItems, seed: int, on_progress: OnProgress | None
-) -> ControlEmbeddings:
+    gallery: FloorItems, queries: FloorItems, seed: int, on_progress: OnProgress | None
+) -> FloorEmbeddings:
     """Embeds by item id; the pictures are not looked at."""
     found = [random_embeddings(side.item_ids, seed) for side in (gallery, queries)]
     ItemCounter(len(gallery) + len(queries), on_progress).add(len(gallery) + len(queries))
-    return ControlEmbeddings(*found)
+    return FloorEmbeddings(*found)
 
 
 _pixels_8 = partial(resized_pixels, size_px=8)
@@ -302,28 +300,32 @@ _ON_64 = "on the first 64 principal components of the gallery"
 _ON_256 = "on the first 256 principal components of the gallery"
 
 _TABLE = (
-    Control("random", "random", RANDOM_DIM, "Random numbers that the item's id decides.", _random),
-    Control(
+    FloorModel(
+        "random", "random", RANDOM_DIM, "Random numbers that the item's id decides.", _random
+    ),
+    FloorModel(
         "colour_histogram",
         "colour histogram",
         HISTOGRAM_DIM,
         _HISTOGRAM,
         _Recipe(colour_histogram, HISTOGRAM_DIM),
     ),
-    Control("pixels_8", "pixels 8 x 8", 192, "The pixels at 8 x 8.", _Recipe(_pixels_8, 192)),
-    Control(
+    FloorModel("pixels_8", "pixels 8 x 8", 192, "The pixels at 8 x 8.", _Recipe(_pixels_8, 192)),
+    FloorModel(
         "pixels_32", "pixels 32 x 32", 3072, "The pixels at 32 x 32.", _Recipe(_pixels_32, 3072)
     ),
-    Control(
+    FloorModel(
         "pixels_32_pca_64",
         "PCA-64 of pixels",
         64,
         f"The pixels at 32 x 32, {_ON_64}.",
         _Recipe(_pixels_32, 3072, 64),
     ),
-    Control("hog", "HOG", HOG_DIM, f"{_HOG}.", _Recipe(hog, HOG_DIM)),
-    Control("hog_pca_256", "HOG + PCA-256", 256, f"{_HOG}, {_ON_256}.", _Recipe(hog, HOG_DIM, 256)),
-    Control(
+    FloorModel("hog", "HOG", HOG_DIM, f"{_HOG}.", _Recipe(hog, HOG_DIM)),
+    FloorModel(
+        "hog_pca_256", "HOG + PCA-256", 256, f"{_HOG}, {_ON_256}.", _Recipe(hog, HOG_DIM, 256)
+    ),
+    FloorModel(
         "hog_pca_256_unit",
         "HOG + PCA-256 + unit length",
         256,
@@ -331,5 +333,5 @@ _TABLE = (
         _Recipe(hog, HOG_DIM, 256, unit=True),
     ),
 )
-CONTROLS: dict[str, Control] = {control.name: control for control in _TABLE}
+FLOORS: dict[str, FloorModel] = {floor.name: floor for floor in _TABLE}
 """In the order of a report's table; `untrained` makes the one that needs a network."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.models.descriptors import Floats
-from visual_search.models.floor_items import ControlEmbeddings, Described
+from visual_search.models.floor_items import Described, FloorEmbeddings
 
 MAX_FIT_ITEMS = 16_384  # that PCA is fitted on: 400 MB at 3,072 float64 values
 NO_VARIANCE = 1e-10  # of the largest variance: what is smaller is rounding, its direction arbitrary
@@ -22,7 +22,7 @@ NO_VARIANCE = 1e-10  # of the largest variance: what is smaller is rounding, its
 
 def project(
     gallery: Described, queries: Described, num_components: int, seed: int
-) -> ControlEmbeddings:
+) -> FloorEmbeddings:
     """Returns both sides on the gallery's first principal components, its mean at 0.
 
     Args:
@@ -45,7 +45,7 @@ def project(
         return found
 
     shapes = [(len(side.item_ids), len(components)) for side in (gallery, queries)]
-    found = ControlEmbeddings(*(np.empty(shape, np.float32) for shape in shapes))
+    found = FloorEmbeddings(*(np.empty(shape, np.float32) for shape in shapes))
     found.gallery[rows_to_fit] = projected(described)
     del described
     for rows, descriptions in gallery.blocks(other_rows):
@@ -55,11 +55,11 @@ def project(
     return found
 
 
-def unit_length(embeddings: ControlEmbeddings) -> ControlEmbeddings:
+def unit_length(embeddings: FloorEmbeddings) -> FloorEmbeddings:
     """Returns the embeddings scaled to length 1; what is 0 stays 0.
 
     Example:
-        >>> found = ControlEmbeddings(np.float32([[3, 4], [0, 0]]), np.float32([[0, -2]]))
+        >>> found = FloorEmbeddings(np.float32([[3, 4], [0, 0]]), np.float32([[0, -2]]))
         >>> scaled = unit_length(found)
         >>> scaled.gallery.round(3).tolist(), scaled.queries.tolist()
         ([[0.6000000238418579, 0.800000011920929], [0.0, 0.0]], [[0.0, -1.0]])
@@ -70,7 +70,7 @@ def unit_length(embeddings: ControlEmbeddings) -> ControlEmbeddings:
         found = np.empty_like(side)
         return np.divide(side, np.where(lengths > 0, lengths, 1), out=found, casting="same_kind")
 
-    return ControlEmbeddings(scaled(embeddings.gallery), scaled(embeddings.queries))
+    return FloorEmbeddings(scaled(embeddings.gallery), scaled(embeddings.queries))
 
 
 def fit_rows(item_ids: Sequence[str], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

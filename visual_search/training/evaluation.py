@@ -140,10 +140,10 @@ def save_embeddings(evaluation: Evaluation, catalog: Catalog, folder: Path) -> N
 
 @dataclass(frozen=True, eq=False)
 class Floor:
-    """A control and what it reached.
+    """A floor and what it reached.
 
     Attributes:
-        name: As `Control.name`.
+        name: As `FloorModel.name`.
         title: As in tables.
         definition: What it is.
         dim: Its width as it came out.

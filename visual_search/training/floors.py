@@ -24,11 +24,11 @@ from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.models.embedding import EmbeddingSettings
 from visual_search.models.floor_items import OnProgress
 from visual_search.models.floors import (
-    CONTROLS,
-    Control,
-    ControlEmbeddings,
-    ControlItems,
-    embed_controls,
+    FLOORS,
+    FloorEmbeddings,
+    FloorItems,
+    FloorModel,
+    embed_floors,
     untrained,
 )
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
@@ -39,7 +39,7 @@ from visual_search.training.module import EncoderModule, as_numpy, weights_finge
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
 
-VERSION = "1"  # of the controls: another one finds none of what was kept
+VERSION = "1"  # of the floors: another one finds none of what was kept
 
 
 def best_floor(floors: Sequence[Floor]) -> Floor | None:
@@ -69,26 +69,26 @@ def floors_per_query(floors: Sequence[Floor]) -> pd.DataFrame:
 
 
 class Floors:
-    """Finds the neighbours of every control, or reads them where they were found before.
+    """Finds the neighbours of every floor, or reads them where they were found before.
 
-    What is kept is the search (a Parquet file a control, a few bytes a neighbour), under a key of
-    whatever decides it: the control, the pictures and ids of both sides in order, how pictures are
+    What is kept is the search (a Parquet file a floor, a few bytes a neighbour), under a key of
+    whatever decides it: the floor, the pictures and ids of both sides in order, how pictures are
     fitted, the rules of the search. Scoring by another relevance searches nothing anew. A file
     that is damaged counts as none and is written anew.
 
     Args:
         cache_dir: Where the searches are kept, in the folder ``floors``.
-        names: Controls, out of `CONTROLS`.
+        names: Floors, out of `FLOORS`.
         first_weights: Gives a module with the network's first weights, for the floor "own network,
             untrained" (or "not adapted", if it is pretrained); None leaves it out.
-        seed: Of the controls.
+        seed: Of the floors.
     """
 
     def __init__(
         self,
         cache_dir: str | Path,
         *,
-        names: Sequence[str] = tuple(CONTROLS),
+        names: Sequence[str] = tuple(FLOORS),
         first_weights: Callable[[], EncoderModule] | None = None,
         seed: int = 0,
     ) -> None:
@@ -108,7 +108,7 @@ class Floors:
         precision: Precision | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Floor, ...]:
-        """Returns every floor, in the order of `CONTROLS`, the network's own last.
+        """Returns every floor, in the order of `FLOORS`, the network's own last.
 
         Args:
             catalog: Splits assigned.
@@ -117,17 +117,17 @@ class Floors:
             selection: The sides.
             device: Where the run's own network embeds.
             precision: In which precision it embeds, as the trainer's; None is float32.
-            on_progress: Called with (items done, all items) of the control at work.
+            on_progress: Called with (items done, all items) of the floor at work.
         """
         table = catalog.table
         content = self._content(catalog, pictures, protocol, selection)
         module = self.first_weights() if self.first_weights is not None else None
-        controls = {name: CONTROLS[name] for name in self.names}
-        keys = {name: _key(name, VERSION, str(self.seed), content) for name in controls}
+        models = {name: FLOORS[name] for name in self.names}
+        keys = {name: _key(name, VERSION, str(self.seed), content) for name in models}
         if module is not None:
             weights = weights_fingerprint(module.model)
-            own = _own_control(module.to(device), precision)
-            controls[own.name] = own
+            own = _own_floor(module.to(device), precision)
+            models[own.name] = own
             rounding = str(precision.precision) if precision is not None else "32"
             parts = [own.name, VERSION, weights, rounding, content]
             if module.head.settings != EmbeddingSettings():
@@ -137,10 +137,10 @@ class Floors:
         missing = [name for name, kept in found.items() if kept is None]
         if missing:
             sides = [
-                ControlItems(table["item_id"].iloc[rows].tolist(), PicturesOfRows(pictures, rows))
+                FloorItems(table["item_id"].iloc[rows].tolist(), PicturesOfRows(pictures, rows))
                 for rows in (selection.gallery_rows, selection.query_rows)
             ]
-            for name, embeddings in self._embed(missing, controls, sides, on_progress):
+            for name, embeddings in self._embed(missing, models, sides, on_progress):
                 index = EmbeddingIndex.build(
                     embeddings.gallery, list(sides[0].item_ids), device="cpu"
                 )
@@ -152,22 +152,22 @@ class Floors:
             assert kept is not None
             neighbours, dim = kept
             report = score(table, protocol, selection, neighbours)
-            control = controls[name]
-            floors.append(Floor(name, control.title, control.definition, dim, report))
+            model = models[name]
+            floors.append(Floor(name, model.title, model.definition, dim, report))
         return tuple(floors)
 
     def _embed(
         self,
         names: Sequence[str],
-        controls: dict[str, Control],
-        sides: Sequence[ControlItems],
+        floors: dict[str, FloorModel],
+        sides: Sequence[FloorItems],
         on_progress: Callable[[int, int], None] | None,
-    ) -> Iterator[tuple[str, ControlEmbeddings]]:
+    ) -> Iterator[tuple[str, FloorEmbeddings]]:
         gallery, queries = sides
-        kept = [name for name in names if name in CONTROLS]
+        kept = [name for name in names if name in FLOORS]
         self.folder.mkdir(parents=True, exist_ok=True)
         if kept:
-            yield from embed_controls(
+            yield from embed_floors(
                 kept,
                 gallery,
                 queries,
@@ -176,13 +176,13 @@ class Floors:
                 on_progress=on_progress,
             )
         for name in names:
-            if name not in CONTROLS:
-                yield name, controls[name].embed(gallery, queries, self.seed, on_progress)
+            if name not in FLOORS:
+                yield name, floors[name].embed(gallery, queries, self.seed, on_progress)
 
     def _content(
         self, catalog: Catalog, pictures: Pictures, protocol: Protocol, selection: Selection
     ) -> str:
-        """Returns what decides a search besides the control: pictures, ids, exclusions."""
+        """Returns what decides a search besides the floor: pictures, ids, exclusions."""
         digest = hashlib.sha256()
         transform = pictures.path.parent.name  # the store's: size, fit, version of the decoder
         search = [protocol.k, protocol.exclude, protocol.restrict_to, transform]
@@ -245,8 +245,8 @@ class PicturesOfRows:
         return self.pictures[self.rows[places]]
 
 
-def _own_control(module: EncoderModule, precision: Precision | None) -> Control:
-    """Returns the control that a network with its first weights is."""
+def _own_floor(module: EncoderModule, precision: Precision | None) -> FloorModel:
+    """Returns the floor that a network with its first weights is."""
 
     def embed_pictures(network: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = torch.from_numpy(pictures).to(module.device)
@@ -255,19 +255,19 @@ def _own_control(module: EncoderModule, precision: Precision | None) -> Control:
         return found
 
     head = module.head
-    control = untrained(
+    floor = untrained(
         module, embed_pictures, head.num_features, pretrained=module.model.is_pretrained
     )
 
     def embed(
-        gallery: ControlItems, queries: ControlItems, seed: int, on_progress: OnProgress | None
-    ) -> ControlEmbeddings:
-        found = control.embed(gallery, queries, seed, on_progress)
+        gallery: FloorItems, queries: FloorItems, seed: int, on_progress: OnProgress | None
+    ) -> FloorEmbeddings:
+        found = floor.embed(gallery, queries, seed, on_progress)
         head.fit(found.gallery)
-        return ControlEmbeddings(head.embed(found.gallery), head.embed(found.queries))
+        return FloorEmbeddings(head.embed(found.gallery), head.embed(found.queries))
 
     beside = f", {head.settings.beside} beside it" if head.settings.beside else ""
-    return replace(control, title=control.title + beside, dim=head.embedding_dim, embed=embed)
+    return replace(floor, title=floor.title + beside, dim=head.embedding_dim, embed=embed)
 
 
 def _key(*parts: str) -> str:

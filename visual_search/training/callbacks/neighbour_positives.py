@@ -13,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from visual_search.models.embedding import MAX_FIT_ITEMS
-from visual_search.models.floors import CONTROLS, ControlItems, embed_controls
+from visual_search.models.floors import FLOORS, FloorItems, embed_floors
 from visual_search.models.handcrafted import DescriptorProjection, describe_beside
 from visual_search.training.augmentation import uniform_numbers
 from visual_search.training.features import features_of_rows
@@ -41,7 +41,7 @@ class NeighbourPartners(Callback):
     2104.14548).
 
     Args:
-        source: A control by name, as ``hog_pca_256_unit``; or ``beside``, the descriptor that
+        source: A floor by name, as ``hog_pca_256_unit``; or ``beside``, the descriptor that
             stands in the run's own embedding (``embedding.beside``).
         scratch_dir: Where descriptions are kept while they are made.
         num_neighbours: How many nearest each looks at.
@@ -63,9 +63,9 @@ class NeighbourPartners(Callback):
         refresh_every_n_epochs: int | None = None,
         seed: int = 0,
     ) -> None:
-        if source != BESIDE and source not in CONTROLS:
+        if source != BESIDE and source not in FLOORS:
             raise ValueError(
-                f"got the source {source!r}, expected one of {', '.join(CONTROLS)}, {BESIDE}; set "
+                f"got the source {source!r}, expected one of {', '.join(FLOORS)}, {BESIDE}; set "
                 "partners.source, or null"
             )
         if num_neighbours < 1 or not 0 <= own_probability <= 1:
@@ -143,15 +143,15 @@ class NeighbourPartners(Callback):
                 self._source = _described(module, pictures)
             else:
                 ids = datamodule.catalog.table["item_id"].iloc[rows].tolist()
-                self._source = self._control_embeddings(ids, pictures)
+                self._source = self._floor_embeddings(ids, pictures)
         return self._source
 
-    def _control_embeddings(self, ids: list[str], pictures: PicturesOfRows) -> NDArray[np.float32]:
+    def _floor_embeddings(self, ids: list[str], pictures: PicturesOfRows) -> NDArray[np.float32]:
         # Nobody asks here, but embedding takes both sides: the first item stands for the queries.
-        asking = ControlItems(ids[:1], PicturesOfRows(pictures.pictures, pictures.rows[:1]))
-        items = ControlItems(ids, pictures)
+        asking = FloorItems(ids[:1], PicturesOfRows(pictures.pictures, pictures.rows[:1]))
+        items = FloorItems(ids, pictures)
         self.scratch_dir.mkdir(parents=True, exist_ok=True)
-        made = embed_controls([self.source], items, asking, seed=0, scratch_dir=self.scratch_dir)
+        made = embed_floors([self.source], items, asking, seed=0, scratch_dir=self.scratch_dir)
         return dict(made)[self.source].gallery
 
     def _choose(self, trainer: Trainer, embeddings: NDArray[np.float32]) -> None:

@@ -208,7 +208,7 @@ def _advance(bar: tqdm[NoReturn], done: int, total: int | None = None) -> None:
 
 
 def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
-    """Shows a bar that starts again with every control."""
+    """Shows a bar that starts again with every floor."""
     if done < bar.n:
         bar.reset(total)
     _advance(bar, done, total)
