@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,16 @@ def test_every_room_is_read() -> None:
 def test_the_top_holds_commands_and_little_else() -> None:
     found = {module.path.stem for module in MODULES if module.room == "commands"}
     assert found == COMMAND_FILES - {"__version__"}
+
+
+FOLDERS = sorted({path.parent for path in PACKAGE.glob("*/**/*.py")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_map_of_a_room_names_every_file_once(folder: Path) -> None:
+    doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    named = re.findall(r"^``(\w+)\.py`` ", doc or "", re.MULTILINE)
+    assert sorted(named) == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
 
 
 @pytest.mark.parametrize("room", ROOMS)

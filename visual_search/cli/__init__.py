@@ -1,1 +1,16 @@
-"""How a command starts under Hydra, explains what is wrong, runs a sweep and sums it up."""
+"""How a command starts under Hydra, explains what is wrong, runs a sweep and sums it up.
+
+====================  ==============================================================================
+To start
+``command_line.py``   starts a command, and turns what goes wrong into one readable message
+``typed_text.py``     what is typed for a key of text is that text
+``explain.py``        what is wrong with an override or a file of settings, in one line
+To sweep
+``multirun.py``       every job is recorded, a failed one stops no other, one table ends it all
+``sweep_plugins.py``  which of Hydra's launchers and sweepers may be chosen
+``workers.py``        several jobs at a time: one whose process is killed ends no other
+``cards.py``          which card a worker takes
+``jobs.py``           what a job leaves on disk: a record that any process of the sweep can read
+``sweep_summary.py``  how a sweep ended: its runs side by side, counts, and what failed
+====================  ==============================================================================
+"""

@@ -12,7 +12,9 @@ To search among many, as bundles do
 ``store.py``             where exact embeddings come from: `ArrayStore`
 ``plan.py``              what was decided about an index: `SearchPlan`
 ``choice.py``            which kind suits so many items in so much memory
-``flat_index.py``        exact neighbours in a store that is read in blocks
+``exact_searcher.py``    exact neighbours in a store that is read in blocks
+``indexes.py``           by kind: built anew, or opened from what was saved
+``flat_index.py``        the exact one, behind the interface
 ``faiss_index.py``       HNSW, IVF and IVF-PQ, ranked by exact embeddings
 ``faiss_parts.py``       what such an index is made of, its training, the steps of its tuning
 ``faiss_files.py``       what makes a saved one refuse to load

@@ -1,1 +1,22 @@
-"""A run: its folder, its parts built when asked for, what it measures and what it leaves."""
+"""A run: its folder, its parts built when asked for, what it measures and what it leaves.
+
+=======================  ===========================================================================
+The folder
+``run.py``               `Run`: its name, its status, its files; where a stopped one goes on
+``identity.py``          which run a config asks for: what of it can change the result
+``finished.py``          what is over: a finished run, and what was measured in a folder
+``moved.py``             whose data is no longer where it was
+The parts
+``parts.py``             catalogue, pictures, network, trainer, from settings
+``initial_weights.py``   starts a network with what an earlier run has learned
+``embeddings.py``        of a finished run: the saved ones, and of the rest what its network says
+``embedding_files.py``   of another program, and those that runs have saved
+``embedding_shards.py``  a folder of embeddings in shards, written bit by bit
+``index_settings.py``    what a command says of a bundle's index
+The result
+``measuring.py``         the pipeline: embeddings in, evaluation, floors, intervals and files out
+``results.py``           what a measurement leaves: embeddings, numbers, floors, near-duplicates
+``machine.py``           what computed a result: processor, cards, drivers, precision
+``places.py``            what is given away names no place and no person
+=======================  ===========================================================================
+"""

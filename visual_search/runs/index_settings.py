@@ -1,4 +1,4 @@
-"""runs.index_settings."""
+"""What a command says of a bundle's index, checked before hours of embedding."""
 
 from __future__ import annotations
 

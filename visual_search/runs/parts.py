@@ -239,7 +239,7 @@ def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def new_floors(settings: dict[str, Any]) -> Floors:
-    """Returns what measures a run's floors: those that need no network, and its own one untrained."""
+    """Returns what measures a run's floors: those without a network, and its own one untrained."""
     from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.floors import Floors
     from visual_search.training.module import EncoderModule

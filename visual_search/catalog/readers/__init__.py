@@ -1,5 +1,28 @@
 """One file a source: each reader turns one layout of data into a validated ``Catalog``.
 
+=============================  =====================================================================
+``folder.py``                  a sub-folder a category
+``table.py``                   CSV or Parquet with pictures beside it
+``parquet.py``                 Parquet with the pictures inside
+``webdataset.py``              tars in which the files of a sample share a name
+``open_metric_learning.py``    the CSV of Open Metric Learning
+``fashion_mnist.py``           70,000 gray pictures
+``fashion_product_images.py``  a shop's catalogue with attributes (Kaggle)
+``hm.py``                      H&M's articles (Kaggle)
+``deepfashion_inshop.py``      In-shop Clothes Retrieval
+``complete_the_look.py``       item boxes on collage boards (Pinterest)
+``shop_the_look.py``           products, and the scenes that show them (Pinterest)
+``delimited.py``               text tables: whatever separates and encodes their fields
+``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
+``listings.py``                what readers of published listings share
+``pinterest.py``               what Pinterest's formats share
+``sources.py``                 where pictures come from: a folder, a zip, arrays
+``parquet_source.py``          the same: Parquet files
+``tar_source.py``              the same: tar archives
+``crops.py``                   a picture and a box on it, in fractions
+``pixel_crops.py``             the same, in pixels
+=============================  =====================================================================
+
 A reader loads no picture. It checks what the listing can tell (ids, categories, paths, missing
 files); a picture that does not decode is found when the cache is built.
 """
