@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,7 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
     from visual_search.assembly import progress_bar
     from visual_search.retrieval.compression import codecs_for
     from visual_search.retrieval.size_quality import measure_codecs, verdict
+    from visual_search.retrieval.standing import right_by_definition
 
     if not 0 <= settings["max_loss"] < math.inf or not 1 < settings["times_smaller"] < math.inf:
         raise ConfigError(
@@ -93,6 +94,8 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
             on_progress=advance,
         )
     found = verdict(measured, settings["max_loss"], settings["times_smaller"])
+    if said := right_by_definition(saved.report.summary):
+        found = replace(found, sentence=f"{said} No codec can be chosen by it.")
     folder = Path(settings["out"] or run.folder / FOLDER)
     compressed = Compressed(folder, run, measured, found, {**left_out, **measured.left_out})
     _write(compressed)
@@ -272,7 +275,7 @@ def _table(compressed: Compressed) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.retrieval.size_quality import times_text
+    from visual_search.retrieval.size_quality import shared_text, times_text
     from visual_search.tables import difference, number, run_name, table_style
 
     measured, found = compressed.measured, compressed.verdict
@@ -291,7 +294,7 @@ def _table(compressed: Compressed) -> Any:
         table.add_row(
             Text(line["title"]),
             f"{line['bytes_per_item']:,}",
-            f"{line['shared_bytes'] / 1e3:,.0f} kB" if line["shared_bytes"] else "",
+            shared_text(line["shared_bytes"]) if line["shared_bytes"] else "",
             "" if is_flat else f"{times_text(line['times_smaller'])}x",
             number(line["value"], 3),
             "" if is_flat else lost,
