@@ -107,6 +107,13 @@ def test_embeddings_of_another_measurement_are_refused(copied: Path) -> None:
         compress_run(asked(copied))
 
 
+def test_no_codec_is_chosen_where_no_answer_can_be_wrong(copied: Path) -> None:
+    file = copied / "metrics" / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {"all_relevant": True}))
+    assert "right by definition" in compress_run(asked(copied)).verdict.sentence
+
+
 def test_an_older_protocol_is_refused(copied: Path) -> None:
     config = (copied / "config.yaml").read_text(encoding="utf-8")
     text = "\n".join(line for line in config.splitlines() if "protocols." not in line)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,7 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
             be named, its saved result does not follow from its embeddings, or a limit is wrong.
     """
     from visual_search.knn.codecs import codecs_for
+    from visual_search.retrieval.floor_comparison import right_by_definition
     from visual_search.retrieval.size_quality import measure_codecs, verdict
     from visual_search.runs.parts import progress_bar
 
@@ -111,6 +112,8 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
             on_progress=advance,
         )
     found = verdict(measured, settings["max_loss"], settings["times_smaller"])
+    if said := right_by_definition(saved.report.summary):
+        found = replace(found, sentence=f"{said} No codec can be chosen by it.")
     folder = Path(settings["out"] or run.folder / FOLDER)
     compressed = Compressed(folder, run, measured, found, {**left_out, **measured.left_out})
     _write(compressed)
@@ -290,7 +293,7 @@ def _table(compressed: Compressed) -> Any:
     from rich.text import Text
 
     from visual_search.reports.tables import difference, number, table_style
-    from visual_search.retrieval.size_quality import times_text
+    from visual_search.retrieval.size_quality import shared_text, times_text
     from visual_search.runs.run import run_name
 
     measured, found = compressed.measured, compressed.verdict
@@ -309,7 +312,7 @@ def _table(compressed: Compressed) -> Any:
         table.add_row(
             Text(line["title"]),
             f"{line['bytes_per_item']:,}",
-            f"{line['shared_bytes'] / 1e3:,.0f} kB" if line["shared_bytes"] else "",
+            shared_text(line["shared_bytes"]) if line["shared_bytes"] else "",
             "" if is_flat else f"{times_text(line['times_smaller'])}x",
             number(line["value"], 3),
             "" if is_flat else lost,

@@ -5,8 +5,10 @@ Standard library alone, so that every room may use it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # Unicode's FSI and PDI
 # Joiners within emoji and Persian words: they do nothing by themselves, and look like controls.
@@ -113,3 +115,34 @@ def first_by_size(names: Sequence[str], sizes: Sequence[float], at_most: int) ->
         return list(range(len(names)))
     ranked = sorted(range(len(names)), key=lambda i: (-sizes[i], names[i]))
     return sorted(ranked[:at_most])
+
+
+def one_line(text: str, max_width: int, cut: Literal["end", "middle"] = "middle") -> str:
+    """Returns the text on one line, cut with an ellipsis beyond ``max_width`` columns.
+
+    East Asian characters count two columns. Control characters and line breaks become blanks.
+    Names are cut in the middle, since they often differ only at their end; a sentence may end.
+
+    Example:
+        >>> one_line("65960fb1a4c3eac2_Shoes_15", 12)
+        '65960…oes_15'
+        >>> one_line("Coats & Jackets", 12, cut="end")
+        'Coats & Jac…'
+    """
+    clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in clean]
+    if sum(widths) <= max_width:
+        return clean
+    tail_width = (max_width - 1 + 1) // 2 if cut == "middle" else 0
+    head = _take(clean, widths, max_width - 1 - tail_width)
+    tail = _take(clean[::-1], widths[::-1], tail_width)[::-1]
+    return f"{head.rstrip() if not tail else head}…{tail}"
+
+
+def _take(text: str, widths: list[int], max_width: int) -> str:
+    used = 0
+    for position, width in enumerate(widths):
+        used += width
+        if used > max_width:
+            return text[:position]
+    return text

@@ -341,3 +341,11 @@ def test_nothing_to_compare_is_refused():
 def test_a_summary_without_a_headline_is_refused(headline):
     with pytest.raises(ValueError, match=r"headline is .*expected column, mean and title: eval"):
         headline_of({"headline": headline})
+
+
+def test_where_no_answer_can_be_wrong_no_run_is_called_better():
+    table = queries(num_categories=1)
+    reports = {name: report_of(table, np.ones(60), all_relevant=True) for name in ("one", "two")}
+    assert "right by definition" in compare_reports(reports, **FAST).sentence
+    reports = {name: report_of(table, np.ones(60), all_relevant=False) for name in ("one", "two")}
+    assert "right by definition" not in compare_reports(reports, **FAST).sentence

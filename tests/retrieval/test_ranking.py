@@ -260,3 +260,9 @@ def test_entries_that_cannot_be_ranked_are_refused():
         rank(runs, {name: table.drop(columns="group") for name, table in tables.items()})
     with pytest.raises(ValueError, match="num_permutations is 3; expected at least 100"):
         rank(runs, tables, num_permutations=3)
+
+
+@pytest.mark.parametrize("all_relevant", [True, False])
+def test_a_table_says_first_where_no_answer_can_be_wrong(all_relevant):
+    (group,) = rank([entry("one", 1.0, all_relevant=all_relevant)], **FAST)
+    assert ("right by definition" in group.rules[0]) == all_relevant

@@ -205,6 +205,12 @@ def drawn_bundle(
     return DrawnBundle(name, items, thumbnails, encoder, **further)
 
 
+def bundle_of(categories: Sequence[str], **columns: str) -> DrawnBundle:
+    """Returns a product ``p0``, ``p1``... of each category, all of one picture."""
+    items = {f"p{n}": {"category": name, **columns} for n, name in enumerate(categories)}
+    return DrawnBundle("shop", items, dict.fromkeys(items, drawn("Hats", "sand")))
+
+
 def next_generation(bundle: DrawnBundle, *, without: str) -> DrawnBundle:
     """Returns a newer generation that lacks an item."""
     items = {one: {k: v for k, v in bundle.item(one).items() if k != "item_id"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.drawn_bundle import EVIL, Manifest, drawn, drawn_bundle
+from tests.serving.drawn_bundle import EVIL, Manifest, bundle_of, drawn, drawn_bundle
 from tests.serving.running import listening
 
 pytestmark = pytest.mark.slow
@@ -104,6 +104,24 @@ def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Pat
     page.go_back()
     results(page, "none")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_category_among_hundreds_is_found_by_its_name(page: Any) -> None:
+    with listening(bundle_of([f"Kind {n:03d}" for n in range(400)])) as port:
+        page.goto(f"http://127.0.0.1:{port}")
+        results(page, "none")
+        if not page.locator(".filters").evaluate("e => e.open"):
+            page.locator(".filters > summary").click()
+        boxes = page.locator(".choice input")
+        assert boxes.count() == 200
+        page.locator(".find").fill("kind 39")
+        until(page, "document.querySelectorAll('.choice').length === 10")
+        page.get_by_label("Kind 395").check()
+        until(page, "document.querySelectorAll('.card').length === 1")
+        assert page.locator(".card .what").inner_text() == "Kind 395"
+        page.locator(".find").fill("kind 00")
+        until(page, "document.querySelectorAll('.choice').length === 11")
+        assert page.get_by_label("Kind 395").is_checked(), "what is chosen stays"
 
 
 def test_keyboard_alone(page: Any, address: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serving.drawn_bundle import EVIL, DrawnBundle, Manifest, drawn, drawn_bundle
+from tests.serving.drawn_bundle import EVIL, DrawnBundle, Manifest, bundle_of, drawn, drawn_bundle
 from tests.serving.running import client
 from visual_search.serving.templating import STATIC
 
@@ -21,7 +21,7 @@ def cards(page: str) -> list[str]:
 
 
 def ids(page: str) -> list[str]:
-    return [html.unescape(one) for one in re.findall(r'<span class="id">(.*?)</span>', page)]
+    return [html.unescape(one) for one in re.findall(r'<bdi class="id">(.*?)</bdi>', page)]
 
 
 def get(one: TestClient, address: str) -> str:
@@ -90,6 +90,43 @@ def test_filters_stay_in_every_address() -> None:
     assert pushed.headers["hx-push-url"] == "/?k=7&where=category%3ABags"
 
 
+def boxes(page: str) -> list[str]:
+    return [html.unescape(one) for one in re.findall(r'name="where" value="([^"]*)"', page)]
+
+
+def test_thousands_of_categories_are_found_by_a_part_of_their_name() -> None:
+    names = ["Coats", *(f"Kind {n:04d}" for n in range(999)), "Coats"]
+    with client(bundle_of(names)) as one:
+        page = get(one, "/?where=category:Kind 0900")
+        found = get(one, "/choices?column=category&contains=KIND 07&where=category:Kind 0900")
+        nothing = get(one, "/choices?column=category&contains=shoes")
+        unknown = one.get("/choices?column=size", headers=HTML)
+        listed = one.get("/api/bundles").json()[0]
+    assert len(boxes(page)) == 201  # the most frequent, and what is chosen
+    assert boxes(page)[0] == "category:Coats"
+    assert re.search(r'value="category:Kind 0900" checked', page)
+    assert "1,000" in page, "how many there are"
+    assert boxes(found) == [f"category:Kind {n:04d}" for n in [*range(700, 800), 900]]
+    assert "checked" in found
+    assert not boxes(nothing)
+    assert unknown.status_code == 422
+    assert len(listed["filters"]["category"]) == 200
+    assert listed["filters"]["category"]["Coats"] == 2
+    assert listed["num_values"] == {"category": 1000}
+
+
+def test_long_names_keep_their_end_and_any_direction_is_isolated() -> None:
+    name, red = f"Clothing {'and more ' * 30}Hats", "\u05d0\u05d3\u05d5\u05dd"
+    with client(bundle_of([name, "Coats"], colour=red, size="12")) as one:
+        page = get(one, "/")
+    shown = re.findall(r'<bdi class="what" title="([^"]*)">([^<]*)</bdi>', page)
+    assert [whole for whole, _ in shown] == [name]
+    assert shown[0][1].startswith("Clothing and")
+    assert shown[0][1].endswith("more Hats")
+    assert len(shown[0][1]) <= 80
+    assert f"<bdi>{red}</bdi> · " in cards(page)[0]
+
+
 def test_everything_of_the_catalogue_is_escaped() -> None:
     with client(drawn_bundle(EVIL, evil=True)) as one:
         pages = [get(one, "/?page=1"), get(one, "/?page=2"), get(one, "/?page=3")]
@@ -112,10 +149,10 @@ def test_two_bundles_stand_side_by_side() -> None:
         other = get(one, "/?item=p30&k=4")
         assert one.get("/?item=nobody", headers=HTML).status_code == 404
     first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
-    assert "<h3>first</h3>" in first
+    assert "<h3><bdi>first</bdi></h3>" in first
     assert len(ids(first)) == len(ids(second)) == 4
     assert "only here" in first
-    assert re.search(r"rank \d in second", first)
+    assert re.search(r"rank \d in <bdi>second", first)
     assert "bundle=" not in re.findall(r'href="(/\?item[^"]*)"', page)[0]
     assert "bundle=second" in re.findall(r'href="(/\?item[^"]*)"', alone)[0]
     assert alone.count('class="column"') == 1

@@ -287,6 +287,25 @@ def without(datamodule: CatalogDataModule, split: str) -> CatalogDataModule:
     return CatalogDataModule(datamodule.catalog.take(rows), pictures, batch_size=10)
 
 
+def test_of_many_categories_those_with_most_queries_are_logged_and_all_rated(
+    new_module: Callable[[], EncoderModule],
+    new_datamodule: Callable[..., CatalogDataModule],
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("visual_search.training.callbacks.retrieval.MAX_LOGGED", 1)
+    datamodule = new_datamodule()
+    module = evaluated(new_module(), datamodule, run_folder, PROTOCOL)
+    assert module.evaluation is not None
+    table = module.evaluation.report.per_category
+    assert len(table) > 1
+    most = table.sort_values(["num_queries_scored", "category"], ascending=[False, True])
+    start = "test/map_at_5/"
+    logged = [name for name in module.trainer.callback_metrics if name.startswith(start)]
+    assert logged == [start + most["category"].iloc[0]]
+    assert len(datamodule.ratings) > 1, "the sampler of weak categories needs all of them"
+
+
 def test_without_validation_items_only_the_test_is_evaluated(
     new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],

@@ -76,7 +76,7 @@ def test_a_text_that_was_fitted_is_not_wider_when_drawn(text: str, dpi: int) -> 
         figure = Figure(dpi=dpi)
         drawn = figure.text(0, 0, shown, fontsize=9.5)
         width_in = drawn.get_window_extent().width / dpi
-    assert shown.endswith("…")
+    assert "…" in shown[1:-1], "the end tells names apart"
     assert 2.6 < width_in <= 3.0
 
 

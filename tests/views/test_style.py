@@ -16,11 +16,11 @@ from visual_search.views.style import (
     category_styles,
     group_rare,
     metric_title,
-    one_line,
     quiet_style,
     show_literally,
     styles_by_category,
 )
+from visual_search.wording import one_line
 
 
 def test_the_style_leaves_the_global_settings_as_they_were() -> None:
@@ -77,8 +77,8 @@ def test_metric_titles() -> None:
     [
         ("short", 10, "short"),
         ("two\nlines\tand\x00more", 30, "two lines and more"),
-        ("手袋手袋手袋", 7, "手袋手…"),
-        ("abcdefgh", 5, "abcd…"),
+        ("手袋手袋手袋", 7, "手…袋"),
+        ("abcdefgh", 5, "ab…gh"),
     ],
 )
 def test_one_line(text: str, max_width: int, expected: str) -> None:

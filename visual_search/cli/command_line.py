@@ -95,18 +95,23 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
 def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments as Hydra is to have them.
 
-    A bare path has a key in front, where the command takes one; text is what was typed.
+    A bare path has a key in front, where the command takes one; text is what was typed. What
+    begins with ``/`` or ``.`` is a path, whatever it holds: no key does.
 
     Raises:
         ConfigError: See `visual_search.cli.typed_text.as_typed`.
 
     >>> with_keys("leaderboard", ["runs (old)/", "out=1e3"])
     ['outputs="runs (old)/"', 'out="1e3"']
+    >>> with_keys("leaderboard", ["./lr=0.1"])
+    ['outputs="./lr=0.1"']
     """
     key = BARE.get(command)
     keyed = [
         argument
-        if key is None or "=" in argument or argument[:1] in ("", "-")
+        if key is None
+        or argument[:1] in ("", "-")
+        or ("=" in argument and not argument.startswith(("/", ".")))
         else f"{key}={argument}"
         for argument in arguments
     ]

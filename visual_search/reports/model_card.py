@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visual_search.wording import listed, many
+from visual_search.wording import isolated, listed, many
 
 # What searching and serving a bundle needs; neither torch nor lightning is among it.
 SERVING = (
@@ -34,6 +34,8 @@ MAX_CATEGORIES = 50  # named in the card, the largest; the report and the index 
 
 
 def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]) -> str:
+    from visual_search.retrieval.leaderboard import escaped
+
     largest = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     if len(largest) <= MAX_CATEGORIES:
         largest = sorted(counts.items())
@@ -47,9 +49,9 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
         f"- Encoder: {facts.get('num_parameters') or 0:,} parameters; weights "
         f"`{str(facts.get('weights', ''))[:12]}`",
         *(f"- {line}" for line in facts.get("left_out", ()) if not line.startswith(" ")),
-        f"- Items can be filtered by: {', '.join(columns)}",
+        f"- Items can be filtered by: {', '.join(map(escaped, columns))}",
         f"- {many(len(counts), 'category', 'categories')}: "
-        + listed([f"{each} ({num:,})" for each, num in largest], MAX_CATEGORIES),
+        + listed([f"{isolated(escaped(each))} ({num:,})" for each, num in largest], MAX_CATEGORIES),
     ]
     return "\n".join(lines)
 

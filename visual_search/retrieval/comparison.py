@@ -27,6 +27,7 @@ from visual_search.retrieval.floor_comparison import (
     headline_statistic,
     interval_text,
     p_text,
+    right_by_definition,
     rough_text,
     sign_shown,
 )
@@ -189,7 +190,8 @@ def compare_reports(
         per_category=_per_category(by_category, values, *labels, draws),
         queries=queries,
         headline=headline,
-        sentence=_sentence(run_table, pair_table, headline, confidence),
+        sentence=right_by_definition(next(iter(reports.values())).summary)
+        or _sentence(run_table, pair_table, headline, confidence),
     )
 
 

@@ -142,6 +142,25 @@ def rough_text(ends: Mapping[str, Any]) -> str:
     return f"rough: {number:.1f} effective groups of {int(ends['num_groups']):,} carry it"
 
 
+def right_by_definition(summary: Mapping[str, Any]) -> str:
+    """Returns what must stand beside numbers that no embedding can miss, or nothing.
+
+    Args:
+        summary: `RetrievalReport.summary`; an older one, without ``all_relevant``, says nothing.
+
+    Example:
+        >>> right_by_definition({"all_relevant": False, "headline": {"title": "mAP@5"}})
+        ''
+    """
+    if not summary.get("all_relevant"):
+        return ""
+    return (
+        f"{summary['headline']['title']}: every item that a query may find is relevant to it, as "
+        "where there is one category, so every answer is right by definition, and nothing can be "
+        "said of the embedding."
+    )
+
+
 def _written(numbers: Sequence[float], sign: str) -> list[str]:
     """Numbers with 3 decimals, or with as many as keep a number other than 0 from reading 0."""
     for digits in range(3, 8):

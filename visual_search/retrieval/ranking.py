@@ -17,7 +17,13 @@ import pandas as pd
 
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import headline_of
-from visual_search.retrieval.floor_comparison import OWN, check_columns, rough_text, sign_shown
+from visual_search.retrieval.floor_comparison import (
+    OWN,
+    check_columns,
+    right_by_definition,
+    rough_text,
+    sign_shown,
+)
 from visual_search.retrieval.resampling import Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
@@ -205,6 +211,8 @@ def _group(
     interval = (summary.get("intervals") or {}).get(statistic) or {}
     rules = [f"{headline['title']}: {headline['definition']}".rstrip(": ")]
     rules += [(summary.get("rules") or {}).get(mean, "") for mean in ("micro", "macro")]
+    if said := right_by_definition(summary):
+        rules.insert(0, said)
     if rough := rough_text(interval):
         rules.append(f"Intervals: {rough}.")
     rules += [TESTED_RULE] * (True in tested) + [INTERVAL_RULE] * (False in tested)

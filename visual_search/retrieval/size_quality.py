@@ -315,13 +315,24 @@ def times_text(times: float) -> str:
     return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
 
 
+def shared_text(num_bytes: int) -> str:
+    """Returns bytes in words.
+
+    Example:
+        >>> shared_text(128), shared_text(131_200)
+        ('128 B', '131 kB')
+    """
+    return f"{num_bytes} B" if num_bytes < 1000 else f"{num_bytes / 1e3:,.0f} kB"
+
+
 def _line(table: pd.DataFrame) -> dict[str, Any]:
     return {str(name): value for name, value in table.iloc[0].to_dict().items()}
 
 
 def _told(line: Mapping[str, Any]) -> str:
     """A codec in words: its size, what all items share, and what it loses."""
-    shared = f" beside {line['shared_bytes'] / 1e3:,.0f} kB shared" if line["shared_bytes"] else ""
+    num_bytes = line["shared_bytes"]
+    shared = f" beside {shared_text(num_bytes)} shared" if num_bytes else ""
     ends = interval_text(line["low"], line["high"], "+")
     told = ends if ends == SAME_ANSWERS else f"difference {line['difference']:+.3f} {ends}"
     times = times_text(line["times_smaller"])

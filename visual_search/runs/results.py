@@ -220,15 +220,16 @@ def _floor_lines(
 def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
     import pandas as pd
 
-    from visual_search.retrieval.floor_comparison import headline_statistic, rough_text, standing
+    from visual_search.retrieval.floor_comparison import (
+        headline_statistic,
+        right_by_definition,
+        rough_text,
+        standing,
+    )
 
     headline = report.summary["headline"]
-    if report.summary.get("all_relevant"):
-        return (
-            f"{headline['title']}: every item that a query may find is relevant to it, as where "
-            "there is one category, so every answer is right by definition, and nothing can be "
-            "said of the embedding."
-        )
+    if said := right_by_definition(report.summary):
+        return said
     statistic = headline_statistic(headline["title"])
     ends = report.summary["intervals"].get(statistic, {})
     return standing(

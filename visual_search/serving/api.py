@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ from visual_search.serving.schemas import (
     SearchResult,
     problems,
 )
+from visual_search.serving.served_bundle import MAX_FILTER_VALUES
 from visual_search.serving.service import Service
 from visual_search.serving.settings import ServeSettings
 
@@ -106,6 +108,10 @@ def api_router(service: Service) -> APIRouter:
         for served in service.bundles.values():
             snapshot = served.snapshot
             filters = await service.searcher.look_up(getattr, snapshot, "filters")
+            first = {
+                column: dict(islice(values.items(), MAX_FILTER_VALUES))
+                for column, values in filters.items()
+            }
             found.append(
                 BundleInfo(
                     name=served.name,
@@ -113,7 +119,8 @@ def api_router(service: Service) -> APIRouter:
                     num_items=len(snapshot.bundle),
                     embedding_dim=snapshot.bundle.dim,
                     columns=list(snapshot.bundle.columns),
-                    filters=filters,
+                    filters=first,
+                    num_values={column: len(values) for column, values in filters.items()},
                 )
             )
         return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from visual_search.serving.problems import Problem
 from visual_search.serving.queries import Query
 from visual_search.serving.searching import Answer
-from visual_search.serving.served_bundle import ServedBundle
+from visual_search.serving.served_bundle import MAX_FILTER_VALUES, ServedBundle
 from visual_search.serving.templating import link
 
 WINDOW_SIZE = 24
@@ -80,13 +80,15 @@ class Filter:
     """One column that can be filtered by."""
 
     column: str
-    choices: Sequence[FilterChoice]
+    choices: Sequence[FilterChoice]  # those that are shown
     is_open: bool
+    num_fitting: int  # values that hold what was typed; all of them where nothing was
+    num_values: int
 
     @property
-    def num_chosen(self) -> int:
-        """Values that are chosen."""
-        return sum(choice.is_chosen for choice in self.choices)
+    def is_long(self) -> bool:
+        """Has more values than are shown at once, so that one looks for them by name."""
+        return self.num_values > MAX_FILTER_VALUES
 
 
 @dataclass(frozen=True)
@@ -180,29 +182,48 @@ def window(query: Query, served: ServedBundle, page: int) -> Window:
 
 
 def page_filters(query: Query, chosen: Sequence[ServedBundle]) -> list[Filter]:
-    """Returns what can be filtered by in the chosen bundles, with what the query has chosen.
+    """Returns what can be filtered by in the chosen bundles, with what the query has chosen."""
+    columns = dict.fromkeys(
+        [column for served in chosen for column in served.snapshot.filters] + [*query.where]
+    )
+    return [
+        column_filter(column, query, chosen, is_open=position < MAX_OPEN_FILTERS)
+        for position, column in enumerate(columns)
+    ]
 
-    A value's number is the largest of the bundles: they often hold the same catalogue.
+
+def column_filter(
+    column: str,
+    query: Query,
+    chosen: Sequence[ServedBundle],
+    *,
+    contains: str = "",
+    is_open: bool = True,
+) -> Filter:
+    """Returns one column's filter: what the query has chosen, and the most frequent of the others.
+
+    A value's number is the largest of the bundles: they often hold the same catalogue. More than
+    `MAX_FILTER_VALUES` are not shown: 20,000 boxes are a page of 4 MB.
+
+    Args:
+        column: Its name.
+        query: What is chosen.
+        chosen: The bundles.
+        contains: Show values that hold this text, in large or small letters.
+        is_open: Unfolded even where nothing is chosen.
     """
-    counts: dict[str, dict[str, int]] = {}
-    for served in chosen:
-        for column, values in served.snapshot.filters.items():
-            merged = counts.setdefault(column, {})
-            for value, num_items in values.items():
-                merged[value] = max(num_items, merged.get(value, 0))
-    for column, wanted in query.where.items():  # also what was asked for by hand
-        for value in wanted:
-            counts.setdefault(column, {}).setdefault(value, 0)
-    filters = []
-    for position, (column, values) in enumerate(counts.items()):
-        wanted = query.where.get(column, ())
-        choices = [
-            FilterChoice(text or "(none)", f"{column}:{text}", num_items, text in wanted)
-            for text, num_items in values.items()
-        ]
-        is_open = position < MAX_OPEN_FILTERS or bool(wanted)
-        filters.append(Filter(column, choices, is_open))
-    return filters
+    every = [served.snapshot.filters.get(column, {}) for served in chosen]
+    looked_for = contains.strip().casefold()
+    fitting = [[text for text in values if looked_for in text.casefold()] for values in every]
+    wanted = query.where.get(column, ())
+    shown = {*wanted, *(text for texts in fitting for text in texts[:MAX_FILTER_VALUES])}
+    numbers = {text: max((values.get(text, 0) for values in every), default=0) for text in shown}
+    choices = [
+        FilterChoice(text or "(none)", f"{column}:{text}", numbers[text], text in wanted)
+        for text in sorted(shown, key=lambda text: (-numbers[text], text))
+    ]
+    num_fitting, num_values = (max(map(len, texts), default=0) for texts in (fitting, every))
+    return Filter(column, choices, is_open or bool(wanted), num_fitting, num_values)
 
 
 def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -> Summary:

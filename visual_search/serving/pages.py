@@ -15,6 +15,7 @@ from visual_search.catalog.thumbnails import jpeg
 from visual_search.serving.page_view import (
     Column,
     answer_column,
+    column_filter,
     compared,
     page_filters,
     query_summary,
@@ -22,7 +23,7 @@ from visual_search.serving.page_view import (
     window,
 )
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import Query, query_of, read_query
+from visual_search.serving.queries import Query, check_columns, query_of, read_query
 from visual_search.serving.searching import Answer, no_such_item
 from visual_search.serving.security import REPORT_POLICY
 from visual_search.serving.served_bundle import ServedBundle
@@ -38,6 +39,7 @@ def pages_router(service: Service) -> APIRouter:
     pages = _Pages(service)
     router.add_api_route("/", pages.asked_by_address, methods=["GET"])
     router.add_api_route("/", pages.asked_by_form, methods=["POST"])
+    router.add_api_route("/choices", pages.choices, methods=["GET"])
     router.add_api_route("/thumbnail", pages.thumbnail, methods=["GET"])
     router.add_api_route("/report", pages.report, methods=["GET"])
     router.add_api_route("/favicon.ico", _favicon, methods=["GET"])
@@ -61,6 +63,17 @@ class _Pages:
         with self._service.searcher.admitted():
             query = await read_query(request, self._service.settings, self._service.columns())
             return await self._answered(request, query, page=1)
+
+    async def choices(self, request: Request, column: str, contains: str = "") -> Response:
+        """Returns a filter's values that hold a text, and those that are chosen."""
+        service = self._service
+        query = query_of(request.query_params, service.settings, service.columns())
+        chosen = service.named(query.bundles)
+        check_columns({column: ()}, service.columns())
+        found = await service.searcher.look_up(
+            column_filter, column, query, chosen, contains=contains
+        )
+        return HTMLResponse(render("choices.html", filter=found))
 
     async def _answered(self, request: Request, query: Query, *, page: int) -> Response:
         service = self._service

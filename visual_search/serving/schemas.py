@@ -62,7 +62,11 @@ class BundleInfo(BaseModel):
     embedding_dim: int
     columns: list[str]
     filters: Mapping[str, Mapping[str, int]] = Field(
-        description="Column -> value -> items, of the columns with at most 200 values."
+        description='Column -> value -> items, the most frequent first, at most 200; of "category" '
+        "and the columns that have no more."
+    )
+    num_values: Mapping[str, int] = Field(
+        description="Of the same columns, how many values there are; all of them can be asked for."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +16,14 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from visual_search.views.sheet import MARGIN_IN, new_figure
-from visual_search.views.style import INK, MUTED, PAPER, RULE, bold, one_line
-from visual_search.wording import first_by_size, many
+from visual_search.views.style import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    bold,
+)
+from visual_search.wording import first_by_size, many, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,17 +64,16 @@ def fit_width(
     size: float = 10.0,
     *,
     heavy: bool = False,
-    cut: Literal["end", "middle"] = "end",
 ) -> str:
-    """Returns the text on one line, cut with an ellipsis where it is wider than ``width_in``.
+    """Returns the text on one line, cut in the middle where it is wider than ``width_in``.
 
     Example:
-        >>> fit_width("Coats and Jackets", 0.8), fit_width("run_0123456789", 0.8, cut="middle")
-        ('Coats an…', 'run_…789')
+        >>> fit_width("run_0123456789", 0.8)
+        'run_…789'
     """
 
     def cut_to(length: int) -> str:
-        tail = length // 2 if cut == "middle" else 0
+        tail = length // 2
         return shown[: length - tail] + "…" + shown[len(shown) - tail :]
 
     shown = one_line(text, 1000)
@@ -109,9 +114,7 @@ def chart_page(
     lines = [line for note in notes for line in _wrapped(note, room_in, 9.5)]
     header_in = 0.61 + LINE_IN * (len(lines) + len(legend))
     height_in = header_in + body_in
-    figure = new_figure(
-        width_in, height_in, fit_width(title, room_in, 13.0, heavy=True, cut="middle")
-    )
+    figure = new_figure(width_in, height_in, fit_width(title, room_in, 13.0, heavy=True))
     depth_in = 0.57
     left = MARGIN_IN / width_in
     for line in lines:

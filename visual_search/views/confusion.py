@@ -29,10 +29,10 @@ from visual_search.views.style import (
     OTHER_NAME,
     alphabetical,
     group_rare,
-    one_line,
     quiet_style,
     show_literally,
 )
+from visual_search.wording import one_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,11 +18,10 @@ from visual_search.views.style import (
     RULE,
     WRONG,
     bold,
-    one_line,
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, squared_distance
+from visual_search.wording import many, one_line, squared_distance
 
 MAX_SHOWN = 24
 
@@ -134,7 +133,7 @@ def _draw_pair(sheet: Sheet, x: float, y: float, pair: DuplicatePair) -> None:
         sheet.picture(pixels, left, y, _CELL_IN, _CELL_IN)
         shown = one_line(category, _COLUMNS_A_CELL)
         sheet.text(left, below, shown, 9, color=WRONG if differ else INK)
-        sheet.text(left, below + 0.17, one_line(label, 17, cut="middle"), 8, color=MUTED)
+        sheet.text(left, below + 0.17, one_line(label, 17), 8, color=MUTED)
     closeness = _closeness(pair)
     sheet.text(x, below + 0.34, closeness, 9, **bold(closeness))
     sheet.frame(x, y, _PAIR_IN, _CELL_IN, WRONG if differ else RULE, 2.5 if differ else 0.8)

@@ -43,11 +43,10 @@ from visual_search.views.style import (
     RULE,
     RUN_STYLES,
     bold,
-    one_line,
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many
+from visual_search.wording import many, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

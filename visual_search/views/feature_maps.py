@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 
 from visual_search.views.picture_grids import check_pictures
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, Sheet
-from visual_search.views.style import MUTED, bold, one_line, quiet_style, show_literally
-from visual_search.wording import many
+from visual_search.views.style import (
+    MUTED,
+    bold,
+    quiet_style,
+    show_literally,
+)
+from visual_search.wording import many, one_line
 
 _CELL_IN = 0.95
 _GAP_IN = 0.07
@@ -71,7 +76,7 @@ def feature_map_grid(
         sheet = Sheet(
             max(MARGIN_IN + original_in + 0.35 + num_blocks * (block_in + 0.35), 7.2),
             maps_top + max(layers_a_block * _ROW_IN, original_in + 0.4) + 0.05,
-            f"What every encoder layer sees: {one_line(label, 40, cut='middle')}",
+            f"What every encoder layer sees: {one_line(label, 40)}",
             f"{many(len(layers), 'layer')} in order; mean over channels, then the {num_channels} "
             "strongest (largest mean |activation|); each map on its own scale, bright is high",
         )

@@ -31,8 +31,10 @@ from visual_search.views.html_figures import (
 )
 from visual_search.views.picture_grids import SearchRow, check_pictures
 from visual_search.views.scripts import name_key
-from visual_search.views.style import metric_title, one_line
-from visual_search.wording import many, squared_distance
+from visual_search.views.style import (
+    metric_title,
+)
+from visual_search.wording import many, one_line, squared_distance
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from visual_search.views.html_figures import DARK_PAGE, readable
 from visual_search.views.html_page import Detail
-from visual_search.views.style import RIGHT, WRONG, group_rare, one_line, styles_by_category
+from visual_search.views.style import (
+    RIGHT,
+    WRONG,
+    group_rare,
+    styles_by_category,
+)
+from visual_search.wording import one_line
 
 _PLOTLY = Path(__file__).parent / "vendor" / "plotly"
 # plotly draws no triangles in three dimensions, and an x too thin to see
@@ -123,7 +129,7 @@ def projection_data(view: ProjectionView, detail: Detail) -> dict[str, Any]:
         "x": points[:, 0].tolist(),
         "y": points[:, 1].tolist(),
         "z": points[:, 2].tolist(),
-        "ids": [one_line(str(view.item_ids[row]), _MAX_LABEL, cut="middle") for row in rows],
+        "ids": [one_line(str(view.item_ids[row]), _MAX_LABEL) for row in rows],
         "names": [one_line(name, _MAX_LABEL) for name in names],
         "category": [name_places[whole[row]] for row in rows],
         "groups": [

@@ -19,11 +19,10 @@ from visual_search.views.style import (
     RULE,
     WRONG,
     bold,
-    one_line,
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, squared_distance
+from visual_search.wording import many, one_line, squared_distance
 
 _CELL_IN = 1.3
 _GAP_IN = 0.14
@@ -265,4 +264,4 @@ def _search_cell(
     below = y + _CELL_IN + 0.05
     sheet.text(x, below, one_line(category, _COLUMNS_A_CELL), 9, color=INK)
     sheet.text(x, below + 0.17, number, 9, **bold(number))
-    sheet.text(x, below + 0.34, one_line(label, 18, cut="middle"), 8, color=MUTED)
+    sheet.text(x, below + 0.34, one_line(label, 18), 8, color=MUTED)

@@ -21,12 +21,11 @@ from visual_search.views.style import (
     MUTED,
     RULE,
     group_rare,
-    one_line,
     quiet_style,
     show_literally,
     styles_by_category,
 )
-from visual_search.wording import many, of_all
+from visual_search.wording import many, of_all, one_line
 
 MIN_POINTS_FOR_UMAP = 20
 MAX_BY_STYLE_ALONE = 10  # categories that colour and marker alone keep apart

@@ -17,7 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from visual_search.views.style import INK, MUTED, bold, one_line
+from visual_search.views.style import (
+    INK,
+    MUTED,
+    bold,
+)
+from visual_search.wording import one_line
 
 MARGIN_IN = 0.25
 HEADER_IN = 0.8
@@ -29,13 +34,13 @@ def new_figure(width_in: float, height_in: float, title: str, subtitle: str = ""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI)
     FigureCanvasAgg(figure)
     # 13 points bold take about 0.117 inches a character, 9.5 points 0.077
-    shown = one_line(title, int((width_in - 2 * MARGIN_IN) / 0.117), cut="middle")
+    shown = one_line(title, int((width_in - 2 * MARGIN_IN) / 0.117))
     x = MARGIN_IN / width_in
     figure.text(
         x, 1 - 0.32 / height_in, shown, fontsize=13, va="baseline", color=INK, **bold(shown)
     )
     if subtitle:
-        shown = one_line(subtitle, int((width_in - 2 * MARGIN_IN) / 0.072))
+        shown = one_line(subtitle, int((width_in - 2 * MARGIN_IN) / 0.072), cut="end")
         figure.text(x, 1 - 0.57 / height_in, shown, fontsize=9.5, va="baseline", color=MUTED)
     return figure
 

@@ -6,11 +6,10 @@ Nothing here changes matplotlib's global settings; figures are built inside `qui
 from __future__ import annotations
 
 import contextlib
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -173,37 +172,6 @@ def metric_title(metric: str) -> str:
     name, at, k = metric.partition("_at_")
     known = {"map": "mAP", "ndcg": "nDCG", "mrr": "MRR", "reciprocal_rank": "MRR", "ap": "AP"}
     return known.get(name, name.replace("_", " ")) + (f"@{k}" if at else "")
-
-
-def one_line(text: str, max_width: int, cut: Literal["end", "middle"] = "end") -> str:
-    """Returns the text on one line, cut with an ellipsis beyond ``max_width`` columns.
-
-    East Asian characters count two columns. Control characters and line breaks become blanks.
-    Ids are cut in the middle, since they often differ only at their end.
-
-    Example:
-        >>> one_line("Coats & Jackets", 12)
-        'Coats & Jac…'
-        >>> one_line("65960fb1a4c3eac2_Shoes_15", 12, cut="middle")
-        '65960…oes_15'
-    """
-    clean = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
-    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in clean]
-    if sum(widths) <= max_width:
-        return clean
-    tail_width = (max_width - 1 + 1) // 2 if cut == "middle" else 0
-    head = _take(clean, widths, max_width - 1 - tail_width)
-    tail = _take(clean[::-1], widths[::-1], tail_width)[::-1]
-    return f"{head.rstrip() if not tail else head}…{tail}"
-
-
-def _take(text: str, widths: list[int], max_width: int) -> str:
-    used = 0
-    for position, width in enumerate(widths):
-        used += width
-        if used > max_width:
-            return text[:position]
-    return text
 
 
 PAPER = "#ffffff"  # what lies behind everything; also the rim of marks that cover others

@@ -105,7 +105,8 @@
     wasInResults = results.contains(document.activeElement);
     say("");
   });
-  document.addEventListener("htmx:after:swap", () => {
+  document.addEventListener("htmx:after:swap", (event) => {
+    if (event.target.matches?.(".find")) return; // a filter's values, no results
     const outcome = results.querySelector(".outcome");
     if (!outcome) return;
     status.textContent = outcome.dataset.status;

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.module import EncoderModule
 
+MAX_LOGGED = 100  # categories, those with most queries; per_category.csv has all of them
+
 
 class RetrievalEvaluation(Callback):
     """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, with the floors beside.
@@ -33,7 +35,7 @@ class RetrievalEvaluation(Callback):
     from one pass here; the gallery's fits the PCA, where the embedding has one. The result is left
     on the module as ``evaluation`` for the callbacks that draw; None where a limit on the batches
     kept every query from being seen. The headline by category goes to the data module as
-    ``ratings``.
+    ``ratings``; of the 100 categories with most queries it is logged.
 
     Args:
         protocol: Who asks whom, and what counts.
@@ -149,7 +151,7 @@ class RetrievalEvaluation(Callback):
                 seconds_per_item=seconds / len(missing) if len(missing) else math.nan,
             )
             headline = f"{split}/{evaluation.report.summary['headline']['mean']}"
-            metrics = _logged(split, evaluation.report)
+            metrics = _measured(split, evaluation.report)
             if split not in self._measured:  # every epoch asks the same validation queries
                 self._measured[split] = self._measure_floors(trainer, module, selection)
             evaluation = replace(evaluation, floors=self._measured[split])
@@ -160,7 +162,7 @@ class RetrievalEvaluation(Callback):
         headline, metrics = trainer.strategy.broadcast((headline, metrics))
         if split == "val":
             datamodule.ratings = ratings(metrics, f"{headline}/")
-        for name, value in metrics.items():
+        for name, value in _drawn(metrics, headline).items():
             module.log(name, value, prog_bar=name == headline, rank_zero_only=False)
 
     def _measure_floors(
@@ -214,17 +216,29 @@ def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
     _advance(bar, done, total)
 
 
-def _logged(split: str, report: RetrievalReport) -> dict[str, float]:
-    """Returns what is logged: means over queries, over categories, and the headline by category."""
+def _measured(split: str, report: RetrievalReport) -> dict[str, float]:
+    """Returns means over queries, over categories, and the headline by category.
+
+    The categories with most queries come first.
+    """
     summary = report.summary
     k, headline = summary["k"], summary["headline"]["mean"]
     others = [f"precision_at_{k}", "hit_at_1", f"mrr_at_{k}", f"ndcg_at_{k}"]
     names = [headline, *(name for name in others if f"micro_{name}" in summary)]
     logged = {f"{split}/{name}": summary[f"micro_{name}"] for name in names}
     logged |= {f"{split}/macro_{name}": summary[f"macro_{name}"] for name in names}
-    by_category = zip(report.per_category["category"], report.per_category[headline], strict=True)
+    table = report.per_category.sort_values(
+        ["num_queries_scored", "category"], ascending=[False, True]
+    )
+    by_category = zip(table["category"], table[headline], strict=True)
     logged |= {f"{split}/{headline}/{category}": float(value) for category, value in by_category}
     return {name: value for name, value in logged.items() if math.isfinite(value)}
+
+
+def _drawn(metrics: Mapping[str, float], headline: str) -> dict[str, float]:
+    """Leaves out what would be a curve too many: categories beyond the first `MAX_LOGGED`."""
+    rest = set([name for name in metrics if name.startswith(f"{headline}/")][MAX_LOGGED:])
+    return {name: value for name, value in metrics.items() if name not in rest}
 
 
 def _logged_floors(floors: tuple[Floor, ...]) -> dict[str, float]:
