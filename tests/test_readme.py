@@ -57,5 +57,5 @@ def test_every_link_leads_somewhere() -> None:
 
 def test_every_room_is_on_the_map() -> None:
     rooms = {p.parent.name for p in (ROOT / "visual_search").glob("*/__init__.py")}
-    assert len(rooms) == 7
+    assert rooms  # else this test reads nothing
     assert [room for room in sorted(rooms) if f"`{room}/`" not in README] == []
