@@ -18,6 +18,7 @@ from tests.composing import composed, settings_of
 from visual_search.config.builders import ConfigError
 from visual_search.evaluate import main, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
+from visual_search.runs import parts
 from visual_search.runs.finished import Measured
 from visual_search.runs.run import Run, RunLockedError, write_json
 from visual_search.train import train
@@ -80,7 +81,7 @@ def test_without_anything_else_it_is_the_runs_own_measurement(fresh: Run) -> Non
 def test_items_that_were_embedded_are_not_embedded_again(
     fresh: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "load_module", lambda run: pytest.fail("the network was loaded"))
+    monkeypatch.setattr(parts, "load_module", lambda run: pytest.fail("the network was loaded"))
     measured = evaluate(fresh, f"run={fresh.folder}", "protocol=leave_one_out", *QUICK)
     assert measured.is_new
     assert "none is computed" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.knn.test_flat_index import PlainStore, brute_force
+from tests.knn.test_exact_searcher import PlainStore, brute_force
 from visual_search.knn import faiss_index
 from visual_search.knn.engine import faiss_threads, load_faiss
 from visual_search.knn.indexes import build_index
@@ -292,7 +292,7 @@ def test_faiss_changed_by_its_torch_helpers_is_searched_all_the_same() -> None:
     program = (
         "import numpy as np; import faiss.contrib.torch_utils\n"
         "from visual_search.knn import faiss_index\n"
-        "from visual_search.knn.search_index import build_index\n"
+        "from visual_search.knn.indexes import build_index\n"
         "from visual_search.knn.store import ArrayStore\n"
         "faiss_index.EXACT_VALUES = 0\n"
         "gallery = np.random.default_rng(0).standard_normal((600, 8)).astype(np.float32)\n"
