@@ -135,7 +135,7 @@ def test_saved_embeddings_that_are_damaged_are_named(tmp_path: Path, content: by
 
 @pytest.mark.parametrize(
     ("lack", "said"),
-    [({"trainer": None}, "trainer is None"), ({"model": {"_target_": "os"}}, "os")],
+    [({"trainer": None}, "trainer is None"), ({"model": {"_target_": "os"}}, "_target_ is 'os'")],
 )
 def test_settings_that_lack_a_part_are_named(
     tmp_path: Path, lack: dict[str, object], said: str

@@ -2,7 +2,7 @@
 
 =======================  ===========================================================================
 The folder
-``run.py``               `Run`: its name, its status, its files; where a stopped one goes on
+``run.py``               `Run`: its name, its status, its files, its newest checkpoint
 ``identity.py``          which run a config asks for: what of it can change the result
 ``finished.py``          what is over: a finished run, and what was measured in a folder
 ``moved.py``             whose data is no longer where it was
