@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.composing import settings_of
+from tests.composing import settings_of, typed
 from visual_search.catalog.synthetic import synthetic
 from visual_search.compare import compare_runs, print_comparison
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import CompareSchema
 from visual_search.evaluate import measure_embeddings
 from visual_search.reports.overviews import conclude, overview
 from visual_search.reports.rankings import print_leaderboard, rank_runs
@@ -74,11 +76,13 @@ def poor(workshop: Workshop) -> Measured:
     return workshop.measure("poor", 2.0)
 
 
-def compared(workshop: Workshop, *measured: Measured, **more: Any) -> dict[str, Any]:
-    config = settings_of("compare", f"pictures.cache_dir={workshop.folder / 'cache'}")
-    config["runs"] = [str(one.run.folder) for one in measured]
-    config["out"] = str(workshop.folder / "comparison")
-    return config | more
+def compared(workshop: Workshop, *measured: Measured, **more: Any) -> CompareSchema:
+    config = typed("compare", f"pictures.cache_dir={workshop.folder / 'cache'}")
+    own = {
+        "runs": [str(one.run.folder) for one in measured],
+        "out": str(workshop.folder / "comparison"),
+    }
+    return dataclasses.replace(config, **own | more)
 
 
 def test_the_better_embedding_is_found_better(
@@ -153,7 +157,7 @@ def test_the_leaderboard_ranks_runs_and_floors(
     unfinished = outputs / "unfinished" / "0000000000"
     unfinished.mkdir(parents=True, exist_ok=True)
     (unfinished / "status.json").write_text('{"state": "interrupted"}')
-    board = rank_runs(settings_of("leaderboard", f"outputs={outputs}"))
+    board = rank_runs(typed("leaderboard", f"outputs={outputs}"))
     table = board.groups[0].table
     runs = table[~table["is_floor"]]
     assert runs["name"].tolist()[0] == "good"
@@ -227,7 +231,7 @@ def test_a_bad_run_is_named_and_left_out(
     shutil.copytree(good.run.folder, outputs / "whole" / "0123456789")
     (outputs / "whole" / "linked").symlink_to(good.run.folder)
     (outputs / "whole" / "around").symlink_to(outputs)
-    board = rank_runs(settings_of("leaderboard", f"outputs={outputs}"))
+    board = rank_runs(typed("leaderboard", f"outputs={outputs}"))
     (group,) = board.groups
     ranked = group.table.loc[~group.table["is_floor"], "path"].tolist()
     assert sorted(map(Path, ranked)) == [
@@ -250,8 +254,9 @@ def test_a_bad_run_is_not_compared(
     for name in ("torn", "foreign", "other_queries", "no_csv", "torn_status"):
         folder = damaged(good, tmp_path / name / "0123456789", *DAMAGE[name])
         settings = compared(workshop, good, poor)
+        settings.runs.append(str(folder))
         with pytest.raises(ValueError, match=re.escape(str(folder))):
-            compare_runs(settings | {"runs": [*settings["runs"], str(folder)]})
+            compare_runs(settings)
     tagged = b"model: !!python/object/apply:os.system [ls]\n"
     folder = damaged(good, tmp_path / "tagged" / "0123456789", "config.yaml", tagged)
     with pytest.raises(ValueError, match=re.escape(str(folder / "config.yaml"))):
@@ -274,9 +279,9 @@ def test_an_evaluation_that_another_has_just_finished_is_not_done_again(
 
 def test_an_empty_folder_has_no_leaderboard(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no finished run"):
-        rank_runs(settings_of("leaderboard", f"outputs={tmp_path}"))
+        rank_runs(typed("leaderboard", f"outputs={tmp_path}"))
     with pytest.raises(ConfigError, match="no folder at"):
-        rank_runs(settings_of("leaderboard", f"outputs={tmp_path / 'gone'}"))
+        rank_runs(typed("leaderboard", f"outputs={tmp_path / 'gone'}"))
 
 
 def test_evaluations_side_by_side(

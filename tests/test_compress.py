@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.composing import settings_of
 from tests.test_compare import Workshop
 from visual_search.compress import compress_run, print_compression
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import CompressSchema
 from visual_search.runs.finished import Measured
 
 pytestmark = pytest.mark.slow
@@ -32,8 +32,8 @@ def copied(measured: Measured, tmp_path: Path) -> Path:
     return Path(shutil.copytree(measured.run.folder, tmp_path / "noisy" / "0123456789"))
 
 
-def asked(folder: Path, **more: Any) -> dict[str, Any]:
-    return settings_of("compress") | {"run": str(folder)} | more
+def asked(folder: Path, **more: Any) -> CompressSchema:
+    return CompressSchema(run=str(folder), **more)
 
 
 def test_a_run_leaves_a_table_a_figure_and_a_verdict(
@@ -79,7 +79,7 @@ def test_the_same_again_is_the_same_and_goes_where_it_is_told(
 
 def test_what_is_no_finished_run_is_refused(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run is named; expected run=PATH"):
-        compress_run(settings_of("compress"))
+        compress_run(CompressSchema())
     with pytest.raises(ConfigError, match="is no run's folder"):
         compress_run(asked(tmp_path))
     (copied / "status.json").write_text('{"state": "interrupted"}', encoding="utf-8")

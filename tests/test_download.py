@@ -15,6 +15,7 @@ from tests.catalog.picture_server import Handler, PictureServer, jpeg, left_in, 
 from tests.composing import settings_of
 from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import DownloadSchema
 from visual_search.download import (
     MAX_REASONS,
     Downloaded,
@@ -46,10 +47,10 @@ def server() -> Iterator[PictureServer]:
         yield running
 
 
-def asked(settings: DownloadSettings | None = None, **more: Any) -> dict[str, Any]:
+def asked(settings: DownloadSettings | None = None, **more: Any) -> DownloadSchema:
     """Returns what the composed config holds."""
     held = dataclasses.asdict(settings or DownloadSettings())
-    return held | {"data": {}, "urls": None, "folder": None} | more
+    return DownloadSchema(**held | more)
 
 
 def listed(folder: Path, server: PictureServer, num: int) -> str:

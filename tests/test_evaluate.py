@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.composing import composed, settings_of
+from tests.composing import settings_of, typed
 from visual_search.config.builders import ConfigError
 from visual_search.evaluate import main, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "trainer.enable_progress_bar=false", "loader.batch_size=8",
             "loader.max_items_per_category={train: null, val: null, test: null}",
             f"outputs={folder / 'outputs'}", f"pictures.cache_dir={folder / 'cache'}"]  # fmt: skip
-    return train(composed("train", *DATA, *SPLIT, *more))
+    return train(typed("train", *DATA, *SPLIT, *more))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.composing import settings_of
+from tests.composing import settings_of, typed
 from tests.test_train import run_here
 from visual_search.bundle.bundle import Bundle
 from visual_search.config.builders import ConfigError
@@ -65,12 +65,12 @@ def picture(tmp_path: Path) -> Path:
 
 
 def search(folder: Path, *more: str) -> Any:
-    return search_bundle(settings_of("search", f"bundle={folder}", "num_threads=1", *more))
+    return search_bundle(typed("search", f"bundle={folder}", "num_threads=1", *more))
 
 
 def change(action: str, folder: Path, *more: str) -> Any:
     return change_bundle(
-        settings_of("index", f"action={action}", f"bundle={folder}", "num_threads=1", *more)
+        typed("index", f"action={action}", f"bundle={folder}", "num_threads=1", *more)
     )
 
 
@@ -181,7 +181,7 @@ def test_a_search_finds_an_added_picture_first_and_forgets_a_removed_one(
     assert change("remove", bundle, "item=12345").change.num_removed == 1
     assert (added.change.num_added, added.change.num_items) == (1, 73)
     grid = tmp_path / "grid.png"
-    settings = settings_of(
+    settings = typed(
         "search", f"bundle={bundle}", f"image='{picture}'", "k=3", f"out={grid}", "format=json"
     )
     print_search(search_bundle(settings), settings)
@@ -247,7 +247,7 @@ def test_a_narrow_table_still_says_which_item_how_far(
 ) -> None:
     opened = Bundle.open(bundle)
     item_id = opened.item_ids()[0]
-    settings = settings_of("search", f"bundle={bundle}", f"item='{item_id}'", "k=2")
+    settings = typed("search", f"bundle={bundle}", f"item='{item_id}'", "k=2")
     for width, header in ((60, "colour ·"), (160, opened.columns[-1])):
         monkeypatch.setenv("COLUMNS", str(width))
         searched = search_bundle(settings)
@@ -293,7 +293,7 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
         with pytest.raises(ConfigError, match=message):
             search(bundle, *overrides)
     with pytest.raises(ConfigError, match="no bundle is named; expected bundle=DIR"):
-        search_bundle(settings_of("search"))
+        search_bundle(typed("search"))
     with pytest.raises(FileNotFoundError, match="no picture at"):
         search(bundle, f"image={tmp_path / 'gone.jpg'}")
     (tmp_path / "page.jpg").write_bytes(b"<html>")

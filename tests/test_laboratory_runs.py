@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.composing import composed, settings_of
+from tests.composing import settings_of, typed
 from visual_search.config.builders import ConfigError, config_folder
 from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
@@ -72,7 +72,7 @@ def of_experiment(folder: Path, name: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in STUDY])
 def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
-    run = train(composed("train", *of_experiment(tmp_path, name)))
+    run = train(typed("train", *of_experiment(tmp_path, name)))
     assert run.state == "finished"
     summary = run.summary()
     assert 0 <= summary["micro_map_at_5"] <= 1
@@ -105,7 +105,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("indexed")
     narrow = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
     pca = ["embedding.pca=8", "embedding.normalize=true", "embedding.whiten=0.5"]
-    return train(composed("train", *overrides(folder, *narrow, *pca, "floors=false")))
+    return train(typed("train", *overrides(folder, *narrow, *pca, "floors=false")))
 
 
 def evaluate(run: Run, *more: str) -> Measured:
@@ -124,7 +124,7 @@ def test_a_run_is_measured_after_its_first_weights_are_gone(
     torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
     given = ["model=backbone", "model.name=test_resnet", "model.embedding_dim=16"]
     given += [f"model.weights={weights}", "objective=cross_entropy"]
-    run = train(composed("train", *overrides(tmp_path, *given)))
+    run = train(typed("train", *overrides(tmp_path, *given)))
     names = [floor["name"] for floor in run.summary()["floors"]]
     assert "not_adapted" in names
     weights.unlink()
@@ -136,13 +136,13 @@ def test_a_run_is_measured_after_its_first_weights_are_gone(
 
 def test_a_run_without_epochs_keeps_its_untrained_network(tmp_path: Path) -> None:
     given = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
-    run = train(composed("train", *overrides(tmp_path, *given, "trainer.max_epochs=0")))
+    run = train(typed("train", *overrides(tmp_path, *given, "trainer.max_epochs=0")))
     assert run.summary()["epochs"] == 0
     untrained = next(one for one in run.summary()["floors"] if one["name"] == "untrained")
     assert run.summary()["micro_map_at_5"] == pytest.approx(untrained["micro_map_at_5"], abs=1e-6)
     by_layer = evaluate(run, "embedding.layer=conv3", "embedding.pool=average")
     assert by_layer.run.summary()["num_queries_scored"] == run.summary()["num_queries_scored"]
-    started = train(composed("train", *overrides(tmp_path, *given),
+    started = train(typed("train", *overrides(tmp_path, *given),
                              f"training.start_from={run.folder}"))  # fmt: skip
     assert started.summary()["epochs"] == 1
 
@@ -221,8 +221,8 @@ def test_wrong_settings_stop_before_any_work(
 def test_an_objective_that_cannot_train_the_network_is_refused(tmp_path: Path) -> None:
     given = overrides(tmp_path, "model=plain_encoder", "model.width=4", "objective=mse")
     with pytest.raises(ConfigError, match=r"has no decoder; .*model=plus_layer"):
-        train(composed("train", *given))
+        train(typed("train", *given))
     given = overrides(tmp_path, "model=plain_encoder", "model.width=4", "objective=cross_entropy",
                       "objective.column=color")  # fmt: skip
     with pytest.raises(ConfigError, match="'color', expected one of"):
-        train(composed("train", *given))
+        train(typed("train", *given))

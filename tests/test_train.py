@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import visual_search
-from tests.composing import composed, settings_of
+from tests.composing import settings_of, typed
 from tests.holding import Hold
 from visual_search.config.builders import ConfigError
 from visual_search.knn.gallery_index import EmbeddingIndex
@@ -52,7 +52,7 @@ def overrides(tmp_path: Path, *more: str) -> list[str]:
 
 
 def run_here(tmp_path: Path, *more: str) -> Run:
-    return train(composed("train", *overrides(tmp_path, *more)))
+    return train(typed("train", *overrides(tmp_path, *more)))
 
 
 def command(tmp_path: Path, *more: str) -> list[str]:
@@ -404,7 +404,7 @@ def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:
     base = [o for o in overrides(tmp_path) if not o.startswith("data")]
 
     def run(*more: str) -> Run:
-        return train(composed("train", *base, "callbacks=none", *more))
+        return train(typed("train", *base, "callbacks=none", *more))
 
     data = ("data=folder", f"data.root={pictures}", "loader.max_items_per_category.train=null",
             "loader.max_items_per_category.val=null",

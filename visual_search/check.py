@@ -6,6 +6,7 @@ Its exit status is 1 where it finds an error, so that it can guard a pipeline.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, bind, build
+from visual_search.config.schemas import CheckSchema
 from visual_search.reports.check_tables import FINDINGS_FILE, REPORT_FILE, Checked, numbers_of
 from visual_search.wording import listed, many
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from omegaconf import DictConfig
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
@@ -41,17 +42,15 @@ def main() -> None:
     run_command("check", check_command)
 
 
-def check_command(config: DictConfig) -> None:
+def check_command(given: CheckSchema) -> None:
     """Checks the catalogue that the composed config names, prints and writes what it finds.
 
     Raises:
         SystemExit: With status 1, where there is an error; warnings and notes end with 0.
     """
-    from omegaconf import OmegaConf
-
     from visual_search.reports.check_tables import print_check
 
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings = dataclasses.asdict(given)
     checked = check_data(settings)
     print_check(checked)
     if checked.num("error"):
@@ -92,7 +91,7 @@ def check_data(settings: dict[str, Any]) -> Checked:
     catalog, split_findings = _with_splits(raw, settings, torn=torn)
     findings += split_findings
     skipping = settings | {"data": settings["data"] | {"on_bad_item": "skip_any"}}
-    cached = cache(skipping, catalog)
+    cached = cache(catalog, skipping["data"], **settings["pictures"])
     catalog = cached.catalog
     rows, broken = catalog.refused[: len(raw.refused)], catalog.refused[len(raw.refused) :]
     severity: Severity = "error" if on_bad_item == "error" else "warning"

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import CompareSchema
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import first_by_size, of_all, shown
 
 if TYPE_CHECKING:
     import pandas as pd
-    from omegaconf import DictConfig
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.retrieval.comparison import Comparison
@@ -34,11 +34,8 @@ def main() -> None:
     run_command("compare", compare_command)
 
 
-def compare_command(config: DictConfig) -> None:
+def compare_command(settings: CompareSchema) -> None:
     """Compares what the composed config names, prints the verdict, and writes the page."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_comparison(compare_runs(settings))
 
 
@@ -59,7 +56,7 @@ class Compared:
     without_pictures: str
 
 
-def compare_runs(settings: dict[str, Any]) -> Compared:
+def compare_runs(settings: CompareSchema) -> Compared:
     """Compares runs and writes the comparison's folder.
 
     Args:
@@ -73,21 +70,17 @@ def compare_runs(settings: dict[str, Any]) -> Compared:
     from visual_search.runs.parts import progress_bar
     from visual_search.runs.run import run_root
 
-    runs = _named_runs(settings["runs"], settings["names"])
+    runs = _named_runs(settings.runs, settings.names)
     reports = {name: _report(run) for name, run in runs.items()}
     paths = {name: str(run.folder) for name, run in runs.items()}
     roots = {name: str(run_root(run.folder)) for name, run in runs.items()}
     with progress_bar("Comparing", " tests") as advance:
-        comparison = compare_reports(
-            reports, paths=roots, seed=settings["seed"], on_progress=advance
-        )
-    digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings["seed"])]).encode())
-    folder = Path(
-        settings["out"] or Path(settings["outputs"]) / "comparisons" / digest.hexdigest()[:10]
-    )
+        comparison = compare_reports(reports, paths=roots, seed=settings.seed, on_progress=advance)
+    digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings.seed)]).encode())
+    folder = Path(settings.out or Path(settings.outputs) / "comparisons" / digest.hexdigest()[:10])
     _write_tables(folder, comparison)
-    cached, problem = _pictures(runs, settings["pictures"]["cache_dir"])
-    queries = _queries(reports, comparison, cached, settings["num_queries_shown"])
+    cached, problem = _pictures(runs, settings.pictures.cache_dir)
+    queries = _queries(reports, comparison, cached, settings.num_queries_shown)
     notes = [f"Search results are not shown: {problem}."] if problem else []
     _write_page(folder, runs, reports, comparison, queries, notes)
     return Compared(folder, runs, comparison, problem)
@@ -146,12 +139,12 @@ def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | 
 
     run = next(iter(runs.values()))
     try:
-        settings = run.config()
-        settings["pictures"] = {**settings["pictures"], "cache_dir": cache_dir}
-        catalog = read_catalog(settings)
+        own = run.config()
+        own["pictures"] = {**own["pictures"], "cache_dir": cache_dir}
+        catalog = read_catalog(own)
         if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
             return None, "the catalogue has changed since the runs were measured"
-        return cache(settings, catalog), ""
+        return cache(catalog, own["data"], **own["pictures"]), ""
     except (OSError, ValueError) as error:
         return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import CompressSchema
 from visual_search.wording import shown
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from omegaconf import DictConfig
 
     from visual_search.retrieval.protocol import Protocol
     from visual_search.retrieval.report import RetrievalReport
@@ -48,11 +48,8 @@ def main() -> None:
     run_command("compress", compress_command)
 
 
-def compress_command(config: DictConfig) -> None:
+def compress_command(settings: CompressSchema) -> None:
     """Measures every codec on the run that the composed config names, and prints the verdict."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_compression(compress_run(settings))
 
 
@@ -75,7 +72,7 @@ class Compressed:
     left_out: dict[str, str]
 
 
-def compress_run(settings: dict[str, Any]) -> Compressed:
+def compress_run(settings: CompressSchema) -> Compressed:
     """Measures every codec that fits on a finished run, from its saved embeddings alone.
 
     Args:
@@ -90,12 +87,12 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
     from visual_search.retrieval.size_quality import measure_codecs, verdict
     from visual_search.runs.parts import progress_bar
 
-    if not 0 <= settings["max_loss"] < math.inf or not 1 < settings["times_smaller"] < math.inf:
+    if not 0 <= settings.max_loss < math.inf or not 1 < settings.times_smaller < math.inf:
         raise ConfigError(
-            f"max_loss={settings['max_loss']} and times_smaller={settings['times_smaller']}; "
+            f"max_loss={settings.max_loss} and times_smaller={settings.times_smaller}; "
             "expected 0 or more, and above 1: set max_loss=0.01 times_smaller=8"
         )
-    run = _measured_run(settings["run"])
+    run = _measured_run(settings.run)
     saved = _Saved(run)
     flat = saved.flat()
     codecs, left_out = codecs_for(saved.gallery.shape[1], len(saved.gallery))
@@ -108,13 +105,13 @@ def compress_run(settings: dict[str, Any]) -> Compressed:
             saved.protocol,
             saved.selection,
             flat=flat,
-            seed=settings["seed"],
+            seed=settings.seed,
             on_progress=advance,
         )
-    found = verdict(measured, settings["max_loss"], settings["times_smaller"])
+    found = verdict(measured, settings.max_loss, settings.times_smaller)
     if said := right_by_definition(saved.report.summary):
         found = replace(found, sentence=f"{said} No codec can be chosen by it.")
-    folder = Path(settings["out"] or run.folder / FOLDER)
+    folder = Path(settings.out or run.folder / FOLDER)
     compressed = Compressed(folder, run, measured, found, {**left_out, **measured.left_out})
     _write(compressed)
     return compressed
@@ -168,13 +165,13 @@ class _Saved:
         num = len(self.gallery)
         self.table: pd.DataFrame = pd.concat([held_items, asking], ignore_index=True).astype(object)
         self.selection = Selection(np.arange(num), np.arange(num, num + len(asking)))
-        settings = run.config()
-        if "_target_" not in settings["protocol"]:
+        own = run.config()
+        if "_target_" not in own["protocol"]:
             raise ConfigError(
-                f"run {run.folder} is older than named protocols ({settings['protocol']}); "
+                f"run {run.folder} is older than named protocols ({own['protocol']}); "
                 f"expected one by name: {self._again()}, and name the evaluation's folder"
             )
-        self.protocol: Protocol = new_protocol(settings)
+        self.protocol: Protocol = new_protocol(own)
         self.report: RetrievalReport = load_report(run.folder / "metrics")
 
     def flat(self) -> RetrievalReport:

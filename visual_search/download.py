@@ -15,19 +15,18 @@ import re
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, bind
+from visual_search.config.schemas import DownloadSchema
 from visual_search.wording import shown
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from omegaconf import DictConfig
 
     from visual_search.catalog.downloads.manifest import PictureRecord
     from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
@@ -42,13 +41,8 @@ def main() -> None:
     run_command("download", download_command)
 
 
-def download_command(config: DictConfig) -> None:
+def download_command(settings: DownloadSchema) -> None:
     """Downloads what the composed config names, and prints what has become of it."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        config, resolve=True, throw_on_missing=False
-    )
     downloaded = download_listed(settings)
     print_download(downloaded)
     if downloaded.status:
@@ -75,7 +69,7 @@ class Downloaded:
         return 0 if self.report.is_complete else 1
 
 
-def download_listed(settings: dict[str, Any]) -> Downloaded:
+def download_listed(settings: DownloadSchema) -> Downloaded:
     """Downloads the pictures that a catalogue's config or a list names, under a progress bar.
 
     SIGINT and SIGTERM end it gently: what is under way is finished, the manifest is kept. A second
@@ -105,7 +99,7 @@ def download_listed(settings: dict[str, Any]) -> Downloaded:
     return Downloaded(report, stopped[0] if report.was_stopped else 0)
 
 
-def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], Path]:
+def wanted_pictures(settings: DownloadSchema) -> tuple[list[WantedPicture], Path]:
     """Returns what a config wants, and the folder that it goes to.
 
     Raises:
@@ -114,7 +108,7 @@ def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], P
     """
     from visual_search.catalog.downloads.settings import WantedPicture
 
-    data, listed = settings["data"], settings["urls"]
+    data, listed = settings.data, settings.urls
     if bool(data) == bool(listed):
         raise ConfigError(
             f"{'both data= and urls=' if data else 'neither data= nor urls='} say what to "
@@ -122,10 +116,10 @@ def wanted_pictures(settings: Mapping[str, Any]) -> tuple[list[WantedPicture], P
             "name and url"
         )
     if listed:
-        if not settings["folder"]:
+        if not settings.folder:
             raise ConfigError(f"urls={listed} names no folder; expected one; add folder=FOLDER")
-        return read_list(listed), Path(settings["folder"])
-    named, pictures = _needed(dict(data), settings["folder"])
+        return read_list(listed), Path(settings.folder)
+    named, pictures = _needed(dict(data), settings.folder)
     try:
         return [WantedPicture(name, url) for name, url in named.items()], pictures
     except ValueError as error:
@@ -210,12 +204,12 @@ def print_download(downloaded: Downloaded) -> None:
         )
 
 
-def _limits(settings: Mapping[str, Any]) -> DownloadSettings:
+def _limits(settings: DownloadSchema) -> DownloadSettings:
     from visual_search.catalog.downloads.settings import DownloadSettings
 
     names = [field.name for field in dataclasses.fields(DownloadSettings)]
     try:
-        return DownloadSettings(**{name: settings[name] for name in names})
+        return DownloadSettings(**{name: getattr(settings, name) for name in names})
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import EmbedSchema
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from lightning import Trainer
     from numpy.typing import NDArray
-    from omegaconf import DictConfig
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.runs.embedding_shards import ShardFolder
@@ -33,11 +34,9 @@ def main() -> None:
     run_command("embed", embed_command)
 
 
-def embed_command(config: DictConfig) -> None:
+def embed_command(given: EmbedSchema) -> None:
     """Embeds the catalogue that the composed config names, and prints where the shards lie."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings = dataclasses.asdict(given)
     embedded = embed_catalog(settings)
     if embedded is not None:
         print_embedded(embedded)
@@ -97,7 +96,7 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
         merged = merged_settings(run.config(), settings)
         with telling_moved_data("embed", run, merged["data"], settings["data"]):
             catalog = read_catalog(merged)
-        cached = cache(merged, catalog)
+        cached = cache(catalog, merged["data"], **merged["pictures"])
         trainer = _new_trainer(run, settings)
         module = load_module(run)
         shards = _open(run, settings, cached, module, trainer)

@@ -6,6 +6,7 @@ set.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import EvaluateSchema
 from visual_search.runs.embeddings import (
     RunEmbedding,
     changed_embedding,
@@ -29,8 +31,6 @@ from visual_search.runs.moved import telling_moved_data
 from visual_search.runs.run import EVALUATIONS, Run, open_run
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from visual_search.training.floors import Floors
 
 
@@ -43,17 +43,13 @@ def main() -> None:
     run_command("evaluate", evaluate_command)
 
 
-def evaluate_command(config: DictConfig) -> None:
+def evaluate_command(given: EvaluateSchema) -> None:
     """Measures what the composed config describes; in a multirun one of its jobs."""
-    from omegaconf import OmegaConf
-
     from visual_search.cli.multirun import record_job
     from visual_search.reports.tables import print_evaluation
 
-    settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        config, resolve=True, throw_on_missing=False
-    )
-    with record_job(config) as job:
+    with record_job(given) as job:
+        settings = dataclasses.asdict(given)
         measured_by = measure_embeddings if settings["embeddings"] else measure_run
         job.measured = measured_by(settings)
         print_evaluation(job.measured)
@@ -118,7 +114,7 @@ def measure_run(settings: dict[str, Any]) -> Measured:
     with working(place, merged, catalog, settings, run=run_label(run.folder)) as is_left:
         if not is_left:
             return Measured(place, is_new=False)
-        cached = cache(merged, catalog)
+        cached = cache(catalog, merged["data"], **merged["pictures"])
         sides = choose_query_gallery(protocol, cached, settings["query_split"])
         embedding = RunEmbedding(run, own, merged, settings, precision)
         embeddings, seconds = embedding.of_sides(cached, sides)
@@ -209,7 +205,7 @@ def measure_embeddings(settings: dict[str, Any]) -> Measured:
     with working(place, merged, catalog, settings, **given_by) as is_left:
         if not is_left:
             return Measured(place, is_new=False)
-        cached = cache(merged, catalog)
+        cached = cache(catalog, merged["data"], **merged["pictures"])
         broken = len(cached.catalog.refused) - len(catalog.refused)
         check_left_out(merged["data"], broken, len(cached.catalog))
         sides = choose_query_gallery(protocol, cached, settings["query_split"])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.search_schemas import ExportSchema
 from visual_search.reading import SAVED, read_json, read_table
 from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
@@ -26,7 +28,6 @@ from visual_search.wording import many, shown
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from omegaconf import DictConfig
 
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.manifest import BundleManifest
@@ -43,11 +44,9 @@ def main() -> None:
     run_command("export", export_command)
 
 
-def export_command(config: DictConfig) -> None:
+def export_command(given: ExportSchema) -> None:
     """Exports the run that the composed config names, and prints where the bundle lies."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    settings = dataclasses.asdict(given)
     print_export(export_run(settings))
 
 
@@ -116,7 +115,7 @@ def export_run(settings: dict[str, Any]) -> Exported:
     if not settings["data"] and settings["items"] != "all":
         catalog = within_budget(everything, config)
     module = load_module(run)
-    cached = cache(config, catalog)
+    cached = cache(catalog, config["data"], **config["pictures"])
     rows = _rows(cached, run, settings)
     left_out = _left_out(len(everything), len(catalog), cached, rows)
     name = settings["name"] or run.folder.parent.name
@@ -194,7 +193,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     for name, usual in (("thumbnail_px", 192), ("num_checked", 64)):
         if settings[name] < 1:
             raise ConfigError(f"{name}={settings[name]}; expected at least 1: set {name}={usual}")
-    check_index_settings(settings)
+    check_index_settings(settings["index"], settings["target_recall"], settings["num_threads"])
 
 
 def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +259,8 @@ def _measured_again(
 
     if settings["data"] or len(rows) < len(cached.catalog):
         return None
-    seen = cache(config, read_catalog(config))  # with the run's splits, within its budget
+    # With the run's splits, within its budget.
+    seen = cache(read_catalog(config), config["data"], **config["pictures"])
     protocol = new_protocol(config)
     with progress_bar("Looking for leaks", " pictures") as advance:
         sides = choose_sides(protocol, seen.catalog, seen.pictures, "test", advance)

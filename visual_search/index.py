@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.search_schemas import IndexSchema
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.wording import first_by_size, listed, many, shown
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from visual_search.bundle.bundle import Bundle
     from visual_search.bundle.items import BundleItems
     from visual_search.bundle.writing import Change
@@ -33,11 +32,8 @@ def main() -> None:
     run_command("index", index_command)
 
 
-def index_command(config: DictConfig) -> None:
+def index_command(settings: IndexSchema) -> None:
     """Changes the bundle that the composed config names, and prints what became of it."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_changed(change_bundle(settings))
 
 
@@ -70,7 +66,7 @@ class _New:
     refused: tuple[RefusedItem, ...] = ()
 
 
-def change_bundle(settings: dict[str, Any]) -> Changed:
+def change_bundle(settings: IndexSchema) -> Changed:
     """Does what ``conf/index.yaml``'s ``action`` says to a bundle.
 
     Args:
@@ -84,55 +80,62 @@ def change_bundle(settings: dict[str, Any]) -> Changed:
     from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
     from visual_search.runs.parts import progress_bar
 
-    action = settings["action"]
+    action = settings.action
     if action not in ACTIONS:
         raise ConfigError(
             f"got the action {action!r}; expected one of {', '.join(ACTIONS)}, as in "
             "python -m visual_search.index add bundle=DIR data=folder data.root=new_pictures"
         )
-    if not settings["bundle"]:
+    if not settings.bundle:
         raise ConfigError("no bundle is named; expected bundle=DIR, the folder of one")
-    folder = Path(settings["bundle"])
+    folder = Path(settings.bundle)
     if action == "info":
         return Changed(folder, None)
-    check_index_settings(settings)
+    check_index_settings(settings.index, settings.target_recall, settings.num_threads)
+    wait_s, threads = settings.wait_s, settings.num_threads
     if action == "remove":
-        ids, skip = _ids(settings), settings["skip_missing"]
-        wait_s = settings["wait_s"]
+        ids, skip = _ids(settings), settings.skip_missing
         try:
             return Changed(
                 folder, remove_items(folder, ids, skip_missing=skip, wait_seconds=wait_s)
             )
         except KeyError as error:
             raise ConfigError(str(error.args[0])) from error
-    wait = {"wait_seconds": settings["wait_s"], "num_threads": settings["num_threads"]}
     if action == "rebuild":
         with progress_bar("Building the index", " items") as advance:
             change = rebuild_bundle(
                 folder,
-                kind=settings["index"],
-                target_recall=settings["target_recall"],
+                kind=settings.index,
+                target_recall=settings.target_recall,
                 on_progress=advance,
-                **wait,
+                wait_seconds=wait_s,
+                num_threads=threads,
             )
         return Changed(folder, change)
-    new = _new_items(settings)
+    new = _new_items(folder, settings)
     made_by = new.bundle.manifest.encoder.sha256
     with progress_bar("Building the index", " items") as advance:
-        change = add_items(folder, new.items, made_by=made_by, on_progress=advance, **wait)
+        change = add_items(
+            folder,
+            new.items,
+            made_by=made_by,
+            on_progress=advance,
+            wait_seconds=wait_s,
+            num_threads=threads,
+        )
     known = new.bundle.values_of("category")
     unknown = sorted(set(new.items.columns["category"]) - set(known))
     return Changed(folder, change, new.left_out, new.refused, tuple(unknown))
 
 
-def _ids(settings: Mapping[str, Any]) -> list[str]:
+def _ids(settings: IndexSchema) -> list[str]:
     """Returns the ids to take out: those that are named, and those of a file."""
     from visual_search.runs.embedding_files import read_id_lines
 
-    given = settings["item"]
+    given = settings.item
     ids = list(given) if isinstance(given, list) else [given] if given is not None else []
-    if settings["ids"]:
-        path = Path(settings["ids"])
+    if settings.ids:
+        path = Path(settings.ids)
         if not path.is_file():
             raise FileNotFoundError(f"no file at {path}; expected one item id a line: check ids=")
         ids += read_id_lines(path)
@@ -143,39 +146,38 @@ def _ids(settings: Mapping[str, Any]) -> list[str]:
     return ids
 
 
-def _new_items(settings: dict[str, Any]) -> _New:
+def _new_items(folder: Path, settings: IndexSchema) -> _New:
     """Returns the items to add, embedded by the bundle's own encoder."""
     from visual_search.bundle.bundle import Bundle
 
-    if bool(settings["data"]) == bool(settings["image"]):
+    if bool(settings.data) == bool(settings.image):
         raise ConfigError(
             "add needs either a catalogue or one picture; expected data=folder data.root=DIR (or "
             "another of conf/data/), or image=PICTURE item=ID category=NAME"
         )
-    bundle = Bundle.open(settings["bundle"], num_threads=settings["num_threads"])
-    if settings["image"]:
-        return _New(bundle, _one_item(bundle, settings))
+    bundle = Bundle.open(folder, num_threads=settings.num_threads)
+    if settings.image:
+        return _New(bundle, _one_item(bundle, Path(settings.image), settings))
     return _items_of_catalogue(bundle, settings)
 
 
-def _one_item(bundle: Bundle, settings: Mapping[str, Any]) -> BundleItems:
+def _one_item(bundle: Bundle, path: Path, settings: IndexSchema) -> BundleItems:
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.images import PictureError
     from visual_search.catalog.thumbnails import thumbnail
 
-    item_id = settings["item"]
-    if not isinstance(item_id, str) or not settings["category"]:
+    item_id = settings.item
+    if not isinstance(item_id, str) or not settings.category:
         raise ConfigError(
-            f"image={settings['image']} needs one item=ID and a category=NAME; expected both: "
+            f"image={settings.image} needs one item=ID and a category=NAME; expected both: "
             "they say what the picture shows"
         )
-    path = Path(settings["image"])
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}; expected a file: check image=")
     data = path.read_bytes()
-    attributes = settings["attributes"] or {}
+    attributes = settings.attributes or {}
     _check_columns(bundle, attributes)
-    columns = {**attributes, "category": settings["category"]}
+    columns = {**attributes, "category": settings.category}
     try:
         picture = bundle.encoder.decode(data)  # [3, S, S]
     except PictureError as error:
@@ -202,7 +204,7 @@ def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
         )
 
 
-def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
+def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
     import numpy as np
 
     from visual_search.bundle.encoder import embed_rows
@@ -211,9 +213,14 @@ def _items_of_catalogue(bundle: Bundle, settings: dict[str, Any]) -> _New:
     from visual_search.runs.parts import build_catalog, cache, progress_bar
 
     encoder = bundle.encoder
-    catalog = build_catalog(settings["data"])
-    prepared = {"size_px": encoder.image_size_px, "fit": encoder.fit, **settings["pictures"]}
-    cached = cache({"pictures": prepared, "data": settings["data"]}, catalog)
+    catalog = build_catalog(settings.data)
+    cached = cache(
+        catalog,
+        settings.data,
+        size_px=encoder.image_size_px,
+        fit=encoder.fit,
+        cache_dir=settings.pictures.cache_dir,
+    )
     catalog = cached.catalog
     with progress_bar("Embedding", " pictures") as advance:
         every_row = np.arange(len(catalog), dtype=np.int64)

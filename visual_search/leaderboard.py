@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from visual_search.cli.command_line import run_command
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from visual_search.config.schemas import LeaderboardSchema
 
 
 def main() -> None:
@@ -18,13 +14,10 @@ def main() -> None:
     run_command("leaderboard", leaderboard_command)
 
 
-def leaderboard_command(config: DictConfig) -> None:
+def leaderboard_command(settings: LeaderboardSchema) -> None:
     """Ranks what lies in the folder, prints it, and writes Markdown, CSV and HTML."""
-    from omegaconf import OmegaConf
-
     from visual_search.reports.rankings import print_leaderboard, rank_runs
 
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_leaderboard(rank_runs(settings))
 
 

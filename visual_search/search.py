@@ -12,14 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, one_of
+from visual_search.config.search_schemas import SearchSchema
 from visual_search.wording import many, shown, squared_distance
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.table import Table
 
     from visual_search.bundle.bundle import Bundle, Hit
@@ -34,11 +34,8 @@ def main() -> None:
     run_command("search", search_command)
 
 
-def search_command(config: DictConfig) -> None:
+def search_command(settings: SearchSchema) -> None:
     """Searches the bundle that the composed config names, and prints what it finds."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     print_search(search_bundle(settings), settings)
 
 
@@ -77,7 +74,7 @@ class Searched:
     k: int
 
 
-def search_bundle(settings: Mapping[str, Any]) -> Searched:
+def search_bundle(settings: SearchSchema) -> Searched:
     """Searches a bundle for what looks like pictures, or like items of its own.
 
     Args:
@@ -88,40 +85,35 @@ def search_bundle(settings: Mapping[str, Any]) -> Searched:
         FileNotFoundError: The bundle or a picture is not there.
         ValueError: The bundle is damaged, or a picture does not decode.
     """
-    from visual_search.bundle.bundle import Bundle
+    from visual_search.bundle.bundle import Bundle, Verify
 
-    if not settings["bundle"]:
+    if not settings.bundle:
         raise ConfigError(
             "no bundle is named; expected bundle=DIR, the folder that "
             "`python -m visual_search.export run=PATH out=DIR` made"
         )
-    pictures, items = _several(settings["image"]), _several(settings["item"])
+    pictures, items = _several(settings.image), _several(settings.item)
     if not pictures and not items:
         raise ConfigError(
             "nothing to search for; expected image=PICTURE, image=[ONE,TWO], or item=ID of an item "
             "in the bundle"
         )
-    for name, allowed in (("format", FORMATS), ("inline", INLINE)):
-        if settings[name] not in allowed:
-            raise ConfigError(
-                f"{name}={settings[name]}; expected one of {', '.join(allowed)}: set {name}="
-                f"{allowed[0]}"
-            )
-    if settings["k"] < 1:
-        raise ConfigError(f"k={settings['k']}; expected at least 1: set k=5")
-    out = Path(settings["out"] or "grid.png")
+    one_of("format", settings.format, FORMATS)
+    one_of("inline", settings.inline, INLINE)
+    verify = one_of("verify", settings.verify, get_args(Verify))
+    if settings.k < 1:
+        raise ConfigError(f"k={settings.k}; expected at least 1: set k=5")
+    out = Path(settings.out or "grid.png")
     if out.suffix.lower() != ".png":
         raise ConfigError(
             f"out={out}; expected a name that ends with .png, which the grid is: set "
             f"out={out.parent / (out.stem or 'grid')}.png"
         )
-    bundle = Bundle.open(
-        settings["bundle"], verify=settings["verify"], num_threads=settings["num_threads"]
-    )
+    bundle = Bundle.open(settings.bundle, verify=verify, num_threads=settings.num_threads)
     where = _where(bundle, settings)
-    answers = _of_pictures(bundle, pictures, settings["k"], where)
-    answers += _of_items(bundle, items, settings["k"], where)
-    return Searched(bundle, tuple(answers), settings["k"])
+    answers = _of_pictures(bundle, pictures, settings.k, where)
+    answers += _of_items(bundle, items, settings.k, where)
+    return Searched(bundle, tuple(answers), settings.k)
 
 
 def _several(value: Any) -> list[str]:
@@ -129,11 +121,11 @@ def _several(value: Any) -> list[str]:
     return list(value) if isinstance(value, list) else [value] if value is not None else []
 
 
-def _where(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, list[str]]:
+def _where(bundle: Bundle, settings: SearchSchema) -> dict[str, list[str]]:
     """Returns the filters, and refuses values that no item has, naming the nearest that one has."""
-    where = {name: _several(value) for name, value in (settings["where"] or {}).items()}
-    if settings["category"] is not None:
-        where["category"] = _several(settings["category"])
+    where = {name: _several(value) for name, value in (settings.where or {}).items()}
+    if settings.category is not None:
+        where["category"] = _several(settings.category)
     for column, values in where.items():
         if column not in bundle.columns:
             raise ConfigError(
@@ -239,13 +231,13 @@ def grid_png(searched: Searched) -> bytes:
     return file.getvalue()
 
 
-def print_search(searched: Searched, settings: Mapping[str, Any]) -> None:
+def print_search(searched: Searched, settings: SearchSchema) -> None:
     """Prints the answers as tables or JSON; writes the grid where one is asked for."""
-    out = save_grid(searched, settings["out"]) if settings["out"] else None
-    if settings["format"] == "json":
+    out = save_grid(searched, settings.out) if settings.out else None
+    if settings.format == "json":
         print(json.dumps(_plain(searched, out), ensure_ascii=False, indent=2))
         return
-    _print_inline(searched, settings["inline"])
+    _print_inline(searched, settings.inline)
     for answer in searched.answers:
         _print_table(searched, answer)
     print(f"{searched.bundle.name}: {many(len(searched.bundle), 'item')}; {SQUARED_DISTANCE}.")

@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import get_args
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, one_of
+from visual_search.config.search_schemas import ServeSchema
 from visual_search.wording import many
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
 # Keys of the config that are the server's settings under the same name.
-_NOT_SETTINGS = ("bundle", "bundles", "verify", "hydra")
+_NOT_SETTINGS = ("bundle", "bundles", "verify")
 
 
 def main() -> None:
@@ -26,15 +23,12 @@ def main() -> None:
     run_command("serve", serve_command)
 
 
-def serve_command(config: DictConfig) -> None:
+def serve_command(settings: ServeSchema) -> None:
     """Serves the bundles that the composed config names until the process is told to stop."""
-    from omegaconf import OmegaConf
-
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     serve_bundles(settings)
 
 
-def serve_bundles(settings: Mapping[str, Any]) -> None:
+def serve_bundles(settings: ServeSchema) -> None:
     """Opens the bundles that are named and serves them until the process is told to stop.
 
     Args:
@@ -53,19 +47,20 @@ def serve_bundles(settings: Mapping[str, Any]) -> None:
             f"{error.name} is not installed; expected the extra 'serve'; run: "
             "pip install 'visual-search[serve]'"
         ) from error
-    from visual_search.bundle.bundle import Bundle
+    from visual_search.bundle.bundle import Bundle, Verify
     from visual_search.serving.server import serve
     from visual_search.serving.settings import ServeSettings
 
-    folders = [*([settings["bundle"]] if settings["bundle"] else []), *settings["bundles"]]
+    folders = [*([settings.bundle] if settings.bundle else []), *settings.bundles]
     if not folders:
         raise ConfigError(
             "no bundle is named; expected bundle=DIR, or bundles=[DIR,DIR] to see two side by side"
         )
-    plain = {name: value for name, value in settings.items() if name not in _NOT_SETTINGS}
-    plain["trusted_hosts"] = tuple(plain["trusted_hosts"])
+    verify = one_of("verify", settings.verify, get_args(Verify))
+    plain = {name: value for name, value in vars(settings).items() if name not in _NOT_SETTINGS}
+    plain["trusted_hosts"] = tuple(settings.trusted_hosts)
     chosen = ServeSettings(**plain, write_token=os.environ.get(TOKEN_VARIABLE) or None)
-    opened = [Bundle.open(folder, verify=settings["verify"]) for folder in folders]
+    opened = [Bundle.open(folder, verify=verify) for folder in folders]
 
     def tell(address: str) -> None:
         names = ", ".join(f"{bundle.name} ({many(len(bundle), 'item')})" for bundle in opened)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -12,10 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
+from visual_search.config.schemas import TrainSchema
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from visual_search.catalog.catalog import Catalog
     from visual_search.runs.run import Run
 
@@ -25,7 +25,7 @@ def main() -> None:
     run_command("train", train_command)
 
 
-def train_command(config: DictConfig) -> float | None:
+def train_command(config: TrainSchema) -> float | None:
     """Trains what the composed config describes; in a multirun one of its jobs.
 
     Returns:
@@ -38,23 +38,19 @@ def train_command(config: DictConfig) -> float | None:
     return job.value
 
 
-def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> Run:
+def train(config: TrainSchema, on_open: Callable[[Run], None] | None = None) -> Run:
     """Returns the finished run of a config: found, gone on with, or trained afresh.
 
     Args:
         config: The composed ``conf/train.yaml``.
         on_open: Called with the run as it was found, before any work on it.
     """
-    from omegaconf import OmegaConf
-
     from visual_search.reports.tables import print_result
     from visual_search.runs.identity import find_run
     from visual_search.runs.initial_weights import checkpoint_to_start_from
     from visual_search.runs.parts import check_builders, check_hardware, read_catalog
 
-    settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        config, resolve=True, throw_on_missing=False
-    )
+    settings = dataclasses.asdict(config)
     check_hardware(settings)
     catalog = read_catalog(settings, bound_left_out=True)
     name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
@@ -77,7 +73,7 @@ def train(config: DictConfig, on_open: Callable[[Run], None] | None = None) -> R
         else:
             if not run.checkpoint.is_file():
                 print(f"Run {run.folder}")
-            _work(run, settings, catalog, config)
+            _work(run, settings, catalog)
     finally:
         run.unlock()
     print_result(run)
@@ -94,7 +90,7 @@ def _is_done(run: Run, settings: dict[str, Any]) -> bool:
     return run.state == "finished" and bool(without or run.summary())
 
 
-def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConfig) -> None:
+def _work(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     """Trains and tests under a status that tells, whatever happens, how it ended."""
     from omegaconf import OmegaConf
 
@@ -103,7 +99,7 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog, config: DictConf
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
     started = time.time()
     elapsed = run.seconds_so_far()
-    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_text(run.folder / "overrides.yaml", _overrides())
     run.save_environment()
     state: Any = "failed"
@@ -167,7 +163,7 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     quieten()
     with Interruption() as interruption:
         model = new_model(settings)
-        cached = cache(settings, catalog)
+        cached = cache(catalog, settings["data"], **settings["pictures"])
         broken = len(cached.catalog.refused) - len(catalog.refused)
         check_left_out(settings["data"], broken, len(cached.catalog))
         datamodule, module = new_modules(settings, cached, model)

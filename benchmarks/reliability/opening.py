@@ -94,13 +94,12 @@ def evaluate(path: str, more: Mapping[str, Any]) -> str:
     """Measures a run by another protocol."""
     from visual_search.evaluate import measure_run
 
-    measure_run(
-        composed(
-            "evaluate", f"run={path}/{more['runs'][0]}", "protocol=leave_one_out",
-            "query_split=train", "floors=false", "near_duplicates=false",
-            "trainer.accelerator=cpu", f"pictures.cache_dir={path}/../cache",
-        )
+    settings = composed(
+        "evaluate", f"run={path}/{more['runs'][0]}", "protocol=leave_one_out",
+        "query_split=train", "floors=false", "near_duplicates=false",
+        "trainer.accelerator=cpu", f"pictures.cache_dir={path}/../cache",
     )  # fmt: skip
+    measure_run(asdict(settings))
     return ""
 
 
@@ -138,22 +137,17 @@ WAYS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {
 }  # fmt: skip
 
 
-def composed(command: str, *overrides: str) -> dict[str, Any]:
+def composed(command: str, *overrides: str) -> Any:
     """Returns a command's settings as its command line makes them."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
-    from visual_search.cli.command_line import with_keys
-    from visual_search.cli.typed_text import unpacked
+    from visual_search.cli.command_line import as_settings, with_keys
     from visual_search.config.builders import config_folder, register_schema
 
     register_schema()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose(command, with_keys(command, list(overrides)))
-    settings: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        unpacked(command, config), resolve=True, throw_on_missing=False
-    )
-    return settings
+    return as_settings(command, config)
 
 
 def run(trial: Trial) -> Outcome:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.composing import composed, settings_of
+from tests.composing import settings_of, typed
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.machine import device_sentence, processor_facts
@@ -117,5 +117,5 @@ def test_what_the_machine_lacks_is_refused_before_anything_is_read(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     nowhere = ["data=folder", f"data.root={tmp_path}/nowhere", f"outputs={tmp_path}/outputs"]
     with pytest.raises(ConfigError, match=message):
-        train(composed("train", *nowhere, override))
+        train(typed("train", *nowhere, override))
     assert list(tmp_path.iterdir()) == []

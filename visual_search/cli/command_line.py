@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.explain import explain_error, known_names
 from visual_search.cli.typed_text import as_typed, unpacked
@@ -34,7 +34,7 @@ FIXED_PARTS = (
 )
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
+def run_command(config_name: str, task: Callable[[Any], object]) -> None:
     """Composes ``conf/<config_name>.yaml`` with ``sys.argv`` and calls ``task`` (once a job).
 
     A wrong key, group, file or type ends with status 2 and a message that names the key and the
@@ -53,7 +53,7 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
             version_base=HYDRA_VERSION_BASE,
             config_path=str(config_folder()),
             config_name=config_name,
-        )(_readable(lambda config: task(unpacked(config_name, config))))()
+        )(_readable(lambda config: task(as_settings(config_name, config))))()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -63,6 +63,23 @@ def run_command(config_name: str, task: Callable[[DictConfig], object]) -> None:
     except BaseException:
         end_early(1)
         raise
+
+
+def as_settings(command: str, config: DictConfig) -> Any:
+    """Returns a composed config as its schema's dataclass; the nodes of groups are plain dicts.
+
+    Args:
+        command: Its schema is in `SCHEMAS`.
+        config: As Hydra composed it.
+    """
+    from omegaconf import OmegaConf, SCMode
+
+    return OmegaConf.to_container(
+        unpacked(command, config),
+        resolve=True,
+        throw_on_missing=False,
+        structured_config_mode=SCMode.INSTANTIATE,
+    )
 
 
 def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:

@@ -34,6 +34,7 @@ from visual_search.cli.sweep_plugins import (
 )
 from visual_search.cli.sweep_summary import conclude, say_what_is_done
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import EvaluateSchema, EvaluationTrainer, TrainSchema
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,7 +47,7 @@ LOOK_FOR_PARENT_SECONDS = 0.5
 
 
 @contextlib.contextmanager
-def record_job(config: DictConfig) -> Iterator[Job]:
+def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
     """Yields the job to fill in; within a multirun it is recorded, and its failure kept.
 
     Raises:
@@ -56,11 +57,12 @@ def record_job(config: DictConfig) -> Iterator[Job]:
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         yield Job()
         return
-    check_multirun(config)
+    check_multirun(OmegaConf.structured(config))
     hydra = HydraConfig.get()
     sweep, number = Path(hydra.sweep.dir), int(hydra.job.num)
     folder = sweep / str(number)
@@ -115,17 +117,19 @@ def alone(work: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def _as_worker(config: DictConfig, folder: Path) -> Iterator[None]:
+def _as_worker(config: TrainSchema | EvaluateSchema, folder: Path) -> Iterator[None]:
     """Makes a launcher's process one that ends orderly, and is quiet beside the others.
 
     What it prints goes into a file: that of several jobs at a time nobody could read.
     """
-    from omegaconf import OmegaConf
-
+    trainer = config.trainer
     _settle_in()
-    take_a_card(folder.parent, OmegaConf.select(config, "trainer.devices", default=1))
-    if OmegaConf.select(config, "trainer.enable_progress_bar") is not None:
-        config.trainer.enable_progress_bar = False
+    if isinstance(trainer, EvaluationTrainer):
+        take_a_card(folder.parent, trainer.devices)
+    else:
+        take_a_card(folder.parent, trainer.get("devices", 1))
+        if trainer.get("enable_progress_bar") is not None:
+            trainer["enable_progress_bar"] = False
     folder.mkdir(parents=True, exist_ok=True)
     _AT_WORK.set()
     try:

@@ -13,7 +13,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from visual_search.config.schemas import SCHEMAS
 
@@ -116,6 +116,9 @@ SUPPLIED: dict[str, frozenset[str]] = {
     "trainer": frozenset({"folder", "callbacks", "loggers", "profiler"}),
     "logger": frozenset({"save_dir", "root_dir"}),
 }
+
+
+Choice = TypeVar("Choice", bound=str)
 
 
 class ConfigError(ValueError):
@@ -245,6 +248,25 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
             f"{key}={value!r} is of a wrong type ({type(value).__name__}); expected {wanted}: "
             f"{error.errors()[0]['msg']}"
         ) from error
+
+
+def one_of(key: str, value: str, choices: Sequence[Choice]) -> Choice:
+    """Returns a setting that is one of a few words.
+
+    Args:
+        key: Where it stands in the config, for the message.
+        value: As it was given.
+        choices: What it may be, the usual one first.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ConfigError(
+        f"{key}={value}; expected one of {', '.join(choices)}: set {key}={choices[0]}"
+    )
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import LeaderboardSchema
 from visual_search.wording import many
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Leaderboard:
     left_out: list[tuple[str, str]]
 
 
-def rank_runs(settings: dict[str, Any]) -> Leaderboard:
+def rank_runs(settings: LeaderboardSchema) -> Leaderboard:
     """Ranks every finished run below a folder, from what it stored; no model is touched.
 
     Args:
@@ -45,11 +46,11 @@ def rank_runs(settings: dict[str, Any]) -> Leaderboard:
     Raises:
         ConfigError: There is no such folder, or nothing in it can be ranked.
     """
-    outputs = Path(settings["outputs"])
+    outputs = Path(settings.outputs)
     if not outputs.is_dir():
         raise ConfigError(f"no folder at {outputs}; expected the folder with the runs")
-    folder = Path(settings["out"] or outputs)
-    return rank_these(_runs(outputs), folder, seed=settings["seed"], searched=outputs)
+    folder = Path(settings.out or outputs)
+    return rank_these(_runs(outputs), folder, seed=settings.seed, searched=outputs)
 
 
 def rank_these(

@@ -6,9 +6,9 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from visual_search.config.builders import ConfigError, bind, build
+from visual_search.config.builders import ConfigError, bind, build, one_of
 from visual_search.runs.run import PROJECTION, Run
 
 if TYPE_CHECKING:
@@ -170,17 +170,31 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def cache(settings: dict[str, Any], catalog: Catalog) -> CachedCatalog:
-    """Returns the catalogue with its pictures decoded, under a progress bar."""
+def cache(
+    catalog: Catalog, node: Mapping[str, Any], *, size_px: int, fit: str, cache_dir: str
+) -> CachedCatalog:
+    """Returns the catalogue with its pictures decoded, under a progress bar.
+
+    Args:
+        catalog: Read already.
+        node: Its data node, which says what becomes of a broken picture.
+        size_px: What the network sees.
+        fit: As `visual_search.catalog.images.Fit`.
+        cache_dir: Where decoded pictures are kept.
+
+    Raises:
+        ConfigError: There is no such fit.
+    """
     from visual_search.catalog.cache import cache_pictures
+    from visual_search.catalog.images import Fit
 
     with progress_bar("Preparing pictures", " pictures") as advance:
         return cache_pictures(
             catalog,
-            size_px=settings["pictures"]["size_px"],
-            fit=settings["pictures"]["fit"],
-            cache_dir=settings["pictures"]["cache_dir"],
-            on_bad_item=settings["data"].get("on_bad_item", "error"),
+            size_px=size_px,
+            fit=one_of("pictures.fit", fit, get_args(Fit)),
+            cache_dir=cache_dir,
+            on_bad_item=node.get("on_bad_item", "error"),
             on_progress=advance,
         )
 
