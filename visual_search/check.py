@@ -6,14 +6,13 @@ Its exit status is 1 where it finds an error, so that it can guard a pipeline.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError, bind, build
+from visual_search.config.builders import ConfigError, bind, build, one_of
 from visual_search.config.schemas import CheckSchema
 from visual_search.reports.check_tables import FINDINGS_FILE, REPORT_FILE, Checked, numbers_of
 from visual_search.wording import listed, many
@@ -42,7 +41,7 @@ def main() -> None:
     run_command("check", check_command)
 
 
-def check_command(given: CheckSchema) -> None:
+def check_command(settings: CheckSchema) -> None:
     """Checks the catalogue that the composed config names, prints and writes what it finds.
 
     Raises:
@@ -50,14 +49,13 @@ def check_command(given: CheckSchema) -> None:
     """
     from visual_search.reports.check_tables import print_check
 
-    settings = dataclasses.asdict(given)
     checked = check_data(settings)
     print_check(checked)
     if checked.num("error"):
         raise SystemExit(1)
 
 
-def check_data(settings: dict[str, Any]) -> Checked:
+def check_data(settings: CheckSchema) -> Checked:
     """Checks the catalogue that a config names, and writes ``report.html`` and ``findings.json``.
 
     Bad rows and broken pictures are all named, whatever ``data.on_bad_item`` says; that decides
@@ -71,27 +69,28 @@ def check_data(settings: dict[str, Any]) -> Checked:
         ValueError: The data cannot be read at all, or none of its pictures.
     """
     from visual_search.catalog import checks, picture_checks
+    from visual_search.catalog.images import Fit
     from visual_search.catalog.picture_facts import picture_facts
     from visual_search.runs.parts import cache, new_protocol, progress_bar
 
-    if "_target_" not in settings["data"]:
+    if "_target_" not in settings.data:
         raise ConfigError(
             "no data is named; expected data=OPTION: choose one of conf/data/, such as data=folder "
             "data.root=my_pictures (--help lists them)"
         )
-    if settings["sheet_items"] < 1:
+    if settings.sheet_items < 1:
         raise ConfigError(
-            f"sheet_items={settings['sheet_items']}; expected at least 1 picture a category: set "
+            f"sheet_items={settings.sheet_items}; expected at least 1 picture a category: set "
             "sheet_items=24"
         )
-    protocol = new_protocol(settings)
+    protocol = new_protocol(settings.protocol)
     raw, on_bad_item = _read(settings)
     findings = checks.check_choices(raw.choices) + checks.torn_groups(raw)
     torn = any(finding.kind == "leak_groups_given" for finding in findings)
     catalog, split_findings = _with_splits(raw, settings, torn=torn)
     findings += split_findings
-    skipping = settings | {"data": settings["data"] | {"on_bad_item": "skip_any"}}
-    cached = cache(catalog, skipping["data"], **settings["pictures"])
+    skipping = settings.data | {"on_bad_item": "skip_any"}
+    cached = cache(catalog, skipping, **vars(settings.pictures))
     catalog = cached.catalog
     rows, broken = catalog.refused[: len(raw.refused)], catalog.refused[len(raw.refused) :]
     severity: Severity = "error" if on_bad_item == "error" else "warning"
@@ -108,13 +107,15 @@ def check_data(settings: dict[str, Any]) -> Checked:
     findings += checks.check_groups(catalog)
     findings += picture_checks.check_copies(catalog, facts)
     findings += picture_checks.check_near_copies(catalog, facts)
-    sizes = settings["pictures"]
     findings += picture_checks.check_pictures(
-        catalog, facts, size_px=sizes["size_px"], fit=sizes["fit"]
+        catalog,
+        facts,
+        size_px=settings.pictures.size_px,
+        fit=one_of("pictures.fit", settings.pictures.fit, get_args(Fit)),
     )
     findings += checks.check_attributes(catalog)
     checked = Checked(
-        folder=Path(settings["out"] or Path(settings["outputs"]) / "check" / catalog.name),
+        folder=Path(settings.out or Path(settings.outputs) / "check" / catalog.name),
         cached=cached,
         findings=checks.gravest_first(findings),
         categories=checks.category_table(catalog, gallery, queries),
@@ -122,15 +123,15 @@ def check_data(settings: dict[str, Any]) -> Checked:
         pictures=picture_checks.picture_table(facts),
         rule=_rule(catalog, protocol, gallery, queries),
     )
-    _write(checked, settings["sheet_items"])
+    _write(checked, settings.sheet_items)
     return checked
 
 
-def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
+def _read(settings: CheckSchema) -> tuple[Catalog, str]:
     """Returns the catalogue without its bad rows, and what training is to do with them."""
     from visual_search.runs.parts import progress_bar
 
-    node = dict(settings["data"])
+    node = dict(settings.data)
     builder, arguments = bind("data", node)
     parameters = inspect.signature(builder).parameters
     asked = "error"
@@ -143,7 +144,7 @@ def _read(settings: dict[str, Any]) -> tuple[Catalog, str]:
 
 
 def _with_splits(
-    catalog: Catalog, settings: dict[str, Any], *, torn: bool
+    catalog: Catalog, settings: CheckSchema, *, torn: bool
 ) -> tuple[Catalog, list[Finding]]:
     """Returns the catalogue with its splits; as the data has them where they cannot be drawn."""
     from visual_search.catalog.checks import Finding
@@ -152,7 +153,7 @@ def _with_splits(
     if torn:
         return catalog, []
     try:
-        return assign_splits(catalog, **settings["split"]), []
+        return assign_splits(catalog, **vars(settings.split)), []
     except ValueError as error:
         advice = "Change what the message names; split=hash suits most catalogues."
         return catalog, [Finding("split", "error", f"No split can be drawn: {error}.", advice)]

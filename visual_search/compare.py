@@ -139,12 +139,12 @@ def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | 
 
     run = next(iter(runs.values()))
     try:
-        own = run.config()
-        own["pictures"] = {**own["pictures"], "cache_dir": cache_dir}
+        own = run.settings()
+        own.pictures.cache_dir = cache_dir
         catalog = read_catalog(own)
         if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
             return None, "the catalogue has changed since the runs were measured"
-        return cache(catalog, own["data"], **own["pictures"]), ""
+        return cache(catalog, own.data, **vars(own.pictures)), ""
     except (OSError, ValueError) as error:
         return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
 

@@ -165,13 +165,13 @@ class _Saved:
         num = len(self.gallery)
         self.table: pd.DataFrame = pd.concat([held_items, asking], ignore_index=True).astype(object)
         self.selection = Selection(np.arange(num), np.arange(num, num + len(asking)))
-        own = run.config()
-        if "_target_" not in own["protocol"]:
+        own = run.settings()
+        if "_target_" not in own.protocol:
             raise ConfigError(
-                f"run {run.folder} is older than named protocols ({own['protocol']}); "
+                f"run {run.folder} is older than named protocols ({own.protocol}); "
                 f"expected one by name: {self._again()}, and name the evaluation's folder"
             )
-        self.protocol: Protocol = new_protocol(own)
+        self.protocol: Protocol = new_protocol(own.protocol)
         self.report: RetrievalReport = load_report(run.folder / "metrics")
 
     def flat(self) -> RetrievalReport:

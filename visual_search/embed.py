@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +33,8 @@ def main() -> None:
     run_command("embed", embed_command)
 
 
-def embed_command(given: EmbedSchema) -> None:
+def embed_command(settings: EmbedSchema) -> None:
     """Embeds the catalogue that the composed config names, and prints where the shards lie."""
-    settings = dataclasses.asdict(given)
     embedded = embed_catalog(settings)
     if embedded is not None:
         print_embedded(embedded)
@@ -57,7 +55,7 @@ class Embedded:
     num_written: int
 
 
-def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
+def embed_catalog(settings: EmbedSchema) -> Embedded | None:
     """Writes the embeddings of every item of a catalogue, or what is missing of them.
 
     Args:
@@ -77,29 +75,30 @@ def embed_catalog(settings: dict[str, Any]) -> Embedded | None:
     from visual_search.runs.run import Run
     from visual_search.training.distributed import restore_num_threads
 
-    if not settings["run"] or not settings["out"]:
-        name, what = ("out", "new") if settings["run"] else ("run", "finished run's")
+    if not settings.run or not settings.out:
+        name, what = ("out", "new") if settings.run else ("run", "finished run's")
         raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
-    check_hardware(settings)
-    if settings["shard_size"] < 1:
-        raise ConfigError(f"shard_size={settings['shard_size']}; expected at least 1: set it")
-    run = finished_run(settings["run"])
+    check_hardware(**vars(settings.trainer))
+    if settings.shard_size < 1:
+        raise ConfigError(f"shard_size={settings.shard_size}; expected at least 1: set it")
+    run = finished_run(settings.run)
     helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
-    place = Run(Path(settings["out"]))  # a folder that one command works in
+    place = Run(Path(settings.out))  # a folder that one command works in
     if place.folder.resolve() == run.folder.resolve():
-        raise ConfigError(f"out={settings['out']} is the run's own folder; expected a new one")
+        raise ConfigError(f"out={settings.out} is the run's own folder; expected a new one")
     restore_num_threads()
     quieten()
     if not helps:
         place.lock()
     try:
-        merged = merged_settings(run.config(), settings)
-        with telling_moved_data("embed", run, merged["data"], settings["data"]):
+        own = run.settings()
+        merged = merged_settings(own, settings.data, settings.split, settings.pictures.cache_dir)
+        with telling_moved_data("embed", run, merged.data, settings.data):
             catalog = read_catalog(merged)
-        cached = cache(catalog, merged["data"], **merged["pictures"])
+        cached = cache(catalog, merged.data, **vars(merged.pictures))
         trainer = _new_trainer(run, settings)
         module = load_module(run)
-        shards = _open(run, settings, cached, module, trainer)
+        shards = _open(run, place.folder, settings, cached, module, trainer)
         missing = _missing(shards, is_first=not helps)
         if missing:
             _embed(shards, missing, settings, cached, module, trainer)
@@ -129,14 +128,14 @@ def print_embedded(embedded: Embedded) -> None:
         print(f"  ... and {len(refused) - 10:,} more")
 
 
-def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
+def _new_trainer(run: Run, settings: EmbedSchema) -> Trainer:
     from visual_search.runs.embeddings import precision_here
     from visual_search.runs.parts import build_trainer
 
-    asked = dict(settings["trainer"])
+    asked = dict(vars(settings.trainer))
     own = run.summary().get("precision")
     if asked["precision"] == "auto" and own is not None:
-        asked["precision"] = precision_here(own, asked)
+        asked["precision"] = precision_here(own, asked["accelerator"], asked["devices"])
     node = {
         "_target_": "visual_search.training.trainer.build_trainer",
         "max_epochs": 1,
@@ -148,7 +147,8 @@ def _new_trainer(run: Run, settings: Mapping[str, Any]) -> Trainer:
 
 def _open(
     run: Run,
-    settings: Mapping[str, Any],
+    folder: Path,
+    settings: EmbedSchema,
     cached: CachedCatalog,
     module: EncoderModule,
     trainer: Trainer,
@@ -172,7 +172,7 @@ def _open(
             "data.attributes"
         )
     shards = ShardFolder(
-        settings["out"],
+        folder,
         ShardSettings(
             run=run_label(run.folder),
             model_hash=weights_fingerprint(module.model),
@@ -184,7 +184,7 @@ def _open(
             catalog_fingerprint=catalog.fingerprint(),
             columns=tuple(str(name) for name in catalog.table.columns),
             num_items=len(catalog),
-            shard_size=settings["shard_size"],
+            shard_size=settings.shard_size,
         ),
     )
     try:
@@ -214,7 +214,7 @@ def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
 def _embed(
     shards: ShardFolder,
     missing: Sequence[int],
-    settings: Mapping[str, Any],
+    settings: EmbedSchema,
     cached: CachedCatalog,
     module: EncoderModule,
     trainer: Trainer,
@@ -240,9 +240,9 @@ def _embed(
             shard_size=asked.shard_size,
             write=write,
             on_progress=advance if trainer.is_global_zero else None,
-            **settings["loader"],
+            **vars(settings.loader),
         )
-        batch_size = settings["loader"]["batch_size"]
+        batch_size = settings.loader.batch_size
         with memory_told(batch_size, trainer.strategy.root_device):
             trainer.predict(embedder, return_predictions=False)
     trainer.strategy.barrier("shards")  # the others may still be writing theirs

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import TrainSchema
 from visual_search.config.search_schemas import ExportSchema
 from visual_search.reading import SAVED, read_json, read_table
 from visual_search.runs.finished import finished_run
@@ -44,9 +45,8 @@ def main() -> None:
     run_command("export", export_command)
 
 
-def export_command(given: ExportSchema) -> None:
+def export_command(settings: ExportSchema) -> None:
     """Exports the run that the composed config names, and prints where the bundle lies."""
-    settings = dataclasses.asdict(given)
     print_export(export_run(settings))
 
 
@@ -74,7 +74,7 @@ class Exported:
     num_bytes: int
 
 
-def export_run(settings: dict[str, Any]) -> Exported:
+def export_run(settings: ExportSchema) -> Exported:
     """Exports a finished run's encoder, embeds the items with it, and writes the bundle.
 
     Args:
@@ -101,41 +101,41 @@ def export_run(settings: dict[str, Any]) -> Exported:
 
     quieten()
     _check_settings(settings)
-    run = finished_run(settings["run"])
-    folder = Path(settings["out"] or run.folder / BUNDLE)
+    run = finished_run(settings.run)
+    folder = Path(settings.out or run.folder / BUNDLE)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty; expected a new folder: give out=DIR, or delete it"
         )
     summary = run.summary()
-    config = _config(run.config(), settings)
-    with telling_moved_data("export", run, config["data"], settings["data"]):
-        everything = build_catalog(config["data"])
+    merged = _of_run(run.settings(), settings)
+    with telling_moved_data("export", run, merged.data, settings.data):
+        everything = build_catalog(merged.data)
     catalog = everything
-    if not settings["data"] and settings["items"] != "all":
-        catalog = within_budget(everything, config)
+    if not settings.data and settings.items != "all":
+        catalog = within_budget(everything, merged)
     module = load_module(run)
-    cached = cache(catalog, config["data"], **config["pictures"])
+    cached = cache(catalog, merged.data, **vars(merged.pictures))
     rows = _rows(cached, run, settings)
     left_out = _left_out(len(everything), len(catalog), cached, rows)
-    name = settings["name"] or run.folder.parent.name
+    name = settings.name or run.folder.parent.name
     with scratch_folder(folder.parent, folder.name) as scratch:
         facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
-        fit = config["pictures"]["fit"]
+        fit = merged.pictures.fit
         exported = export_encoder(module.model, module.head, scratch, facts=facts, fit=fit)
-        encoder = OnnxEncoder(exported.onnx.read_bytes(), num_threads=settings["num_threads"])
+        encoder = OnnxEncoder(exported.onnx.read_bytes(), num_threads=settings.num_threads)
         with progress_bar("Embedding", " pictures") as advance:
             embeddings = embed_rows(encoder, cached.pictures, rows, advance)
-        check = _checked(module, encoder, cached, rows, embeddings, settings["num_checked"])
+        check = _checked(module, encoder, cached, rows, embeddings, settings.num_checked)
         with progress_bar("Making thumbnails", " pictures") as advance:
-            small = thumbnails(cached.catalog, rows, settings["thumbnail_px"], advance)
+            small = thumbnails(cached.catalog, rows, settings.thumbnail_px, advance)
         items = BundleItems(
             item_ids=cached.catalog.table["item_id"].iloc[rows].tolist(),
             columns=_columns(cached, rows),
             embeddings=embeddings,
             thumbnails=small,
         )
-        again = _measured_again(config, cached, rows, embeddings, settings)
+        again = _measured_again(merged, cached, rows, embeddings, settings)
         content = _facts(run, summary, check, again) | {"left_out": list(left_out)}
         with progress_bar("Building the index", " items") as advance:
             manifest = create_bundle(
@@ -143,11 +143,11 @@ def export_run(settings: dict[str, Any]) -> Exported:
                 name=name,
                 encoder_onnx=exported.onnx,
                 items=items,
-                kind=settings["index"],
-                target_recall=settings["target_recall"],
+                kind=settings.index,
+                target_recall=settings.target_recall,
                 facts=content,
-                files=_files(run, name, exported.weights, content, items, settings["index"]),
-                num_threads=settings["num_threads"],
+                files=_files(run, name, exported.weights, content, items, settings.index),
+                num_threads=settings.num_threads,
                 on_progress=advance,
             )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -179,40 +179,40 @@ def _left_out(
     return tuple(lines)
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
+def _check_settings(settings: ExportSchema) -> None:
     """Refuses what would fail only after the whole catalogue was embedded."""
-    if settings["items"] not in ITEMS:
+    if settings.items not in ITEMS:
         raise ConfigError(
-            f"items={settings['items']}; expected one of {', '.join(ITEMS)}: set items=seen"
+            f"items={settings.items}; expected one of {', '.join(ITEMS)}: set items=seen"
         )
-    if settings["items"] == "gallery" and settings["data"]:
+    if settings.items == "gallery" and settings.data:
         raise ConfigError(
             "items=gallery with data of its own; expected items=all: a gallery is chosen by the "
             "run's protocol on the run's data"
         )
     for name, usual in (("thumbnail_px", 192), ("num_checked", 64)):
-        if settings[name] < 1:
-            raise ConfigError(f"{name}={settings[name]}; expected at least 1: set {name}={usual}")
-    check_index_settings(settings["index"], settings["target_recall"], settings["num_threads"])
+        given = getattr(settings, name)
+        if given < 1:
+            raise ConfigError(f"{name}={given}; expected at least 1: set {name}={usual}")
+    check_index_settings(settings.index, settings.target_recall, settings.num_threads)
 
 
-def _config(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's config, with other data where the export names some."""
+def _of_run(own: TrainSchema, settings: ExportSchema) -> TrainSchema:
+    """Returns a run's settings, with other data where the export names some; its budget is kept."""
     from visual_search.runs.moved import merged_settings
     from visual_search.runs.parts import protocol_in_full
 
-    given = {"data": settings["data"], "split": None, "pictures": settings["pictures"]}
-    config = merged_settings(own, given) | {"loader": own["loader"]}  # the budget is kept
-    if "_target_" in config["protocol"]:
-        config["protocol"] = protocol_in_full(config["protocol"])
-    return config
+    merged = merged_settings(own, settings.data, None, settings.pictures.cache_dir)
+    merged.loader = own.loader
+    merged.protocol = protocol_in_full(own.protocol)
+    return merged
 
 
-def _rows(cached: CachedCatalog, run: Run, settings: Mapping[str, Any]) -> NDArray[np.int64]:
+def _rows(cached: CachedCatalog, run: Run, settings: ExportSchema) -> NDArray[np.int64]:
     """Returns the catalogue rows of the items that can be found."""
     import numpy as np
 
-    if settings["items"] != "gallery":
+    if settings.items != "gallery":
         return np.arange(len(cached.catalog), dtype=np.int64)
     ids = set(read_table(run.folder / "index" / "items.parquet", SAVED)["item_id"])
     return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
@@ -243,11 +243,11 @@ def _checked(
 
 
 def _measured_again(
-    config: dict[str, Any],
+    merged: TrainSchema,
     cached: CachedCatalog,
     rows: NDArray[np.int64],
     embeddings: NDArray[np.float32],
-    settings: Mapping[str, Any],
+    settings: ExportSchema,
 ) -> float | None:
     """Returns the headline's micro mean, with the bundle's embeddings and the run's own queries."""
     import numpy as np
@@ -257,11 +257,11 @@ def _measured_again(
     from visual_search.training.evaluation import evaluate_embeddings
     from visual_search.training.query_gallery import choose_sides
 
-    if settings["data"] or len(rows) < len(cached.catalog):
+    if settings.data or len(rows) < len(cached.catalog):
         return None
     # With the run's splits, within its budget.
-    seen = cache(read_catalog(config), config["data"], **config["pictures"])
-    protocol = new_protocol(config)
+    seen = cache(read_catalog(merged), merged.data, **vars(merged.pictures))
+    protocol = new_protocol(merged.protocol)
     with progress_bar("Looking for leaks", " pictures") as advance:
         sides = choose_sides(protocol, seen.catalog, seen.pictures, "test", advance)
     places = pd.Index(cached.catalog.table["item_id"]).get_indexer(seen.catalog.table["item_id"])
@@ -285,8 +285,6 @@ def _facts(
     run: Run, summary: Mapping[str, Any], check: ExportCheck, again: float | None
 ) -> dict[str, Any]:
     """Returns what a bundle says about the run that it comes from, as plain values."""
-    import dataclasses
-
     from visual_search.runs.run import environment
 
     kept = (

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import time
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.runs.run import Run
 
+HARDWARE = ("accelerator", "devices", "strategy", "precision")  # keys of `trainer`
+
 
 def main() -> None:
     """Runs the command with ``sys.argv``."""
     run_command("train", train_command)
 
 
-def train_command(config: TrainSchema) -> float | None:
+def train_command(settings: TrainSchema) -> float | None:
     """Trains what the composed config describes; in a multirun one of its jobs.
 
     Returns:
@@ -33,16 +34,16 @@ def train_command(config: TrainSchema) -> float | None:
     """
     from visual_search.cli.multirun import alone, record_job
 
-    with record_job(config) as job:
-        alone(lambda: train(config, on_open=job.opened))
+    with record_job(settings) as job:
+        alone(lambda: train(settings, on_open=job.opened))
     return job.value
 
 
-def train(config: TrainSchema, on_open: Callable[[Run], None] | None = None) -> Run:
+def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -> Run:
     """Returns the finished run of a config: found, gone on with, or trained afresh.
 
     Args:
-        config: The composed ``conf/train.yaml``.
+        settings: The composed ``conf/train.yaml``.
         on_open: Called with the run as it was found, before any work on it.
     """
     from visual_search.reports.tables import print_result
@@ -50,21 +51,22 @@ def train(config: TrainSchema, on_open: Callable[[Run], None] | None = None) -> 
     from visual_search.runs.initial_weights import checkpoint_to_start_from
     from visual_search.runs.parts import check_builders, check_hardware, read_catalog
 
-    settings = dataclasses.asdict(config)
-    check_hardware(settings)
+    trainer = settings.trainer
+    named = {name: trainer[name] for name in HARDWARE if name in trainer}
+    check_hardware(**named, index_device=settings.index.device)
     catalog = read_catalog(settings, bound_left_out=True)
-    name = settings["name"] or str(settings["model"]["_target_"]).rpartition(".")[2]
-    run = find_run(settings["outputs"], name, settings, catalog.fingerprint())
-    if settings["rerun"] or not _is_done(run, settings):
+    name = settings.name or str(settings.model["_target_"]).rpartition(".")[2]
+    run = find_run(settings.outputs, name, settings, catalog.fingerprint())
+    if settings.rerun or not _is_done(run, settings):
         check_builders(settings)
-        if settings["training"]["start_from"] is not None:
-            checkpoint_to_start_from(settings["training"]["start_from"])
+        if settings.training.start_from is not None:
+            checkpoint_to_start_from(settings.training.start_from)
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # started by the first process, to help it
         _fit_and_test(run, settings, catalog)
         return run
     run.lock()
     try:
-        if settings["rerun"]:
+        if settings.rerun:
             run.clear()
         if on_open is not None:
             on_open(run)
@@ -80,17 +82,17 @@ def train(config: TrainSchema, on_open: Callable[[Run], None] | None = None) -> 
     return run
 
 
-def _is_done(run: Run, settings: dict[str, Any]) -> bool:
+def _is_done(run: Run, settings: TrainSchema) -> bool:
     """Returns whether a run is finished, and has the numbers with which one of its settings ends.
 
     An earlier version left a finished status where it was killed within a clearing.
     """
-    trainer = settings["trainer"]
+    trainer = settings.trainer
     without = trainer.get("fast_dev_run") or trainer.get("limit_test_batches", 1.0) != 1.0
     return run.state == "finished" and bool(without or run.summary())
 
 
-def _work(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
+def _work(run: Run, settings: TrainSchema, catalog: Catalog) -> None:
     """Trains and tests under a status that tells, whatever happens, how it ended."""
     from omegaconf import OmegaConf
 
@@ -99,7 +101,7 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
     started = time.time()
     elapsed = run.seconds_so_far()
-    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+    write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(settings)))
     write_text(run.folder / "overrides.yaml", _overrides())
     run.save_environment()
     state: Any = "failed"
@@ -121,13 +123,13 @@ def _work(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
         run.set_state(state, seconds=seconds, error=error, **facts)
 
 
-def _kept(run: Run, settings: dict[str, Any]) -> str:
+def _kept(run: Run, settings: TrainSchema) -> str:
     """Says what of a run that was stopped is kept, and where the next start goes on."""
     from visual_search.training.checkpointing import position
 
     if not run.checkpoint.is_file():
         return f"no step was finished; the same command starts anew in {run.folder}"
-    where = position(run.checkpoint, settings["trainer"]["max_epochs"])
+    where = position(run.checkpoint, settings.trainer["max_epochs"])
     return f"kept {run.checkpoint}; the same command goes on at {where}"
 
 
@@ -142,7 +144,7 @@ def _overrides() -> str:
     return yaml.safe_dump(shown, allow_unicode=True, default_flow_style=False, width=10_000)
 
 
-def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
+def _fit_and_test(run: Run, settings: TrainSchema, catalog: Catalog) -> None:
     """The work of one process: pictures, network, training, test, files."""
     from visual_search.reports.run_page import write_run_report
     from visual_search.runs.initial_weights import take_weights
@@ -163,25 +165,25 @@ def _fit_and_test(run: Run, settings: dict[str, Any], catalog: Catalog) -> None:
     quieten()
     with Interruption() as interruption:
         model = new_model(settings)
-        cached = cache(catalog, settings["data"], **settings["pictures"])
+        cached = cache(catalog, settings.data, **vars(settings.pictures))
         broken = len(cached.catalog.refused) - len(catalog.refused)
-        check_left_out(settings["data"], broken, len(cached.catalog))
+        check_left_out(settings.data, broken, len(cached.catalog))
         datamodule, module = new_modules(settings, cached, model)
         keeper = RunCheckpoint(
             run.folder / "checkpoints",
-            every_n_seconds=settings["training"]["checkpoint_every_n_seconds"],
+            every_n_seconds=settings.training.checkpoint_every_n_seconds,
             interruption=interruption,
         )
         trainer = new_trainer(run, settings, keeper)
         checkpoint = run.checkpoint if run.checkpoint.is_file() else None
-        start = settings["training"]["start_from"]
+        start = settings.training.start_from
         if start is not None and checkpoint is None:
             taken = take_weights(model, start)
             if trainer.is_global_zero:
                 print(taken)
         if checkpoint is not None and trainer.is_global_zero:
             print(f"Run {run.folder}: going on at {position(checkpoint, trainer.max_epochs or 0)}")
-        batch_size, device = settings["loader"]["batch_size"], trainer.strategy.root_device
+        batch_size, device = settings.loader.batch_size, trainer.strategy.root_device
         with memory_told(batch_size, device, training=True):
             trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
             tested = trainer.test(module, datamodule, verbose=False)[0]

@@ -77,7 +77,8 @@ def _embedded(run: Run) -> str:
     """Returns how an evaluation's embedding differs from its run's, as ``pca=64``; empty if not."""
     if run.folder.resolve().parent.name != EVALUATIONS:
         return ""
-    return " ".join(changed_embedding(Run(run.folder.parent.parent).config(), run.config()))
+    trained = Run(run.folder.parent.parent).settings()
+    return " ".join(changed_embedding(trained.embedding, run.settings().embedding))
 
 
 def conclude(measured: Sequence[Measured], folder: Path) -> None:

@@ -6,10 +6,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, one_of
+from visual_search.config.schemas import EmbeddingConfig, EvaluateSchema, TrainSchema
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import many
 
@@ -23,29 +23,19 @@ if TYPE_CHECKING:
     from visual_search.training.query_gallery import Sides
 
 
-def own_embedding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a run indexes, in full; one from before there was a choice has none written."""
-    import dataclasses
-
-    from visual_search.config.schemas import EmbeddingConfig
-
-    return dataclasses.asdict(EmbeddingConfig()) | dict(config.get("embedding") or {})
-
-
-def changed_embedding(own: Mapping[str, Any], merged: Mapping[str, Any]) -> list[str]:
+def changed_embedding(own: EmbeddingConfig, asked: EmbeddingConfig) -> list[str]:
     """Returns what an evaluation indexes differently, as short texts for the folder's name."""
-    before = own_embedding(own)
-    return [
-        f"{name}={value}" for name, value in merged["embedding"].items() if value != before[name]
-    ]
+    before = vars(own)
+    return [f"{name}={value}" for name, value in vars(asked).items() if value != before[name]]
 
 
-def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
+def precision_here(own: Any, accelerator: Any, devices: Any) -> Any:
     """Returns a run's own precision, or float32 (said) where this machine does not compute in it.
 
     Args:
         own: As its summary has it.
-        trainer: ``accelerator`` and ``devices`` of the command.
+        accelerator: Of the command.
+        devices: Of the command.
 
     Raises:
         ConfigError: This machine does not have what is asked for.
@@ -53,7 +43,7 @@ def precision_here(own: Any, trainer: Mapping[str, Any]) -> Any:
     from visual_search.training.devices import usable_precision
 
     try:
-        precision, reason = usable_precision(own, trainer["accelerator"], trainer["devices"])
+        precision, reason = usable_precision(own, accelerator, devices)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if reason and os.environ.get("LOCAL_RANK", "0") == "0":  # said by the first process
@@ -66,7 +56,7 @@ class RunEmbedding:
 
     Args:
         run: Finished.
-        own: Its config.
+        own: Its settings.
         merged: The same with what the evaluation replaces.
         settings: Of the evaluation.
         precision: The run's own, or another one: then nothing of the run's is taken over.
@@ -75,29 +65,30 @@ class RunEmbedding:
     def __init__(
         self,
         run: Run,
-        own: Mapping[str, Any],
-        merged: Mapping[str, Any],
-        settings: Mapping[str, Any],
+        own: TrainSchema,
+        merged: TrainSchema,
+        settings: EvaluateSchema,
         precision: str | None,
     ) -> None:
         import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
 
         from visual_search.runs.parts import build_trainer, embedding_settings, quieten
-        from visual_search.training.devices import num_devices
+        from visual_search.training.devices import Accelerator, num_devices
 
         quieten()
-        asked = settings["trainer"]
-        node = {**own["trainer"], **asked, "precision": precision or "auto"}
+        asked = settings.trainer
+        node = {**own.trainer, **vars(asked), "precision": precision or "auto"}
         node |= {"strategy": "auto", "enable_progress_bar": False}
-        if num_devices(asked["accelerator"], asked["devices"]) != 1:
+        accelerator = one_of("trainer.accelerator", asked.accelerator, get_args(Accelerator))
+        if num_devices(accelerator, asked.devices) != 1:
             raise ConfigError(
-                f"trainer.devices={asked['devices']}; expected one device, which a measurement "
+                f"trainer.devices={asked.devices}; expected one device, which a measurement "
                 "needs: set trainer.devices=1, or [1] for the second card"
             )
-        self.run, self.loader, self.precision = run, settings["loader"], precision
-        self.own = own_embedding(own)
-        self.changed = changed_embedding(own, merged)
-        self.embedding = embedding_settings(merged)
+        self.run, self.loader, self.precision = run, settings.loader, precision
+        self.own = own.embedding
+        self.changed = changed_embedding(own.embedding, merged.embedding)
+        self.embedding = embedding_settings(merged.embedding)
         self.trainer: Trainer = build_trainer(node, folder=run.folder)
         # Otherwise pinned memory would belong to the first card, whichever computes.
         self.trainer.accelerator.setup_device(self.trainer.strategy.root_device)
@@ -142,7 +133,7 @@ class RunEmbedding:
             return (
                 place.state == "finished"
                 and place.summary().get("precision") == self.precision
-                and own_embedding(place.config()) == self.own
+                and place.settings().embedding == self.own
             )
         except (OSError, ValueError) as error:
             print(f"Left out: {error}", file=sys.stderr)
@@ -179,10 +170,10 @@ class RunEmbedding:
         from visual_search.training.devices import memory_told
         from visual_search.training.features import features_of_rows
 
-        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **self.loader)
+        datamodule = CatalogDataModule(cached.catalog, cached.pictures, **vars(self.loader))
         datamodule.trainer = self.trainer  # whose device its loader serves
         started = time.perf_counter()
-        batch_size, device = self.loader["batch_size"], self.trainer.strategy.root_device
+        batch_size, device = self.loader.batch_size, self.trainer.strategy.root_device
         with (
             progress_bar("Embedding", " pictures") as advance,
             memory_told(batch_size, device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from visual_search.config.schemas import TrainSchema
 from visual_search.runs.run import Run, open_run
 
 # Keys of the config that cannot change a result: the machine, the place, where it is logged.
@@ -57,48 +59,46 @@ ADDED: dict[str, Any] = {
 DRAWING_CALLBACKS = "visual_search.training.callbacks."
 
 
-def run_hash(
-    config: Mapping[str, Any], catalog_fingerprint: str, *, with_places: bool = False
-) -> str:
+def run_hash(settings: TrainSchema, catalog_fingerprint: str, *, with_places: bool = False) -> str:
     """Returns ten hexadecimal digits that change with whatever can change the result.
 
     Args:
-        config: The resolved config as plain containers.
+        settings: Of the run.
         catalog_fingerprint: `Catalog.fingerprint` of the data as read.
         with_places: As an earlier version did, for which `PLACES` changed a run.
     """
-    kept = _identity(config, with_places=with_places)
+    kept = _identity(settings, with_places=with_places)
     kept["model"] = _weights_by_content(kept["model"])
     kept["training"] = _start_by_content(kept["training"])
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _identity(config: Mapping[str, Any], *, with_places: bool = False) -> dict[str, Any]:
+def _identity(settings: TrainSchema, *, with_places: bool = False) -> dict[str, Any]:
     """Returns what of a config can change the result, with files by their paths."""
     from visual_search.training.devices import num_devices
 
-    kept = _without(config, NOT_PART_OF_THE_RESULT)
+    kept = _without(dataclasses.asdict(settings), NOT_PART_OF_THE_RESULT)
     kept["callbacks"] = {
         name: node
-        for name, node in config["callbacks"].items()
+        for name, node in settings.callbacks.items()
         if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
     }
     if kept["data"].get("on_bad_item") == "skip_any":  # other items are refused, none is given
         kept["data"]["on_bad_item"] = "skip"
     if "devices" in kept["trainer"]:  # how many, not which
-        accelerator = config["trainer"].get("accelerator", "auto")
+        accelerator = settings.trainer.get("accelerator", "auto")
         kept["trainer"]["devices"] = num_devices(accelerator, kept["trainer"]["devices"])
     if not with_places:
         kept = _without_places(kept)
     elif str(kept["data"].get("_target_", "")).endswith(".open_metric_learning"):
-        data = config["data"]  # then a part of the hash, and a comma where it is found out now
+        data = settings.data  # then a part of the hash, and a comma where it is found out now
         kept["data"]["sep"] = data.get("sep") or data.get("separator") or ","
     return _without_added(kept)
 
 
 def find_run(
-    outputs: str | Path, experiment: str, config: Mapping[str, Any], catalog_fingerprint: str
+    outputs: str | Path, experiment: str, settings: TrainSchema, catalog_fingerprint: str
 ) -> Run:
     """Returns the run of these settings, whether or not its folder exists.
 
@@ -108,30 +108,30 @@ def find_run(
     Args:
         outputs: Where the experiments' folders lie.
         experiment: The folder's name.
-        config: The resolved config as plain containers.
+        settings: Of the run.
         catalog_fingerprint: `Catalog.fingerprint` of the data as read.
 
     Raises:
         ValueError: The experiment's name would not be a plain folder name.
     """
-    run = open_run(outputs, experiment, run_hash(config, catalog_fingerprint))
+    run = open_run(outputs, experiment, run_hash(settings, catalog_fingerprint))
     if run.is_there:
         return run
-    older = run_hash(config, catalog_fingerprint, with_places=True)
+    older = run_hash(settings, catalog_fingerprint, with_places=True)
     found = open_run(outputs, experiment, older)
     if found.is_there:
         return found
-    return _without_its_start(run, config, catalog_fingerprint) or run
+    return _without_its_start(run, settings, catalog_fingerprint) or run
 
 
-def _without_its_start(run: Run, config: Mapping[str, Any], catalog_fingerprint: str) -> Run | None:
+def _without_its_start(run: Run, settings: TrainSchema, catalog_fingerprint: str) -> Run | None:
     """Returns the finished run that began with weights that are gone, the newest if there are more.
 
     What they held is in the run's name, and can no longer be asked; their place is in its settings.
     """
-    if not (_gone_weights(config) or _gone_start(config)):
+    if not (_gone_weights(settings) or _gone_start(settings)):
         return None
-    asked = _as_text(config)
+    asked = _as_text(settings)
     found: list[tuple[str, Run]] = []
     for path in sorted(run.folder.parent.glob("*/status.json")):
         other = Run(path.parent)
@@ -140,7 +140,7 @@ def _without_its_start(run: Run, config: Mapping[str, Any], catalog_fingerprint:
             is_it = (
                 status.get("state") == "finished"
                 and status.get("catalog_fingerprint") == catalog_fingerprint
-                and _as_text(other.config()) == asked
+                and _as_text(other.settings()) == asked
             )
         except (OSError, ValueError, KeyError, AttributeError) as error:
             print(f"left out: {other.folder}: {error}", file=sys.stderr)
@@ -150,28 +150,26 @@ def _without_its_start(run: Run, config: Mapping[str, Any], catalog_fingerprint:
     return max(found, key=lambda one: one[0])[1] if found else None
 
 
-def _as_text(config: Mapping[str, Any]) -> str:
-    return json.dumps(_identity(config), sort_keys=True, default=str)
+def _as_text(settings: TrainSchema) -> str:
+    return json.dumps(_identity(settings), sort_keys=True, default=str)
 
 
-def _gone_start(config: Mapping[str, Any]) -> bool:
-    start = config["training"].get("start_from")
+def _gone_start(settings: TrainSchema) -> bool:
+    start = settings.training.start_from
     return start is not None and not Run(Path(start)).checkpoint.is_file()
 
 
-def _gone_weights(config: Mapping[str, Any]) -> bool:
+def _gone_weights(settings: TrainSchema) -> bool:
     from visual_search.models.backbone_weights import PACKAGED
 
-    weights = config["model"].get("weights")
+    weights = settings.model.get("weights")
     return weights not in (None, PACKAGED) and not Path(str(weights)).is_file()
 
 
-def _without(
-    config: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = ""
-) -> dict[str, Any]:
+def _without(node: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
     return {
         key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
+        for key, value in node.items()
         if f"{prefix}{key}" not in dropped
     }
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from visual_search.config.builders import one_of
+from visual_search.config.schemas import EvaluateSchema, TrainSchema
 from visual_search.runs.run import Run, State
 
 if TYPE_CHECKING:
@@ -23,12 +26,19 @@ if TYPE_CHECKING:
     from visual_search.training.query_gallery import Sides
 
 
+# What of the settings measures embeddings from outside: nothing was trained.
+OF_A_MEASUREMENT = (
+    "data", "split", "pictures", "loader", "embedding", "protocol", "index", "floors",
+    "near_duplicates",
+)  # fmt: skip
+
+
 @contextlib.contextmanager
 def working(
     place: Run,
-    merged: Mapping[str, Any],
+    merged: TrainSchema,
     catalog: Catalog,
-    settings: Mapping[str, Any],
+    settings: EvaluateSchema,
     **facts: Any,
 ) -> Iterator[bool]:
     """Holds a measurement's folder, and leaves a status that tells how it ended.
@@ -43,19 +53,19 @@ def working(
     facts |= {
         "catalog": catalog.name,
         "catalog_fingerprint": catalog.fingerprint(),
-        "query_split": settings["query_split"],
+        "query_split": settings.query_split,
     }
     started = time.time()
     state: State = "failed"
     error = ""
     place.lock()
-    if not settings["rerun"] and place.state == "finished":
+    if not settings.rerun and place.state == "finished":
         place.unlock()
         yield False
         return
     try:
         place.clear()
-        text = yaml.safe_dump(dict(merged), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_written(merged), sort_keys=False, allow_unicode=True)
         write_text(place.folder / "config.yaml", text)
         place.save_environment()
         place.set_state("running", **facts)
@@ -71,6 +81,12 @@ def working(
     finally:
         place.set_state(state, seconds=time.time() - started, error=error, **facts)
         place.unlock()
+
+
+def _written(merged: TrainSchema) -> dict[str, Any]:
+    """Returns the settings as they are written beside a measurement."""
+    plain = dataclasses.asdict(merged)
+    return plain if merged.model else {name: plain[name] for name in OF_A_MEASUREMENT}
 
 
 def choose_query_gallery(protocol: Protocol, cached: CachedCatalog, split: str) -> Sides:
@@ -90,7 +106,7 @@ def choose_query_gallery(protocol: Protocol, cached: CachedCatalog, split: str) 
 
 def measure(
     place: Run,
-    merged: dict[str, Any],
+    merged: TrainSchema,
     cached: CachedCatalog,
     protocol: Protocol,
     sides: Sides,
@@ -108,12 +124,13 @@ def measure(
     """
     import numpy as np
 
+    from visual_search.knn.device import Device
     from visual_search.retrieval.report import with_intervals
     from visual_search.runs.parts import progress_bar
     from visual_search.runs.results import answering, save_evaluation
     from visual_search.training.evaluation import evaluate_embeddings, index_place
 
-    device, gpu = merged["index"]["device"], 0
+    device, gpu = one_of("index.device", merged.index.device, get_args(Device)), 0
     if trainer is not None:
         device, gpu = index_place(device, trainer)
     selection = sides.selection
@@ -130,7 +147,7 @@ def measure(
         seconds_per_item=seconds_per_item,
     )
     evaluation = replace(evaluation, report=with_intervals(evaluation.report))
-    if merged["floors"]:
+    if merged.floors:
         with progress_bar("Embedding the floors", " pictures") as advance:
             found = floors.measure(
                 cached.catalog,

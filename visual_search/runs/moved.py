@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config.builders import ConfigError, bind
+from visual_search.config.schemas import ItemLimits, SplitConfig, TrainSchema
 
 if TYPE_CHECKING:
     from visual_search.runs.run import Run
@@ -73,19 +74,25 @@ def typed_command(command: str) -> str:
     return shlex.join(words)
 
 
-def merged_settings(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's config with the catalogue that the command names, all of its items.
+def merged_settings(
+    own: TrainSchema, data: Mapping[str, Any], split: SplitConfig | None, cache_dir: str
+) -> TrainSchema:
+    """Returns a run's settings with the catalogue that a command names, all of its items.
 
     Args:
         own: The run's.
-        settings: ``data`` and ``split`` in the place of the run's, whole or only some of their
-            keys, and ``pictures.cache_dir``.
+        data: In the place of the run's, whole or only some of its keys.
+        split: In the place of the run's; None keeps that.
+        cache_dir: Where decoded pictures are kept.
     """
-    merged = copy.deepcopy(dict(own))
-    for part in ("data", "split"):
-        given = settings[part] or {}
-        held = {} if "_target_" in given else merged.get(part) or {}
-        merged[part] = {**held, **given}  # +data.path=... alone changes what the run had
-    merged["pictures"]["cache_dir"] = settings["pictures"]["cache_dir"]
-    merged["loader"]["max_items_per_category"] = {"train": None, "val": None, "test": None}
+    merged = copy.deepcopy(own)
+    merged.data = replaced(own.data, data)
+    merged.split = split or merged.split
+    merged.pictures.cache_dir = cache_dir
+    merged.loader.max_items_per_category = ItemLimits()
     return merged
+
+
+def replaced(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a node with what is given: another one, or some of its keys (+data.path=...)."""
+    return {**({} if "_target_" in given else own), **given}

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from visual_search.config.builders import ConfigError, bind, build, one_of
+from visual_search.config.schemas import (
+    EmbeddingConfig,
+    PicturesConfig,
+    TrainingConfig,
+    TrainSchema,
+)
 from visual_search.runs.run import PROJECTION, Run
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 Built = TypeVar("Built")
 
 
-def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> Catalog:
+def read_catalog(settings: TrainSchema, *, bound_left_out: bool = False) -> Catalog:
     """Returns the catalogue that a config names, its splits assigned, limited to its budget.
 
     Args:
@@ -40,20 +46,20 @@ def read_catalog(settings: dict[str, Any], *, bound_left_out: bool = False) -> C
     Raises:
         ValueError: It cannot be read or split, or too much of it is left out.
     """
-    catalog = build_catalog(settings["data"])
+    catalog = build_catalog(settings.data)
     if bound_left_out:
-        check_left_out(settings["data"], len(catalog.refused), len(catalog))
+        check_left_out(settings.data, len(catalog.refused), len(catalog))
     return within_budget(catalog, settings)
 
 
-def within_budget(catalog: Catalog, settings: dict[str, Any]) -> Catalog:
+def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:
     """Returns a config's catalogue with its splits, limited to its budget."""
     from visual_search.catalog.splits import assign_splits, limit_items
 
-    catalog = assign_splits(catalog, **settings["split"])
-    limits = settings["loader"]["max_items_per_category"]
+    catalog = assign_splits(catalog, **vars(settings.split))
+    limits = vars(settings.loader.max_items_per_category)
     if any(limit is not None for limit in limits.values()):
-        catalog = limit_items(catalog, limits, seed=settings["split"]["seed"])
+        catalog = limit_items(catalog, limits, seed=settings.split.seed)
     return catalog
 
 
@@ -94,37 +100,41 @@ def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -
         )
 
 
-def check_builders(settings: dict[str, Any]) -> None:
+def check_builders(settings: TrainSchema) -> None:
     """Refuses wrong arguments of anything that will be built, before the work begins.
 
     Raises:
         ConfigError: Names the key and what is expected.
     """
-    bind("model", settings["model"])
-    bind("objective", settings["objective"])
+    bind("model", settings.model)
+    bind("objective", settings.objective)
     try:
-        build("sampler", settings["sampler"]).for_batches(settings["loader"]["batch_size"])
+        build("sampler", settings.sampler).for_batches(settings.loader.batch_size)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if settings["augmentation"]:
-        bind("augmentation", settings["augmentation"])
-    embedding_settings(settings)
-    optimization(settings)
-    new_protocol(settings)
-    bind("trainer", settings["trainer"])
-    if settings["profiler"]:
-        bind("profiler", settings["profiler"])
+    if settings.augmentation:
+        bind("augmentation", settings.augmentation)
+    embedding_settings(settings.embedding)
+    optimization(settings.training)
+    new_protocol(settings.protocol)
+    bind("trainer", settings.trainer)
+    if settings.profiler:
+        bind("profiler", settings.profiler)
     for group in ("callbacks", "logger"):
-        for name, node in settings[group].items():
+        for name, node in getattr(settings, group).items():
             if node:
                 bind(group, node, key=f"{group}.{name}")
 
 
-def check_hardware(settings: Mapping[str, Any]) -> None:
+def check_hardware(
+    accelerator: Any = "auto",
+    devices: Any = 1,
+    *,
+    precision: Any = "auto",
+    strategy: Any = "auto",
+    index_device: Any = "auto",
+) -> None:
     """Refuses a device or precision that this machine does not have, before any work.
-
-    Args:
-        settings: Of a command that has ``trainer``, and perhaps ``index``.
 
     Raises:
         ConfigError: Names the key, what is expected, and what to set.
@@ -132,11 +142,9 @@ def check_hardware(settings: Mapping[str, Any]) -> None:
     from visual_search.knn.device import check_device
     from visual_search.training.devices import check_hardware
 
-    names = ("accelerator", "devices", "strategy", "precision")
-    trainer = settings["trainer"]
     try:
-        check_device(settings.get("index", {}).get("device", "auto"))
-        check_hardware(**{name: trainer[name] for name in names if name in trainer})
+        check_device(index_device)
+        check_hardware(accelerator, devices, strategy=strategy, precision=precision)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -199,7 +207,7 @@ def cache(
         )
 
 
-def new_model(settings: dict[str, Any]) -> Encoder:
+def new_model(settings: TrainSchema) -> Encoder:
     """Returns the network with the first weights that the seed decides.
 
     Raises:
@@ -207,24 +215,24 @@ def new_model(settings: dict[str, Any]) -> Encoder:
     """
     import torch
 
-    torch.manual_seed(settings["seed"])  # the weights' first values
-    model: Encoder = build("model", settings["model"])
-    if model.image_size_px != settings["pictures"]["size_px"]:
+    torch.manual_seed(settings.seed)  # the weights' first values
+    model: Encoder = build("model", settings.model)
+    if model.image_size_px != settings.pictures.size_px:
         raise ConfigError(
-            f"pictures.size_px={settings['pictures']['size_px']}, but the network takes pictures "
+            f"pictures.size_px={settings.pictures.size_px}, but the network takes pictures "
             f"of {model.image_size_px} px; set pictures.size_px={model.image_size_px}"
         )
     return model
 
 
-def new_protocol(settings: dict[str, Any]) -> Protocol:
-    """Returns the protocol that a config names.
+def new_protocol(node: Mapping[str, Any]) -> Protocol:
+    """Returns the protocol that a config's node names.
 
     Raises:
         ConfigError: An argument is unknown, missing or of a wrong type or value.
     """
     try:
-        protocol: Protocol = build("protocol", settings["protocol"])
+        protocol: Protocol = build("protocol", node)
     except ConfigError:
         raise
     except ValueError as error:
@@ -252,7 +260,7 @@ def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
     return {"_target_": node["_target_"], **held, **given}
 
 
-def new_floors(settings: dict[str, Any]) -> Floors:
+def new_floors(settings: TrainSchema) -> Floors:
     """Returns what measures a run's floors: those without a network, and its own one untrained."""
     from visual_search.models.embedding import EmbeddingHead
     from visual_search.training.floors import Floors
@@ -260,31 +268,32 @@ def new_floors(settings: dict[str, Any]) -> Floors:
 
     def first_weights() -> EncoderModule:
         model = new_model(settings)
-        head = EmbeddingHead(model, embedding_settings(settings))
-        return EncoderModule(model, preprocessing(settings), head=head).eval()
+        head = EmbeddingHead(model, embedding_settings(settings.embedding))
+        return EncoderModule(model, preprocessing(settings.pictures), head=head).eval()
 
-    return Floors(settings["pictures"]["cache_dir"], first_weights=first_weights)
+    return Floors(settings.pictures.cache_dir, first_weights=first_weights)
 
 
-def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+def preprocessing(pictures: PicturesConfig) -> Preprocessing:
     """Returns what a config does to a picture before the network sees it."""
+    from visual_search.catalog.images import Fit
     from visual_search.training.module import Preprocessing
 
-    return Preprocessing(settings["pictures"]["size_px"], settings["pictures"]["fit"])
+    return Preprocessing(pictures.size_px, one_of("pictures.fit", pictures.fit, get_args(Fit)))
 
 
-def embedding_settings(settings: Mapping[str, Any]) -> EmbeddingSettings:
-    """Returns what of a network a config indexes; an older one takes its embedding as it is.
+def embedding_settings(embedding: EmbeddingConfig) -> EmbeddingSettings:
+    """Returns what of a network a config indexes.
 
     Raises:
         ConfigError: A value is wrong.
     """
     from visual_search.models.embedding import EmbeddingSettings
 
-    return _plain(EmbeddingSettings, settings.get("embedding") or {})
+    return _plain(EmbeddingSettings, vars(embedding))
 
 
-def optimization(settings: Mapping[str, Any]) -> Optimization:
+def optimization(training: TrainingConfig) -> Optimization:
     """Returns the optimiser and schedule of a config.
 
     Raises:
@@ -295,7 +304,7 @@ def optimization(settings: Mapping[str, Any]) -> Optimization:
     from visual_search.training.optimization import Optimization
 
     names = {field.name for field in dataclasses.fields(Optimization)}
-    given = {name: value for name, value in settings["training"].items() if name in names}
+    given = {name: value for name, value in vars(training).items() if name in names}
     return _plain(Optimization, given)
 
 
@@ -306,7 +315,7 @@ def _plain(kind: Callable[..., Built], arguments: Mapping[str, Any]) -> Built:
         raise ConfigError(str(error)) from error
 
 
-def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) -> Objective:
+def new_objective(settings: TrainSchema, model: Encoder, catalog: Catalog) -> Objective:
     """Returns what a network is trained for, its own parts with weights that the seed decides.
 
     Raises:
@@ -316,11 +325,11 @@ def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) ->
 
     from visual_search.training.labels import label_values
 
-    torch.manual_seed(settings["seed"] + 1)  # not the numbers that the network began with
+    torch.manual_seed(settings.seed + 1)  # not the numbers that the network began with
     try:
         objective: Objective = build(
             "objective",
-            settings["objective"],
+            settings.objective,
             embedding_dim=model.embedding_dim,
             num_labels=lambda column: len(label_values(catalog, column)),
         )
@@ -333,7 +342,7 @@ def new_objective(settings: dict[str, Any], model: Encoder, catalog: Catalog) ->
 
 
 def new_modules(
-    settings: dict[str, Any], cached: CachedCatalog, model: Encoder
+    settings: TrainSchema, cached: CachedCatalog, model: Encoder
 ) -> tuple[CatalogDataModule, EncoderModule]:
     """Returns Lightning's two modules: the one with the data and the one with the network."""
     from visual_search.models.embedding import EmbeddingHead
@@ -341,36 +350,37 @@ def new_modules(
     from visual_search.training.labels import Labels
     from visual_search.training.module import EncoderModule
 
-    loader = settings["loader"]
+    loader = settings.loader
     datamodule = CatalogDataModule(
         cached.catalog,
         cached.pictures,
-        batch_size=loader["batch_size"],
-        num_workers=loader["num_workers"],
-        seed=settings["seed"],
-        shuffle=loader["shuffle"],
-        sampling=build("sampler", settings["sampler"]),
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        seed=settings.seed,
+        shuffle=loader.shuffle,
+        sampling=build("sampler", settings.sampler),
     )
     objective = new_objective(settings, model, cached.catalog)
-    augmentation = settings["augmentation"]
+    augmentation = settings.augmentation
     module = EncoderModule(
         model,
-        preprocessing(settings),
+        preprocessing(settings.pictures),
         objective=objective,
-        head=EmbeddingHead(model, embedding_settings(settings)),
+        head=EmbeddingHead(model, embedding_settings(settings.embedding)),
         augmentation=build("augmentation", augmentation) if augmentation else None,
         labels=Labels.of_catalog(cached.catalog, objective.columns),
-        optimization=optimization(settings),
-        seed=settings["seed"],
+        optimization=optimization(settings.training),
+        seed=settings.seed,
         item_ids=list(cached.catalog.table["item_id"]),
     )
     return datamodule, module
 
 
-def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Trainer:
+def new_trainer(run: Run, settings: TrainSchema, keeper: RunCheckpoint) -> Trainer:
     """Returns the Trainer with what always belongs to a run and what the config adds."""
     from lightning.pytorch.callbacks import LambdaCallback
 
+    from visual_search.knn.device import Device
     from visual_search.training.callbacks.history import History
     from visual_search.training.callbacks.neighbour_positives import NeighbourPartners
     from visual_search.training.callbacks.progress import Progress
@@ -381,34 +391,39 @@ def new_trainer(run: Run, settings: dict[str, Any], keeper: RunCheckpoint) -> Tr
         History(),  # before the keeper, whose checkpoint is to hold the newest batch's loss
         keeper,
         RetrievalEvaluation(
-            new_protocol(settings),
-            every_n_epochs=settings["training"]["evaluate_every_n_epochs"],
-            index_device=settings["index"]["device"],
-            floors=new_floors(settings) if settings["floors"] else None,
+            new_protocol(settings.protocol),
+            every_n_epochs=settings.training.evaluate_every_n_epochs,
+            index_device=one_of("index.device", settings.index.device, get_args(Device)),
+            floors=new_floors(settings) if settings.floors else None,
         ),
     ]
-    partners = settings["partners"]
-    if partners["source"] is not None:
+    partners = settings.partners
+    if partners.source is not None:
         callbacks.append(
             NeighbourPartners(
-                scratch_dir=settings["pictures"]["cache_dir"], seed=settings["seed"], **partners
+                partners.source,
+                num_neighbours=partners.num_neighbours,
+                own_probability=partners.own_probability,
+                refresh_every_n_epochs=partners.refresh_every_n_epochs,
+                scratch_dir=settings.pictures.cache_dir,
+                seed=settings.seed,
             )
         )
     callbacks += [
         build("callbacks", node, key=f"callbacks.{name}")
-        for name, node in settings["callbacks"].items()
+        for name, node in settings.callbacks.items()
         if node
     ]
-    if settings["trainer"].get("enable_progress_bar", True):
+    if settings.trainer.get("enable_progress_bar", True):
         callbacks.append(Progress())
     loggers: list[Logger] = [
-        new_logger(name, node, run.folder) for name, node in settings["logger"].items() if node
+        new_logger(name, node, run.folder) for name, node in settings.logger.items() if node
     ]
     profiler = None
-    if settings["profiler"]:
-        profiler = build("profiler", settings["profiler"], dirpath=str(run.folder))
+    if settings.profiler:
+        profiler = build("profiler", settings.profiler, dirpath=str(run.folder))
     return build_trainer(
-        settings["trainer"],
+        settings.trainer,
         folder=run.folder,
         callbacks=callbacks,
         loggers=loggers,
@@ -482,11 +497,11 @@ def load_module(run: Run) -> EncoderModule:
     from visual_search.training.checkpointing import load_checkpoint
     from visual_search.training.module import EncoderModule
 
-    settings = run.config()
+    settings = run.settings()
     checkpoint = load_checkpoint(run.checkpoint)
-    model = build("model", _without_first_weights(settings["model"]))
-    head = EmbeddingHead(model, embedding_settings(settings))
-    module = EncoderModule(model, preprocessing(settings), head=head)
+    model = build("model", _without_first_weights(settings.model))
+    head = EmbeddingHead(model, embedding_settings(settings.embedding))
+    module = EncoderModule(model, preprocessing(settings.pictures), head=head)
     module.on_load_checkpoint(checkpoint)
     # What only training needs, such as a classifier, stays in the checkpoint.
     own = {

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.config.schemas import TrainSchema
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -42,7 +44,7 @@ NEAR_DEFINITION = (
 
 def save_results(
     run: Run,
-    settings: dict[str, Any],
+    settings: TrainSchema,
     datamodule: CatalogDataModule,
     module: EncoderModule,
     trainer: Trainer,
@@ -100,7 +102,7 @@ def answering(index: EmbeddingIndex) -> dict[str, Any]:
 
 def save_evaluation(
     folder: Path,
-    settings: Mapping[str, Any],
+    settings: TrainSchema,
     catalog: Catalog,
     pictures: Pictures,
     evaluation: Evaluation,
@@ -110,7 +112,7 @@ def save_evaluation(
 
     Args:
         folder: A run's, or one of its further evaluations'.
-        settings: ``protocol`` and ``near_duplicates`` of the config.
+        settings: Of the run, with what an evaluation replaces.
         catalog: Splits assigned.
         pictures: Row i is the picture of the catalogue's row i.
         evaluation: With its floors and intervals.
@@ -133,7 +135,7 @@ def save_evaluation(
         evaluation.sides.selection,
         catalog.source.content_keys,
     )
-    rules = {name: value for name, value in settings["protocol"].items() if name != "_target_"}
+    rules = {name: value for name, value in settings.protocol.items() if name != "_target_"}
     summary = {
         **report.summary,
         **facts,
@@ -147,7 +149,7 @@ def save_evaluation(
         "floors": floors,
         "standing": _standing(report, floors),
     }
-    if settings["near_duplicates"]:
+    if settings.near_duplicates:
         summary["near_duplicates"] = _near_duplicates(folder, catalog, pictures, evaluation)
     save_report(replace(report, summary=summary), folder / "metrics")
     return summary
@@ -342,21 +344,21 @@ def _finals(summary: Mapping[str, Any], logged: Mapping[str, float]) -> dict[str
     return finals
 
 
-def _choices(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def _choices(settings: TrainSchema, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what one compares runs by; the whole config lies in the run's folder."""
     return {
-        "model": str(settings["model"]["_target_"]).rpartition(".")[2],
-        "objective": str(settings["objective"]["_target_"]).rpartition(".")[2],
-        "data": str(settings["data"]["_target_"]).rpartition(".")[2],
+        "model": str(settings.model["_target_"]).rpartition(".")[2],
+        "objective": str(settings.objective["_target_"]).rpartition(".")[2],
+        "data": str(settings.data["_target_"]).rpartition(".")[2],
         "protocol": summary["identity"]["protocol_name"],
-        "seed": settings["seed"],
+        "seed": settings.seed,
         "epochs": summary["epochs"],
-        "batch_size": settings["loader"]["batch_size"],
-        "learning_rate": settings["training"]["learning_rate"],
+        "batch_size": settings.loader.batch_size,
+        "learning_rate": settings.training.learning_rate,
         "training_pictures": summary["num_training"],
         "embedding_dim": summary["embedding_dim"],
         "precision": summary["precision"],
-        "fit": settings["pictures"]["fit"],
+        "fit": settings.pictures.fit,
     }
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
 import re
 import sys
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visual_search.atomic import DiskFullError, write_text
+from visual_search.config.schemas import TrainSchema
 from visual_search.locking import FileLock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import device_sentence, processor_facts
@@ -42,7 +44,7 @@ class RunLockedError(RuntimeError):
     """Another process is working in the run's folder."""
 
 
-@dataclass
+@dataclasses.dataclass
 class Run:
     """One run's folder, ``<outputs>/<experiment>/<hash>``.
 
@@ -201,6 +203,28 @@ class Run:
             raise DamagedFileError(path, f"it holds no settings but {kind}", A_CONFIG)
         return config
 
+    def settings(self) -> TrainSchema:
+        """Returns ``config.yaml`` as today's schema has it.
+
+        What an earlier version did not have has today's default, and what it had beyond that is
+        left aside.
+
+        Raises:
+            FileNotFoundError: There is none.
+            DamagedFileError: It is torn, names code, holds no settings, or a value of a wrong type.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        own = self.config()
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(TrainSchema), _known(own, TrainSchema))
+            settings: TrainSchema = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DamagedFileError(self.folder / "config.yaml", reason, A_CONFIG) from error
+        return settings
+
     def clear(self) -> None:
         """Removes what an earlier run left, but for the lock, which has to be held.
 
@@ -221,6 +245,22 @@ class Run:
             else:
                 path.unlink()
         marker.unlink()
+
+
+def _known(content: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Returns what of a config a schema knows, down to the nodes of groups, which are free."""
+    hints = typing.get_type_hints(schema)
+    found = {}
+    for name, value in content.items():
+        kinds = (hints.get(name), *typing.get_args(hints.get(name)))
+        nested = [
+            kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        ]
+        if nested and isinstance(value, Mapping):
+            found[name] = _known(value, nested[0])
+        elif name in hints:
+            found[name] = value
+    return found
 
 
 def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
