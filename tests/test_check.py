@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.composing import settings_of
+from tests.composing import typed
 from visual_search.check import check_data, main
 from visual_search.config.builders import ConfigError
 from visual_search.reports.check_tables import Checked, print_check
@@ -64,9 +64,9 @@ def troubled(orderly: Path) -> Path:
     return orderly
 
 
-def settings(table: Path, *overrides: str) -> dict[str, Any]:
+def settings(table: Path, *overrides: str) -> Any:
     folder = table.parent
-    return settings_of(
+    return typed(
         "check", "data=table", f"data.path={table}", "data.group=product", "data.split=split",
         "pictures.size_px=64", f"pictures.cache_dir={folder / 'cache'}",
         f"outputs={folder / 'outputs'}", *overrides,
@@ -269,7 +269,7 @@ def test_wrong_settings_are_refused(orderly: Path) -> None:
     with pytest.raises(ConfigError, match="sheet_items=0; expected at least 1"):
         check_data(settings(orderly, "sheet_items=0"))
     with pytest.raises(ConfigError, match="no data is named; expected data=OPTION"):
-        check_data(settings_of("check"))
+        check_data(typed("check"))
     with pytest.raises(ConfigError, match="on_bad_item='ignore' is of a wrong type"):
         check_data(settings(orderly, "data.on_bad_item=ignore"))
 

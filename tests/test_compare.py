@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from visual_search.catalog.synthetic import synthetic
 from visual_search.compare import compare_runs, print_comparison
 from visual_search.config.builders import ConfigError
@@ -47,7 +47,7 @@ class Workshop:
         np.save(self.folder / f"{name}.npy", drawn)
         (self.folder / f"{name}.txt").write_text("\n".join(self.ids))
         return measure_embeddings(
-            settings_of(
+            typed(
                 "evaluate",
                 *DATA,
                 f"embeddings={self.folder / name}.npy",

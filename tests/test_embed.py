@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.composing import settings_of
+from tests.composing import typed
 from tests.test_train import run_here
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.config.builders import ConfigError
@@ -33,13 +34,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_here(folder, *more)
 
 
-def asked(run: Run, out: Path, *more: str) -> dict[str, Any]:
+def asked(run: Run, out: Path, *more: str) -> Any:
     own = [
         f"run={run.folder}",
         f"out={out}",
         f"pictures.cache_dir={run.folder.parents[2] / 'cache'}",
     ]
-    return settings_of("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
+    return typed("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
 
 
 def embedded(run: Run, out: Path, *more: str) -> Embedded:
@@ -210,7 +211,7 @@ def test_wrong_settings_are_refused(
     run: Run, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        embed_catalog(asked(run, tmp_path / "out") | change)
+        embed_catalog(dataclasses.replace(asked(run, tmp_path / "out"), **change))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from visual_search.config.builders import ConfigError
 from visual_search.evaluate import main, measure_embeddings, measure_run
 from visual_search.retrieval.report_files import load_report
@@ -55,8 +55,8 @@ def arguments(run: Run, *more: str) -> list[str]:
 
 
 def evaluate(run: Run, *more: str) -> Measured:
-    settings = settings_of("evaluate", *arguments(run, *more))
-    return measure_embeddings(settings) if settings["embeddings"] else measure_run(settings)
+    settings = typed("evaluate", *arguments(run, *more))
+    return measure_embeddings(settings) if settings.embeddings else measure_run(settings)
 
 
 def embeddings_by_id(folder: Path) -> dict[str, np.ndarray]:

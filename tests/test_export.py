@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from tests.test_train import run_here
 from visual_search.bundle.bundle import Bundle
 from visual_search.config.builders import ConfigError
@@ -39,10 +39,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_here(folder, *more)
 
 
-def asked(run: Run, out: Path, *more: str) -> dict[str, Any]:
+def asked(run: Run, out: Path, *more: str) -> Any:
     cache = run.folder.parents[2] / "cache"
     own = [f"run={run.folder}", f"out={out}", f"pictures.cache_dir={cache}", "num_threads=1"]
-    return settings_of("export", *own, *more)
+    return typed("export", *own, *more)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_wrong_settings_of_an_export_are_refused(run: Run, exported: Exported) -
     with pytest.raises(ConfigError, match="items=some; expected one of seen, all, gallery"):
         export_run(asked(run, exported.folder.parent / "x", "items=some"))
     with pytest.raises(ConfigError, match="no run is named"):
-        export_run(settings_of("export"))
+        export_run(typed("export"))
 
 
 def test_what_an_index_cannot_be_is_refused_before_anything_is_embedded(

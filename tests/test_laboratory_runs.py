@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from visual_search.config.builders import ConfigError, config_folder
 from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
@@ -66,7 +66,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 def of_experiment(folder: Path, name: str, *more: str) -> list[str]:
     given = overrides(folder, f"experiment={name}", *more)
-    model = settings_of("train", *given)["model"]["_target_"].rpartition(".")[2]
+    model = typed("train", *given).model["_target_"].rpartition(".")[2]
     return [*given, *NARROW.get(model, []), *PARTICULAR.get(name, [])]
 
 
@@ -112,7 +112,7 @@ def evaluate(run: Run, *more: str) -> Measured:
     cache = run.folder.parents[2] / "cache"
     given = [f"run={run.folder}", f"pictures.cache_dir={cache}", "trainer.accelerator=cpu"]
     quick = ["floors=false", "near_duplicates=false"]
-    return measure_run(settings_of("evaluate", *given, *quick, *more))
+    return measure_run(typed("evaluate", *given, *quick, *more))
 
 
 def test_a_run_is_measured_after_its_first_weights_are_gone(
@@ -212,10 +212,10 @@ def test_wrong_settings_stop_before_any_work(
 ) -> None:
     if message is None:
         with pytest.raises(Exception, match="powr"):
-            check_builders(settings_of("train", *overrides(tmp_path, *given)))
+            check_builders(typed("train", *overrides(tmp_path, *given)))
         return
     with pytest.raises(ConfigError, match=message):
-        check_builders(settings_of("train", *overrides(tmp_path, *given)))
+        check_builders(typed("train", *overrides(tmp_path, *given)))
 
 
 def test_an_objective_that_cannot_train_the_network_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.composing import settings_of
+from tests.composing import typed
 from visual_search.runs.identity import run_hash
 from visual_search.runs.parts import build_catalog, read_catalog
 
@@ -23,14 +24,14 @@ def shop(folder: Path, num_missing: int) -> Path:
     return folder / "products.csv"
 
 
-def settings(path: Path, *overrides: str) -> dict[str, Any]:
-    return settings_of("train", "data=table", f"data.path={path}", *overrides)
+def settings(path: Path, *overrides: str) -> Any:
+    return typed("train", "data=table", f"data.path={path}", *overrides)
 
 
 def test_what_the_reader_found_out_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    node = settings(shop(tmp_path, 0))["data"]
+    node = settings(shop(tmp_path, 0)).data
     catalog = build_catalog(node)
     printed = capsys.readouterr().out
     assert "data.separator=';'" in printed
@@ -58,9 +59,9 @@ def test_how_a_file_is_written_is_no_part_of_a_run(tmp_path: Path) -> None:
     own = settings(path, "data.on_bad_item=skip")
     digest = run_hash(own, "x")
     for change in ({"separator": ";"}, {"encoding": "cp1252"}, {"on_bad_item": "skip_any"}):
-        assert run_hash(own | {"data": own["data"] | change}, "x") == digest
-    older = {
-        name: own["data"][name] for name in own["data"] if name not in ("separator", "encoding")
-    }
-    assert run_hash(own | {"data": older}, "x") == digest  # as runs before the settings had it
-    assert run_hash(own | {"data": own["data"] | {"group": "sku"}}, "x") != digest
+        assert run_hash(dataclasses.replace(own, data=own.data | change), "x") == digest
+    older = {name: own.data[name] for name in own.data if name not in ("separator", "encoding")}
+    assert (
+        run_hash(dataclasses.replace(own, data=older), "x") == digest
+    )  # as runs before the settings had it
+    assert run_hash(dataclasses.replace(own, data=own.data | {"group": "sku"}), "x") != digest

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import visual_search
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from tests.holding import Hold
 from visual_search.config.builders import ConfigError
 from visual_search.knn.gallery_index import EmbeddingIndex
@@ -220,7 +220,7 @@ def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path:
         "model=baseline", "pictures.fit=letterbox", "protocol.k=3", "data.seed=1",
         "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}",
     ):  # fmt: skip
-        settings = settings_of("train", *overrides(tmp_path, change))
+        settings = typed("train", *overrides(tmp_path, change))
         hashes[change] = run_hash(settings, read_catalog(settings).fingerprint())
     assert len(set(hashes.values())) == len(hashes)
 

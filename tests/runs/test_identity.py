@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.composing import settings_of
+from tests.composing import typed
 from visual_search.runs.identity import find_run, run_hash
 from visual_search.runs.run import Run
 
@@ -34,8 +35,8 @@ HASHES = {
 }
 
 
-def train(*overrides: str) -> dict[str, Any]:
-    return settings_of("train", "trainer=cpu", *overrides)
+def train(*overrides: str) -> Any:
+    return typed("train", "trainer=cpu", *overrides)
 
 
 @pytest.mark.parametrize("choice", HASHES)
@@ -74,10 +75,12 @@ def test_what_lies_there_is() -> None:
     assert len(set(drawn)) == 2
 
 
-def finished(folder: Path, settings: dict[str, Any], fingerprint: str = "x") -> Run:
+def finished(folder: Path, settings: Any, fingerprint: str = "x") -> Run:
     run = Run(folder)
     run.set_state("finished", catalog_fingerprint=fingerprint)
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(dataclasses.asdict(settings)), encoding="utf-8"
+    )
     return run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.composing import composed, settings_of
+from tests.composing import typed
 from tests.test_train import SMALL
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
@@ -18,15 +18,15 @@ from visual_search.train import train
 NETWORK = ["model=residual", "model.width=8", "pictures.size_px=32"]
 
 
-def settings(*more: str) -> dict:  # type: ignore[type-arg]
-    return settings_of("train", *SMALL, *NETWORK, *more)
+def settings(*more: str):
+    return typed("train", *SMALL, *NETWORK, *more)
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     tmp = tmp_path_factory.mktemp("pretrained")
     return train(
-        composed("train", *SMALL, *NETWORK, f"outputs={tmp}/outputs", f"pictures.cache_dir={tmp}")
+        typed("train", *SMALL, *NETWORK, f"outputs={tmp}/outputs", f"pictures.cache_dir={tmp}")
     )
 
 
@@ -36,7 +36,7 @@ def test_a_run_starts_from_another(
 ) -> None:
     """At a vanishing rate the classifier's network ends where the autoencoder's encoder ended."""
     run = train(
-        composed(
+        typed(
             "train",
             *SMALL,
             *NETWORK,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.composing import settings_of, typed
+from tests.composing import typed
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.machine import device_sentence, processor_facts
@@ -74,7 +74,7 @@ def test_a_line_has_whatever_moves_a_number() -> None:
 
 
 def digest(*overrides: str) -> str:
-    return run_hash(settings_of("train", *overrides), "x")
+    return run_hash(typed("train", *overrides), "x")
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_what_moves_a_result_is_part_of_a_runs_identity() -> None:
 
 
 def test_a_run_from_before_these_settings_is_found() -> None:
-    older = settings_of("train")
+    older = typed("train")
     for name in ("accumulate_grad_batches", "deterministic", "benchmark"):
-        del older["trainer"][name]
+        del older.trainer[name]
     assert run_hash(older, "x") == digest()
 
 

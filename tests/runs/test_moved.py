@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.composing import settings_of
+from tests.composing import settings_of, typed
 from visual_search.config.builders import ConfigError
 from visual_search.embed import embed_catalog
 from visual_search.evaluate import measure_run
@@ -45,24 +45,24 @@ def test_moved_data_is_answered_with_the_command_that_helps(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
-    work: Callable[[dict[str, Any]], object],
+    work: Callable[[Any], object],
     more: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [f"run={run.folder}", *more]
-    typed = ["/usr/bin/python3", "-m", f"visual_search.{command}", *arguments]
-    monkeypatch.setattr("sys.orig_argv", typed)
+    line = ["/usr/bin/python3", "-m", f"visual_search.{command}", *arguments]
+    monkeypatch.setattr("sys.orig_argv", line)
     with pytest.raises(ConfigError, match=r"data\.path=.*products\.csv") as caught:
-        work(settings_of(command, *arguments))
+        work(typed(command, *arguments))
     told = shlex.split(str(caught.value).splitlines()[-1])
-    assert told[:-1] == ["python", *typed[1:]]
+    assert told[:-1] == ["python", *line[1:]]
     # What it says is taken by the command, which then looks there.
     there = told[-1].replace("WHERE_IT_LIES_NOW", str(tmp_path / "elsewhere.csv"))
     with pytest.raises(FileNotFoundError, match=r"elsewhere\.csv"):
-        work(settings_of(command, *told[3:-1], there))
+        work(typed(command, *told[3:-1], there))
 
 
 def test_other_data_that_is_not_there_is_told_by_its_reader(run: Run, tmp_path: Path) -> None:
     other = ["data=folder", f"data.root={tmp_path / 'nowhere'}"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        measure_run(settings_of("evaluate", f"run={run.folder}", *other))
+        measure_run(typed("evaluate", f"run={run.folder}", *other))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.cli.explain import explain_error, known_names
 from visual_search.cli.typed_text import as_typed, unpacked
 from visual_search.config.builders import ConfigError, config_folder, nearest, register_schema
+from visual_search.config.schemas import SCHEMAS, filled
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,14 +73,13 @@ def as_settings(command: str, config: DictConfig) -> Any:
         command: Its schema is in `SCHEMAS`.
         config: As Hydra composed it.
     """
-    from omegaconf import OmegaConf, SCMode
+    from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(
-        unpacked(command, config),
-        resolve=True,
-        throw_on_missing=False,
-        structured_config_mode=SCMode.INSTANTIATE,
+    content = OmegaConf.to_container(
+        unpacked(command, config), resolve=True, throw_on_missing=False
     )
+    assert isinstance(content, dict)
+    return filled(SCHEMAS[command], {str(key): value for key, value in content.items()})
 
 
 def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:

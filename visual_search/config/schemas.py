@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
 
 from visual_search.config.search_schemas import (
     ONE_TEXT,
@@ -292,6 +294,8 @@ class CheckSchema:
     out: str | None = None
 
 
+Schema = TypeVar("Schema")
+
 SCHEMAS: dict[str, type] = {
     "train": TrainSchema,
     "evaluate": EvaluateSchema,
@@ -307,3 +311,41 @@ SCHEMAS: dict[str, type] = {
     "serve": ServeSchema,
 }
 """Command -> the schema of its ``conf/<command>.yaml``."""
+
+
+def filled(schema: type[Schema], content: Mapping[str, Any]) -> Schema:
+    """Returns a schema's dataclass with a config's values, which OmegaConf has checked.
+
+    Args:
+        schema: Of a command, or of a part of one.
+        content: Plain containers; a node of a group stays one, its missing values ``???``.
+    """
+    parts = _parts(schema)
+    return schema(
+        **{
+            name: filled(parts[name], value) if name in parts and value is not None else value
+            for name, value in content.items()
+        }
+    )
+
+
+def known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a config a schema knows; an earlier version may have had other keys."""
+    parts = _parts(schema)
+    return {
+        field.name: known(parts[field.name], content[field.name])
+        if field.name in parts and isinstance(content[field.name], Mapping)
+        else content[field.name]
+        for field in fields(schema)
+        if field.name in content
+    }
+
+
+def _parts(schema: type) -> dict[str, type]:
+    """Returns the fields that are dataclasses themselves, or may be."""
+    found = {}
+    for name, hint in typing.get_type_hints(schema).items():
+        for kind in (hint, *typing.get_args(hint)):
+            if isinstance(kind, type) and is_dataclass(kind):
+                found[name] = kind
+    return found

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import sys
-import typing
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visual_search.atomic import DiskFullError, write_text
-from visual_search.config.schemas import TrainSchema
+from visual_search.config.schemas import TrainSchema, filled, known
 from visual_search.locking import FileLock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import device_sentence, processor_facts
@@ -218,12 +217,12 @@ class Run:
 
         own = self.config()
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(TrainSchema), _known(own, TrainSchema))
-            settings: TrainSchema = OmegaConf.to_object(merged)  # type: ignore[assignment]
+            merged = OmegaConf.merge(OmegaConf.structured(TrainSchema), known(TrainSchema, own))
+            content: Any = OmegaConf.to_container(merged, throw_on_missing=False)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DamagedFileError(self.folder / "config.yaml", reason, A_CONFIG) from error
-        return settings
+        return filled(TrainSchema, content)
 
     def clear(self) -> None:
         """Removes what an earlier run left, but for the lock, which has to be held.
@@ -245,22 +244,6 @@ class Run:
             else:
                 path.unlink()
         marker.unlink()
-
-
-def _known(content: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    """Returns what of a config a schema knows, down to the nodes of groups, which are free."""
-    hints = typing.get_type_hints(schema)
-    found = {}
-    for name, value in content.items():
-        kinds = (hints.get(name), *typing.get_args(hints.get(name)))
-        nested = [
-            kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        ]
-        if nested and isinstance(value, Mapping):
-            found[name] = _known(value, nested[0])
-        elif name in hints:
-            found[name] = value
-    return found
 
 
 def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
