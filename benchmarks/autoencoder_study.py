@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from visual_search.runs.embeddings import own_embedding
+from visual_search.runs.run import Run
 from visual_search.views.style import BAR, INK, MACRO, MUTED, OTHER, RIGHT, WRONG, quiet_style
 from visual_search.views.training_curves import spread
 
@@ -78,12 +78,11 @@ def validation_summary(run: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: It was not evaluated with ``query_split=val``.
     """
-    own = yaml.safe_load((run / "config.yaml").read_text())
+    own = Run(run).settings()
     for path in sorted(run.glob("evaluations/*/metrics/summary.json")):
         summary: dict[str, Any] = json.loads(path.read_text())
-        config = yaml.safe_load((path.parent.parent / "config.yaml").read_text())
-        alike = own_embedding(config) == own_embedding(own)  # older ones lack newer settings
-        alike = alike and config["protocol"] == own["protocol"]
+        asked = Run(path.parent.parent).settings()
+        alike = asked.embedding == own.embedding and asked.protocol == own.protocol
         if summary.get("query_split") == "val" and alike:
             return summary
     raise FileNotFoundError(
