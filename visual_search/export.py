@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
-from visual_search.config.schemas import TrainSchema
-from visual_search.config.search_schemas import ExportSchema
+from visual_search.config.schemas import ExportSchema, TrainSchema
 from visual_search.reading import SAVED, read_json, read_table
 from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings

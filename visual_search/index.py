@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
-from visual_search.config.search_schemas import IndexSchema
+from visual_search.config.schemas import IndexSchema
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.wording import first_by_size, listed, many, shown
 

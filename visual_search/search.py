@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
-from visual_search.config.search_schemas import SearchSchema
+from visual_search.config.schemas import SearchSchema
 from visual_search.wording import many, shown, squared_distance
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
-from visual_search.config.search_schemas import ServeSchema
+from visual_search.config.schemas import ServeSchema
 from visual_search.wording import many
 
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
