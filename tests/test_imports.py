@@ -42,17 +42,22 @@ def _names(text: str) -> frozenset[str]:
 RING_1 = _names("catalog models knn retrieval views")
 BASICS = _names("atomic locking reading wording __version__")
 COMMAND_FILES = BASICS | set(COMMANDS) | {"__init__", "__main__"}
-ABOVE = _names("cli config runs reports")  # nobody imports a command
-ABOVE_ALL = Room(
-    5,
-    _names("hydra omegaconf"),
-    _names(
-        "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
-        "fastapi onnxruntime uvicorn faiss hydra_plugins"
-    ),
-    ABOVE,
-    RING_1 | {"training", "bundle", "serving"},
-)
+
+
+def _above_all(*ours: str) -> Room:
+    """Commands answer --help before anything heavy is loaded; nobody imports a command."""
+    return Room(
+        5,
+        _names("hydra omegaconf"),
+        _names(
+            "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
+            "fastapi onnxruntime uvicorn faiss hydra_plugins"
+        ),
+        frozenset(ours),
+        RING_1 | {"training", "bundle", "serving"},
+    )
+
+
 ROOMS = {
     "catalog": Room(
         30, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
@@ -86,8 +91,10 @@ ROOMS = {
         16, _names("torch lightning numpy pandas matplotlib tqdm"), _names(""), RING_1
     ),
     "config": Room(2, _names("omegaconf"), _names("pydantic hydra"), _names("")),
-    # Commands answer --help before anything heavy is loaded.
-    **dict.fromkeys(("cli", "runs", "reports", "commands"), ABOVE_ALL),
+    "runs": _above_all("config"),
+    "cli": _above_all("config", "runs"),
+    "reports": _above_all("config", "runs"),
+    "commands": _above_all("config", "runs", "reports", "cli"),
 }
 
 

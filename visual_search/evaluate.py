@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, ItemLimits, TrainSchema
+from visual_search.reports.sweep_summary import conclude
 from visual_search.runs.embeddings import (
     RunEmbedding,
     changed_embedding,
@@ -39,7 +40,7 @@ OF_THE_RUN = ("epochs", "embedding_dim", "num_parameters", "num_training", "weig
 
 def main() -> None:
     """Runs the command with ``sys.argv``."""
-    run_command("evaluate", evaluate_command)
+    run_command("evaluate", evaluate_command, conclude)
 
 
 def evaluate_command(settings: EvaluateSchema) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.schemas import TrainSchema
+from visual_search.reports.sweep_summary import conclude
 
 if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
@@ -23,7 +24,7 @@ HARDWARE = ("accelerator", "devices", "strategy", "precision")  # keys of `train
 
 def main() -> None:
     """Runs the command with ``sys.argv``."""
-    run_command("train", train_command)
+    run_command("train", train_command, conclude)
 
 
 def train_command(settings: TrainSchema) -> float | None:

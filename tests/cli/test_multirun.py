@@ -18,7 +18,7 @@ import pytest
 
 from tests.cli.test_sweep_plugins import needs_extra
 from tests.holding import Hold
-from visual_search.cli.jobs import Record, read_records
+from visual_search.runs.jobs import Record, read_records
 from visual_search.runs.run import Run
 from visual_search.train import main
 
@@ -50,6 +50,7 @@ WAITING = """
 import os, pathlib, signal, sys, time
 from visual_search.cli.command_line import run_command
 from visual_search.cli.multirun import record_job
+from visual_search.reports.sweep_summary import conclude
 
 def wait(config):
     if config.seed == 12:
@@ -67,7 +68,7 @@ def wait(config):
             pathlib.Path(config.outputs, f"ended-{config.seed}").touch()
 
 if __name__ == "__main__":
-    run_command("train", wait)
+    run_command("train", wait, conclude)
 """
 
 

@@ -1,4 +1,4 @@
-"""How a command starts under Hydra, explains what is wrong, runs a sweep and sums it up.
+"""How a command starts under Hydra, explains what is wrong, and runs a sweep.
 
 ====================  ==============================================================================
 To start
@@ -10,7 +10,5 @@ To sweep
 ``sweep_plugins.py``  which of Hydra's launchers and sweepers may be chosen
 ``workers.py``        several jobs at a time: one whose process is killed ends no other
 ``cards.py``          which card a worker takes
-``jobs.py``           what a job leaves on disk: a record that any process of the sweep can read
-``sweep_summary.py``  how a sweep ended: its runs side by side, counts, and what failed
 ====================  ==============================================================================
 """

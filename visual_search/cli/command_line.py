@@ -17,6 +17,8 @@ from visual_search.config.schemas import SCHEMAS, filled
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from visual_search.cli.multirun import Conclude
+
 HYDRA_VERSION_BASE = "1.3"
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
 BARE = {
@@ -35,18 +37,22 @@ FIXED_PARTS = (
 )
 
 
-def run_command(config_name: str, task: Callable[[Any], object]) -> None:
+def run_command(
+    config_name: str, task: Callable[[Any], object], conclude: Conclude | None = None
+) -> None:
     """Composes ``conf/<config_name>.yaml`` with ``sys.argv`` and calls ``task`` (once a job).
 
     A wrong key, group, file or type ends with status 2 and a message that names the key and the
     nearest right one, before anything heavy is loaded. `ConfigError` raised by the task does too.
-    What the task returns goes to the sweeper of a multirun.
+    What the task returns goes to the sweeper of a multirun, which ``conclude`` sums up.
     """
     import hydra
 
-    from visual_search.cli.multirun import end_early
+    from visual_search.cli.multirun import conclude_with, end_early
 
     register_schema()
+    if conclude is not None:
+        conclude_with(conclude)
     try:
         sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
         check_overrides(config_name, sys.argv[1:])

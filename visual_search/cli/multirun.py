@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,6 @@ from hydra.experimental.callback import Callback
 
 from visual_search.atomic import new_folder, write_text
 from visual_search.cli.cards import CARDS, SEAT, take_a_card, visible_cards
-from visual_search.cli.jobs import OUTPUT_FILE, RECORD_FILE, STOP_FILE, Job, Record, read_records
 from visual_search.cli.sweep_plugins import (
     check_multirun,
     is_joblib,
@@ -32,14 +31,16 @@ from visual_search.cli.sweep_plugins import (
     planned_jobs,
     swept_keys,
 )
-from visual_search.cli.sweep_summary import conclude, say_what_is_done
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, EvaluationTrainer, TrainSchema
+from visual_search.runs.jobs import OUTPUT_FILE, RECORD_FILE, STOP_FILE, Job, Record, read_records
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Result = TypeVar("Result")
+# Prints how a sweep ended, of its folder, jobs and whether it was stopped: are all finished?
+Conclude = Callable[[Path, Sequence[Sequence[str]], bool], bool]
 # What the sweep's own process tells its workers: which it is, and in what the jobs differ.
 SWEEP_PID, SWEPT_KEYS = "VISUAL_SEARCH_SWEEP_PID", "VISUAL_SEARCH_SWEPT_KEYS"
 WAIT_FOR_WORKERS_SECONDS = 60.0  # to end a step and save it
@@ -336,7 +337,14 @@ def _quieten_optuna() -> None:
     logging.getLogger("hydra_plugins").setLevel(logging.ERROR)
 
 
-_UNDER_WAY: list[Sweep] = []  # one at most: Hydra's callbacks and the command meet here
+# One at most: Hydra's callbacks and the command meet here.
+_UNDER_WAY: list[Sweep] = []
+_CONCLUDE: list[Conclude] = []
+
+
+def conclude_with(conclude: Conclude) -> None:
+    """Notes what sums up a sweep of the command that is starting."""
+    _CONCLUDE[:] = [conclude]
 
 
 class TableAtEnd(Callback):
@@ -352,7 +360,7 @@ class TableAtEnd(Callback):
         sweep = _UNDER_WAY.pop()
         with _not_swallowed():
             sweep.close()
-            if not conclude(sweep.folder, sweep.jobs):
+            if not _CONCLUDE[0](sweep.folder, sweep.jobs, False):
                 raise SystemExit(1)
 
 
@@ -384,7 +392,5 @@ def end_early(status: object) -> None:
         return
     sweep = _UNDER_WAY.pop()
     sweep.close()
-    if status not in (128 + signal.SIGTERM, 128 + signal.SIGINT):
-        conclude(sweep.folder, sweep.jobs)
-        return
-    say_what_is_done(sweep.folder, len(sweep.jobs))
+    stopped = status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    _CONCLUDE[0](sweep.folder, sweep.jobs, stopped)

@@ -19,7 +19,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from visual_search.cli.jobs import RECORD_FILE, STOP_FILE, Job, Record
+from visual_search.runs.jobs import RECORD_FILE, STOP_FILE, Job, Record
 
 
 class Workers(Launcher):

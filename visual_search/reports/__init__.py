@@ -1,12 +1,13 @@
 """Tables, pages and leaderboards of runs, written from what runs left; nothing is measured here.
 
-===================  ===============================================================================
-``tables.py``        the terminal: a run by category, its floors, runs side by side
-``run_page.py``      a run's report.html
-``shown_items.py``   items with their pictures, beside what was found or nearly the same
-``overviews.py``     several evaluations in one table: which embedding wins where
-``rankings.py``      the leaderboard: finished runs gathered, ranked, written
-``check_tables.py``  what the check of a catalogue prints
-``model_card.py``    what a bundle tells its readers
-===================  ===============================================================================
+====================  ==============================================================================
+``tables.py``         the terminal: a run by category, its floors, runs side by side
+``run_page.py``       a run's report.html
+``shown_items.py``    items with their pictures, beside what was found or nearly the same
+``overviews.py``      several evaluations in one table: which embedding wins where
+``rankings.py``       the leaderboard: finished runs gathered, ranked, written
+``sweep_summary.py``  how a sweep ended: its runs side by side, counts, and what failed
+``check_tables.py``   what the check of a catalogue prints
+``model_card.py``     what a bundle tells its readers
+====================  ==============================================================================
 """

@@ -6,6 +6,7 @@ The folder
 ``identity.py``          which run a config asks for: what of it can change the result
 ``finished.py``          what is over: a finished run, and what was measured in a folder
 ``moved.py``             whose data is no longer where it was
+``jobs.py``              what a job of a sweep leaves: a record that any process of it can read
 The parts
 ``parts.py``             catalogue, pictures, network, trainer, from settings
 ``initial_weights.py``   starts a network with what an earlier run has learned

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from visual_search.cli.jobs import Job, Record, read_records, told_apart, validation_headline
-from visual_search.cli.sweep_summary import tally
 from visual_search.config.builders import ConfigError
+from visual_search.reports.sweep_summary import tally
+from visual_search.runs.jobs import Job, Record, read_records, told_apart, validation_headline
 from visual_search.runs.run import Run
 
 HISTORY = """epoch,train/loss,val/map_at_5,val/macro_map_at_5,val/loss

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visual_search.cli.jobs import Record, read_records, told_apart
+from visual_search.runs.jobs import Record, read_records, told_apart
 from visual_search.wording import many
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 MAX_NAMED = 20  # jobs that never began
 
 
-def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
+def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool:
     """Prints a sweep's tables, how its jobs ended, and what failed or never began.
 
     Args:
         folder: Of the sweep, with a record a job that began.
         jobs: Each planned job's overrides; empty where they are not known.
+        stopped: Somebody ended it; then only what is finished is printed, and how it goes on.
 
     Returns:
         Whether every job has finished.
@@ -31,6 +32,15 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
     runs, left_out = finished_runs(records)
     if runs:
         _print_runs(runs)
+    if stopped:
+        finished = sum(record.state == "finished" for record in records)
+        print(
+            f"\nThe sweep was stopped with {finished} of {many(len(jobs), 'job')} finished; the "
+            "same command goes on.",
+            file=sys.stderr,
+        )
+        return False
+    if runs:
         _print_leaderboard(runs, folder, records)
     measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
     if measured:
@@ -55,25 +65,6 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
         more = f"{len(unbegun) - MAX_NAMED:,} more never began; " * (len(unbegun) > MAX_NAMED)
         print(f"{more}the same command begins what is left", file=sys.stderr)
     return not failed and not left and not left_out
-
-
-def say_what_is_done(folder: Path, num_jobs: int) -> None:
-    """Prints what a sweep that was stopped has finished, and how it goes on.
-
-    Args:
-        folder: Of the sweep.
-        num_jobs: That it would have had.
-    """
-    records = read_records(folder)
-    runs, _ = finished_runs(records)
-    if runs:
-        _print_runs(runs)
-    finished = sum(record.state == "finished" for record in records)
-    print(
-        f"\nThe sweep was stopped with {finished} of {many(num_jobs, 'job')} finished; the same "
-        "command goes on.",
-        file=sys.stderr,
-    )
 
 
 def tally(records: list[Record], num_jobs: int) -> str:
