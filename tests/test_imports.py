@@ -77,7 +77,7 @@ ROOMS = {
         18,
         _names("numpy matplotlib pandas markupsafe PIL"),
         _names("umap tensorboard google jinja2"),
-        _names("retrieval"),  # its result types
+        _names(""),
     ),
     # A search server starts in a second: neither pandas nor torch.
     "bundle": Room(12, _names("numpy"), _names("pyarrow onnxruntime"), _names("knn catalog")),

@@ -1,19 +1,22 @@
-"""How counts, lists, distances and names from the data are written, wherever a person reads them.
+"""How counts, lists, distances, names from the data and cells are written, wherever they are read.
 
 Standard library alone, so that every room may use it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # Unicode's FSI and PDI
 # Joiners within emoji and Persian words: they do nothing by themselves, and look like controls.
 _JOINERS = "\u200c\u200d"
 _RIGHT_TO_LEFT = ("R", "AL")  # letters, by their class in Annex 9
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
 
 def many(number: int, one: str, more: str = "") -> str:
@@ -49,6 +52,25 @@ def squared_distance(value: float) -> str:
         ['0', '1.23e-05', '0.25', '12.3', '1,234']
     """
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def rough_text(ends: Mapping[str, Any]) -> str:
+    """Returns what must stand beside an interval that few groups carry, or nothing.
+
+    Args:
+        ends: Of an interval: ``rough``, ``effective_groups`` and ``num_groups``, as
+            `statistics.Interval` has them; an older one, without, says nothing.
+
+    Example:
+        >>> rough_text({"rough": True, "effective_groups": 1.02, "num_groups": 1150})
+        'rough: 1.0 effective groups of 1,150 carry it'
+        >>> rough_text({"rough": False, "effective_groups": 31.0, "num_groups": 40})
+        ''
+    """
+    number = ends.get("effective_groups")
+    if not ends.get("rough") or number is None or math.isnan(number):
+        return ""
+    return f"rough: {number:.1f} effective groups of {int(ends['num_groups']):,} carry it"
 
 
 def shown(text: str) -> str:
@@ -91,6 +113,38 @@ def isolated(text: str) -> str:
         parts += [text[start:first], ISOLATE, text[first : last + 1], END_OF_ISOLATE]
         start = last + 1
     return "".join([*parts, text[start:]])
+
+
+def is_formula(text: str) -> bool:
+    """Returns whether a spreadsheet would run a text; a number with a sign is none.
+
+    Example:
+        >>> is_formula("=cmd()"), is_formula("-1+cmd()"), is_formula("-3.5"), is_formula("Hats")
+        (True, True, False, False)
+    """
+    return text.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(text)
+
+
+def as_cell(text: str) -> str:
+    """Returns a text as a CSV cell that no spreadsheet runs as a formula.
+
+    Example:
+        >>> as_cell("=cmd()"), as_cell("-1"), as_cell("Hats")
+        ("'=cmd()", '-1', 'Hats')
+    """
+    return f"'{text}" if is_formula(text) or text.startswith("'") else text
+
+
+def from_cell(cell: str) -> str:
+    """Returns the text that `as_cell` was given, or gave before it knew numbers.
+
+    Example:
+        >>> from_cell(as_cell("'t Hooft")), from_cell("'-1"), from_cell("Hats")
+        ("'t Hooft", '-1', 'Hats')
+    """
+    return (
+        cell[1:] if cell.startswith("'") and cell[1:].startswith((*_FORMULA_SIGNS, "'")) else cell
+    )
 
 
 def of_all(num_shown: int, num_all: int, one: str, more: str = "") -> str:

@@ -15,11 +15,10 @@ from visual_search.retrieval.report_files import (
     PER_CATEGORY_FILE,
     PER_QUERY_FILE,
     SUMMARY_FILE,
-    as_cell,
-    from_cell,
     load_report,
     save_report,
 )
+from visual_search.wording import as_cell, from_cell
 
 FILES = (PER_QUERY_FILE, PER_CATEGORY_FILE, SUMMARY_FILE)
 NASTY = [

@@ -59,7 +59,7 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
 def _numbers(facts: Mapping[str, Any]) -> list[str]:
     """Returns the section of the run's numbers, with what they mean and the floors beside them."""
     from visual_search.reports.tables import interval
-    from visual_search.retrieval.floor_comparison import rough_text
+    from visual_search.wording import rough_text
 
     intervals = facts.get("intervals") or {}
     if not intervals:

@@ -285,7 +285,7 @@ def relative_to(folder: Path, run_folder: Path) -> str:
 
 def _floors_per_category(folder: Path) -> pd.DataFrame | None:
     from visual_search.reading import SAVED, read_table
-    from visual_search.retrieval.report_files import from_cell
+    from visual_search.wording import from_cell
 
     path = folder / "metrics" / "floors_per_category.csv"
     if not path.is_file():

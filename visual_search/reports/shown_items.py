@@ -124,7 +124,7 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
 def near_table(folder: Path) -> pd.DataFrame | None:
     """Returns ``metrics/near_duplicates.csv``; None where it has no line."""
     from visual_search.reading import SAVED, read_table
-    from visual_search.retrieval.report_files import from_cell
+    from visual_search.wording import from_cell
 
     path = folder / "metrics" / "near_duplicates.csv"
     ids = {"query_id": str, "gallery_id": str}

@@ -28,7 +28,6 @@ from visual_search.retrieval.floor_comparison import (
     interval_text,
     p_text,
     right_by_definition,
-    rough_text,
     sign_shown,
 )
 from visual_search.retrieval.report import RetrievalReport
@@ -42,7 +41,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.wording import many
+from visual_search.wording import many, rough_text
 
 __all__ = [
     "Comparison",

@@ -123,25 +123,6 @@ def interval_text(low: float, high: float, sign: str = "-") -> str:
     return "[{}, {}]".format(*_written([low, high], sign))
 
 
-def rough_text(ends: Mapping[str, Any]) -> str:
-    """Returns what must stand beside an interval that few groups carry, or nothing.
-
-    Args:
-        ends: Of an interval: ``rough``, ``effective_groups`` and ``num_groups``, as
-            `statistics.Interval` has them; an older one, without, says nothing.
-
-    Example:
-        >>> rough_text({"rough": True, "effective_groups": 1.02, "num_groups": 1150})
-        'rough: 1.0 effective groups of 1,150 carry it'
-        >>> rough_text({"rough": False, "effective_groups": 31.0, "num_groups": 40})
-        ''
-    """
-    number = ends.get("effective_groups")
-    if not ends.get("rough") or number is None or math.isnan(number):
-        return ""
-    return f"rough: {number:.1f} effective groups of {int(ends['num_groups']):,} carry it"
-
-
 def right_by_definition(summary: Mapping[str, Any]) -> str:
     """Returns what must stand beside numbers that no embedding can miss, or nothing.
 

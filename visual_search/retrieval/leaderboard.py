@@ -14,8 +14,7 @@ import pandas as pd
 
 from visual_search.retrieval.floor_comparison import interval_text
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, RankedGroup
-from visual_search.retrieval.report_files import is_formula
-from visual_search.wording import many
+from visual_search.wording import is_formula, many
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -21,7 +21,6 @@ from visual_search.retrieval.floor_comparison import (
     OWN,
     check_columns,
     right_by_definition,
-    rough_text,
     sign_shown,
 )
 from visual_search.retrieval.resampling import Statistic
@@ -32,6 +31,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
+from visual_search.wording import rough_text
 
 FLOOR = "floor"
 KEY = ("data", *MUST_AGREE)

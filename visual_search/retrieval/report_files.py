@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import pandas as pd
 from visual_search.atomic import atomic_path, write_text
 from visual_search.reading import DamagedFileError, read_json, read_table
 from visual_search.retrieval.report import RetrievalReport
+from visual_search.wording import as_cell, from_cell
 
 PER_QUERY_FILE = "per_query.parquet"
 PER_CATEGORY_FILE = "per_category.csv"
@@ -24,8 +24,6 @@ SUMMARY_FILE = "summary.json"
 
 TEXT_COLUMNS = ("query_id", "category", "group")
 COUNTS = ("category", "num_gallery", "num_queries", "num_queries_scored", "num_left_out")
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 LIST_COLUMNS = (
     "neighbour_ids",
     "neighbour_categories",
@@ -69,38 +67,6 @@ def save_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     with atomic_path(path) as temporary:
         cells.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
     return Path(path)
-
-
-def is_formula(text: str) -> bool:
-    """Returns whether a spreadsheet would run a text; a number with a sign is none.
-
-    Example:
-        >>> is_formula("=cmd()"), is_formula("-1+cmd()"), is_formula("-3.5"), is_formula("Hats")
-        (True, True, False, False)
-    """
-    return text.startswith(_FORMULA_SIGNS) and not _NUMBER.fullmatch(text)
-
-
-def as_cell(text: str) -> str:
-    """Returns a text as a CSV cell that no spreadsheet runs as a formula.
-
-    Example:
-        >>> as_cell("=cmd()"), as_cell("-1"), as_cell("Hats")
-        ("'=cmd()", '-1', 'Hats')
-    """
-    return f"'{text}" if is_formula(text) or text.startswith("'") else text
-
-
-def from_cell(cell: str) -> str:
-    """Returns the text that `as_cell` was given, or gave before it knew numbers.
-
-    Example:
-        >>> from_cell(as_cell("'t Hooft")), from_cell("'-1"), from_cell("Hats")
-        ("'t Hooft", '-1', 'Hats')
-    """
-    return (
-        cell[1:] if cell.startswith("'") and cell[1:].startswith((*_FORMULA_SIGNS, "'")) else cell
-    )
 
 
 def load_report(folder: str | os.PathLike[str]) -> RetrievalReport:

@@ -21,7 +21,7 @@ from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.knn.principal_axes import principal_axes
 from visual_search.retrieval.comparison import headline_of
-from visual_search.retrieval.floor_comparison import SAME_ANSWERS, interval_text, rough_text
+from visual_search.retrieval.floor_comparison import SAME_ANSWERS, interval_text
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport
@@ -30,7 +30,7 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     paired_difference,
 )
-from visual_search.wording import many
+from visual_search.wording import many, rough_text
 
 ROUNDING = 1e-12  # means that are equal in exact arithmetic differ by less
 

@@ -225,9 +225,9 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
     from visual_search.retrieval.floor_comparison import (
         headline_statistic,
         right_by_definition,
-        rough_text,
         standing,
     )
+    from visual_search.wording import rough_text
 
     headline = report.summary["headline"]
     if said := right_by_definition(report.summary):

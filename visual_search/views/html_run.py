@@ -248,7 +248,7 @@ def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str,
 
 def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
     """Returns the numbers at the top: both means with their intervals, then what they rest on."""
-    from visual_search.retrieval.floor_comparison import rough_text
+    from visual_search.wording import rough_text
 
     intervals = summary.get("intervals") or {}
     numbers: list[dict[str, Any]] = []

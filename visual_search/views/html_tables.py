@@ -43,8 +43,8 @@ def extra_means(summary: Mapping[str, Any]) -> list[str]:
 def verdict(low: Any, high: Any, p_value: Any) -> str:
     """Returns what a difference's test says: "above", "below", "unclear", "same"; "" without one.
 
-    The rule of `retrieval.standing.sign_shown`: p, which is corrected where there was more than one
-    test, decides, so that a sign and the p beside it never disagree.
+    The rule of `retrieval.floor_comparison.sign_shown`: p, which is corrected where there was more
+    than one test, decides, so that a sign and the p beside it never disagree.
 
     Args:
         low: Lower end of the difference's interval.

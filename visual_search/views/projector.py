@@ -22,9 +22,9 @@ from matplotlib import image as mpl_image
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path, write_text
-from visual_search.retrieval.report_files import is_formula
 from visual_search.views.picture_grids import check_pictures
 from visual_search.views.style import MAX_CATEGORIES, OTHER_NAME, group_rare, styles_by_category
+from visual_search.wording import is_formula
 
 if TYPE_CHECKING:
     import pandas as pd
