@@ -9,12 +9,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import BaseFileLock, FileLock
 
 from visual_search import atomic
 from visual_search.atomic import DiskFullError, atomic_path, scratch_folder, sweep, write_text
-from visual_search.locking import FileLock
 
 
 def left_by_a_killed_process(code: str, *arguments: str) -> None:
@@ -64,16 +65,16 @@ def test_a_sweep_leaves_what_is_not_temporary(tmp_path: Path) -> None:
 def test_a_sweep_that_comes_at_once_takes_no_file_from_its_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acquire = FileLock.acquire
+    opened = os.open
 
-    def swept_before(self: FileLock, wait_seconds: float | None = 0.0) -> None:
-        monkeypatch.setattr(FileLock, "acquire", acquire)
-        self.path.unlink(missing_ok=True)
+    def swept_before_it_is_locked(*arguments: Any) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        descriptor = opened(*arguments)
         sweep(tmp_path)
-        acquire(self, wait_seconds)
-        self.path.unlink()  # between the locking and the look
+        assert not os.listdir(tmp_path)
+        return descriptor
 
-    monkeypatch.setattr(FileLock, "acquire", swept_before)
+    monkeypatch.setattr(os, "open", swept_before_it_is_locked)
     assert write_text(tmp_path / "note.txt", "whole").read_text() == "whole"
     assert os.listdir(tmp_path) == ["note.txt"]
 
@@ -83,8 +84,8 @@ def test_a_disk_without_locks_is_written_to_and_not_swept(
 ) -> None:
     import errno
 
-    def no_locks(self: FileLock, wait_seconds: float | None = 0.0) -> None:
-        self.path.touch()
+    def no_locks(self: BaseFileLock) -> None:
+        Path(self.lock_file).touch()
         raise OSError(errno.ENOLCK, "no locks available")
 
     (tmp_path / ".a.0123abcd.tmp.txt").touch()

@@ -48,7 +48,7 @@ def _above_all(*ours: str) -> Room:
     """Commands answer --help before anything heavy is loaded; nobody imports a command."""
     return Room(
         5,
-        _names("hydra omegaconf"),
+        _names("hydra omegaconf filelock"),
         _names(
             "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
             "fastapi onnxruntime uvicorn faiss hydra_plugins"
@@ -60,7 +60,10 @@ def _above_all(*ours: str) -> Room:
 
 ROOMS = {
     "catalog": Room(
-        30, _names("numpy pandas PIL"), _names("pyarrow torchvision torch imagehash"), _names("")
+        30,
+        _names("numpy pandas PIL filelock"),
+        _names("pyarrow torchvision torch imagehash"),
+        _names(""),
     ),
     "models": Room(
         22,
@@ -80,7 +83,9 @@ ROOMS = {
         _names(""),
     ),
     # A search server starts in a second: neither pandas nor torch.
-    "bundle": Room(12, _names("numpy"), _names("pyarrow onnxruntime"), _names("knn catalog")),
+    "bundle": Room(
+        12, _names("numpy filelock"), _names("pyarrow onnxruntime"), _names("knn catalog")
+    ),
     "serving": Room(
         18,
         _names("numpy PIL fastapi starlette uvicorn jinja2 markupsafe prometheus_client pydantic"),

@@ -15,13 +15,14 @@ import errno
 import itertools
 import os
 import re
-import resource
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from visual_search.locking import FileLock
+from filelock import BaseFileLock, Timeout
+
+from visual_search.locking import FolderLock, file_lock
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]*)?", re.DOTALL)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # of some network disks
@@ -126,10 +127,10 @@ def _sweep_once(folder: Path) -> None:
 def _remove_left(path: Path) -> None:
     if path.stat(follow_symlinks=False).st_uid != os.geteuid():
         return
-    lock = FileLock(path)
+    lock = FolderLock(path) if path.is_dir() else file_lock(path)
     try:
         lock.acquire()
-    except BlockingIOError:
+    except Timeout:
         return  # its writer lives
     except OSError as error:
         if error.errno in _NO_LOCKS:
@@ -144,26 +145,24 @@ def _remove_left(path: Path) -> None:
         lock.release()
 
 
-def _claimed(target: Path, suffix: str, *, is_folder: bool = False) -> tuple[Path, FileLock]:
+def _claimed(
+    target: Path, suffix: str, *, is_folder: bool = False
+) -> tuple[Path, BaseFileLock | FolderLock]:
     """Makes and locks a temporary file or folder with a name that no other has."""
     stem = target.name.removesuffix(suffix) if suffix else target.name
     while True:
         path = target.with_name(f".{stem}.{uuid.uuid4().hex[:8]}.tmp{suffix}")
-        lock = FileLock(path)
         if is_folder:
             path.mkdir()
+        lock = FolderLock(path) if is_folder else file_lock(path)
         try:
             lock.acquire()
-        except (BlockingIOError, FileNotFoundError):
+        except (Timeout, FileNotFoundError):
             continue  # a sweep came between the making and the locking
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            return path, lock
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.descriptor), path.stat()):
-                return path, lock
-        lock.release()
+        return path, lock
 
 
 def check_space(path: Path, num_bytes: int) -> None:
@@ -233,6 +232,8 @@ def _no_room(code: int, path: Path, written: int) -> str:
     if code == errno.EDQUOT:
         reason = "the user's quota on its disk is used up"
     if code == errno.EFBIG:
+        import resource  # there is none on Windows
+
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         allowed = f"of at most {_size(limit)} here (ulimit -f)" if limit >= 0 else "so large"
         reason = f"its disk or this process allows no file {allowed}"

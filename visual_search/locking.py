@@ -1,134 +1,131 @@
 """One holder at a time, by a lock on a file or folder that ends with the process that took it.
 
-The kernel keeps such a lock for as long as any process has the open file. A forked child, as a
-loader's worker, would hold it seconds longer than its dead parent: it closes what it inherits.
+`filelock` keeps those on files: the system releases them however the process ends, a lock's file is
+neither cut short nor deleted, a link in its place is refused, and a forked child, as a loader's
+worker, closes what it inherits, which it would hold seconds longer than its dead parent. What it
+does not do stands here: to lock a folder, and to look without wanting to hold.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import errno
 import os
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout, lock_descriptor
+
 _POLL_SECONDS = 0.02
+_LOOKS = 3  # two who look at the same moment hinder each other
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
-_open_files: set[int] = set()
-# Held while a file is opened, so that no child is forked with one that nobody has noted. Reentrant:
-# a handler of signals may write files.
-_forking = threading.RLock()
-
-
-def _close_inherited() -> None:
-    for descriptor in _open_files:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _open_files.clear()
-    _forking.release()
+_locked_folders: set[int] = set()  # open descriptors
 
 
-os.register_at_fork(
-    before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_close_inherited
-)
+def file_lock(
+    path: str | os.PathLike[str],
+    wait_seconds: float | None = 0.0,
+    on_acquired: Callable[[int], None] | None = None,
+) -> BaseFileLock:
+    """Returns a lock on a file, to be taken by ``with`` or ``acquire()``; any thread may release.
 
-
-class FileLock:
-    """An exclusive lock; processes and threads that ask for the same one exclude each other.
+    Processes and threads that ask for one exclude each other. Where another one still holds it
+    after the wait, ``filelock.Timeout`` is raised, which is an `OSError` too; the others are: the
+    file is a link, cannot be opened, or its filesystem has no locks.
 
     Args:
-        path: Of the file that carries it, made if missing and never deleted; or of a folder.
+        path: Of the file that carries it, made if missing and never deleted.
+        wait_seconds: How long to wait for another holder; None for as long as it takes.
+        on_acquired: Called with the open file's descriptor once the lock is held.
 
     Example:
         >>> import tempfile
-        >>> lock = FileLock(Path(tempfile.mkdtemp()) / "lock")
-        >>> lock.acquire()
-        >>> is_held(lock.path)
+        >>> path = Path(tempfile.mkdtemp()) / "lock"
+        >>> with file_lock(path):
+        ...     is_held(path)
         True
-        >>> lock.release()
+        >>> is_held(path)
+        False
     """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.descriptor = -1  # of the open file while it is held
-
-    def acquire(self, wait_seconds: float | None = 0.0) -> None:
-        """Takes the lock.
-
-        Args:
-            wait_seconds: How long to wait for another holder; None for as long as it takes.
-
-        Raises:
-            BlockingIOError: Another one still holds it.
-            OSError: The file is a link, cannot be opened, or its filesystem has no locks.
-        """
-        descriptor = _opened(self.path)
-        try:
-            if wait_seconds is None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            else:
-                _wait_for(descriptor, wait_seconds)
-        except BaseException:
-            _close(descriptor)
-            raise
-        self.descriptor = descriptor
-
-    def release(self) -> None:
-        """Returns it back; nothing happens where it is not held."""
-        descriptor, self.descriptor = self.descriptor, -1
-        _close(descriptor)
-
-    def write(self, content: bytes) -> None:
-        """Puts a note into the locked file for those who wait, in the place of the one before."""
-        os.pwrite(self.descriptor, content, 0)
-        os.truncate(self.descriptor, len(content))
+    return FileLock(
+        path,
+        -1 if wait_seconds is None else wait_seconds,
+        thread_local=False,
+        poll_interval=_POLL_SECONDS,
+        fallback_to_soft=False,  # a mark that a kill leaves would lock everybody out
+        on_acquired=on_acquired,
+    )
 
 
 def is_held(path: str | os.PathLike[str]) -> bool:
     """Returns whether anybody holds the lock on a file, this process included.
 
+    Where nobody can tell, as on a network disk that is read-only here, it counts as held.
+
     Raises:
         OSError: The file cannot be opened, or its filesystem has no locks.
     """
+    access = os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY
     try:
-        descriptor = _opened(Path(path), for_reading=True)
+        descriptor = os.open(path, access | _NO_LINK)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_POLL_SECONDS / 2)
+            if lock_descriptor(descriptor, blocking=False):
+                return False
+        return True
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         return True
     finally:
-        _close(descriptor)
-    return False
+        os.close(descriptor)
 
 
-def _opened(path: Path, *, for_reading: bool = False) -> int:
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
-    flags |= os.O_RDONLY if for_reading or path.is_dir() else os.O_RDWR | os.O_CREAT
-    with _forking:
-        descriptor = os.open(path, flags, 0o666)
-        _open_files.add(descriptor)
-    return descriptor
+class FolderLock:
+    """A lock on a folder itself, which excludes as `file_lock` does.
 
+    Args:
+        path: Of the folder.
+    """
 
-def _close(descriptor: int) -> None:
-    with _forking:
-        if descriptor in _open_files:  # a forked child has closed its own
-            _open_files.remove(descriptor)
-            os.close(descriptor)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
 
+    def acquire(self) -> None:
+        """Takes the lock.
 
-def _wait_for(descriptor: int, wait_seconds: float) -> None:
-    until = time.monotonic() + wait_seconds
-    while True:
+        Raises:
+            Timeout: Another one holds it, or the folder has been deleted meanwhile.
+            OSError: The folder cannot be opened, or its filesystem has no locks.
+        """
+        descriptor = os.open(self._path, os.O_RDONLY | _NO_LINK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise
-            time.sleep(min(_POLL_SECONDS, left))
-        else:
-            return
+            if not lock_descriptor(descriptor, blocking=False) or not os.path.lexists(self._path):
+                raise Timeout(str(self._path))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _locked_folders.add(descriptor)
+
+    def release(self) -> None:
+        """Gives it back; nothing happens where it is not held."""
+        if self._descriptor in _locked_folders:  # a forked child has closed its own
+            _locked_folders.remove(self._descriptor)
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _close_inherited() -> None:
+    while _locked_folders:
+        os.close(_locked_folders.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -29,7 +29,7 @@ from visual_search.bundle.creating import create_bundle
 from visual_search.bundle.encoder import OnnxEncoder
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.writing import add_items
-from visual_search.locking import FileLock
+from visual_search.locking import FolderLock
 
 
 def test_the_folder_holds_what_the_manifest_names(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_killed_creators_left_is_deleted_and_others_stay(tmp_path: Path) ->
     for room in (dead, working):
         (room / "segments").mkdir(parents=True)
     (tmp_path / ".bundle.89abcdef.tmp").symlink_to(tmp_path / "given")
-    lock = FileLock(working)
+    lock = FolderLock(working)
     lock.acquire()
     try:
         create(tmp_path / "bundle", IDS)

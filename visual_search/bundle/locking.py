@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import Timeout
+
 from visual_search.bundle.files import DamagedError
-from visual_search.locking import FileLock
+from visual_search.locking import file_lock
 
 LOCK_FILE = ".lock"
 
@@ -45,12 +47,14 @@ def write_lock(folder: Path, wait_seconds: float) -> Iterator[None]:
             f"wait_seconds is {wait_seconds}; expected 0 or more: how long to wait for another "
             "writer"
         )
-    lock = FileLock(folder / LOCK_FILE)
+    path = folder / LOCK_FILE
+    descriptors: list[int] = []  # of the lock's open file: its folder may be renamed meanwhile
+    lock = file_lock(path, wait_seconds, descriptors.append)
     try:
-        lock.acquire(wait_seconds)
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise BundleLockedError(
-            f"{folder} is being written by {_holder(folder)}, and this write waited "
+            f"{folder} is being written by {_holder(path)}, and this write waited "
             f"{wait_seconds:g} seconds; expected one writer at a time: try again later, or "
             "wait longer (wait_seconds, at the command line wait_s)"
         ) from error
@@ -58,26 +62,30 @@ def write_lock(folder: Path, wait_seconds: float) -> Iterator[None]:
         if error.errno != errno.ELOOP:
             raise
         raise DamagedError(
-            f"{lock.path} is a link; expected a file of the bundle, which is written to: delete "
-            "the link"
+            f"{path} is a link; expected a file of the bundle, which is written to: delete the link"
         ) from error
+    note = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     try:
-        holder = {
-            "pid": os.getpid(),
-            "host": platform.node(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
         with contextlib.suppress(OSError):  # a full disk: the lock holds, those who wait learn less
-            lock.write(json.dumps(holder).encode())
+            _write(descriptors[0], json.dumps(note).encode())
         yield
-        lock.write(b"")  # a bundle that is given away names no machine
+        _write(descriptors[0], b"")  # a bundle that is given away names no machine
     finally:
         lock.release()
 
 
-def _holder(folder: Path) -> str:
+def _write(descriptor: int, note: bytes) -> None:
+    os.pwrite(descriptor, note, 0)
+    os.truncate(descriptor, len(note))
+
+
+def _holder(path: Path) -> str:
     try:
-        holder = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
+        holder = json.loads(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

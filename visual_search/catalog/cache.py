@@ -43,7 +43,7 @@ from visual_search.catalog.images import (
     decode,
     fit_array,
 )
-from visual_search.locking import FileLock
+from visual_search.locking import file_lock
 
 OnBadItem = Literal["error", "skip", "skip_any"]
 
@@ -269,12 +269,8 @@ class _Store:
     def lock(self) -> Iterator[None]:
         """Waits until no other process adds rows, and keeps the others waiting meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
-        lock.acquire(wait_seconds=None)
-        try:
+        with file_lock(self.folder / "lock", wait_seconds=None):
             yield
-        finally:
-            lock.release()
 
     def check_space(self, num_rows: int) -> None:
         needed = num_rows * self.row_bytes

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import BaseFileLock, Timeout
+
+from visual_search.locking import file_lock
 
 CARDS = "VISUAL_SEARCH_CARDS"  # the sweep's own process tells its workers what there is
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SEAT = ".worker-{}"  # in the sweep's folder
 
-_SEATS: list[IO[str]] = []  # of this process, one at most; held open, for the lock on it
+_SEATS: list[BaseFileLock] = []  # of this process, one at most, held to its end
 
 
 def visible_cards() -> str:
@@ -32,7 +35,7 @@ def take_a_card(folder: Path, devices: Any) -> None:
     """Leaves a worker one card, in turns with the other workers of its sweep.
 
     The number of its turn is the first that no living process holds: a lock on a file, which the
-    system gives back however the process ends. (Record locks: a loader's fork does not have it.)
+    system gives back however the process ends.
 
     Args:
         folder: The sweep's.
@@ -43,11 +46,10 @@ def take_a_card(folder: Path, devices: Any) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for number in count():
-        seat = (folder / SEAT.format(number)).open("a", encoding="utf-8")
+        seat = file_lock(folder / SEAT.format(number))
         try:
-            fcntl.lockf(seat, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another worker's
-            seat.close()
+            seat.acquire()
+        except Timeout:  # another worker's
             continue
         _SEATS.append(seat)
         os.environ[VISIBLE] = cards[number % len(cards)]

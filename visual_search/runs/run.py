@@ -14,9 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from filelock import BaseFileLock, Timeout
+
 from visual_search.atomic import DiskFullError, write_text
 from visual_search.config.schemas import TrainSchema, filled, known
-from visual_search.locking import FileLock, is_held
+from visual_search.locking import file_lock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import device_sentence, processor_facts
 from visual_search.runs.places import command_without_places
@@ -52,7 +54,7 @@ class Run:
     """
 
     folder: Path
-    _lock: FileLock | None = None
+    _lock: BaseFileLock | None = None
 
     @property
     def state(self) -> State:
@@ -161,10 +163,10 @@ class Run:
             RunLockedError: Another process is in it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_file)
+        lock = file_lock(self._lock_file, LOCK_WAIT_SECONDS)
         try:
-            lock.acquire(LOCK_WAIT_SECONDS)
-        except BlockingIOError as error:
+            lock.acquire()
+        except Timeout as error:
             raise RunLockedError(
                 f"{self.folder} is in use by process {self.status().get('pid', '?')}; expected to "
                 "be alone there; wait for it, or change a setting to get a run of your own"

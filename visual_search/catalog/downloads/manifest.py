@@ -17,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_type_hints
 
+from filelock import Timeout
+
 from visual_search.atomic import telling_full_disk, write_text
 from visual_search.catalog.downloads.settings import STATUSES, Status
-from visual_search.locking import FileLock
+from visual_search.locking import file_lock
 
 # Hidden, so that a folder of pictures stays one for those who read it.
 MANIFEST_NAME = ".downloads.jsonl"
@@ -126,14 +128,14 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / MANIFEST_NAME
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / LOCK_NAME)
+        self._lock = file_lock(self.folder / LOCK_NAME)
         try:
             self._lock.acquire()
             self._records, is_to_mend = _read(self.path)
             if is_to_mend:
                 write_text(self.path, "".join(map(_line, self._records.values())))
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        except BlockingIOError:
+        except Timeout:
             raise ValueError(
                 f"another process downloads into {self.folder}; expected one at a time; wait for "
                 "it, or choose another folder"
