@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,4 +160,100 @@ def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise DamagedFileError(path, f"it holds a JSON {kind}, no object", expected)
+    return content
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's SHA-256 (hex) and its size in bytes."""
+
+    sha256: str
+    num_bytes: int
+
+
+def record_file(path: Path) -> FileRecord:
+    """Reads a file once and gives its record.
+
+    Raises:
+        FileNotFoundError: There is none.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> _ = path.write_bytes(b"shoe")
+        >>> record_file(path).num_bytes
+        4
+    """
+    with path.open("rb") as file:
+        return FileRecord(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+
+
+def difference(path: Path, expected: FileRecord, *, hashed: bool = True) -> str:
+    """Says how a file differs from its record; empty where it is the one that was written.
+
+    Args:
+        path: Of the file.
+        expected: What was written.
+        hashed: Compare the content too, not the size alone.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    num_bytes = path.stat().st_size  # the size first: hashing what is too large takes minutes
+    if num_bytes != expected.num_bytes:
+        return f"has {num_bytes:,} bytes, expected {expected.num_bytes:,}; it was cut or replaced"
+    found = record_file(path) if hashed else expected
+    if found != expected:
+        return (
+            f"has SHA-256 {found.sha256[:12]}..., expected {expected.sha256[:12]}...; it was "
+            "damaged or changed"
+        )
+    return ""
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 (hex) of plain JSON, whatever the order of its keys.
+
+    Example:
+        >>> checksum({"a": 1, "b": 2}) == checksum({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a manifest as it is written: its format first, a checksum over both last.
+
+    Args:
+        kind: The format's name and version, as ``visual_search.bundle/1``.
+        content: Plain JSON.
+
+    Example:
+        >>> unsealed("note/1", sealed("note/1", {"text": "shoe"}))
+        {'text': 'shoe'}
+    """
+    whole = {"format": kind, **content}
+    return whole | {"sha256": checksum(whole)}
+
+
+def unsealed(kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what was `sealed`.
+
+    Raises:
+        ValueError: It is of another format or a newer version, or was changed after it was written.
+    """
+    content = dict(manifest)
+    written, found = content.pop("sha256", None), content.pop("format", None)
+    if found != kind:
+        name, _, version = str(found).rpartition("/")
+        own_name, _, own_version = kind.rpartition("/")
+        if name == own_name and version.isdecimal() and int(version) > int(own_version):
+            raise ValueError(
+                f"its format is {found!r}, newer than {kind!r}, the newest that is read here; "
+                "update visual-search"
+            )
+        raise ValueError(f"its format is {str(found)[:100]!r}, not {kind!r}")
+    if written != checksum({"format": kind, **content}):
+        raise ValueError("its content does not fit its own checksum: it was changed or cut")
     return content

@@ -10,9 +10,10 @@ import pytest
 
 from tests.bundle.small_bundles import JPEG
 from visual_search.bundle.arrow import flag_array, flags_of, integer_array, integers_of, text_array
-from visual_search.bundle.files import check_file, check_name, open_array, record_file
+from visual_search.bundle.files import check_file, check_name, open_array
 from visual_search.bundle.filters import check_where
 from visual_search.bundle.items import MAX_TEXT_LENGTH, MAX_THUMBNAIL_BYTES, BundleItems
+from visual_search.reading import record_file
 
 TWO = np.zeros((2, 3), np.float32)
 COLUMNS = {"category": ["a", "b"]}

@@ -20,6 +20,7 @@ from tests.bundle.small_bundles import (
     items_of,
     replace_file,
 )
+from visual_search import reading
 from visual_search.bundle.arrow import text_array
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, read_manifest
@@ -253,16 +254,14 @@ def test_a_folder_or_pipe_in_the_place_of_a_file_is_refused(bundle_folder: Path)
 def test_what_has_another_size_is_not_hashed(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visual_search.bundle import files
-
     hashed: list[str] = []
-    record_file = files.record_file
+    record_file = reading.record_file
 
     def note(path: Path) -> Any:
         hashed.append(path.name)
         return record_file(path)
 
-    monkeypatch.setattr(files, "record_file", note)
+    monkeypatch.setattr(reading, "record_file", note)
     (bundle_folder / "note.md").write_text("Hello, and much more")
     with pytest.raises(ValueError, match=r"note\.md has 20 bytes, expected 5"):
         Bundle.open(bundle_folder)

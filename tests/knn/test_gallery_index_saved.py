@@ -14,9 +14,9 @@ from visual_search.knn.manifest import (
     ITEMS_FILE,
     MANIFEST_FILE,
     read_manifest,
-    record_file,
     write_manifest,
 )
+from visual_search.reading import record_file
 
 FILES = (INDEX_FILE, ITEMS_FILE, MANIFEST_FILE)
 IDS = ["007", "NA", "ünï", "=1+1", *(f"item-{n}" for n in range(36))]
@@ -143,8 +143,8 @@ def test_every_tampered_file_is_refused(folder, name, how):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "cannot be used"),
-        ("{}", "'sha256'"),
+        ("[]", "no object"),
+        ("{}", "format is 'None'"),
         ('{"sha256": "0", "format": "other/1"}', "format is 'other/1'"),
         ('{"sha256": "0", "format": "visual_search.embedding_index/1"}', "its own checksum"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from visual_search.atomic import atomic_path, scratch_folder
-from visual_search.bundle.files import FileRecord, check_name, record_file, sync_folder
+from visual_search.bundle.files import check_name, sync_folder
 from visual_search.bundle.generation import FOLDERS, Draft
 from visual_search.bundle.indexing import open_encoder, record_encoder
 from visual_search.bundle.items import BundleItems
@@ -26,6 +26,7 @@ from visual_search.bundle.manifest import (
 )
 from visual_search.bundle.segments import text_table
 from visual_search.bundle.tidying import Progress, add_segment, build_index
+from visual_search.reading import FileRecord, record_file
 
 ENCODER_FILE = "encoder.onnx"
 MAX_FACTS_BYTES = 2**24

@@ -1,29 +1,20 @@
-"""A bundle's files: names that stay inside the folder, hashes, and what has to be on the disk."""
+"""A bundle's files: names that stay inside the folder, and what has to be on the disk."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.reading import FileRecord, difference
+
 MAX_NAME_LENGTH = 255
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
 _NAME = re.compile(f"{_PART}(/{_PART})*")
-_CHUNK = 2**22  # bytes at a time
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file's SHA-256 (hex) and its size in bytes."""
-
-    sha256: str
-    num_bytes: int
 
 
 class DamagedError(ValueError):
@@ -85,28 +76,6 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def record_file(path: Path) -> FileRecord:
-    """Reads a file once and gives its record.
-
-    Raises:
-        FileNotFoundError: There is none.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
-        >>> _ = path.write_bytes(b"shoe")
-        >>> record_file(path).num_bytes
-        4
-    """
-    digest = hashlib.sha256()
-    num_bytes = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            num_bytes += len(chunk)
-    return FileRecord(digest.hexdigest(), num_bytes)
-
-
 def check_file(folder: Path, name: str, expected: FileRecord, *, hashed: bool) -> Path:
     """Compares a file with its record and gives its path.
 
@@ -122,20 +91,11 @@ def check_file(folder: Path, name: str, expected: FileRecord, *, hashed: bool) -
     """
     path = inside(folder, name)
     try:
-        num_bytes = path.stat().st_size  # the size first: hashing what is too large takes minutes
-        found = record_file(path) if hashed and num_bytes == expected.num_bytes else None
+        found = difference(path, expected, hashed=hashed)
     except FileNotFoundError as error:  # between the look and the reading
         raise MissingFileError(f"{path} is missing; it was there a moment ago") from error
-    if num_bytes != expected.num_bytes:
-        raise DamagedError(
-            f"{path} has {num_bytes:,} bytes, expected {expected.num_bytes:,}; it was cut or "
-            "replaced: copy the whole bundle again, or create it again"
-        )
-    if found is not None and found != expected:
-        raise DamagedError(
-            f"{path} has SHA-256 {found.sha256[:12]}..., expected {expected.sha256[:12]}...; it "
-            "was damaged or changed: copy the whole bundle again, or create it again"
-        )
+    if found:
+        raise DamagedError(f"{path} {found}: copy the whole bundle again, or create it again")
     return path
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.atomic import DiskFullError, atomic_path, sweep
-from visual_search.bundle.files import DamagedError, FileRecord, record_file, sync_folder
+from visual_search.bundle.files import DamagedError, sync_folder
 from visual_search.bundle.locking import write_lock
 from visual_search.bundle.manifest import (
     BundleManifest,
@@ -35,6 +35,7 @@ from visual_search.bundle.manifest import (
 )
 from visual_search.bundle.snapshot import read_removed
 from visual_search.knn.search_index import SearchIndex
+from visual_search.reading import FileRecord, record_file
 
 KEPT_SECONDS = 30.0  # how long files of an earlier generation stay
 MAX_KEPT_FILES = 256  # many small writes would make bundle.json long

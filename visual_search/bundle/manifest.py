@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from visual_search.atomic import write_text
-from visual_search.bundle.files import DamagedError, FileRecord, check_name, sync_folder
+from visual_search.bundle.files import DamagedError, check_name, sync_folder
+from visual_search.reading import FileRecord, sealed, unsealed
 
-FORMAT_NAME = "visual_search.bundle"
-FORMAT_VERSION = 1
-FORMAT = f"{FORMAT_NAME}/{FORMAT_VERSION}"
+FORMAT = "visual_search.bundle/1"
 MANIFEST_FILE = "bundle.json"
 MAX_MANIFEST_BYTES = 32 * 2**20
 MAX_ROWS = 2**31 - 1  # FAISS's graphs number their rows in 32 bits
@@ -122,8 +121,7 @@ class BundleManifest:
 
 def write_manifest(manifest: BundleManifest, folder: Path) -> None:
     """Writes ``bundle.json``: with it, the generation is the one that is read."""
-    content: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
-    content["sha256"] = _checksum(content)
+    content = sealed(FORMAT, asdict(manifest))
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if len(text.encode()) > MAX_MANIFEST_BYTES:
         raise ValueError(
@@ -148,11 +146,7 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
         content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-        _check_format(content.pop("format", None))
-        checksum = content.pop("sha256", None)
-        if checksum != _checksum({"format": FORMAT, **content}):
-            raise ValueError("its content does not fit its own checksum: it was changed or cut")
-        manifest = _parsed(content)
+        manifest = _parsed(unsealed(FORMAT, content))
         _check(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(
@@ -189,18 +183,6 @@ def read_manifest_bytes(folder: Path) -> bytes:
             "writes: check the path"
         )
     return data
-
-
-def _check_format(found: object) -> None:
-    if found == FORMAT:
-        return
-    name, _, version = str(found).partition("/")
-    if name == FORMAT_NAME and version.isdecimal() and int(version) > FORMAT_VERSION:
-        raise ValueError(
-            f"its format is {found!r}, newer than {FORMAT!r}, the newest that is read here; update "
-            "visual-search"
-        )
-    raise ValueError(f"its format is {str(found)[:100]!r}, not {FORMAT!r}")
 
 
 def _parsed(content: dict[str, Any]) -> BundleManifest:
@@ -286,7 +268,10 @@ def _check_kinds(manifest: BundleManifest) -> None:
         "encoder.image_size_px": (encoder.image_size_px, MAX_DIM),
         "encoder.embedding_dim": (encoder.embedding_dim, MAX_DIM),
         "index.num_rows": (index.num_rows, MAX_ROWS),
-        **{f"segments[{n}].num_rows": (o.num_rows, MAX_ROWS) for n, o in _numbered(manifest)},
+        **{
+            f"segments[{n}].num_rows": (one.num_rows, MAX_ROWS)
+            for n, one in enumerate(manifest.segments)
+        },
         **{f"files[{n!r}].num_bytes": (o.num_bytes, 2**53) for n, o in manifest.files.items()},
     }
     for field, (number, most) in numbers.items():
@@ -307,12 +292,3 @@ def _check_kinds(manifest: BundleManifest) -> None:
         )
     if not all(isinstance(one.since, int | float) for one in manifest.retired):
         raise ValueError("a retired file has no time")
-
-
-def _numbered(manifest: BundleManifest) -> list[tuple[int, SegmentRecord]]:
-    return list(enumerate(manifest.segments))
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -20,13 +20,12 @@ from visual_search.atomic import atomic_path
 from visual_search.bundle.arrow import integer_array, integers_of, text_array
 from visual_search.bundle.files import (
     DamagedError,
-    FileRecord,
     MissingFileError,
     open_array,
-    record_file,
     sync_folder,
 )
 from visual_search.bundle.manifest import SegmentRecord, segment_files
+from visual_search.reading import FileRecord, record_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

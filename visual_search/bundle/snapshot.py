@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from visual_search.bundle.arrow import flag_array
 from visual_search.bundle.files import (
     DamagedError,
-    FileRecord,
     MissingFileError,
     check_file,
     open_array,
@@ -22,6 +21,7 @@ from visual_search.bundle.indexing import open_index
 from visual_search.bundle.manifest import BundleManifest, read_manifest
 from visual_search.bundle.segments import Segment, open_segment
 from visual_search.knn.store import ArrayStore
+from visual_search.reading import FileRecord
 
 if TYPE_CHECKING:
     from visual_search.knn.search_index import SearchIndex

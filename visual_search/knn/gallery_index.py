@@ -30,9 +30,9 @@ from visual_search.knn.manifest import (
     check_expected,
     check_files,
     read_manifest,
-    record_file,
     write_manifest,
 )
+from visual_search.reading import record_file
 
 MANY_COPIES = 256  # from here on, copies that cannot be among the neighbours are left aside
 

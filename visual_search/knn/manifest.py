@@ -7,7 +7,6 @@ was cut short has none, or one that does not fit, and is refused either way.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from visual_search.atomic import write_text
+from visual_search.reading import (
+    DamagedFileError,
+    FileRecord,
+    difference,
+    read_json,
+    sealed,
+    unsealed,
+)
 
 FORMAT = "visual_search.embedding_index/1"
 INDEX_FILE = "index.faiss"
 ITEMS_FILE = "items.parquet"
 MANIFEST_FILE = "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file's SHA-256 (hex) and its size in bytes."""
-
-    sha256: str
-    num_bytes: int
+_AGAIN = "build and save the index again"
+_EXPECTED = f"the manifest that saving an index writes: {_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,10 @@ class IndexManifest:
         return self.files[INDEX_FILE].num_bytes / self.count
 
 
-def record_file(path: Path) -> FileRecord:
-    """Reads a file once and gives its record.
-
-    Raises:
-        FileNotFoundError: The file is not there.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; a saved index holds {INDEX_FILE}, {ITEMS_FILE} and "
-            f"{MANIFEST_FILE}: save the index again, or name the folder that holds it"
-        )
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return FileRecord(digest.hexdigest(), path.stat().st_size)
-
-
 def write_manifest(manifest: IndexManifest, folder: Path) -> None:
     """Writes ``manifest.json``, with a checksum over its own content."""
-    content: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
-    content["sha256"] = _checksum(content)
-    write_text(folder / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(sealed(FORMAT, asdict(manifest)), indent=2, ensure_ascii=False)
+    write_text(folder / MANIFEST_FILE, text + "\n")
 
 
 def read_manifest(folder: Path) -> IndexManifest:
@@ -96,27 +78,19 @@ def read_manifest(folder: Path) -> IndexManifest:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is no manifest of this format, or was changed after it was written.
+        DamagedFileError: It is no manifest of this format, or was changed after it was written.
     """
-    path = folder / MANIFEST_FILE
-    record_file(path)  # says what is missing
+    path = _present(folder, MANIFEST_FILE)
+    content = read_json(path, _EXPECTED)
     try:
-        content = json.loads(path.read_bytes())
-        checksum, written = content.pop("sha256"), content.pop("format")
-        if written != FORMAT:
-            raise ValueError(f"its format is {written!r}, not {FORMAT!r}")
-        if checksum != _checksum({"format": written, **content}):
-            raise ValueError("its content does not fit its own checksum")
+        content = unsealed(FORMAT, content)
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
         if set(files) != {INDEX_FILE, ITEMS_FILE}:
             raise ValueError(f"it lists the files {sorted(files)}")
         content.setdefault("embedding_hash", None)  # older ones do not have it
         return IndexManifest(**content, files=files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be used: {error}; expected the manifest that saving an index writes: "
-            "build and save the index again"
-        ) from error
+        raise DamagedFileError(path, str(error), _EXPECTED) from error
 
 
 def check_files(manifest: IndexManifest, folder: Path) -> None:
@@ -127,13 +101,17 @@ def check_files(manifest: IndexManifest, folder: Path) -> None:
         ValueError: A file is not the one that was written.
     """
     for name, expected in manifest.files.items():
-        found = record_file(folder / name)
-        if found != expected:
-            raise ValueError(
-                f"{folder / name} has {found.num_bytes} bytes and SHA-256 {found.sha256[:12]}..., "
-                f"expected {expected.num_bytes} bytes and {expected.sha256[:12]}...; it was "
-                "damaged, changed or half replaced: build and save the index again"
-            )
+        if found := difference(_present(folder, name), expected):
+            raise ValueError(f"{folder / name} {found}: {_AGAIN}")
+
+
+def _present(folder: Path, name: str) -> Path:
+    if not (folder / name).exists():
+        raise FileNotFoundError(
+            f"{folder / name} is missing; a saved index holds {INDEX_FILE}, {ITEMS_FILE} and "
+            f"{MANIFEST_FILE}: save the index again, or name the folder that holds it"
+        )
+    return folder / name
 
 
 def check_expected(manifest: IndexManifest, folder: Path, expected: Mapping[str, Any]) -> None:
@@ -149,8 +127,3 @@ def check_expected(manifest: IndexManifest, folder: Path, expected: Mapping[str,
                 f"the index in {folder} has {field} {found!r}, expected {value!r}; it was built "
                 "for something else: load the model that it belongs to, or embed and build again"
             )
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -13,15 +13,22 @@ unfinished, and `read_shards` refuses it.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.atomic import atomic_path, sweep
-from visual_search.reading import read_json
+from visual_search.reading import (
+    DamagedFileError,
+    FileRecord,
+    checksum,
+    difference,
+    read_json,
+    record_file,
+    sealed,
+    unsealed,
+)
 from visual_search.runs.places import refused_without_places
 from visual_search.runs.run import write_json
 
@@ -36,6 +43,7 @@ FORMAT = "visual_search.runs.embedding_shards/1"
 SETTINGS_FILE, MANIFEST_FILE, LOCK_FILE = "settings.json", "manifest.json", ".lock"
 SHARDS, FINISHED = "shards", "finished"
 CONTENT_KEY, EMBEDDING = "content_key", "embedding"
+_EXPECTED = "what the embed command writes: embed the catalogue anew"
 ROW_GROUP_ITEMS = 8192  # 16 MiB of 512 numbers: what a reader that streams holds at least
 
 # Settings that name things for a reader, and do not decide what is in a shard.
@@ -84,7 +92,7 @@ class ShardSettings:
     def digest(self) -> str:
         """Returns a SHA-256 (hex) of what decides the content of the shards."""
         kept = {name: value for name, value in self.plain().items() if name not in NAMES}
-        return _digest(kept)
+        return checksum(kept)
 
 
 @dataclass(frozen=True)
@@ -210,13 +218,13 @@ class ShardFolder:
         path = self.folder / SHARDS / f"{number:05d}.parquet"
         with atomic_path(path) as temporary:
             _write_parquet(temporary, table[list(asked.columns)], content_keys, embeddings)
-            sha256, num_bytes = _sha256(temporary)
+            written = record_file(temporary)
         record = ShardRecord(
             file=path.relative_to(self.folder).as_posix(),
             first_row=number * asked.shard_size,
             num_items=len(table),
-            num_bytes=num_bytes,
-            sha256=sha256,
+            num_bytes=written.num_bytes,
+            sha256=written.sha256,
             settings=asked.digest(),
         )
         write_json(self._record_path(number), asdict(record))
@@ -235,16 +243,12 @@ class ShardFolder:
                 f"{self.folder} lacks {len(missing)} of {self.settings.num_shards} shard(s), the "
                 f"first is {missing[0]:05d}; expected all of them: start the command again"
             )
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            **self.settings.plain(),
-            "shards": [
-                {name: value for name, value in asdict(record).items() if name != "settings"}
-                for record in records.values()
-            ],
-            "refused": refused_without_places(refused),
-        }
-        content["sha256"] = _digest(content)
+        shards = [
+            {name: value for name, value in asdict(record).items() if name != "settings"}
+            for record in records.values()
+        ]
+        refusals = refused_without_places(refused)
+        content = sealed(FORMAT, {**self.settings.plain(), "shards": shards, "refused": refusals})
         write_json(self.folder / MANIFEST_FILE, content)
         return content
 
@@ -273,21 +277,14 @@ def read_shard_manifest(folder: str | Path) -> dict[str, Any]:
         unfinished = (Path(folder) / SETTINGS_FILE).is_file()
         hint = "it is unfinished: start its command again" if unfinished else "check the path"
         raise FileNotFoundError(f"no manifest at {path}; expected a folder of shards; {hint}")
+    content = _read_json(path)
     try:
-        content = _read_json(path)
-        checksum = content.pop("sha256")
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
-        if checksum != _digest(content):
-            raise ValueError("its content does not fit its own checksum")
+        content = unsealed(FORMAT, content)
         names = [shard["file"] for shard in content["shards"]]
         if names != [f"{SHARDS}/{number:05d}.parquet" for number in range(len(names))]:
             raise ValueError(f"it names the shards {names[:3]}")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be used: {error}; expected the manifest that the embed command writes: "
-            "embed the catalogue anew"
-        ) from error
+        raise DamagedFileError(path, str(error), _EXPECTED) from error
     return content
 
 
@@ -379,24 +376,12 @@ def _read_parquet(path: Path, dim: int) -> tuple[pd.DataFrame, NDArray[np.float3
 
 def _is_intact(folder: Path, record: ShardRecord) -> bool:
     path = folder / record.file
-    if not path.is_file() or path.stat().st_size != record.num_bytes:
-        return False
-    return _sha256(path)[0] == record.sha256
-
-
-def _sha256(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return path.is_file() and not difference(path, FileRecord(record.sha256, record.num_bytes))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """Returns an object; anything else is a ValueError that names the file."""
-    return read_json(path, "what the embed command writes: embed the catalogue anew")
+    return read_json(path, _EXPECTED)
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_search.config.schemas import TrainSchema
+from visual_search.reading import record_file
 from visual_search.runs.run import Run, open_run
 
 # Keys of the config that cannot change a result: the machine, the place, where it is logged.
@@ -203,12 +204,7 @@ def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
     path = Run(Path(start or "")).checkpoint
     if start is None or not path.is_file():
         return dict(training)
-    return {**training, "start_from": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {**training, "start_from": record_file(path).sha256}
 
 
 def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,5 +212,5 @@ def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
     node = dict(model)
     path = Path(str(node.get("weights") or ""))
     if path.is_file():
-        node["weights"] = _sha256(path)
+        node["weights"] = record_file(path).sha256
     return node
