@@ -22,7 +22,7 @@ from visual_search.export import Exported, export_run, print_export
 from visual_search.index import change_bundle, print_changed
 from visual_search.runs.run import Run
 from visual_search.search import print_search, search_bundle
-from visual_search.wording import squared_distance
+from visual_search.wording import three_digits
 
 pytestmark = pytest.mark.slow
 
@@ -255,7 +255,7 @@ def test_a_narrow_table_still_says_which_item_how_far(
         printed = capsys.readouterr().out
         assert header in printed
         for hit in searched.answers[0].hits:
-            assert squared_distance(hit.squared_distance) in printed
+            assert three_digits(hit.squared_distance) in printed
             assert hit.item_id in printed
             assert hit.category in printed
         assert max(map(len, printed.splitlines()[:8])) <= width

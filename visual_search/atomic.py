@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import BaseFileLock, Timeout
 
 from visual_search.locking import FolderLock, file_lock
+from visual_search.wording import file_size
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]*)?", re.DOTALL)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # of some network disks
@@ -179,8 +180,8 @@ def check_space(path: Path, num_bytes: int) -> None:
     if num_bytes > free:
         raise DiskFullError(
             errno.ENOSPC,
-            f"{path} takes {_size(num_bytes)}, and {_size(free)} are free on its disk; make room "
-            "there, or choose another folder",
+            f"{path} takes {file_size(num_bytes)}, and {file_size(free)} are free on its disk; "
+            "make room there, or choose another folder",
         )
 
 
@@ -228,26 +229,17 @@ def _full_code(error: Exception, written_to: Path | None) -> int | None:
 
 def _no_room(code: int, path: Path, written: int) -> str:
     place = path.parent if path.parent.is_dir() else Path(path.anchor or ".")
-    reason = f"{_size(shutil.disk_usage(place).free)} are free on its disk"
+    reason = f"{file_size(shutil.disk_usage(place).free)} are free on its disk"
     if code == errno.EDQUOT:
         reason = "the user's quota on its disk is used up"
     if code == errno.EFBIG:
         import resource  # there is none on Windows
 
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        allowed = f"of at most {_size(limit)} here (ulimit -f)" if limit >= 0 else "so large"
+        allowed = f"of at most {file_size(limit)} here (ulimit -f)" if limit >= 0 else "so large"
         reason = f"its disk or this process allows no file {allowed}"
-    done = f" after {_size(written)} of it" if written else ""
+    done = f" after {file_size(written)} of it" if written else ""
     return f"{path} could not be written{done}: {reason}; make room there, or choose another folder"
-
-
-def _size(num_bytes: int) -> str:
-    """Returns a size as people read it.
-
-    >>> _size(75_300_000), _size(812)
-    ('75.3 MB', '812 bytes')
-    """
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 100_000 else f"{num_bytes:,} bytes"
 
 
 def new_folder(path: str | os.PathLike[str]) -> Path:

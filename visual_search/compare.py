@@ -17,7 +17,17 @@ from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompareSchema
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
-from visual_search.wording import first_by_size, of_all, shown
+from visual_search.wording import (
+    difference,
+    file_size,
+    first_by_size,
+    interval,
+    number,
+    of_all,
+    p_value,
+    shown,
+    three_digits,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,7 +231,7 @@ def _queries(
     return [
         ComparedQuery(
             rows=[(name, rows[place]) for name, rows in found.items()],
-            note=f"{title.removeprefix('m')} differs by {spread:.3f}",
+            note=f"{title.removeprefix('m')} differs by {number(spread)}",
         )
         for place, spread in enumerate(chosen["spread"])
     ]
@@ -271,34 +281,33 @@ def _runs_table(compared: Compared) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import interval, is_number, number, table_style
+    from visual_search.reports.tables import table_style
 
     headline = compared.comparison.headline
     table = Table(title=f"Runs, {headline['title']}", **table_style())
     table.add_column("Run", overflow="fold")
-    for column in ("micro", "95 % interval", "macro", "dim", "Index bytes", "ms/picture"):
+    for column in ("micro", "95 % interval", "macro", "dim", "Index", "ms/picture"):
         table.add_column(column, justify="right", no_wrap=True)
     cells: list[Any]
     lines: list[tuple[float, list[Any], str]] = []
     for line in compared.comparison.runs.to_dict("records"):
         summary = compared.runs[line["run"]].summary()
-        time = summary.get("embedding_ms_per_item")
         cells = [
             Text(shown(line["run"])),
-            number(line["micro"], 3),
+            number(line["micro"]),
             interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
-            number(line["macro"], 3),
+            number(line["macro"]),
             f"{summary['embedding_dim']:,}",
-            f"{summary['index']['bytes']:,}",
-            f"{time:.1f}" if is_number(time) else "-",
+            file_size(summary["index"]["bytes"]),
+            three_digits(summary.get("embedding_ms_per_item")),
         ]
         lines.append((line[headline["statistic"]], cells, "bold"))
     for title, floor in _floors(compared.runs).items():
         cells = [
             Text(shown(title)),
-            number(floor["micro"], 3),
+            number(floor["micro"]),
             interval(floor["micro_low"], floor["micro_high"]),
-            number(floor["macro"], 3),
+            number(floor["macro"]),
             f"{floor['dim']:,}",
             "floor",
             "",
@@ -328,7 +337,7 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import MAX_ROWS, difference, p_value, table_style
+    from visual_search.reports.tables import MAX_ROWS, table_style
 
     pairs, title = comparison.pairs, "Paired differences, a minus b"
     if len(pairs) > MAX_ROWS:
@@ -361,14 +370,7 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import (
-        MAX_ROWS,
-        difference,
-        is_number,
-        number,
-        p_value,
-        table_style,
-    )
+    from visual_search.reports.tables import MAX_ROWS, table_style
 
     per_category, title = (
         comparison.per_category,
@@ -392,10 +394,8 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
         table.add_row(
             Text(shown(line["category"])),
             f"{line['num_queries']:,}{few}",
-            *(number(line[f"mean:{name}"], 3) for name in names),
-            difference(line["difference"], *ends, rough=line["rough"])
-            if is_number(line["difference"])
-            else "-",
+            *(number(line[f"mean:{name}"]) for name in names),
+            difference(line["difference"], *ends, rough=line["rough"]),
             p_value(line["p_value"]),
             p_value(line["p_holm"]),
         )

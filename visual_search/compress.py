@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompressSchema
-from visual_search.wording import shown
+from visual_search.wording import difference, file_size, number, shown, three_digits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -289,8 +289,7 @@ def _table(compressed: Compressed) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import difference, number, table_style
-    from visual_search.retrieval.size_quality import shared_text, times_text
+    from visual_search.reports.tables import table_style
     from visual_search.runs.run import run_name
 
     measured, found = compressed.measured, compressed.verdict
@@ -309,9 +308,9 @@ def _table(compressed: Compressed) -> Any:
         table.add_row(
             Text(line["title"]),
             f"{line['bytes_per_item']:,}",
-            shared_text(line["shared_bytes"]) if line["shared_bytes"] else "",
-            "" if is_flat else f"{times_text(line['times_smaller'])}x",
-            number(line["value"], 3),
+            file_size(line["shared_bytes"]) if line["shared_bytes"] else "",
+            "" if is_flat else f"{three_digits(line['times_smaller'])}x",
+            number(line["value"]),
             "" if is_flat else lost,
             style="bold" if line["codec"] in (found.smallest, found.smallest_sure) else "",
         )

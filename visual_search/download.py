@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, bind
 from visual_search.config.schemas import DownloadSchema
-from visual_search.wording import shown
+from visual_search.wording import duration, file_size, shown
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -178,8 +178,8 @@ def print_download(downloaded: Downloaded) -> None:
     saved = report.of("saved")
     say(
         f"{len(saved):,} of {report.num_wanted:,} pictures are in {report.folder}: "
-        f"{report.num_new:,} new, {_size(report.num_new_bytes)} in "
-        f"{_duration(report.duration_s)}",
+        f"{report.num_new:,} new, {file_size(report.num_new_bytes)} in "
+        f"{duration(report.duration_s)}",
         "bold",
     )
     for title, records in (
@@ -288,9 +288,9 @@ def _progress_bar() -> Iterator[Callable[[DownloadProgress], None]]:
 
 
 def _state(progress: DownloadProgress) -> str:
-    parts = [f"{progress.pictures_per_s:.1f} pictures/s", f"{_size(progress.bytes_per_s)}/s"]
+    parts = [f"{progress.pictures_per_s:.1f} pictures/s", f"{file_size(progress.bytes_per_s)}/s"]
     if progress.remaining_s is not None:
-        parts.append(f"{_duration(progress.remaining_s)} left")
+        parts.append(f"{duration(progress.remaining_s)} left")
     for count, name in (
         (progress.num_gone, "gone"),
         (progress.num_refused, "refused"),
@@ -325,27 +325,6 @@ def _without_url(record: PictureRecord) -> str:
     if record.url.strip():
         reason = reason.replace(repr(record.url), "it").replace(record.url, "it")
     return re.sub(r"https?://(?!host/path)([^/\s]+)/[^\s;,]*", r"\1", reason)  # no example of one
-
-
-def _size(num_bytes: float) -> str:
-    """Returns a number of bytes for people.
-
-    >>> _size(999), _size(12_345_678)
-    ('1 kB', '12.3 MB')
-    """
-    return f"{num_bytes / 1e3:,.0f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    """Returns a duration for people.
-
-    >>> _duration(42), _duration(61), _duration(7322)
-    ('42 s', '1 min 1 s', '2 h 2 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.runs.moved import telling_moved_data
 from visual_search.runs.run import Run
-from visual_search.wording import many, shown
+from visual_search.wording import file_size, many, number, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -354,7 +354,7 @@ def print_export(exported: Exported) -> None:
 
     folder, check = exported.folder, exported.check
     plan = SearchPlan.from_json(exported.manifest.index.plan)
-    print(f"Bundle {folder}: {exported.num_bytes / 2**20:.1f} MiB")
+    print(f"Bundle {folder}: {file_size(exported.num_bytes)}")
     print(
         f"Encoder: {many(check.num_pictures, 'picture')} checked: off from PyTorch by at most "
         f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), the "
@@ -366,7 +366,7 @@ def print_export(exported: Exported) -> None:
     if exported.headline:
         rich_print(escape(f"The run: {exported.headline}"))
     if exported.again is not None:
-        print(f"With the bundle's embeddings, computed in float32: {exported.again:.4f}")
+        print(f"With the bundle's embeddings, computed in float32: {number(exported.again)}")
     bundle = shlex.quote(f"bundle={folder}")
     print(f"\nSearch:  python -m visual_search.search {bundle} image=PICTURE")
     print(f"Serve:   python -m visual_search.serve {bundle}")

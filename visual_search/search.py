@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
 from visual_search.config.schemas import SearchSchema
-from visual_search.wording import many, shown, squared_distance
+from visual_search.wording import many, shown, three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -218,7 +218,7 @@ def grid_png(searched: Searched) -> bytes:
                     (
                         f"{hit.rank} · {hit.item_id}",
                         hit.category,
-                        f"d² {squared_distance(hit.squared_distance)}",
+                        f"d² {three_digits(hit.squared_distance)}",
                     ),
                 )
                 for hit in answer.hits
@@ -330,7 +330,7 @@ def _table(answer: QueryAnswer, attributes: Sequence[str], *, in_one: bool = Fal
             str(hit.rank),
             _cell(hit.item_id),
             _cell(hit.category),
-            squared_distance(hit.squared_distance),
+            three_digits(hit.squared_distance),
             *texts,
         )
     return table

@@ -1,4 +1,7 @@
-"""How counts, lists, distances, names from the data and cells are written, wherever they are read.
+"""How numbers, lists, names from the data and cells are written, wherever they are read.
+
+One form for the terminal, pages, figures and files: fractions have 3 digits, a minus is the one of
+the keyboard, an interval is ``[low, high]``, ~ marks a rough one, a dash stands for no value.
 
 Standard library alone, so that every room may use it.
 """
@@ -9,8 +12,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal
 
+MISSING = "–"  # noqa: RUF001 (the dash that stands for no value)
+SAME_ANSWERS = "same answers"  # of a difference that is 0 for every query
+ALPHA = 0.05  # a corrected p-value below this shows a difference
 ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # Unicode's FSI and PDI
 # Joiners within emoji and Persian words: they do nothing by themselves, and look like controls.
 _JOINERS = "\u200c\u200d"
@@ -41,17 +48,171 @@ def listed(names: Iterable[object], at_most: int) -> str:
     return ", ".join(texts[:at_most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def squared_distance(value: float) -> str:
-    """Returns three digits of a squared distance: never 0 for what is not, and never 1.2e+03.
+def is_missing(value: Any) -> bool:
+    """Returns whether there is no number: None (as JSON keeps NaN), NaN, infinity, pandas' NA.
+
+    Example:
+        >>> is_missing(None), is_missing(math.nan), is_missing(0.0), is_missing("")
+        (True, True, False, False)
+    """
+    if isinstance(value, Real):
+        return not math.isfinite(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Returns a fraction, such as a metric, to so many digits, a dash where there is none.
+
+    Example:
+        >>> number(0.49533), number(None)
+        ('0.495', '–')
+    """
+    return MISSING if is_missing(value) else f"{float(value):.{digits}f}"
+
+
+def count(value: Any) -> str:
+    """Returns a number of things with separators between thousands, a dash where there is none.
+
+    Example:
+        >>> count(11029), count(None)
+        ('11,029', '–')
+    """
+    return MISSING if is_missing(value) else f"{round(float(value)):,}"
+
+
+def three_digits(value: Any) -> str:
+    """Returns three digits of a distance, a ratio or a loss: never 0 for what is not, nor 1.2e+03.
 
     Everything here ranks by squared Euclidean distances, and everything that a person reads shows
     these, as "d²" or "squared distance".
 
     Example:
-        >>> [squared_distance(value) for value in (0.0, 0.0000123, 0.25, 12.345, 1234.5)]
-        ['0', '1.23e-05', '0.25', '12.3', '1,234']
+        >>> [three_digits(value) for value in (0.0, 0.0000123, 0.25, 12.345, 1234.5, None)]
+        ['0', '1.23e-05', '0.25', '12.3', '1,234', '–']
     """
+    if is_missing(value):
+        return MISSING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def file_size(num_bytes: Any) -> str:
+    """Returns a number of bytes in the unit that suits, a dash where there is none.
+
+    Example:
+        >>> file_size(512), file_size(12_345_678), file_size(180_775_246), file_size(None)
+        ('512 bytes', '12.3 MB', '181 MB', '–')
+    """
+    if is_missing(num_bytes):
+        return MISSING
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= limit:
+            return f"{three_digits(num_bytes / limit)} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
+def duration(seconds: Any) -> str:
+    """Returns a time in the two largest units, a dash where there is none.
+
+    Example:
+        >>> duration(42), duration(75.2), duration(7322), duration(None)
+        ('42 s', '1 min 15 s', '2 h 02 min', '–')
+    """
+    if is_missing(seconds):
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def signed(value: Any) -> str:
+    """Returns a difference with its sign, a dash where there is none; only 0 reads 0.
+
+    Example:
+        >>> signed(0.07211), signed(-0.0004), signed(-0.0)
+        ('+0.072', '-0.0004', '+0.000')
+    """
+    return MISSING if is_missing(value) else _written([value], "+")[0]
+
+
+def _written(values: Sequence[float], sign: str) -> list[str]:
+    """Numbers with 3 digits, or with as many as keep one other than 0 from reading 0."""
+    for digits in range(3, 8):
+        texts = [f"{value:{sign}z.{digits}f}" for value in values]
+        if all(float(text) or not value for text, value in zip(texts, values, strict=True)):
+            break
+    return texts
+
+
+def interval(
+    low: Any, high: Any, sign: str = "-", *, rough: bool | None = False, none: str = MISSING
+) -> str:
+    """Returns an interval's ends, with more digits where one would otherwise round to 0.
+
+    Both ends of a difference are 0 where every answer is the same: that is said instead.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        sign: ``+`` to write the plus of a positive end, as for a difference.
+        rough: Few groups carry it: ~ stands before it.
+        none: What stands for no interval.
+
+    Example:
+        >>> interval(0.3041, 0.3489), interval(0.00021, 0.01, "+"), interval(None, None)
+        ('[0.304, 0.349]', '[+0.0002, +0.0100]', '–')
+        >>> interval(0.25, 0.5, rough=True), interval(0.0, 0.0, "+")
+        ('~[0.250, 0.500]', 'same answers')
+    """
+    if is_missing(low) or is_missing(high):
+        return none
+    if sign == "+" and low == high == 0:
+        return SAME_ANSWERS
+    return "~" * bool(rough) + "[{}, {}]".format(*_written([low, high], sign))
+
+
+def difference(
+    value: Any, low: Any, high: Any, *, rough: bool | None = False, none: str = MISSING
+) -> str:
+    """Returns a difference with its interval, or that every answer is the same.
+
+    Args:
+        value: The difference.
+        low: Lower end of its interval.
+        high: Upper end.
+        rough: Few groups carry the interval: ~ stands before it.
+        none: What stands for no interval.
+
+    Example:
+        >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0), difference(0.1, None, None)
+        ('+0.100 [+0.050, +0.200]', 'same answers', '+0.100 –')
+    """
+    if is_missing(value):
+        return MISSING
+    if is_missing(low) or is_missing(high):
+        return f"{signed(value)} {none}"
+    if value == low == high == 0:
+        return SAME_ANSWERS
+    at, *ends = _written([value, low, high], "+")
+    return f"{at} {'~' * bool(rough)}[{', '.join(ends)}]"
+
+
+def p_value(value: Any) -> str:
+    """Returns a p-value with as many digits as keep it on its side of `ALPHA`, or a dash.
+
+    Example:
+        >>> p_value(0.0001), p_value(0.0312), p_value(0.0496), p_value(1.0), p_value(None)
+        ('< 0.001', '0.031', '0.0496', '1.000', '–')
+    """
+    if is_missing(value):
+        return MISSING
+    if value < 0.001:
+        return "< 0.001"
+    for digits in range(3, 8):
+        text = f"{value:.{digits}f}"
+        if (float(text) < ALPHA) == (value < ALPHA):
+            break
+    return text
 
 
 def rough_text(ends: Mapping[str, Any]) -> str:

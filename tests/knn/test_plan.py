@@ -79,8 +79,8 @@ def test_auto_says_when_even_the_smallest_does_not_fit():
 
 
 def test_auto_takes_half_of_what_is_free(monkeypatch):
-    monkeypatch.setattr(choice, "free_bytes", lambda: 1000 * 2**20)
-    assert "within 500 MiB of memory" in choose_kind(1_000_000, 512)[1]
+    monkeypatch.setattr(choice, "free_bytes", lambda: 10**9)
+    assert "within 500 MB of memory" in choose_kind(1_000_000, 512)[1]
 
 
 def test_free_memory_is_the_smaller_of_machine_and_control_group(monkeypatch):

@@ -116,7 +116,7 @@ def test_numbers_stand_with_interval_floors_and_meaning(run: Run) -> None:
     low, high = (summary["intervals"]["micro"][end] for end in ("low", "high"))
     for expected in (
         "Retrieval by category, test queries: plus_layer",
-        f"{summary['micro_map_at_5']:.4f}",
+        f"{summary['micro_map_at_5']:.3f}",
         f"[{low:.3f}, {high:.3f}]",
         "micro mean", "macro mean", "own network, untrained", "random", "Run minus floor",
         summary["standing"],
@@ -252,7 +252,7 @@ def test_what_has_no_number_is_a_dash(tmp_path: Path) -> None:
         summary["floors"][0][name] = None
     summary["intervals"] = {}
     write_json(run.folder / "metrics" / "summary.json", summary)
-    assert " - " in printed(run)
+    assert " – " in printed(run)  # noqa: RUF001
     assert json.loads((run.folder / "metrics" / "summary.json").read_text())["intervals"] == {}
     assert "0123" not in of_table(runs_table([run]))
 
@@ -264,8 +264,8 @@ def test_a_finished_run_says_where_everything_lies(
     print_result(run)
     text = capsys.readouterr().out
     for expected in (f"{run.folder / 'report.html'}  everything on one page",
-                     "512 values\n", "2,048 an item", "3 epochs on 40 pictures, 1 min 15 s",
-                     "Test loss (MSE in -1..1): 0.2500"):  # fmt: skip
+                     "512 values\n", "2,048 bytes an item", "3 epochs on 40 pictures, 1 min 15 s",
+                     "Test loss (MSE in -1..1): 0.25"):  # fmt: skip
         assert expected in text
     assert "checkpoints/last.ckpt" not in text  # it is not there
 
@@ -286,6 +286,6 @@ def test_a_measurement_that_was_found_says_so(run: Run, capsys: pytest.CaptureFi
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [saved_run(tmp_path / "plus_layer" / name, ["x", "y"]) for name in ("aaaa", "bbbb")]
     text = of_table(runs_table([*runs, Run(tmp_path / "without" / "numbers")]))
-    for expected in ("plus_layer/aaaa", "plus_layer/bbbb", "mAP@5", "512", "1:15"):
+    for expected in ("plus_layer/aaaa", "plus_layer/bbbb", "mAP@5", "512", "1 min 15 s"):
         assert expected in text
     assert "without" not in text

@@ -157,7 +157,7 @@ def test_the_smallest_within_the_loss_is_named() -> None:
     assert (found.reached, found.reached_surely, found.goal_bytes) == (True, True, 128.0)
     assert found.sentence == (
         "mAP@5 by micro mean over 60 queries is 0.500 at 1,024 bytes an item (flat float32); the "
-        "smallest that loses at most 0.010 is pca8 (64 bytes beside 67 kB shared, 16 times "
+        "smallest that loses at most 0.010 is pca8 (64 bytes beside 66.6 kB shared, 16 times "
         "smaller, difference -0.004 [-0.009, +0.001]); its interval stays above -0.010; the goal, "
         "8 times smaller (128 bytes), is reached."
     )

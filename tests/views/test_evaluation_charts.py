@@ -164,7 +164,7 @@ def test_two_runs_are_sorted_by_their_difference_and_marked() -> None:
 
 def test_tiny_p_values_are_not_written_as_zero() -> None:
     table = comparison({"hat": [0.75, 0.25]}, ["a", "b"]).assign(p_holm=1e-9)
-    assert "<0.001" in texts(comparison_bars(table, ["a", "b"], "mAP@5"))
+    assert "< 0.001" in texts(comparison_bars(table, ["a", "b"], "mAP@5"))
 
 
 @pytest.mark.parametrize("num_runs", [3, 6])

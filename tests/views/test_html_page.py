@@ -16,40 +16,24 @@ from visual_search.views.html_page import (
     DETAILS,
     MAX_BYTES,
     cell,
-    count,
-    file_size,
     mark,
-    number,
-    p_value,
     relative_link,
     render,
     scale_limit,
     script_json,
-    signed,
 )
 from visual_search.views.html_tables import measured_table, plain_table
-from visual_search.wording import squared_distance
-
-
-@pytest.mark.parametrize("write", [number, count, signed, p_value, file_size, cell])
-@pytest.mark.parametrize("value", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
-def test_missing_values_are_a_dash(write: Any, value: Any) -> None:
-    assert write(value) == "\u2013"
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("value", "written"),
     [
-        (count(11029), "11,029"), (count(np.int64(3)), "3"), (p_value(0.001), "0.001"),
-        (p_value(0.00099), "< 0.001"), (p_value(1.0), "1.000"), (file_size(999), "999 bytes"),
-        (file_size(45_000_000), "45 MB"), (file_size(999_600), "1,000 kB"),
-        (file_size(2_500_000_000), "2.5 GB"), (squared_distance(8689.2), "8,689"),
-        (squared_distance(0.0000123), "1.23e-05"), (cell(True), "yes"), (cell([1, "a"]), "1, a"),
-        (cell(0.123456), "0.1235"), (cell([]), "\u2013"), (signed(-0.0), "±0.000"),
+        (True, "yes"), ([1, "a"], "1, a"), ([], "\u2013"), (pd.NA, "\u2013"), (0.123456, "0.123"),
+        (11029, "11,029"), ("hat", "hat"),
     ],
 )  # fmt: skip
-def test_values_are_written_as_one_reads_them(written: str, expected: str) -> None:
-    assert written == expected
+def test_cells_are_written_as_one_reads_them(value: Any, written: str) -> None:
+    assert cell(value) == written
 
 
 @pytest.mark.parametrize("path", ["", "/etc", "//host/x"])

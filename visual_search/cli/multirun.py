@@ -34,6 +34,7 @@ from visual_search.cli.sweep_plugins import (
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, EvaluationTrainer, TrainSchema
 from visual_search.runs.jobs import OUTPUT_FILE, RECORD_FILE, STOP_FILE, Job, Record, read_records
+from visual_search.wording import number
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -93,7 +94,7 @@ def _line(record: Record) -> str:
     """Returns a job that has ended, as a worker prints it."""
     keys = os.environ.get(SWEPT_KEYS, "").split()
     name = " ".join(one for one in record.overrides if one.partition("=")[0] in keys)
-    value = f", {record.value_name} {record.value:.4f}" if record.value is not None else ""
+    value = f", {record.value_name} {number(record.value)}" if record.value is not None else ""
     return f"Job {record.number} {record.state}: {name}{value}, {record.run}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from visual_search.wording import many
+from visual_search.wording import file_size, many
 
 # An exact search reads all embeddings for each query: at 2^26 numbers (131,072 items of 512) one
 # core takes 20 ms a query, measured as 7 to 10 ms among 50,000 items of 512. Beyond that an
@@ -63,21 +63,23 @@ def choose_kind(num_rows: int, dim: int, max_bytes: int | None = None) -> tuple[
     """
     budget = int(free_bytes() * SHARE_OF_FREE) if max_bytes is None else max_bytes
     size = f"{many(num_rows, 'item')} of {many(dim, 'number')}"
-    within = f"within {_mib(budget)} of memory"
+    within = f"within {file_size(budget)} of memory"
     exact = 4 * num_rows * dim
     if num_rows * dim <= FLAT_MAX_VALUES and exact <= budget:
-        return "flat", f"{size} ({_mib(exact)}) are few enough to search exactly {within}"
+        return "flat", f"{size} ({file_size(exact)}) are few enough to search exactly {within}"
     if num_rows < MIN_PRODUCT_ROWS:
-        return "flat", f"{size} ({_mib(exact)}) are too few for anything but an exact search"
+        return "flat", f"{size} ({file_size(exact)}) are too few for anything but an exact search"
     rough = ivf_bytes(num_rows, dim)
-    why = "are too many to search exactly" if exact <= budget else f"({_mib(exact)}) do not fit"
+    why = (
+        "are too many to search exactly" if exact <= budget else f"({file_size(exact)}) do not fit"
+    )
     if rough <= budget:
-        return "ivf", f"{size} {why} {within}; lists with 8 bits a number take {_mib(rough)}"
+        return "ivf", f"{size} {why} {within}; lists with 8 bits a number take {file_size(rough)}"
     product = ivfpq_bytes(num_rows, dim)
     fits = "" if product <= budget else ", which is still more than there is"
     return "ivfpq", (
-        f"{size} need {_mib(rough)} as lists with 8 bits a number and do not fit {within}; "
-        f"product codes take {_mib(product)}{fits}"
+        f"{size} need {file_size(rough)} as lists with 8 bits a number and do not fit {within}; "
+        f"product codes take {file_size(product)}{fits}"
     )
 
 
@@ -102,7 +104,3 @@ def _text(path: str) -> str:
         return Path(path).read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.0f} MiB"

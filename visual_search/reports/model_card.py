@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visual_search.wording import isolated, listed, many
+from visual_search.wording import MISSING, interval, isolated, listed, many, number
 
 # What searching and serving a bundle needs; neither torch nor lightning is among it.
 SERVING = (
@@ -58,7 +58,6 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
 
 def _numbers(facts: Mapping[str, Any]) -> list[str]:
     """Returns the section of the run's numbers, with what they mean and the floors beside them."""
-    from visual_search.reports.tables import interval
     from visual_search.wording import rough_text
 
     intervals = facts.get("intervals") or {}
@@ -70,8 +69,8 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
         found = intervals.get(kind)
         if found and found["mean"] is not None:
             ends = interval(found["low"], found["high"])
-            rough = f" ({note})" if (note := rough_text(found)) and ends != "-" else ""
-            rows.append(f"| {kind} | {found['mean']:.4f} | {ends}{rough} |")
+            rough = f" ({note})" if (note := rough_text(found)) and ends != MISSING else ""
+            rows.append(f"| {kind} | {number(found['mean'])} | {ends}{rough} |")
     parts = [
         "## What was measured",
         f"{facts['num_queries_scored']:,} of {many(facts['num_queries'], 'query', 'queries')} "
@@ -81,14 +80,17 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("measured_again") is not None:
         parts.append(
             f"With the embeddings in this bundle, computed in float32 by the exported encoder: "
-            f"{facts['measured_again']:.4f} micro."
+            f"{number(facts['measured_again'])} micro."
         )
     if standing := facts.get("standing"):
         parts.append(f"Beside embeddings that learn nothing: {standing}")
     if floors := facts.get("floors"):
         rows = [f"| embedding that learns nothing | {title} micro | macro |", "| --- | --- | --- |"]
         ordered = sorted(floors, key=lambda one: -one["micro"])
-        rows += [f"| {one['title']} | {one['micro']:.4f} | {one['macro']:.4f} |" for one in ordered]
+        rows += [
+            f"| {one['title']} | {number(one['micro'])} | {number(one['macro'])} |"
+            for one in ordered
+        ]
         parts.append("\n".join(rows))
     meaning = [f"- {title}: {facts['definitions'].get(mean, '')}"]
     for rule, text in facts["rules"].items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.runs.embeddings import changed_embedding
 from visual_search.runs.run import EVALUATIONS, Run
+from visual_search.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def overview_table(table: pd.DataFrame, title: str) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import number, table_style
+    from visual_search.reports.tables import table_style
 
     shown = Table(title=f"{title} by what counts as relevant", **table_style())
     shown.add_column("Embedding", overflow="fold")
@@ -128,7 +129,7 @@ def overview_table(table: pd.DataFrame, title: str) -> Any:
         shown.add_row(
             Text(str(embedding), style="bold" if is_run else ""),
             *(
-                Text(number(value, 3), style="bold green" if value == best[label] else "")
+                Text(number(value), style="bold green" if value == best[label] else "")
                 for value, label in zip(values, labels, strict=True)
             ),
         )

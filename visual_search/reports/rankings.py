@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import LeaderboardSchema
-from visual_search.wording import many
+from visual_search.wording import interval, many, number
 
 if TYPE_CHECKING:
     from visual_search.retrieval.ranking import Entry, RankedGroup
@@ -251,7 +251,7 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from visual_search.reports.tables import interval, number, table_style
+    from visual_search.reports.tables import table_style
 
     console = Console(highlight=False)
     for group in leaderboard.groups:
@@ -268,10 +268,10 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
             table.add_row(
                 rank,
                 Text(str(line["name"])),
-                number(line["micro"], 3),
+                number(line["micro"]),
                 interval(line["micro_low"], line["micro_high"]),
-                number(line["macro"], 3),
-                number(line["precision"], 3),
+                number(line["macro"]),
+                number(line["precision"]),
                 _whole(line["dim"]),
                 _whole(line["epochs"]),
                 style="dim" if is_floor else "bold",

@@ -19,6 +19,7 @@ from visual_search.reports.shown_items import (
 from visual_search.reports.tables import or_low
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
+from visual_search.wording import count, duration, is_missing, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +191,6 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
     """Returns what the checks of both sides found."""
     import pandas as pd
 
-    from visual_search.reports.tables import is_number
     from visual_search.views.html import DataFinding
 
     findings = []
@@ -216,8 +216,8 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
             )
         )
     trained = summary.get("num_queries_trained_on")
-    if is_number(trained):
-        sentence = f"{trained:,.0f} of {summary['num_queries']:,} queries were trained on."
+    if not is_missing(trained):
+        sentence = f"{count(trained)} of {count(summary['num_queries'])} queries were trained on."
         findings.append(DataFinding("Queries that were trained on", sentence, good=not trained))
     near = summary.get("near_duplicates")
     if near is not None:
@@ -245,22 +245,20 @@ def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(run: Run, summary: Mapping[str, Any]) -> dict[str, str]:
-    from visual_search.reports.tables import duration, is_number, loss_fact
+    from visual_search.reports.tables import index_size, loss_fact
 
     facts = {}
-    if is_number(summary.get("num_parameters")):
-        facts["Parameters"] = f"{int(summary['num_parameters']):,}"
+    if not is_missing(summary.get("num_parameters")):
+        facts["Parameters"] = count(summary["num_parameters"])
     facts["Embedding width"] = f"{summary['embedding_dim']:,}"
-    if is_number(summary.get("epochs")):
-        facts["Epochs"] = f"{int(summary['epochs']):,}"
-    if is_number(summary.get("num_training")):
-        facts["Training items"] = f"{int(summary['num_training']):,}"
+    if not is_missing(summary.get("epochs")):
+        facts["Epochs"] = count(summary["epochs"])
+    if not is_missing(summary.get("num_training")):
+        facts["Training items"] = count(summary["num_training"])
     facts |= loss_fact(summary)
-    if is_number(summary.get("embedding_ms_per_item")):
-        facts["Embedding time"] = f"{summary['embedding_ms_per_item']:.1f} ms a picture"
-    facts["Index"] = (
-        f"{summary['index']['bytes']:,} bytes, {summary['index']['bytes_per_item']:,.0f} an item"
-    )
+    if not is_missing(summary.get("embedding_ms_per_item")):
+        facts["Embedding time"] = f"{three_digits(summary['embedding_ms_per_item'])} ms a picture"
+    facts["Index"] = index_size(summary)
     if run.state != "new":
         facts["Time"] = duration(run.seconds_until_now())
     if summary.get("device"):

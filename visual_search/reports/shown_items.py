@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.wording import first_by_size, many, squared_distance
+from visual_search.wording import first_by_size, many, number, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,8 @@ def examples(report: RetrievalReport, shop: ShownItems) -> list[ExampleGroup]:
             title=str(category),
             best=rows(places[category]["best"]),
             worst=rows(places[category]["worst"]),
-            note=f"{title} {means[category]:.3f} over {many(scored[category], 'query', 'queries')}",
+            note=f"{title} {number(means[category])} over "
+            f"{many(scored[category], 'query', 'queries')}",
         )
         for category in chosen
     ]
@@ -145,7 +146,7 @@ def near_pairs(folder: Path, shop: ShownItems) -> list[PicturePair]:
     for line in table.head(MAX_NEAR_PAIRS).to_dict("records"):
         ids = (str(line["query_id"]), str(line["gallery_id"]))
         images = shop.pictures[[shop.row_of[item_id] for item_id in ids]]
-        distance = squared_distance(float(line["relative_squared_distance"]))
+        distance = three_digits(float(line["relative_squared_distance"]))
         note = f"{many(int(line['hash_bits']), 'bit')}, rel. d² {distance}"
         pairs.append(PicturePair((images[0], images[1]), ids, note))
     return pairs

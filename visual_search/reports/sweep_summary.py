@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.runs.jobs import Record, read_records, told_apart
-from visual_search.wording import many
+from visual_search.wording import many, number
 
 if TYPE_CHECKING:
     from visual_search.runs.run import Run
@@ -131,8 +131,8 @@ def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> 
         best = max(valued, key=lambda record: record.value or 0.0)
         name = texts[records.index(best)]
         print(
-            f"\nHighest {best.value_name}: {best.value:.4f} with {name} ({best.run}). Choose by "
-            "this one, of the validation queries: what is chosen on test queries looks too good."
+            f"\nHighest {best.value_name}: {number(best.value)} with {name} ({best.run}). Choose "
+            "by this one, of the validation queries: what is chosen on test queries looks too good."
         )
 
 

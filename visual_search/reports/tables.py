@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
-from visual_search.wording import first_by_size, many, shown
+from visual_search.wording import (
+    count,
+    difference,
+    duration,
+    file_size,
+    first_by_size,
+    interval,
+    is_missing,
+    many,
+    number,
+    p_value,
+    shown,
+    three_digits,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +53,7 @@ def print_result(run: Run) -> None:
     print_measurement(console, run.folder, summary)
     facts = loss_fact(summary) | {
         "Embedding": f"{many(summary['embedding_dim'], 'value')}{_speed(summary)}",
-        "Index": f"{summary['index']['bytes']:,} bytes, "
-        f"{summary['index']['bytes_per_item']:,.0f} an item",
+        "Index": index_size(summary),
         "Trained": f"{many(summary['epochs'], 'epoch')} on "
         f"{many(summary['num_training'], 'picture')}, {duration(run.status().get('seconds'))}",
     }
@@ -53,12 +65,22 @@ def print_result(run: Run) -> None:
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
 
 
+def index_size(summary: Mapping[str, Any]) -> str:
+    """Returns how large a run's index is, and what an item takes of it."""
+    index = summary["index"]
+    return f"{file_size(index['bytes'])}, {count(index['bytes_per_item'])} bytes an item"
+
+
 def loss_fact(summary: Mapping[str, Any]) -> dict[str, str]:
     """Returns the test loss under what it measures; nothing where the objective has none."""
-    if not is_number(summary.get("test_loss")):
+    if is_missing(summary.get("test_loss")):
         return {}
     # Runs from before there was a choice of objectives reconstructed.
-    return {f"Test loss ({summary.get('loss_name', 'MSE in -1..1')})": number(summary["test_loss"])}
+    return {
+        f"Test loss ({summary.get('loss_name', 'MSE in -1..1')})": three_digits(
+            summary["test_loss"]
+        )
+    }
 
 
 def print_evaluation(measured: Measured) -> None:
@@ -261,14 +283,14 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
         [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
     ):
         tested = ["", "", ""]
-        if line is not run and is_number(line["difference"]):
+        if line is not run and not is_missing(line["difference"]):
             ends = line["difference_low"], line["difference_high"]
             tested = [
                 difference(line["difference"], *ends),
                 p_value(line.get("p_value")),
                 p_value(line["p_holm"]),
             ]
-        cells = [number(line[f"{which}_{mean}"], 3) for which in ("micro", "macro")]
+        cells = [number(line[f"{which}_{mean}"]) for which in ("micro", "macro")]
         style = "bold" if line is run else ""
         table.add_row(Text(shown(line["title"])), *cells, *tested, style=style)
     return table
@@ -283,7 +305,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     finished = [(run, summary) for run, summary in finished if summary]
     names = [run.folder.parent.name for run, _ in finished]
     titles = {summary["headline"]["title"] for _, summary in finished}
-    title = "Runs side by side, test queries; micro means but for macro; time in min:s"
+    title = "Runs side by side, test queries; micro means but for macro"
     table = Table(title=title, **table_style())
     table.add_column("Run", overflow="fold")
     headline = titles.pop() if len(titles) == 1 else "metric"
@@ -303,10 +325,10 @@ def runs_table(runs: Sequence[Run]) -> Table:
             number(summary[f"micro_{mean}"]),
             interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
             number(summary[f"macro_{mean}"]),
-            f"{max(floors):.3f}" if floors else "-",
-            number(summary.get("test_loss")),
+            number(max(floors, default=None)),
+            three_digits(summary.get("test_loss")),
             f"{summary['embedding_dim']:,}",
-            "{}:{:02d}".format(*divmod(round(run.status().get("seconds", 0.0)), 60)),
+            duration(run.status().get("seconds", 0.0)),
         )
     devices = dict.fromkeys(
         device_sentence(summary) for _, summary in finished if summary.get("device")
@@ -324,76 +346,9 @@ def _left_out(summary: Mapping[str, Any]) -> str:
 
 def _speed(summary: Mapping[str, Any]) -> str:
     time = summary["embedding_ms_per_item"]
-    return f", {time:.1f} ms a picture" if is_number(time) else ""
-
-
-def is_number(value: float | None) -> bool:
-    """Returns False for None (as JSON keeps NaN), NaN and infinity."""
-    return value is not None and math.isfinite(value)
+    return "" if is_missing(time) else f", {three_digits(time)} ms a picture"
 
 
 def or_low(value: float | None) -> float:
     """Returns the value to sort by; what is no number comes last."""
-    return value if value is not None and math.isfinite(value) else -math.inf
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Returns a fraction with so many digits, or a dash.
-
-    >>> number(0.25), number(None)
-    ('0.2500', '-')
-    """
-    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else "-"
-
-
-def interval(
-    low: float | None, high: float | None, *, signed: bool = False, rough: bool | None = False
-) -> str:
-    """Returns an interval's ends, or a dash; ~ marks a rough one.
-
-    Both ends of a difference are 0 where every answer is the same.
-
-    >>> interval(0.25, 0.5), interval(-0.01, 0.5, signed=True), interval(None, None)
-    ('[0.250, 0.500]', '[-0.010, +0.500]', '-')
-    >>> interval(0.25, 0.5, rough=True), interval(0.0, 0.0, signed=True)
-    ('~[0.250, 0.500]', 'same answers')
-    """
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return "-"
-    if signed and low == high == 0:
-        return "same answers"
-    sign = "+" if signed else ""
-    return f"{'~' if rough else ''}[{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def difference(value: float, low: float | None, high: float | None, *, rough: bool = False) -> str:
-    """Returns a difference with its interval, or that every answer is the same.
-
-    >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0)
-    ('+0.100 [+0.050, +0.200]', 'same answers')
-    """
-    ends = interval(low, high, signed=True, rough=rough)
-    return ends if low == high == 0 else f"{value:+.3f} {ends}"
-
-
-def p_value(value: float | None) -> str:
-    """Returns a p-value as printed.
-
-    >>> p_value(0.00012), p_value(0.25)
-    ('< 0.001', '0.250')
-    """
-    if value is None or not math.isfinite(value):
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time in minutes and seconds.
-
-    >>> duration(75.2)
-    '1 min 15 s'
-    """
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return -math.inf if value is None or is_missing(value) else value

@@ -22,10 +22,10 @@ from visual_search.retrieval.comparability import (
     identity_of,
 )
 from visual_search.retrieval.floor_comparison import (
+    NO_INTERVAL,
     check_columns,
     difference_text,
     headline_statistic,
-    interval_text,
     p_text,
     right_by_definition,
     sign_shown,
@@ -41,7 +41,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.wording import many, rough_text
+from visual_search.wording import interval, many, number, rough_text
 
 __all__ = [
     "Comparison",
@@ -368,8 +368,8 @@ def _sentence(
         else:
             other.append(f"{_name(name)} ({difference_text(*test)})")
     line = runs[runs["run"] == best].iloc[0]
-    ends = interval_text(line[f"{statistic}_low"], line[f"{statistic}_high"])
-    clauses = [f"{_name(best)} has the highest, {line[statistic]:.3f} {ends}"]
+    ends = interval(line[f"{statistic}_low"], line[f"{statistic}_high"], none=NO_INTERVAL)
+    clauses = [f"{_name(best)} has the highest, {number(line[statistic])} {ends}"]
     if better:
         names = ", ".join(better) if other else "every other run"
         at_most = p_text(largest).replace("=", "<=")
@@ -387,7 +387,7 @@ def _clause(row: Mapping[str, Any], value_of: Mapping[str, float]) -> str:
     sign = sign_shown(*(row[column] for column in TEST_COLUMNS))
     row = _turned(row) if sign < 0 else row
     a, b = row["a"], row["b"]
-    values = f"{value_of[a]:.3f} and {value_of[b]:.3f}"
+    values = f"{number(value_of[a])} and {number(value_of[b])}"
     test = difference_text(*(row[column] for column in TEST_COLUMNS))
     if sign == 0:
         return f"no difference shown between {_name(a)} and {_name(b)}: {values}, {test}"

@@ -22,15 +22,15 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
+from visual_search.wording import ALPHA, SAME_ANSWERS, difference, interval, number, p_value
 
-ALPHA = 0.05  # a corrected p-value below this shows a difference
 # The floors that are the run's own network before its first step, and what they are called.
 OWN = {
     "untrained": "its own untrained network",
     "not_adapted": "its own pretrained network, not adapted",
 }
 STUDY_RULE = "reference_2023"  # the study of 2023 averaged over categories
-SAME_ANSWERS = "same answers"  # of a difference that is 0 for every query
+NO_INTERVAL = "(no interval)"
 WORDS = {1: "above", 0: "not told apart from", -1: "below"}
 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -57,7 +57,7 @@ def headline_statistic(title: str) -> Statistic:
     return "macro" if title == STUDY_RULE else "micro"
 
 
-def sign_shown(difference: float, low: float, high: float, p_value: float) -> int:
+def sign_shown(value: float, low: float, high: float, p: float) -> int:
     """Returns 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
 
     It is shown where p < `ALPHA` and the interval leaves 0 out. Both come from one test
@@ -66,61 +66,30 @@ def sign_shown(difference: float, low: float, high: float, p_value: float) -> in
     Empty case: 0 where a number is NaN, since one group tells nothing of the next.
 
     Args:
-        difference: Mean of a - b.
+        value: Mean of a - b.
         low: Lower end of its interval.
         high: Upper end.
-        p_value: Corrected where there was more than one test.
+        p: Corrected where there was more than one test.
 
     Example:
         >>> sign_shown(-0.4, -0.5, -0.3, 0.001), sign_shown(0.1, -0.01, 0.2, 0.04)
         (-1, 0)
     """
-    if p_value < ALPHA and (low > 0 or high < 0):
-        return int(np.sign(difference))
+    if p < ALPHA and (low > 0 or high < 0):
+        return int(np.sign(value))
     return 0
 
 
-def p_text(p_value: float) -> str:
-    """Returns a p-value in words, with as many digits as keep it on its side of `ALPHA`.
+def p_text(p: float) -> str:
+    """Returns a p-value in words.
 
     Example:
-        >>> p_text(0.0001), p_text(0.0312), p_text(0.0496), p_text(1.0)
-        ('p < 0.001', 'p = 0.031', 'p = 0.0496', 'p = 1.000')
-        >>> p_text(float("nan"))
-        'not tested'
+        >>> p_text(0.0001), p_text(0.0312), p_text(float("nan"))
+        ('p < 0.001', 'p = 0.031', 'not tested')
     """
-    if math.isnan(p_value):
+    if math.isnan(p):
         return "not tested"
-    if p_value < 0.001:
-        return "p < 0.001"
-    for digits in range(3, 8):
-        text = f"{p_value:.{digits}f}"
-        if (float(text) < ALPHA) == (p_value < ALPHA):
-            break
-    return f"p = {text}"
-
-
-def interval_text(low: float, high: float, sign: str = "-") -> str:
-    """Returns ``[0.304, 0.349]``, with more digits where an end would otherwise round to 0.
-
-    Both ends of a difference are 0 where every answer is the same: that is said instead.
-
-    Args:
-        low: Lower end; NaN where there is no interval.
-        high: Upper end.
-        sign: ``+`` to write the plus of a positive end, as for a difference.
-
-    Example:
-        >>> interval_text(0.3041, 0.3489), interval_text(0.00021, 0.01, "+")
-        ('[0.304, 0.349]', '[+0.0002, +0.0100]')
-        >>> interval_text(float("nan"), float("nan"))
-        '(no interval)'
-    """
-    if math.isnan(low) or math.isnan(high):
-        return "(no interval)"
-    if sign == "+" and low == high == 0:
-        return SAME_ANSWERS
-    return "[{}, {}]".format(*_written([low, high], sign))
+    return f"p {'= ' * (p >= 0.001)}{p_value(p)}"
 
 
 def right_by_definition(summary: Mapping[str, Any]) -> str:
@@ -142,29 +111,17 @@ def right_by_definition(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _written(numbers: Sequence[float], sign: str) -> list[str]:
-    """Numbers with 3 decimals, or with as many as keep a number other than 0 from reading 0."""
-    for digits in range(3, 8):
-        texts = [f"{number:{sign}z.{digits}f}" for number in numbers]
-        if all(float(text) or not number for text, number in zip(texts, numbers, strict=True)):
-            break
-    return texts
-
-
-def difference_text(difference: float, low: float, high: float, p_value: float) -> str:
+def difference_text(value: float, low: float, high: float, p: float) -> str:
     """Returns a difference with its interval and p-value in words.
 
     Example:
         >>> difference_text(-0.396, -0.42, -0.37, 0.0002)
         'difference -0.396 [-0.420, -0.370], p < 0.001'
     """
-    if math.isnan(low) or math.isnan(high):
-        found = f"{_written([difference], '+')[0]} (no interval)"
-    elif difference == low == high == 0:
+    found = difference(value, low, high, none=NO_INTERVAL)
+    if found == SAME_ANSWERS:
         return f"difference 0: {SAME_ANSWERS}"
-    else:
-        found = "{} [{}, {}]".format(*_written([difference, low, high], "+"))
-    return f"difference {found}, {p_text(p_value)}"
+    return f"difference {found}, {p_text(p)}"
 
 
 class _Line(NamedTuple):
@@ -314,8 +271,9 @@ def standing(
     """
     if math.isnan(run_value):
         return f"{title}: no query is scored, so nothing can be said."
-    start = f"{title} {run_value:.3f} {interval_text(*run_interval)}"
-    if rough and not math.isnan(run_interval[0]):
+    ends = interval(*run_interval, none=NO_INTERVAL)
+    start = f"{title} {number(run_value)} {ends}"
+    if rough and ends != NO_INTERVAL:
         start += f" ({rough})"
     if floors.empty:
         return f"{start}: no floor was measured, so nothing can be said of where it stands."
@@ -331,9 +289,9 @@ def standing(
         called = OWN.get(row["name"]) or (titles or {}).get(row["name"], row["name"])
         lines.append(_Line(called, float(row[statistic]), own, *test))
     best = max(lines, key=lambda line: line.value)  # the first of equal ones
-    reached = f"({best.value:.3f}; {best.test})"
+    reached = f"({number(best.value)}; {best.test})"
     if all(line.sign > 0 for line in lines):
-        reaches = f"{best.title}, reaches {best.value:.3f} ({best.test})"
+        reaches = f"{best.title}, reaches {number(best.value)} ({best.test})"
         return f"{start}: above every floor: the best, {reaches}."
     called = best.title if best.sign < 0 else f"the best floor, {best.title}"
     clauses = [f"{WORDS[best.sign]} {called} {reached}"]
@@ -342,9 +300,8 @@ def standing(
         odd = best.sign > 0 and line.sign <= 0  # the best is beaten, but not this one
         if line is not best and (line.own or odd):
             join = "and" if line.sign == last else "but"
-            clauses.append(
-                f"{join} {WORDS[line.sign]} {line.title} ({line.value:.3f}, {p_text(line.p_holm)})"
-            )
+            found = f"{number(line.value)}, {p_text(line.p_holm)}"
+            clauses.append(f"{join} {WORDS[line.sign]} {line.title} ({found})")
             last = line.sign
     return f"{start}: {', '.join(clauses)}."
 

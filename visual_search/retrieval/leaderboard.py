@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from visual_search.retrieval.floor_comparison import interval_text
+from visual_search.retrieval.floor_comparison import NO_INTERVAL
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, RankedGroup
-from visual_search.wording import is_formula, many
+from visual_search.wording import interval, is_formula, many
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -81,7 +81,7 @@ def _rank_text(line: Mapping[str, Any]) -> str:
 def _mean_text(line: Mapping[str, Any], mean: str) -> str:
     if math.isnan(line[mean]):
         return ""
-    ends = interval_text(line[f"{mean}_low"], line[f"{mean}_high"])
+    ends = interval(line[f"{mean}_low"], line[f"{mean}_high"], none=NO_INTERVAL)
     return f"{line[mean]:.3f} {ends}"
 
 

@@ -21,7 +21,6 @@ from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.knn.principal_axes import principal_axes
 from visual_search.retrieval.comparison import headline_of
-from visual_search.retrieval.floor_comparison import SAME_ANSWERS, interval_text
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport
@@ -30,7 +29,16 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     paired_difference,
 )
-from visual_search.wording import many, rough_text
+from visual_search.wording import (
+    SAME_ANSWERS,
+    difference,
+    file_size,
+    many,
+    number,
+    rough_text,
+    signed,
+    three_digits,
+)
 
 ROUNDING = 1e-12  # means that are equal in exact arithmetic differ by less
 
@@ -258,11 +266,11 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     surest = _line(sure) if len(sure) else None
     reached = bool(smallest["bytes_per_item"] <= goal_bytes)
     reached_surely = surest is not None and bool(surest["bytes_per_item"] <= goal_bytes)
-    limit = f"{-max_loss:+.3f}"
+    limit = signed(-max_loss)
     if smallest["family"] == "flat":
-        clauses = [f"nothing smaller loses at most {max_loss:.3f}"]
+        clauses = [f"nothing smaller loses at most {number(max_loss)}"]
     else:
-        clauses = [f"the smallest that loses at most {max_loss:.3f} is {_told(smallest)}"]
+        clauses = [f"the smallest that loses at most {number(max_loss)} is {_told(smallest)}"]
         if surest is None:
             clauses.append(f"no codec's interval stays above {limit}")
         elif surest["codec"] == smallest["codec"]:
@@ -273,7 +281,7 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
                 f"its interval reaches below {limit}, and the smallest whose does not is "
                 f"{_told(surest)}"
             )
-    goal = f"the goal, {times_text(times_smaller)} times smaller ({goal_bytes:,.0f} bytes), is "
+    goal = f"the goal, {three_digits(times_smaller)} times smaller ({goal_bytes:,.0f} bytes), is "
     if reached_surely:
         goal += "reached"
     elif reached:
@@ -289,7 +297,7 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
         clauses.append(f"intervals are {rough.replace('carry it', 'carry them')}")
     sentence = (
         f"{measured.headline['title']} by {measured.headline['statistic']} mean over "
-        f"{many(measured.num_queries, 'query', 'queries')} is {flat['value']:.3f} at "
+        f"{many(measured.num_queries, 'query', 'queries')} is {number(flat['value'])} at "
         f"{flat_bytes:,} bytes an item "
         f"(flat float32); {'; '.join(clauses)}."
     )
@@ -305,37 +313,16 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     )
 
 
-def times_text(times: float) -> str:
-    """Returns a ratio of sizes with three digits, or all before the point.
-
-    Example:
-        >>> times_text(5.3333), times_text(8.0), times_text(2048.0)
-        ('5.33', '8', '2,048')
-    """
-    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
-
-
-def shared_text(num_bytes: int) -> str:
-    """Returns bytes in words.
-
-    Example:
-        >>> shared_text(128), shared_text(131_200)
-        ('128 B', '131 kB')
-    """
-    return f"{num_bytes} B" if num_bytes < 1000 else f"{num_bytes / 1e3:,.0f} kB"
-
-
 def _line(table: pd.DataFrame) -> dict[str, Any]:
     return {str(name): value for name, value in table.iloc[0].to_dict().items()}
 
 
 def _told(line: Mapping[str, Any]) -> str:
     """A codec in words: its size, what all items share, and what it loses."""
-    num_bytes = line["shared_bytes"]
-    shared = f" beside {shared_text(num_bytes)} shared" if num_bytes else ""
-    ends = interval_text(line["low"], line["high"], "+")
-    told = ends if ends == SAME_ANSWERS else f"difference {line['difference']:+.3f} {ends}"
-    times = times_text(line["times_smaller"])
+    shared = f" beside {file_size(line['shared_bytes'])} shared" if line["shared_bytes"] else ""
+    lost = difference(line["difference"], line["low"], line["high"])
+    told = lost if lost == SAME_ANSWERS else f"difference {lost}"
+    times = three_digits(line["times_smaller"])
     return (
         f"{line['title']} ({line['bytes_per_item']:,} bytes{shared}, {times} times smaller, {told})"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from visual_search.wording import many, one_line, squared_distance
+from visual_search.wording import many, one_line, three_digits
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -62,7 +62,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        squared_distance=squared_distance, many=many, short=one_line, thousands="{:,}".format
+        three_digits=three_digits, many=many, short=one_line, thousands="{:,}".format
     )
     environment.globals.update(link=link)
     return environment

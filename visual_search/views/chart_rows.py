@@ -23,7 +23,7 @@ from visual_search.views.style import (
     RULE,
     bold,
 )
-from visual_search.wording import first_by_size, many, one_line
+from visual_search.wording import first_by_size, interval, many, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +210,7 @@ def row_lines(axes: Axes, num_rows: int) -> None:
 def bracket(axes: Axes, x: float, y: float, low: float, high: float) -> None:
     """Writes an interval beside the plot, left-aligned at ``x``; nothing where an end is NaN."""
     if not (math.isnan(low) or math.isnan(high)):
-        number_cell(axes, x, y, f"[{low:.3f}, {high:.3f}]", ha="left")
+        number_cell(axes, x, y, interval(low, high), ha="left")
 
 
 def number_cell(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> None:

@@ -32,7 +32,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import one_line
+from visual_search.wording import number, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ def compression_chart(
         "is stored once for all items are not counted",
     ]
     with quiet_style():
-        beside = [f"flat {values[flat]:.3f}", f"{max_loss:g} less"]
+        beside = [f"flat {number(values[flat])}", f"{max_loss:g} less"]
         beside_in = max(text_width_in(text, 9) for text in beside) + 0.2
         figure, header_in = chart_page(
             MARGIN_IN + _LEFT_IN + _WIDE_IN + beside_in + MARGIN_IN,

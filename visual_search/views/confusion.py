@@ -32,7 +32,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import one_line
+from visual_search.wording import MISSING, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,7 +226,7 @@ def _cells(axes: Axes, shares: NDArray[np.float64], cell_in: float) -> None:
         if not empty and (cell_in < _MIN_CELL_IN or shares[y, x] < _STEPS[1]):
             continue
         axes.text(
-            x + 0.5, y + 0.52, "–" if empty else f"{100 * shares[y, x]:.0f}",  # noqa: RUF001
+            x + 0.5, y + 0.52, MISSING if empty else f"{100 * shares[y, x]:.0f}",
             ha="center", va="center", fontsize=size,
             color=HEAT_PAPER if steps[y, x] >= _FIRST_DARK else HEAT_INK,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, one_line, squared_distance
+from visual_search.wording import many, one_line, three_digits
 
 MAX_SHOWN = 24
 
@@ -146,5 +146,5 @@ def _closeness(pair: DuplicatePair) -> str:
     if pair.hash_bits >= 0:
         parts.append(f"{many(pair.hash_bits, 'bit')}")
     if not math.isnan(pair.relative_squared_distance):
-        parts.append(f"rel. d² {squared_distance(pair.relative_squared_distance)}")
+        parts.append(f"rel. d² {three_digits(pair.relative_squared_distance)}")
     return ", ".join(parts) or "not measured"

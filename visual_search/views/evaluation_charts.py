@@ -46,12 +46,11 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, one_line
+from visual_search.wording import ALPHA, MISSING, many, number, one_line, p_value, signed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNIFICANT = 0.05  # of p values after Holm's correction
 _TITLE_COLUMNS = 44  # longer names of runs and floors are cut
 _ROW_IN = 0.27
 _PLOT_IN = 5.0
@@ -117,7 +116,7 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
                     linestyle=(0, (1, 2)), zorder=3, label="_run",
                 )  # fmt: skip
             number_cell(
-                axes, 1 + 0.5 / _PLOT_IN, y, f"{value[i]:.3f}", color=INK, fontsize=9.5,
+                axes, 1 + 0.5 / _PLOT_IN, y, number(value[i]), color=INK, fontsize=9.5,
                 **(bold("0") if is_run[i] else {}),
             )  # fmt: skip
             bracket(axes, 1 + 0.58 / _PLOT_IN, y, low[i], high[i])
@@ -192,7 +191,7 @@ def comparison_bars(
     if two:
         notes.append(
             "difference: first run minus second over the same queries; filled and bold: p < "
-            f"{SIGNIFICANT} after Holm's correction over the categories"
+            f"{ALPHA} after Holm's correction over the categories"
         )
     if num_runs > len(runs):
         notes.append(f"{len(runs)} of {num_runs} runs, those with the highest mean over queries")
@@ -276,19 +275,18 @@ def _differences(
     number_cell(axes, limit + 1.45 * per_inch, head, "p (Holm)", va="bottom")
     for y, i in enumerate(order):
         if math.isnan(difference[i]):
-            number_cell(axes, limit + 0.75 * per_inch, y, "–")  # noqa: RUF001 (stands for no number)
+            number_cell(axes, limit + 0.75 * per_inch, y, MISSING)
             continue
-        significant = bool(p_holm[i] < SIGNIFICANT)
+        significant = bool(p_holm[i] < ALPHA)
         ends = (low[i], high[i])
         point(
             axes, difference[i], y, *ends, INK, "o", filled=significant, rough=rough[i],
         )  # fmt: skip
         strong: dict[str, Any] = {"color": INK, **bold("0")} if significant else {}
         same = _all_same(difference[i], low[i], high[i])
-        written = "same" if same else f"{difference[i]:+.3f}"
+        written = "same" if same else signed(difference[i])
         number_cell(axes, limit + 0.75 * per_inch, y, written, **strong)
-        p = "–" if math.isnan(p_holm[i]) else _p_text(float(p_holm[i]))  # noqa: RUF001
-        number_cell(axes, limit + 1.45 * per_inch, y, p, **strong)
+        number_cell(axes, limit + 1.45 * per_inch, y, p_value(p_holm[i]), **strong)
 
 
 def attribute_bars(
@@ -369,7 +367,7 @@ def attribute_bars(
             point(axes, value[line], y, low[line], high[line], color, marker)
             strong = bold("0") if is_run[line] else {}
             number_cell(
-                axes, 1 + 0.5 / _PLOT_IN, y, f"{value[line]:.3f}", color=INK, **strong
+                axes, 1 + 0.5 / _PLOT_IN, y, number(value[line]), color=INK, **strong
             )  # fmt: skip
             bracket(axes, 1 + 0.58 / _PLOT_IN, y, low[line], high[line])
     return show_literally(figure)
@@ -379,10 +377,6 @@ def _whisker_note(low: NDArray[np.float64], note: str, rough: Sequence[bool] = (
     if np.isnan(low).all():
         return ""
     return f"{note} ({ROUGH_NOTE})" if any(rough) else note
-
-
-def _p_text(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _all_same(difference: float, low: float, high: float) -> bool:

@@ -49,7 +49,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, one_line
+from visual_search.wording import many, number, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,10 +153,10 @@ def category_bars(
                 axes.barh(y, value, height=0.7, color=BAR_PALE if few[i] else BAR)
                 whisker(axes, y, float(low[i]), float(high[i]), rough=rough[i])
                 if "mean" in at:
-                    number_cell(axes, at["mean"], y, f"{value:.3f}", color=INK, fontsize=9.5)
+                    number_cell(axes, at["mean"], y, number(value), color=INK, fontsize=9.5)
                 else:
                     axes.text(
-                        value + 0.008, y, f"{value:.3f}", va="center", fontsize=9.5, zorder=4,
+                        value + 0.008, y, number(value), va="center", fontsize=9.5, zorder=4,
                         bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
                     )  # fmt: skip
             mark = math.nan if marks is None else marks.get(names[i], math.nan)
@@ -166,7 +166,7 @@ def category_bars(
                     markeredgecolor=INK, markeredgewidth=0.8, clip_on=False, zorder=5,
                     label="_floor",
                 )  # fmt: skip
-                number_cell(axes, at["floor"], y, f"{mark:.3f}")
+                number_cell(axes, at["floor"], y, number(mark))
             number_cell(axes, at["queries"], y, f"{queries[i]:,}")
             if few[i]:
                 number_cell(axes, at["queries"] + 0.06 / plot_in, y, "few", ha="left")
@@ -241,7 +241,7 @@ def _mean_lines(axes: Axes, micro: float, macro: float, num_rows: int) -> None:
         axes.text(
             value + (-0.006 if left_side else 0.006),
             top + 0.4,
-            f"{name} {value:.3f}",
+            f"{name} {number(value)}",
             color=color,
             fontsize=9.5,
             ha="right" if left_side else "left",

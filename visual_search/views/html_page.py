@@ -34,7 +34,19 @@ from visual_search.views.scripts import name_key
 from visual_search.views.style import (
     metric_title,
 )
-from visual_search.wording import many, one_line, squared_distance
+from visual_search.wording import (
+    MISSING,
+    count,
+    difference,
+    file_size,
+    interval,
+    is_missing,
+    many,
+    number,
+    one_line,
+    p_value,
+    three_digits,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,7 +54,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 5_000_000
 MAX_IN_KEY = 300  # words below a figure whose letters no font has
-MISSING = "–"  # noqa: RUF001 - the dash that stands for "no value"
 _TEMPLATES = Path(__file__).parent / "templates"
 # Characters that HTML forbids: controls, and halves of characters that UTF-8 cannot write
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -240,71 +251,6 @@ def clean(value: Any) -> Any:
     return value
 
 
-def is_missing(value: Any) -> bool:
-    """Whether there is no value: None, NaN, or what pandas has for it."""
-    if isinstance(value, float | np.floating):
-        return math.isnan(value)
-    return value is None or type(value).__name__ in ("NAType", "NaTType")  # pandas' own
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """Returns a fraction to so many digits, a dash where there is none.
-
-    Example:
-        >>> number(0.49533), number(float("nan"))
-        ('0.495', '–')
-    """
-    return MISSING if is_missing(value) else f"{float(value):.{digits}f}"
-
-
-def count(value: Any) -> str:
-    """Returns a number of things with separators between thousands, a dash where there is none."""
-    return MISSING if is_missing(value) else f"{round(float(value)):,}"
-
-
-def signed(value: Any) -> str:
-    """Returns a difference with its sign; the minus is as wide as the plus.
-
-    Example:
-        >>> signed(0.07211), signed(-0.0004), signed(-0.1)
-        ('+0.072', '±0.000', '−0.100')
-    """
-    if is_missing(value):
-        return MISSING
-    written = f"{abs(float(value)):.3f}"
-    sign = "±" if float(written) == 0 else "+" if value > 0 else "\u2212"
-    return sign + written
-
-
-def p_value(value: Any) -> str:
-    """Returns a p-value: three digits, and no more than that it is below 0.001.
-
-    Example:
-        >>> p_value(0.0312), p_value(0.00002)
-        ('0.031', '< 0.001')
-    """
-    if is_missing(value):
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{float(value):.3f}"
-
-
-def file_size(value: Any) -> str:
-    """Returns bytes in the unit that suits.
-
-    Example:
-        >>> file_size(512), file_size(180_775_246)
-        ('512 bytes', '181 MB')
-    """
-    if is_missing(value):
-        return MISSING
-    size = float(value)
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= limit:
-            amount = size / limit
-            return f"{amount:,.0f} {unit}" if amount >= 99.5 else f"{amount:.3g} {unit}"
-    return f"{size:.0f} bytes"
-
-
 def cell(value: Any) -> str:
     """Returns whatever stands in a table as a reader expects it."""
     if is_missing(value):
@@ -314,7 +260,7 @@ def cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(cell, value)) or MISSING
     if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
+        return three_digits(value)
     if isinstance(value, int | np.integer):
         return f"{int(value):,}"
     return str(value)
@@ -338,9 +284,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, count=count, signed=signed, p_value=p_value, file_size=file_size,
-        squared_distance=squared_distance, cell=cell, short=one_line, metric_title=metric_title,
-        many=many,
+        number=number, count=count, p_value=p_value, file_size=file_size, interval=interval,
+        difference=difference, three_digits=three_digits, cell=cell, short=one_line,
+        metric_title=metric_title, many=many,
     )  # fmt: skip
     environment.tests["number_like"] = is_number
     environment.tests["missing"] = is_missing
@@ -366,13 +312,13 @@ def mark(
         return round(min(max((float(value) - start) / (limit - start), 0.0), 1.0) * 100, 2)
 
     at, zero = place(mean), place(0.0)
-    interval = (at, at) if is_missing(low) or is_missing(high) else (place(low), place(high))
+    ends = (at, at) if is_missing(low) or is_missing(high) else (place(low), place(high))
     return {
         "mean": at,
         "bar": min(at, zero),
         "bar_width": round(abs(at - zero), 2),
-        "low": interval[0],
-        "width": round(interval[1] - interval[0], 2),
+        "low": ends[0],
+        "width": round(ends[1] - ends[0], 2),
         "zero": zero,
     }
 

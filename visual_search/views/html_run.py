@@ -14,7 +14,6 @@ from visual_search.views.html_page import (
     Detail,
     PictureWriter,
     clean,
-    is_missing,
     picture,
     render,
     script_json,
@@ -25,6 +24,7 @@ from visual_search.views.html_projection import ProjectionView, plotly_script, p
 from visual_search.views.html_tables import category_table, headline_of, plain_table, standing_table
 from visual_search.views.picture_grids import SearchRow
 from visual_search.views.projection import projection_figure
+from visual_search.wording import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd

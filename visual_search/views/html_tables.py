@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from visual_search.views.html_page import is_missing, is_number, mark, scale_limit
+from visual_search.views.html_page import is_number, mark, scale_limit
 from visual_search.views.style import metric_title
+from visual_search.wording import ALPHA, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FEW_QUERIES = 20
-_SIGNIFICANT = 0.05
 _P_COLUMNS = ("holm_p_value", "p_holm", "p_value")  # the one that decides first
 _TITLES = {
     "p_value": "p", "holm_p_value": "p (Holm)", "p_holm": "p (Holm)", "num_queries": "n queries",
@@ -59,7 +59,7 @@ def verdict(low: Any, high: Any, p_value: Any) -> str:
         return ""
     if low == high == 0:
         return "same"
-    if is_missing(p_value) or not p_value < _SIGNIFICANT:
+    if is_missing(p_value) or not p_value < ALPHA:
         return "unclear"
     return "above" if low > 0 else "below" if high < 0 else "unclear"
 

@@ -22,7 +22,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, one_line, squared_distance
+from visual_search.wording import many, number, one_line, three_digits
 
 _CELL_IN = 1.3
 _GAP_IN = 0.14
@@ -157,7 +157,8 @@ def reconstruction_grid(
             max(MARGIN_IN * 2 + names_in + columns * step - _GAP_IN, 7.2),
             HEADER_IN + bands * band_in + 0.5,
             f"Reconstructions{when}",
-            f"mean squared error of {many(num_items, 'item')}: {mean:.4f}, pixels in [-1, 1]",
+            f"mean squared error of {many(num_items, 'item')}: {three_digits(mean)}, "
+            "pixels in [-1, 1]",
         )
         for item in range(num_items):
             band, column = divmod(item, items_a_band)
@@ -173,7 +174,8 @@ def reconstruction_grid(
             for top in tops:
                 sheet.frame(x, top, _CELL_IN, _CELL_IN, RULE, 0.8)
             below = tops[2] + _CELL_IN + 0.05
-            sheet.text(x, below, f"MSE {float(squared_errors[item]):.4f}", 9.5, **bold("MSE"))
+            error = three_digits(float(squared_errors[item]))
+            sheet.text(x, below, f"MSE {error}", 9.5, **bold("MSE"))
             if column == 0:
                 for row, name in enumerate(("original", "reconstruction", "squared error")):
                     sheet.text(
@@ -216,7 +218,7 @@ def search_grid(
     top_in = HEADER_IN + 0.25
     num_scored = sum(not math.isnan(row.score) for row in rows)
     mean = sum(row.score for row in rows if not math.isnan(row.score)) / max(num_scored, 1)
-    summary = f"mean {score_name} of these {num_scored}: {mean:.3f}; " if num_scored > 1 else ""
+    summary = f"mean {score_name} of these {num_scored}: {number(mean)}; " if num_scored > 1 else ""
     with quiet_style():
         sheet = Sheet(
             max(MARGIN_IN * 2 + (1 + num_neighbours) * step - _GAP_IN + query_gap_in, 7.2),
@@ -229,9 +231,9 @@ def search_grid(
         for rank in range(num_neighbours):
             name = "nearest in gallery" if rank == 0 else str(rank + 1)
             sheet.text(first_x + rank * step, HEADER_IN, name, 9.5, color=MUTED)
-        for number, row in enumerate(rows):
-            y = top_in + number * row_in
-            score = "no relevant item" if math.isnan(row.score) else f"{row.score:.3f}"
+        for place, row in enumerate(rows):
+            y = top_in + place * row_in
+            score = "no relevant item" if math.isnan(row.score) else number(row.score)
             _search_cell(
                 sheet, MARGIN_IN, y, row.query_image, row.query_category, row.query_label,
                 f"{score_name} {score}" if not math.isnan(row.score) else score,
@@ -240,7 +242,7 @@ def search_grid(
             for rank in range(len(row.neighbour_labels)):
                 x = first_x + rank * step
                 right = bool(row.correct[rank])
-                distance = squared_distance(float(row.squared_distances[rank]))
+                distance = three_digits(float(row.squared_distances[rank]))
                 _search_cell(
                     sheet, x, y, row.neighbour_images[rank], row.neighbour_categories[rank],
                     row.neighbour_labels[rank], f"d² {distance}",

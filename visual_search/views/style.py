@@ -59,7 +59,7 @@ def quiet_style() -> Iterator[None]:
         "text.color": INK,
         "text.parse_math": False,
         "text.usetex": False,
-        "axes.unicode_minus": True,
+        "axes.unicode_minus": False,  # as everywhere: see `wording`
         "axes.formatter.useoffset": False,  # it would stand above the axis, where keys are
         "axes.edgecolor": "#bbbbbb",
         "axes.facecolor": "white",

@@ -32,7 +32,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, one_line
+from visual_search.wording import many, number, one_line, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def training_curves(
     for name, value in lines.items():
         check_fractions([value], f"the floor {name!r}")
     lines = {
-        f"{one_line(name, 34)} {value:.3f}": value
+        f"{one_line(name, 34)} {number(value)}": value
         for name, value in lines.items()
         if not math.isnan(value)
     }
@@ -180,10 +180,10 @@ def _panel(
             label=f"_key of {name}",
         )  # fmt: skip
         split, _, quantity = name.partition("/")
-        written = f"{values[at]:.4g}"
+        written = three_digits(values[at])
         if quantity != "loss":
             quantity = "macro" if quantity.startswith("macro_") else "micro"
-            written = f"{values[at]:.3f}"
+            written = number(values[at])
         shown = f"{one_line(split, 12)} {quantity}, best {written} after epoch {epochs[at]:,}"
         axes.text(0.085, y, shown, transform=axes.transAxes, fontsize=9.5)
 
