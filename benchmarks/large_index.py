@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path, write_text
 from visual_search.knn.engine import candidate_rows, faiss_threads, load_faiss
-from visual_search.knn.exact_searcher import ExactSearcher
+from visual_search.knn.exact_store import ExactSearcher
 from visual_search.knn.indexes import build_index, load_index
 from visual_search.knn.plan import SearchPlan
 from visual_search.knn.search_index import SearchIndex

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from visual_search.knn import device
-from visual_search.knn.exact import nearest
+from visual_search.knn.exact_gallery import nearest
 from visual_search.knn.gallery_index import EmbeddingIndex
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from visual_search.knn import lancedb_index, lancedb_table
+from visual_search.knn import lancedb_index, lancedb_table, tuning
 from visual_search.knn.indexes import build_index
 from visual_search.knn.lancedb_index import LanceIndex
 from visual_search.knn.lancedb_table import load_lancedb, product_parts
@@ -184,16 +184,14 @@ def test_copies_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_target_that_is_out_of_reach_is_said(
     gallery: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lancedb_index, "tune", _hopeless)
+    monkeypatch.setattr(tuning, "tune", _hopeless)
     index = build("IVF_PQ", gallery, monkeypatch)
-    assert "the target 0.9 was not reached" in index.plan.reason
+    assert "the target of 0.9 was not safely reached" in index.plan.reason
     assert index.plan.recall == 0.5
 
 
 def _hopeless(*args: object, **kwargs: object) -> object:
-    from visual_search.knn.tuning import Tuned
-
-    return Tuned(1, 10, 0.5, is_reached=False)
+    return tuning.Tuned(1, 10, 0.5, is_reached=False)
 
 
 def test_progress_ends_with_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:

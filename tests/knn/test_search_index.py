@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.knn.test_exact_searcher import PlainStore, brute_force
+from tests.knn.test_exact_store import PlainStore, brute_force
 from visual_search.knn import faiss_index
 from visual_search.knn.engine import faiss_threads, load_faiss
 from visual_search.knn.indexes import build_index

@@ -2,9 +2,10 @@
 
 =======================  ==========================================================================
 To measure
-``gallery_index.py``     `EmbeddingIndex`: build, search, save, load -> `SearchResult`
+``gallery_index.py``     `EmbeddingIndex`: build, search, save, load -> `NearestItems`
 ``embeddings.py``        what embeddings and their ids must be
-``exact.py``             exact neighbours, ties by id, out of FAISS's rounded candidates
+``exact.py``             exact distances, and how far those in float32 may be off
+``exact_gallery.py``     exact neighbours, ties by id, out of FAISS's rounded candidates
 ``device.py``            when a GPU may answer in the CPU's place
 ``manifest.py``          what a saved index says about itself, and what makes it refuse to load
 To search among many, as bundles do
@@ -12,7 +13,7 @@ To search among many, as bundles do
 ``store.py``             where exact embeddings come from: `ArrayStore`
 ``plan.py``              what was decided about an index: `SearchPlan`
 ``choice.py``            which kind suits so many items in so much memory
-``exact_searcher.py``    exact neighbours in a store that is read in blocks
+``exact_store.py``       exact neighbours in a store that is read in blocks, ties by row
 ``indexes.py``           by kind: built anew, or opened from what was saved
 ``flat_index.py``        the exact one, behind the interface
 ``faiss_index.py``       HNSW, IVF and IVF-PQ, ranked by exact embeddings

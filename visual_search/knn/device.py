@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.exact import Gallery, RoundedSearcher, nearest
+from visual_search.knn.exact_gallery import Gallery, RoundedSearcher, nearest
 
 Device: TypeAlias = Literal["auto", "cpu", "gpu"]
 

@@ -10,24 +10,20 @@ import functools
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.atomic import atomic_path
 from visual_search.knn.engine import candidate_rows, faiss_threads, load_faiss
-from visual_search.knn.exact_searcher import ExactSearcher, rank_by_float32
+from visual_search.knn.exact_store import rank_by_float32
 from visual_search.knn.faiss_files import rows_by_list
 from visual_search.knn.faiss_parts import first_params, trained_index, tuning_steps
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.search_index import (
-    Progress,
-    SearchIndex,
-    check_longer,
-)
+from visual_search.knn.search_index import Progress, SearchIndex
 from visual_search.knn.store import EmbeddingStore, blocks_from
-from visual_search.knn.tuning import hold_out, tune
+from visual_search.knn.tuning import hold_out, tuned_plan
 
 ADD_VALUES = 2**25  # float32 numbers that are added at a time, 128 MB
 # Up to so many numbers (4,096 rows of 512) the allowed rows are compared exactly, about as quick as
@@ -74,7 +70,7 @@ class FaissIndex(SearchIndex):
         recall_k: int,
         num_threads: int | None,
         on_progress: Progress | None,
-    ) -> FaissIndex:
+    ) -> Self:
         """Trains, fills and tunes an index, see `visual_search.knn.indexes.build_index`.
 
         Raises:
@@ -99,38 +95,23 @@ class FaissIndex(SearchIndex):
                 if on_progress is not None and start + size < len(store):
                     on_progress(start + size, len(store))
             ladder, max_factor, bytes_per_effort = tuning_steps(kind, params, len(store), store.dim)
-            tuned = tune(
+            plan = tuned_plan(
+                kind,
+                reason,
+                params,
                 store,
                 held_out,
                 lambda queries, effort, count: _search(index, kind, queries, count, effort),
                 ladder,
+                effort_name=_EFFORT[kind],
                 target_recall=target_recall,
+                recall_k=recall_k,
                 max_factor=max_factor,
                 bytes_per_effort=bytes_per_effort,
             )
             _add(index, kind, held_out.queries, held_out.rows)
         if on_progress is not None:
             on_progress(len(store), len(store))
-        if tuned.recall is None:
-            reason += "; too few items to measure its recall"
-        elif not tuned.is_reached:
-            reason += (
-                f"; the target of {target_recall:g} was not safely reached: recall@{held_out.k} "
-                f"is {tuned.recall:.4f} with the largest parameters that were tried"
-            )
-        params[_EFFORT[kind]] = tuned.effort
-        # Plans speak of recall_k neighbours, even where the store had fewer to measure.
-        params["num_candidates"] = math.ceil(tuned.num_candidates * recall_k / held_out.k)
-        plan = SearchPlan(
-            kind,
-            reason,
-            params,
-            target_recall=target_recall,
-            recall_k=recall_k,
-            recall=tuned.recall,
-            num_sample=len(held_out.rows),
-            num_trained_rows=len(store),
-        )
         return cls(store, plan, index, num_threads)
 
     @classmethod
@@ -140,7 +121,7 @@ class FaissIndex(SearchIndex):
         store: EmbeddingStore,
         plan: SearchPlan,
         num_threads: int | None,
-    ) -> FaissIndex:
+    ) -> Self:
         """Opens a file, see `visual_search.knn.indexes.load_index`."""
         from visual_search.knn.faiss_files import read_index
 
@@ -166,20 +147,14 @@ class FaissIndex(SearchIndex):
 
     def add_rows(self, store: EmbeddingStore) -> None:
         """Takes over a longer store, see `SearchIndex.add_rows`."""
-        check_longer(store, self.store)
-        known = len(self.store)
-        for _ in blocks_from(store, known, max(1, ADD_VALUES // store.dim)):
-            pass  # a value that is refused is found before the first row is added
-        self.store, self._exact = store, ExactSearcher(store)
+        known = len(self)
+        super().add_rows(store)
         self._add_from(known)
 
-    def extended(self, store: EmbeddingStore) -> FaissIndex:
-        """Returns a second index over a longer store, see `SearchIndex.extended`."""
-        faiss = load_faiss()
-        check_longer(store, self.store)
-        longer = FaissIndex(self.store, self.plan, faiss.clone_index(self._index), self.num_threads)
-        longer.add_rows(store)
-        return longer
+    def _twin(self) -> Self:
+        twin = super()._twin()
+        twin._index = load_faiss().clone_index(self._index)
+        return twin
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the FAISS index to one file, atomically."""

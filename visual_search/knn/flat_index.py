@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.exact_searcher import ExactSearcher
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.search_index import CHECK_ROWS, SearchIndex, check_longer
+from visual_search.knn.search_index import CHECK_ROWS, Progress, SearchIndex
 from visual_search.knn.store import EmbeddingStore, blocks_from
 
 
@@ -19,12 +18,27 @@ class FlatIndex(SearchIndex):
 
     @classmethod
     def made(
-        cls, store: EmbeddingStore, plan: SearchPlan, num_threads: int | None, on_progress: Any
-    ) -> FlatIndex:
+        cls,
+        store: EmbeddingStore,
+        kind: str,
+        reason: str,
+        *,
+        target_recall: float,
+        recall_k: int,
+        num_threads: int | None,
+        on_progress: Progress | None,
+    ) -> Self:
         """Checks every embedding of the store and gives the index over it."""
         for start, block in blocks_from(store, 0, CHECK_ROWS):
             if on_progress is not None:
                 on_progress(start + len(block), len(store))
+        plan = SearchPlan(
+            kind,
+            reason,
+            target_recall=target_recall,
+            recall_k=recall_k,
+            num_trained_rows=len(store),
+        )
         return cls(store, plan, num_threads)
 
     @classmethod
@@ -34,7 +48,7 @@ class FlatIndex(SearchIndex):
         store: EmbeddingStore,
         plan: SearchPlan,
         num_threads: int | None,
-    ) -> FlatIndex:
+    ) -> Self:
         """Returns the index over the store; there is no file."""
         if path is not None:
             raise ValueError(
@@ -52,19 +66,6 @@ class FlatIndex(SearchIndex):
     def num_bytes(self) -> int:
         """0: a search reads the store."""
         return 0
-
-    def add_rows(self, store: EmbeddingStore) -> None:
-        """Takes over a longer store, see `SearchIndex.add_rows`."""
-        check_longer(store, self.store)
-        for _ in blocks_from(store, len(self), CHECK_ROWS):
-            pass
-        self.store, self._exact = store, ExactSearcher(store)
-
-    def extended(self, store: EmbeddingStore) -> FlatIndex:
-        """Returns an index over a longer store, see `SearchIndex.extended`."""
-        longer = FlatIndex(self.store, self.plan, self.num_threads)
-        longer.add_rows(store)
-        return longer
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes nothing."""

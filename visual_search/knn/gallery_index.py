@@ -15,14 +15,8 @@ from numpy.typing import NDArray
 from visual_search.atomic import atomic_path
 from visual_search.knn.device import Device, place
 from visual_search.knn.embeddings import check_array, check_k, check_texts, check_values
-from visual_search.knn.exact import (
-    Gallery,
-    RoundedSearcher,
-    common_offset,
-    copies_before,
-    nearest,
-    row_lengths,
-)
+from visual_search.knn.exact import common_offset, row_lengths
+from visual_search.knn.exact_gallery import Gallery, RoundedSearcher, copies_before, nearest
 from visual_search.knn.manifest import (
     INDEX_FILE,
     ITEMS_FILE,

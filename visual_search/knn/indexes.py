@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from visual_search.knn.flat_index import FlatIndex
 from visual_search.knn.plan import KINDS, SearchPlan, check_targets
@@ -51,16 +50,7 @@ def build_index(
         from visual_search.knn.choice import choose_kind
 
         name, reason = choose_kind(len(store), store.dim, max_bytes)
-    if name == "flat":
-        plan = SearchPlan(
-            "flat",
-            reason,
-            target_recall=target_recall,
-            recall_k=recall_k,
-            num_trained_rows=len(store),
-        )
-        return FlatIndex.made(store, plan, num_threads, on_progress)
-    return _maker(name).made(  # type: ignore[no-any-return]
+    return _maker(name).made(
         store,
         name,
         reason,
@@ -91,12 +81,14 @@ def load_index(
         ValueError: ``path`` is missing or not expected; the file is damaged, holds another kind,
             width or parameters than the plan, more rows than the store, or other embeddings.
     """
-    if plan.kind != "flat" and path is None:
+    if plan.kind == "flat":
+        return FlatIndex.opened(path, store, plan, num_threads)
+    if path is None:
         raise ValueError(f"path is None; expected the file of the {plan.kind} index: name it")
-    return _maker(plan.kind).opened(path, store, plan, num_threads)  # type: ignore[no-any-return]
+    return _maker(plan.kind).opened(path, store, plan, num_threads)
 
 
-def _maker(kind: str) -> Any:
+def _maker(kind: str) -> type[SearchIndex]:
     """Returns the class behind a kind, loaded when asked for: each needs a library of its own."""
     if kind == "flat":
         return FlatIndex

@@ -17,14 +17,14 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.atomic import scratch_folder
 from visual_search.knn.exact import tolerance
-from visual_search.knn.exact_searcher import ExactSearcher, rank_candidates
+from visual_search.knn.exact_store import rank_candidates
 from visual_search.knn.lancedb_table import (
     EMBEDDING,
     NUM_LINKS,
@@ -40,9 +40,9 @@ from visual_search.knn.lancedb_table import (
     structure_for,
 )
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.search_index import CHECK_ROWS, Progress, SearchIndex, check_longer
+from visual_search.knn.search_index import CHECK_ROWS, Progress, SearchIndex
 from visual_search.knn.store import EmbeddingStore, blocks_from
-from visual_search.knn.tuning import efforts, hold_out, tune
+from visual_search.knn.tuning import efforts, hold_out, tuned_plan
 
 HINT_FILE = "latest_version_hint.json"  # the one file that is overwritten; LanceDB does without it
 MAX_EF = 2048
@@ -94,7 +94,7 @@ class LanceIndex(SearchIndex):
         recall_k: int,
         num_threads: int | None,
         on_progress: Progress | None,
-    ) -> LanceIndex:
+    ) -> Self:
         """Writes a table, indexes and tunes it, see `build_index` of `search_index`.
 
         It lies in the folder of temporary files (``TMPDIR``) until it is saved.
@@ -133,7 +133,10 @@ class LanceIndex(SearchIndex):
             params = create_index(table, structure, len(store), store.dim)
             index.plan = replace(plan, params={**plan.params, **params})
             is_graph = structure == "IVF_HNSW_SQ"
-            tuned = tune(
+            index.plan = tuned_plan(
+                kind,
+                index.plan.reason,
+                index.plan.params,
                 store,
                 held_out,
                 # A graph is asked for no more than the walk keeps: more would make it walk further.
@@ -141,7 +144,9 @@ class LanceIndex(SearchIndex):
                     queries, effort, min(count, effort) if is_graph else count
                 )[0],
                 efforts(16, MAX_EF) if is_graph else efforts(1, int(params["num_partitions"])),
+                effort_name="effort",
                 target_recall=target_recall,
+                recall_k=recall_k,
                 max_factor=4 if is_graph else 64,
                 bytes_per_effort=(
                     2.0 * NUM_LINKS * store.dim
@@ -150,18 +155,6 @@ class LanceIndex(SearchIndex):
                 ),
             )
             table.add(reader_of(store, 0, left_out))
-            index.plan = replace(
-                index.plan,
-                reason=index.plan.reason
-                + ("" if tuned.is_reached else f"; the target {target_recall:g} was not reached"),
-                params={
-                    **index.plan.params,
-                    "effort": tuned.effort,
-                    "num_candidates": math.ceil(tuned.num_candidates * recall_k / held_out.k),
-                },
-                recall=tuned.recall,
-                num_sample=len(held_out.rows),
-            )
         index._at_version(int(table.version))
         return index
 
@@ -172,7 +165,7 @@ class LanceIndex(SearchIndex):
         store: EmbeddingStore,
         plan: SearchPlan,
         num_threads: int | None,
-    ) -> LanceIndex:
+    ) -> Self:
         """Opens a folder at the version that the plan names, see `load_index`.
 
         Raises:
@@ -201,23 +194,11 @@ class LanceIndex(SearchIndex):
         """Size of the vector index, which LanceDB reads into memory as it is asked."""
         return sum(int(found.size_bytes or 0) for found in self._table.list_indices())
 
-    def add_rows(self, store: EmbeddingStore) -> None:
-        """Takes over a longer store, see `SearchIndex.add_rows`.
-
-        New rows are compared one by one; `save` writes them into the table.
-        """
-        check_longer(store, self.store)
-        for _ in blocks_from(store, len(self), CHECK_ROWS):
-            pass  # a value that is refused is found before anything changes
-        self.store, self._exact = store, ExactSearcher(store)
-
-    def extended(self, store: EmbeddingStore) -> LanceIndex:
-        """Returns a second index over a longer store, see `SearchIndex.extended`."""
-        longer = LanceIndex(
+    def _twin(self) -> Self:
+        # New rows are compared one by one; `save` writes them into the table.
+        return type(self)(
             self.store, self.plan, self._table, self.folder, self._scratch, self.num_threads
         )
-        longer.add_rows(store)
-        return longer
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a folder, or, into the folder that it was opened from, a further version.

@@ -1,4 +1,9 @@
-"""Where a gallery varies: its principal axes, and how sub-vectors share them."""
+"""Where a gallery varies: its principal axes, and how sub-vectors share them.
+
+All axes with their variances, of a gallery of any length, block by block, for codecs and sizes.
+The floors' `visual_search.models.principal_components` are another thing: the first few of what
+fits in memory, by scikit-learn, which this room does without; neither may change its last bits.
+"""
 
 from __future__ import annotations
 

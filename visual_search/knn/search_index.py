@@ -7,19 +7,20 @@ large stores an approximate index proposes what is then compared exactly.
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_array, check_k
 from visual_search.knn.engine import faiss_threads
-from visual_search.knn.exact_searcher import ExactSearcher
+from visual_search.knn.exact_store import ExactSearcher
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.store import EmbeddingStore, check_lengths
+from visual_search.knn.store import EmbeddingStore, blocks_from, check_lengths
 
 Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -70,6 +71,32 @@ class SearchIndex(ABC):
         self.num_threads = num_threads
         self._exact = ExactSearcher(store)
 
+    @classmethod
+    @abstractmethod
+    def made(
+        cls,
+        store: EmbeddingStore,
+        kind: str,
+        reason: str,
+        *,
+        target_recall: float,
+        recall_k: int,
+        num_threads: int | None,
+        on_progress: Progress | None,
+    ) -> Self:
+        """Builds an index over all rows; `visual_search.knn.indexes.build_index` says how."""
+
+    @classmethod
+    @abstractmethod
+    def opened(
+        cls,
+        path: str | os.PathLike[str],
+        store: EmbeddingStore,
+        plan: SearchPlan,
+        num_threads: int | None,
+    ) -> Self:
+        """Opens what `save` wrote; `visual_search.knn.indexes.load_index` says how."""
+
     def __len__(self) -> int:
         """Rows, N."""
         return len(self.store)
@@ -89,7 +116,6 @@ class SearchIndex(ABC):
     def num_bytes(self) -> int:
         """Memory that the index itself holds; the store's embeddings are not counted."""
 
-    @abstractmethod
     def add_rows(self, store: EmbeddingStore) -> None:
         """Takes over what a longer store holds beyond the rows that are known.
 
@@ -100,14 +126,30 @@ class SearchIndex(ABC):
             ValueError: It is shorter, or of another width, or a new embedding is not finite or
                 longer than 2.3e18; the index then stays as it was.
         """
+        known = len(self)
+        if store.dim != self.dim or len(store) < known:
+            raise ValueError(
+                f"the store holds {len(store)} embedding(s) of {store.dim} numbers, the index "
+                f"knows {known} of {self.dim}; expected these and more: rows are appended, never "
+                "removed"
+            )
+        for _ in blocks_from(store, known, CHECK_ROWS):
+            pass  # a value that is refused is found before anything changes
+        self.store, self._exact = store, ExactSearcher(store)
 
-    @abstractmethod
-    def extended(self, store: EmbeddingStore) -> SearchIndex:
+    def extended(self, store: EmbeddingStore) -> Self:
         """Returns a second index over a longer store, as `add_rows`, and leaves this one as it is.
 
         Raises:
             ValueError: As in `add_rows`.
         """
+        longer = self._twin()
+        longer.add_rows(store)
+        return longer
+
+    def _twin(self) -> Self:
+        """Returns a second index over the same rows, which may grow alone."""
+        return copy.copy(self)
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -161,20 +203,6 @@ class SearchIndex(ABC):
         num_allowed: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Returns k neighbours, ``[Q, k]``; 1 <= k <= num_allowed and everything checked."""
-
-
-def check_longer(store: EmbeddingStore, known: EmbeddingStore) -> None:
-    """Checks that a store can take the place of a shorter one.
-
-    Raises:
-        ValueError: It is shorter, or of another width.
-    """
-    if store.dim != known.dim or len(store) < len(known):
-        raise ValueError(
-            f"the store holds {len(store)} embedding(s) of {store.dim} numbers, the index knows "
-            f"{len(known)} of {known.dim}; expected these and more: rows are appended, never "
-            "removed"
-        )
 
 
 def _count_allowed(allowed: NDArray[np.bool_], num_rows: int) -> int:

@@ -7,13 +7,14 @@ index holds already would find itself and, in a graph, its own links, and promis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.exact_searcher import ExactSearcher
+from visual_search.knn.exact_store import ExactSearcher
+from visual_search.knn.plan import SearchPlan
 from visual_search.knn.store import EmbeddingStore
 
 SAMPLE_SIZE = 512  # the mean recall of so many queries is known to about half a percent
@@ -154,6 +155,67 @@ def tune(
         elif len(most) > HOPELESS_STEPS and most[-1] - most[-1 - HOPELESS_STEPS] < HOPELESS_GAIN:
             break
     return chosen[1] if chosen is not None else best
+
+
+def tuned_plan(
+    kind: str,
+    reason: str,
+    params: Mapping[str, int | float],
+    store: EmbeddingStore,
+    held_out: HeldOut,
+    candidates: Candidates,
+    ladder: list[int],
+    *,
+    effort_name: str,
+    target_recall: float,
+    recall_k: int,
+    max_factor: int,
+    bytes_per_effort: float,
+) -> SearchPlan:
+    """Returns the plan of an index that is built but for the rows held out; see `tune`.
+
+    Args:
+        kind: Of the index.
+        reason: Why it is this kind; what was measured is added where it is not what was wanted.
+        params: How it was built; ``effort_name`` and ``num_candidates`` are added.
+        store: As of `tune`, like all that follow but ``effort_name`` and ``recall_k``.
+        held_out: The sample.
+        candidates: Proposes rows.
+        ladder: Efforts.
+        effort_name: Of the parameter that an effort is.
+        target_recall: What is wanted.
+        recall_k: Neighbours that the recall counts.
+        max_factor: Of candidates.
+        bytes_per_effort: What one more effort reads.
+    """
+    tuned = tune(
+        store,
+        held_out,
+        candidates,
+        ladder,
+        target_recall=target_recall,
+        max_factor=max_factor,
+        bytes_per_effort=bytes_per_effort,
+    )
+    if tuned.recall is None:
+        reason += "; too few items to measure its recall"
+    elif not tuned.is_reached:
+        reason += (
+            f"; the target of {target_recall:g} was not safely reached: recall@{held_out.k} is "
+            f"{tuned.recall:.4f} with the largest parameters that were tried"
+        )
+    # Plans speak of recall_k neighbours, even where the store had fewer to measure.
+    num_candidates = math.ceil(tuned.num_candidates * recall_k / held_out.k)
+    return SearchPlan(
+        kind,
+        reason,
+        {**params, effort_name: tuned.effort, "num_candidates": num_candidates},
+        target_recall=target_recall,
+        recall_k=recall_k,
+        recall=tuned.recall,
+        num_sample=len(held_out.rows),
+        num_trained_rows=len(store),
+    )
 
 
 def _recalls(

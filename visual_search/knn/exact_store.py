@@ -1,10 +1,7 @@
-"""Exact nearest rows of a store that is read block by block.
+"""Exact nearest rows of a store that is read block by block, among all or the allowed ones.
 
-As in `visual_search.knn.exact`, a fast float32 pass only proposes: candidates' distances
-are computed again in float64 as ``((x - y) ** 2).sum()``, ranked by (distance, row), and an answer
-is accepted once every row outside the candidates is farther than the k-th neighbour by more than
-rounding can explain. What stays unclear (hundreds of copies at one distance) is searched in
-float64 altogether.
+A float32 pass over the blocks only proposes, see `visual_search.knn.exact`; ties go by row. What
+stays unclear (hundreds of copies at one distance) is searched in float64 altogether.
 """
 
 from __future__ import annotations

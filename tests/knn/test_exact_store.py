@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.knn.test_gallery_index import HARD_GALLERIES, noise
-from visual_search.knn import exact_searcher
-from visual_search.knn.exact_searcher import ExactSearcher, rank_by_float32, rank_candidates
+from visual_search.knn import exact_store
+from visual_search.knn.exact_store import ExactSearcher, rank_by_float32, rank_candidates
 from visual_search.knn.store import ArrayStore
 
 
@@ -38,7 +38,7 @@ MASKS = {
 def test_equals_brute_force(name, mask, monkeypatch):
     gallery = HARD_GALLERIES[name]()
     # Blocks of 64 rows: candidates have to be merged across them.
-    monkeypatch.setattr(exact_searcher, "BLOCK_VALUES", 64 * gallery.shape[1])
+    monkeypatch.setattr(exact_store, "BLOCK_VALUES", 64 * gallery.shape[1])
     third = len(gallery) // 3
     store = ArrayStore([gallery[:third], gallery[third:]])
     allowed = MASKS[mask](len(gallery))
@@ -52,8 +52,8 @@ def test_equals_brute_force(name, mask, monkeypatch):
 
 
 def test_large_batches_of_queries_equal_brute_force(monkeypatch):
-    monkeypatch.setattr(exact_searcher, "FAISS_PRODUCT_VALUES", 100)  # FAISS multiplies
-    monkeypatch.setattr(exact_searcher, "BATCH_VALUES", 2**10)  # in several batches
+    monkeypatch.setattr(exact_store, "FAISS_PRODUCT_VALUES", 100)  # FAISS multiplies
+    monkeypatch.setattr(exact_store, "BATCH_VALUES", 2**10)  # in several batches
     gallery, queries = noise(300, 8), noise(40, 8, seed=1)
     done: list[tuple[int, int]] = []
     for allowed in (None, np.arange(300) % 3 > 0):
