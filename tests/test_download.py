@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.catalog.picture_server import Handler, PictureServer, jpeg, left_in, only_status, picture
-from tests.composing import settings_of
-from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+from tests.catalog.picture_server import (
+    QUICK,
+    Handler,
+    PictureServer,
+    jpeg,
+    left_in,
+    only_status,
+    picture,
+)
+from tests.composing import typed
+from visual_search.catalog.downloads.settings import WantedPicture
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import DownloadSchema
 from visual_search.download import (
@@ -30,27 +38,14 @@ HEADER = "image_signature bounding_x bounding_y bounding_width bounding_height l
 SIGNATURES = ["00015b9d0c08164ed3b5dbb4613bb143", "000187f9ba6ffdce6ec0a6ccd3ea1d9d"]
 
 
-def test_the_config_holds_the_engines_own_settings() -> None:
-    composed = settings_of("download")
-    own = {
-        name: value for name, value in composed.items() if name not in ("data", "urls", "folder")
-    }
-    expected = dataclasses.asdict(DownloadSettings())
-    assert own == {
-        name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()
-    }
+def test_the_config_says_the_defaults() -> None:
+    assert typed("download") == DownloadSchema()
 
 
 @pytest.fixture
 def server() -> Iterator[PictureServer]:
     with PictureServer() as running:
         yield running
-
-
-def asked(settings: DownloadSettings | None = None, **more: Any) -> DownloadSchema:
-    """Returns what the composed config holds."""
-    held = dataclasses.asdict(settings or DownloadSettings())
-    return DownloadSchema(**held | more)
 
 
 def listed(folder: Path, server: PictureServer, num: int) -> str:
@@ -82,12 +77,11 @@ def test_a_list_is_downloaded_and_the_rest_is_told(
     server.on("/1.jpg", only_status(404))
     server.on("/2.jpg", picture(b"<html>"))
     server.on("/3.jpg", only_status(500))
-    settings = asked(
-        server.settings(max_tries=2),
+    settings = server.config(
         urls=listed(tmp_path, server, 8),
         folder=str(tmp_path / "shop"),
     )
-    downloaded = download_listed(settings)
+    downloaded = download_listed(settings, QUICK)
     assert left_in(tmp_path / "shop") == ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
     assert downloaded.status == 1
     print_download(downloaded)
@@ -102,7 +96,7 @@ def test_a_list_is_downloaded_and_the_rest_is_told(
     assert "try_again=[failed,refused]" in printed
 
     server.on("/3.jpg", picture())
-    again = download_listed(settings)
+    again = download_listed(settings, QUICK)
     assert (again.status, again.report.num_new) == (0, 1)  # gone and refused are no fault
     print_download(again)
     assert "The same command again" not in capsys.readouterr().out
@@ -111,11 +105,11 @@ def test_a_list_is_downloaded_and_the_rest_is_told(
 def test_a_catalogue_says_what_it_needs_and_where_it_goes(
     boards: dict[str, Any], tmp_path: Path
 ) -> None:
-    wanted, folder = wanted_pictures(asked(data=boards))
+    wanted, folder = wanted_pictures(DownloadSchema(data=boards))
     assert folder == tmp_path / "boards"
     assert [picture.name for picture in wanted] == [f"00/{name}.jpg" for name in SIGNATURES]
     assert wanted[0].url == f"https://i.pinimg.com/400x/00/01/5b/{SIGNATURES[0]}.jpg"
-    _, elsewhere = wanted_pictures(asked(data=boards, folder=str(tmp_path / "b")))
+    _, elsewhere = wanted_pictures(DownloadSchema(data=boards, folder=str(tmp_path / "b")))
     assert elsewhere == tmp_path / "b"
 
 
@@ -132,7 +126,7 @@ def test_a_catalogue_says_what_it_needs_and_where_it_goes(
 )
 def test_a_config_that_does_not_say_what_is_wanted(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        download_listed(asked(**settings))
+        download_listed(DownloadSchema(**settings))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +145,12 @@ def test_a_catalogue_that_cannot_be_downloaded(
     boards: dict[str, Any], changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        wanted_pictures(asked(data=boards | changed))
+        wanted_pictures(DownloadSchema(data=boards | changed))
 
 
 def test_a_catalogue_without_its_file(boards: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError, match=r"no\.tsv"):
-        wanted_pictures(asked(data=boards | {"path": "no.tsv"}))
+        wanted_pictures(DownloadSchema(data=boards | {"path": "no.tsv"}))
 
 
 def test_lists_are_read(tmp_path: Path) -> None:
@@ -193,12 +187,12 @@ def test_a_signal_ends_it_gently(
 
     server.on("/2.jpg", tell_to_stop)
     before = signal.getsignal(number)
-    settings = asked(
-        server.settings(max_connections=1, requests_per_s=50.0),
+    settings = server.config(
+        requests_per_s=50.0,
         urls=listed(tmp_path, server, 60),
         folder=str(tmp_path / "shop"),
     )
-    downloaded = download_listed(settings)
+    downloaded = download_listed(settings, replace(QUICK, max_connections=1))
     assert downloaded.status == 128 + number
     assert signal.getsignal(number) is before
     num_done = len(downloaded.report.of("saved"))
@@ -214,12 +208,11 @@ def test_many_reasons_are_cut_and_alike_ones_are_one(
     for number in range(20):
         answer = only_status(302, Location=f"https://elsewhere.example.org/{number}?x=1")
         server.on(f"/{number}.jpg", answer if number < 8 else only_status(440 + number))
-    settings = asked(
-        server.settings(max_tries=1),
+    settings = server.config(
         urls=listed(tmp_path, server, 20),
         folder=str(tmp_path / "shop"),
     )
-    print_download(download_listed(settings))
+    print_download(download_listed(settings, replace(QUICK, max_tries=1)))
     printed = capsys.readouterr().out
     assert "20 refused:\n  8 x redirected to elsewhere.example.org; expected" in printed
     assert printed.count(" x ") == MAX_REASONS
@@ -235,11 +228,11 @@ def test_reasons_are_one_line_without_the_url(
     }  # fmt: skip
     path = tmp_path / "list.csv"
     path.write_text("name;url\n" + "".join(f"{name};{url}\n" for name, url in rows.items()))
-    downloaded = download_listed(asked(urls=str(path), folder=str(tmp_path / "shop")))
+    downloaded = download_listed(DownloadSchema(urls=str(path), folder=str(tmp_path / "shop")))
     first = downloaded.report.records[0]
-    torn = dataclasses.replace(first, name="torn.jpg", status="failed", error="so:\nit \x1b[2J")
-    report = dataclasses.replace(downloaded.report, records=(*downloaded.report.records, torn))
-    print_download(dataclasses.replace(downloaded, report=report))
+    torn = replace(first, name="torn.jpg", status="failed", error="so:\nit \x1b[2J")
+    report = replace(downloaded.report, records=(*downloaded.report.records, torn))
+    print_download(replace(downloaded, report=report))
     printed = capsys.readouterr().out
     assert "  2 x it is not https; expected https, or 'a.example.org' among http" in printed
     assert "  1 x '' is no URL; expected one as https://host/path, such as empty.jpg\n" in printed
@@ -250,6 +243,6 @@ def test_reasons_are_one_line_without_the_url(
 def test_the_status_says_whether_something_is_left(server: PictureServer, tmp_path: Path) -> None:
     report = server.load(tmp_path)
     assert Downloaded(report, 0).status == 0
-    left = dataclasses.replace(report, not_tried=("1.jpg",))
+    left = replace(report, not_tried=("1.jpg",))
     assert Downloaded(left, 0).status == 1
     assert Downloaded(left, signal.SIGTERM).status == 143

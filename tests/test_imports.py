@@ -61,7 +61,7 @@ def _above_all(*ours: str) -> Room:
 ROOMS = {
     "catalog": Room(
         30,
-        _names("numpy pandas PIL filelock"),
+        _names("numpy pandas PIL filelock aiohttp yarl"),
         _names("pyarrow torchvision torch imagehash"),
         _names(""),
     ),

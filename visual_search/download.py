@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.downloads.manifest import PictureRecord
     from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
-    from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+    from visual_search.catalog.downloads.settings import DownloadSettings, Patience, WantedPicture
 
 LIST_COLUMNS = ("name", "url")
 MAX_REASONS = 8  # printed of each outcome; the manifest holds all
@@ -69,7 +69,7 @@ class Downloaded:
         return 0 if self.report.is_complete else 1
 
 
-def download_listed(settings: DownloadSchema) -> Downloaded:
+def download_listed(settings: DownloadSchema, patience: Patience | None = None) -> Downloaded:
     """Downloads the pictures that a catalogue's config or a list names, under a progress bar.
 
     SIGINT and SIGTERM end it gently: what is under way is finished, the manifest is kept. A second
@@ -77,6 +77,7 @@ def download_listed(settings: DownloadSchema) -> Downloaded:
 
     Args:
         settings: The composed ``conf/download.yaml``.
+        patience: Connections, tries and time-outs; ``None`` takes the usual ones.
 
     Raises:
         ConfigError: Nothing, or more than one thing, says what is wanted; the catalogue names no
@@ -85,14 +86,16 @@ def download_listed(settings: DownloadSchema) -> Downloaded:
         OSError: The same.
     """
     from visual_search.catalog.downloads.download import download_pictures
+    from visual_search.catalog.downloads.settings import PATIENCE
 
-    limits = _limits(settings)
+    requests = request_settings(settings)
     wanted, folder = wanted_pictures(settings)
     with _stopping() as stopped, _progress_bar() as on_progress:
         report = download_pictures(
             wanted,
             folder,
-            settings=limits,
+            settings=requests,
+            patience=patience or PATIENCE,
             on_progress=on_progress,
             should_stop=lambda: bool(stopped),
         )
@@ -204,7 +207,12 @@ def print_download(downloaded: Downloaded) -> None:
         )
 
 
-def _limits(settings: DownloadSchema) -> DownloadSettings:
+def request_settings(settings: DownloadSchema) -> DownloadSettings:
+    """Returns what a config says of how pictures are asked for.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+    """
     from visual_search.catalog.downloads.settings import DownloadSettings
 
     names = [field.name for field in dataclasses.fields(DownloadSettings)]

@@ -8,7 +8,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,19 @@ from PIL import Image
 
 from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.manifest import LOCK_NAME, MANIFEST_NAME
-from visual_search.catalog.downloads.report import DownloadReport
-from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
+from visual_search.catalog.downloads.settings import Patience, WantedPicture
+from visual_search.config.schemas import DownloadSchema
+from visual_search.download import request_settings
+
+# Waits for nothing for long, but for a machine that does other things as well.
+QUICK = Patience(
+    backoff_s=0.01,
+    max_backoff_s=0.05,
+    connect_timeout_s=30.0,
+    read_timeout_s=30.0,
+    total_timeout_s=60.0,
+)
 
 
 @functools.cache
@@ -202,21 +214,35 @@ class PictureServer:
         names = [pattern.format(number) for number in range(num)]
         return [WantedPicture(name, self.url(f"/{name}")) for name in names]
 
-    def settings(self, **more: Any) -> DownloadSettings:
-        """Returns settings that allow this server, and wait for nothing for long."""
-        quick: dict[str, Any] = {
+    def config(self, **more: Any) -> DownloadSchema:
+        """Returns a config of the command that allows this server; others are the defaults."""
+        own: dict[str, Any] = {
             "requests_per_s": 2000.0,
-            "backoff_s": 0.01,
-            "max_backoff_s": 0.05,
-            "connect_timeout_s": 30.0,
-            "read_timeout_s": 30.0,
-            "total_timeout_s": 60.0,
-            "http_hosts": (self.place,),
-            "private_hosts": (self.place,),
+            "http_hosts": [self.place],
+            "private_hosts": [self.place],
         }
-        return DownloadSettings(**(quick | more))
+        return DownloadSchema(**(own | more))
+
+    def download(
+        self,
+        wanted: Sequence[WantedPicture],
+        folder: Path,
+        *,
+        on_progress: Callable[[DownloadProgress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        **more: Any,
+    ) -> DownloadReport:
+        """Downloads pictures from here; ``more`` are settings, and what `Patience` holds."""
+        patient = {one.name: more.pop(one.name) for one in fields(Patience) if one.name in more}
+        return download_pictures(
+            wanted,
+            folder,
+            settings=request_settings(self.config(**more)),
+            patience=replace(QUICK, **patient),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
 
     def load(self, folder: Path, path: str = "/0.jpg", **more: Any) -> DownloadReport:
         """Downloads one picture."""
-        wanted = [WantedPicture("0.jpg", self.url(path))]
-        return download_pictures(wanted, folder, settings=self.settings(**more))
+        return self.download([WantedPicture("0.jpg", self.url(path))], folder, **more)

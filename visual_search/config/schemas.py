@@ -241,18 +241,7 @@ class DownloadSchema:
     urls: str | None = None
     folder: str | None = None
     requests_per_s: float = 10.0
-    max_connections: int = 16
-    max_connections_per_host: int = 6
-    max_tries: int = 4
-    backoff_s: float = 1.0
-    max_backoff_s: float = 60.0
-    max_retry_after_s: float = 300.0
-    give_up_after: int = 8
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 20.0
-    total_timeout_s: float = 60.0
     max_bytes: int = 20 * 2**20
-    max_redirects: int = 5
     allowed_hosts: list[str] = field(default_factory=list)
     http_hosts: list[str] = field(default_factory=list)
     private_hosts: list[str] = field(default_factory=list)

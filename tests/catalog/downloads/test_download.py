@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.catalog.picture_server import PictureServer, jpeg, only_status, picture
-from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.manifest import MANIFEST_NAME, Manifest, read_manifest
 from visual_search.catalog.downloads.report import DownloadProgress
 from visual_search.catalog.downloads.settings import WantedPicture
@@ -29,7 +29,7 @@ def test_pictures_are_saved_as_they_came_and_recorded(
     wanted = server.wanted(12, "boards/{}.jpg")
     for number, want in enumerate(wanted):
         server.on(f"/{want.name}", picture(jpeg(number)))
-    report = download_pictures(wanted, tmp_path / "shop", settings=server.settings())
+    report = server.download(wanted, tmp_path / "shop")
     assert report.num_wanted == report.num_new == len(report.of("saved")) == 12
     assert report.is_complete
     assert not report.was_stopped
@@ -50,7 +50,7 @@ def test_pictures_are_saved_as_they_came_and_recorded(
 
 def test_names_and_urls_with_any_letters(server: PictureServer, tmp_path: Path) -> None:
     wanted = [WantedPicture("zwei ü.jpg", server.url("/zwei ü.jpg?größe=4 x#top"))]
-    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    report = server.download(wanted, tmp_path)
     assert server.paths == ["/zwei%20%C3%BC.jpg?gr%C3%B6%C3%9Fe=4%20x"]
     assert (tmp_path / "zwei ü.jpg").read_bytes() == jpeg()
     assert server.headers[0]["Host"] == server.place
@@ -60,17 +60,17 @@ def test_names_and_urls_with_any_letters(server: PictureServer, tmp_path: Path) 
 
 def test_what_is_there_is_not_asked_for_again(server: PictureServer, tmp_path: Path) -> None:
     wanted = server.wanted(6)
-    download_pictures(wanted, tmp_path, settings=server.settings())
+    server.download(wanted, tmp_path)
     (tmp_path / "1.jpg").unlink()
     (tmp_path / "2.jpg").write_bytes(b"cut")
     wanted[3] = WantedPicture("3.jpg", server.url("/elsewhere.jpg"))
     server.asked.clear()
-    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    report = server.download(wanted, tmp_path)
     assert sorted(server.paths) == ["/1.jpg", "/2.jpg", "/elsewhere.jpg"]
     assert (report.num_new, len(report.of("saved"))) == (3, 6)
     assert read_manifest(report.manifest)["3.jpg"].url == server.url("/elsewhere.jpg")
     server.asked.clear()
-    again = download_pictures(wanted, tmp_path, settings=server.settings())
+    again = server.download(wanted, tmp_path)
     assert (again.num_new, again.num_new_bytes, server.paths) == (0, 0, [])
 
 
@@ -90,7 +90,7 @@ def test_a_picture_that_lay_there_before_is_taken_as_it_is(
 ) -> None:
     (tmp_path / "0.jpg").write_bytes(jpeg(7))
     (tmp_path / "1.jpg").write_bytes(b"<html>")  # no picture: loaded
-    report = download_pictures(server.wanted(2), tmp_path, settings=server.settings())
+    report = server.download(server.wanted(2), tmp_path)
     assert server.paths == ["/1.jpg"]
     first, second = report.records
     assert (first.tries, first.size, report.num_new) == (0, len(jpeg(7)), 1)
@@ -104,7 +104,7 @@ def test_what_is_gone_is_counted_and_tried_again_only_when_asked(
 ) -> None:
     server.on("/0.jpg", only_status(status))
     wanted = server.wanted(3)
-    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    report = server.download(wanted, tmp_path)
     (record,) = report.of("gone")
     assert (record.name, record.tries, record.size) == ("0.jpg", 1, 0)
     assert f"status {status}" in record.error
@@ -112,10 +112,10 @@ def test_what_is_gone_is_counted_and_tried_again_only_when_asked(
     assert report.is_complete
     assert not (tmp_path / "0.jpg").exists()
     server.asked.clear()
-    again = download_pictures(wanted, tmp_path, settings=server.settings())
+    again = server.download(wanted, tmp_path)
     assert (server.paths, len(again.of("gone"))) == ([], 1)
     server.on("/0.jpg", picture())
-    asked = download_pictures(wanted, tmp_path, settings=server.settings(try_again=("gone",)))
+    asked = server.download(wanted, tmp_path, try_again=("gone",))
     assert (server.paths, len(asked.of("saved")), asked.num_new) == (["/0.jpg"], 3, 1)
 
 
@@ -143,7 +143,7 @@ def test_progress_tells_done_total_rate_and_estimate(server: PictureServer, tmp_
         threads.add(threading.current_thread())
 
     wanted = server.wanted(5)
-    download_pictures(wanted, tmp_path, settings=server.settings(), on_progress=note)
+    server.download(wanted, tmp_path, on_progress=note)
     assert [progress.done for progress in told] == [1, 2, 3, 4, 5]
     assert {progress.total for progress in told} == {5}
     assert threads == {threading.current_thread()}
@@ -174,15 +174,15 @@ def test_a_stop_finishes_what_is_under_way_and_keeps_the_rest_for_later(
         threading.Timer(0.2, released.set).start()  # all three are held until it has stopped
         return True
 
-    settings = server.settings(max_connections=3)
-    report = download_pictures(wanted, tmp_path, settings=settings, should_stop=should_stop)
+    settings: dict[str, Any] = {"max_connections": 3}
+    report = server.download(wanted, tmp_path, **settings, should_stop=should_stop)
     assert report.was_stopped
     assert not report.is_complete
     num_done = len(report.of("saved"))
     assert num_done == len(server.paths) >= 3
     assert num_done + len(report.not_tried) == 30
     assert len(report.not_tried) >= 1
-    rest = download_pictures(wanted, tmp_path, settings=settings)
+    rest = server.download(wanted, tmp_path, **settings)
     assert (rest.num_new, len(rest.of("saved"))) == (30 - num_done, 30)
     assert len(server.paths) == 30
 
@@ -197,46 +197,42 @@ def test_an_interrupt_ends_requests_under_way_and_keeps_the_manifest(
         if progress.done == 1:
             raise KeyboardInterrupt
 
-    before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        download_pictures(
-            server.wanted(2), tmp_path, settings=server.settings(), on_progress=interrupt
-        )
-    assert [t.name for t in threading.enumerate() if t.name.startswith("download-")] == []
-    assert threading.active_count() <= before + 2  # the server's own
+        server.download(server.wanted(2), tmp_path, on_progress=interrupt)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("download")] == []
     assert list(read_manifest(tmp_path / MANIFEST_NAME)) == ["0.jpg"]
     held.set()
 
 
 def test_the_same_picture_twice_counts_once(server: PictureServer, tmp_path: Path) -> None:
-    report = download_pictures(server.wanted(2) * 2, tmp_path, settings=server.settings())
+    report = server.download(server.wanted(2) * 2, tmp_path)
     assert (report.num_wanted, len(server.asked)) == (2, 2)
 
 
-def test_nothing_wanted_is_a_report_too(tmp_path: Path) -> None:
+def test_nothing_wanted_is_a_report_too(server: PictureServer, tmp_path: Path) -> None:
     told: list[DownloadProgress] = []
-    report = download_pictures([], tmp_path, on_progress=told.append)
+    report = server.download([], tmp_path, on_progress=told.append)
     assert (report.num_wanted, report.records, report.is_complete) == (0, (), True)
     assert [(progress.done, progress.total) for progress in told] == [(0, 0)]
 
 
-def test_wanted_pictures_that_are_in_each_others_way(tmp_path: Path) -> None:
+def test_wanted_pictures_that_are_in_each_others_way(server: PictureServer, tmp_path: Path) -> None:
     one = WantedPicture("a.jpg", "https://pictures.example.org/1.jpg")
     other = WantedPicture("a.jpg", "https://pictures.example.org/2.jpg")
     with pytest.raises(ValueError, match="expected one URL a name; give the second another name"):
-        download_pictures([one, other], tmp_path)
+        server.download([one, other], tmp_path)
     below = WantedPicture("a.jpg/b.jpg", "https://pictures.example.org/2.jpg")
     with pytest.raises(ValueError, match=r"'a\.jpg' is a picture, and a folder in the name"):
-        download_pictures([one, below], tmp_path)
+        server.download([one, below], tmp_path)
 
 
-def test_a_linked_folder_does_not_lead_out(tmp_path: Path) -> None:
+def test_a_linked_folder_does_not_lead_out(server: PictureServer, tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "outside").mkdir()
     os.symlink(tmp_path / "outside", tmp_path / "shop" / "boards")
     wanted = [WantedPicture("boards/1.jpg", "https://pictures.example.org/1.jpg")]
     with pytest.raises(ValueError, match="a link that leads out of"):
-        download_pictures(wanted, tmp_path / "shop")
+        server.download(wanted, tmp_path / "shop")
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -245,11 +241,11 @@ def test_a_picture_that_cannot_be_written_ends_the_download(
 ) -> None:
     (tmp_path / "0.jpg" / "in_the_way").mkdir(parents=True)
     with pytest.raises(OSError, match=r"0\.jpg"):
-        download_pictures(server.wanted(1), tmp_path, settings=server.settings())
+        server.download(server.wanted(1), tmp_path)
     assert read_manifest(tmp_path / MANIFEST_NAME) == {}
 
 
-def test_two_downloads_into_one_folder_are_refused(tmp_path: Path) -> None:
+def test_two_downloads_into_one_folder_are_refused(server: PictureServer, tmp_path: Path) -> None:
     with Manifest(tmp_path), pytest.raises(ValueError, match="another process downloads into"):
-        download_pictures([], tmp_path)
-    assert download_pictures([], tmp_path).is_complete  # it is free again
+        server.download([], tmp_path)
+    assert server.download([], tmp_path).is_complete  # it is free again

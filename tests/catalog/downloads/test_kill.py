@@ -9,23 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.catalog.picture_server import Answer, Handler, PictureServer, jpeg, left_in, picture
-from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.manifest import MANIFEST_NAME, read_manifest
 
 # Run by the tests in a process of its own, which is killed; loads little, to start quickly.
 DOWNLOAD = """
 import json, sys
-from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
+from visual_search.catalog.downloads.settings import WantedPicture
 from visual_search.catalog.downloads.download import download_pictures
+from visual_search.config.schemas import DownloadSchema
+from visual_search.download import request_settings
 wanted, folder, settings = json.loads(sys.argv[1])
-download_pictures(
-    [WantedPicture(*one) for one in wanted], folder, settings=DownloadSettings(**settings)
-)
+settings = request_settings(DownloadSchema(**settings))
+download_pictures([WantedPicture(*one) for one in wanted], folder, settings=settings)
 """
 
 
@@ -49,8 +50,8 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
 
     for number, want in enumerate(wanted):
         server.on(f"/{want.name}", picture(jpeg(number)) if number < 20 else held(number))
-    settings = server.settings(requests_per_s=100.0, max_connections=4)
-    content = [[(want.name, want.url) for want in wanted], str(tmp_path), vars(settings)]
+    config = asdict(server.config(requests_per_s=100.0))
+    content = [[(want.name, want.url) for want in wanted], str(tmp_path), config]
     process = subprocess.Popen(
         [sys.executable, "-c", DOWNLOAD, json.dumps(content)], cwd=Path(__file__).parents[3]
     )
@@ -70,7 +71,7 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
     assert 10 <= len(known) < 60
     assert set(known) <= there
     server.asked.clear()
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    report = server.download(wanted, tmp_path, requests_per_s=100.0, max_connections=4)
     assert sorted(server.paths) == sorted(
         f"/{want.name}" for want in wanted if want.name not in there
     )
@@ -85,7 +86,7 @@ def test_a_torn_manifest_is_mended_and_half_pictures_are_removed(
     server: PictureServer, tmp_path: Path
 ) -> None:
     wanted = server.wanted(4, "a/{}.jpg")
-    download_pictures(wanted, tmp_path, settings=server.settings(max_connections=1))
+    server.download(wanted, tmp_path, max_connections=1)
     manifest = tmp_path / MANIFEST_NAME
     manifest.write_bytes(manifest.read_bytes()[:-20])
     (tmp_path / "a" / "3.jpg").unlink()
@@ -94,7 +95,7 @@ def test_a_torn_manifest_is_mended_and_half_pictures_are_removed(
     kept = tmp_path / "a" / ".3.tmp.jpg"
     kept.write_bytes(b"somebody else's")
     server.asked.clear()
-    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    report = server.download(wanted, tmp_path)
     assert server.paths == ["/a/3.jpg"]
     assert report.is_complete
     assert not half.exists()

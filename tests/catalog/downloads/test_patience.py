@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,6 @@ from tests.catalog.picture_server import (
     picture,
     then_hang_up,
 )
-from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.settings import WantedPicture
 
 
@@ -69,6 +69,13 @@ def cut_in_a_chunk(handler: Handler) -> None:
     hang_up(handler)
 
 
+def broken_chunk(handler: Handler) -> None:
+    handler.give(200, b"64\r\n" + jpeg()[:100], Content_Length=None, Transfer_Encoding="chunked")
+    time.sleep(0.05)  # in a piece of its own
+    handler.wfile.write(b"\r\nno number\r\n")
+    say_nothing(handler)
+
+
 def cut_without_a_length(handler: Handler) -> None:
     handler.give(200, jpeg()[:-200], Content_Length=None, Connection="close")
     hang_up(handler)
@@ -86,21 +93,22 @@ BETTER_LATER: dict[str, tuple[Answer, str]] = {
     "500": (only_status(500), "status 500"),
     "502": (only_status(502), "status 502"),
     "503": (only_status(503), "status 503"),
-    "hangs up": (hang_up, "the connection broke: RemoteDisconnected"),
+    "hangs up": (hang_up, "the connection broke"),
     "says nothing": (say_nothing, "no answer in time: silent for 0.2 s"),
     "stalls": (stall, "no answer in time: silent for 0.2 s"),
     "drips": (drip, "no answer in time: took too long"),
     "drips headers": (drip_headers, "no answer in time: took too long"),
     "cut short": (cut_short, f"ended after 200 of {len(jpeg())} bytes"),
-    "cut in a chunk": (cut_in_a_chunk, "the connection broke: IncompleteRead"),
+    "cut in a chunk": (cut_in_a_chunk, "the connection broke"),
     "cut without a length": (cut_without_a_length, "came without a length, and does not decode"),
-    "no HTTP": (no_http, "the connection broke: BadStatusLine"),
+    "no HTTP": (no_http, "the connection broke"),
     "empty": (picture(b""), "the answer is empty"),
     "negative chunk": (
         picture(b"-5\r\nhello\r\n", Content_Length=None, Transfer_Encoding="chunked"),
         "the connection broke",
     ),
-    "length of letters": (picture(Content_Length="many"), "announces no usable length ('many')"),
+    "broken chunk": (broken_chunk, "the connection broke"),
+    "length of letters": (picture(Content_Length="many"), "the connection broke"),
 }
 
 
@@ -145,8 +153,7 @@ def test_the_whole_try_has_a_limit_shorter_than_a_silence(
 def test_retry_after_is_honoured_by_the_whole_host(server: PictureServer, tmp_path: Path) -> None:
     server.on("/0.jpg", only_status(429, Retry_After=1), picture())
     wanted = server.wanted(4)
-    settings = server.settings(max_connections=1)
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    report = server.download(wanted, tmp_path, max_connections=1)
     assert len(report.of("saved")) == 4
     first, second = server.asked[0][0], server.asked[1][0]
     assert server.asked[0][1] == "/0.jpg"
@@ -159,21 +166,20 @@ def test_a_host_that_wants_too_much_patience_is_given_up(
 ) -> None:
     server.on("/0.jpg", only_status(503, Retry_After=3600))
     wanted = server.wanted(5)
-    settings = server.settings(max_connections=1)
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    settings: dict[str, Any] = {"max_connections": 1}
+    report = server.download(wanted, tmp_path, **settings)
     assert report.given_up == {server.place: "it asked to wait 3,600 s; at most 300 s are waited"}
     assert report.not_tried == tuple(want.name for want in wanted)
     assert (report.records, report.was_stopped) == ((), False)
     assert len(server.asked) == 1
     server.on("/0.jpg", picture())
-    assert download_pictures(wanted, tmp_path, settings=settings).is_complete
+    assert server.download(wanted, tmp_path, **settings).is_complete
 
 
 def test_requests_keep_their_distance(server: PictureServer, tmp_path: Path) -> None:
     server.on("/3.jpg", only_status(500), picture())  # a further try counts as well
-    settings = server.settings(requests_per_s=25.0)
     began = time.monotonic()
-    report = download_pictures(server.wanted(11), tmp_path, settings=settings)
+    report = server.download(server.wanted(11), tmp_path, requests_per_s=25.0)
     assert report.is_complete
     moments = [moment for moment, _ in server.asked]
     assert len(moments) == 12
@@ -189,8 +195,9 @@ def test_a_host_has_no_more_connections_than_allowed(server: PictureServer, tmp_
     for number, want in enumerate(wanted):
         if number < 3:
             server.on(f"/{want.name}", lambda handler: (together.wait(60), picture()(handler))[1])
-    settings = server.settings(max_connections_per_host=3, max_connections=8)
-    assert download_pictures(wanted, tmp_path, settings=settings).is_complete
+    assert server.download(
+        wanted, tmp_path, max_connections_per_host=3, max_connections=8
+    ).is_complete
     assert server.max_open == 3
     assert server.connections == 3  # kept open between pictures
 
@@ -202,19 +209,19 @@ def test_a_busy_host_does_not_hold_up_another_one(server: PictureServer, tmp_pat
         for want in slow:
             server.on(f"/{want.name}", lambda handler: (held.wait(60), picture()(handler))[1])
         quick = other.wanted(4, "quick/{}.jpg")
-        settings = server.settings(
-            max_connections=3,
-            max_connections_per_host=2,
-            http_hosts=(server.place, other.place),
-            private_hosts=(server.place, other.place),
-        )
 
         def release_at_the_end(progress: object) -> None:
             if len(other.paths) == 4:
                 held.set()
 
-        report = download_pictures(
-            [*slow, *quick], tmp_path, settings=settings, on_progress=release_at_the_end
+        report = server.download(
+            [*slow, *quick],
+            tmp_path,
+            max_connections=3,
+            max_connections_per_host=2,
+            http_hosts=(server.place, other.place),
+            private_hosts=(server.place, other.place),
+            on_progress=release_at_the_end,
         )
         assert len(report.of("saved")) == 8
 
@@ -229,8 +236,7 @@ def test_a_server_that_leaves_between_pictures_costs_no_try(
     else:
         server.on("/1.jpg", hang_up, picture())
         server.on("/2.jpg", hang_up, picture())
-    settings = server.settings(max_connections=1, requests_per_s=50.0)
-    report = download_pictures(server.wanted(3), tmp_path, settings=settings)
+    report = server.download(server.wanted(3), tmp_path, max_connections=1, requests_per_s=50.0)
     assert [(record.status, record.tries) for record in report.records] == [("saved", 1)] * 3
 
 
@@ -252,10 +258,14 @@ def test_a_server_that_dies_and_comes_back(server: PictureServer, tmp_path: Path
         say_nothing(handler)  # until its own connection is dropped
 
     server.on("/7.jpg", in_the_middle, picture())
-    settings = server.settings(
-        requests_per_s=100.0, max_connections=2, max_tries=1000, give_up_after=1000
+    report = server.download(
+        wanted,
+        tmp_path,
+        requests_per_s=100.0,
+        max_connections=2,
+        max_tries=1000,
+        give_up_after=1000,
     )
-    report = download_pictures(wanted, tmp_path, settings=settings)
     assert restarted.wait(60)
     assert cut == ["/7.jpg"]
     assert len(report.of("saved")) == 20
@@ -267,19 +277,23 @@ def test_a_dead_host_is_given_up_after_pauses_and_keeps_the_rest_for_later(
     server: PictureServer, tmp_path: Path
 ) -> None:
     wanted = server.wanted(50)
-    settings = server.settings(
-        max_connections=2, max_tries=3, give_up_after=4, backoff_s=0.02, max_backoff_s=0.1
-    )
+    settings: dict[str, Any] = {
+        "max_connections": 2,
+        "max_tries": 3,
+        "give_up_after": 4,
+        "backoff_s": 0.02,
+        "max_backoff_s": 0.1,
+    }
     server.die()
     start = time.monotonic()
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    report = server.download(wanted, tmp_path, **settings)
     assert time.monotonic() - start >= 0.02 + 0.04 + 0.08 + 0.1
     assert "no answer of use" in report.given_up[server.place]
     assert len(report.not_tried) >= 35
     assert len(report.not_tried) + len(report.of("failed")) == 50
     assert not report.was_stopped
     server.start()
-    assert len(download_pictures(wanted, tmp_path, settings=settings).of("saved")) == 50
+    assert len(server.download(wanted, tmp_path, **settings).of("saved")) == 50
 
 
 def test_pictures_that_always_fail_do_not_stop_the_others(
@@ -288,8 +302,7 @@ def test_pictures_that_always_fail_do_not_stop_the_others(
     wanted = server.wanted(30)
     for want in wanted[::2]:
         server.on(f"/{want.name}", only_status(500))
-    settings = server.settings(max_tries=2, give_up_after=2)
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    report = server.download(wanted, tmp_path, max_tries=2, give_up_after=2)
     assert len(report.of("saved")) == 15
     assert len(report.of("failed")) + len(report.not_tried) == 15
 
@@ -302,7 +315,7 @@ def test_a_name_that_nobody_knows_fails_with_its_reason(
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     wanted = [WantedPicture("0.jpg", "https://pictures.example.org/0.jpg")]
-    report = download_pictures(wanted, tmp_path, settings=server.settings(max_tries=2))
+    report = server.download(wanted, tmp_path, max_tries=2)
     (record,) = report.of("failed")
     assert record.tries == 2
     assert record.error == "the host's name cannot be resolved (Name or service not known)"

@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from tests.catalog.picture_server import (
     picture,
     redirect,
 )
-from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.report import DownloadReport
 from visual_search.catalog.downloads.settings import WantedPicture
 
@@ -108,11 +108,31 @@ def test_what_came_too_early_is_not_taken_for_the_next_answer(
 ) -> None:
     forged = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 3\r\n\r\n\xff\xd8\xff"
     server.on("/0.jpg", picture(jpeg() + forged, Content_Length=len(jpeg())))
-    settings = server.settings(max_connections=1)
-    report = download_pictures(server.wanted(2), tmp_path, settings=settings)
+    report = server.download(server.wanted(2), tmp_path, max_connections=1)
     assert [record.status for record in report.records] == ["refused", "saved"]
     assert (tmp_path / "1.jpg").read_bytes() == jpeg()
     assert server.connections == 2
+
+
+def test_what_comes_unasked_between_answers_is_not_taken_for_the_next_one(
+    server: PictureServer, tmp_path: Path
+) -> None:
+    def then_more(handler: Handler) -> None:
+        picture()(handler)
+        time.sleep(0.05)
+        handler.give(200, jpeg(7))
+
+    server.on("/0.jpg", then_more)
+    report = server.download(server.wanted(2), tmp_path, max_connections=1, requests_per_s=4.0)
+    assert report.num_new == 2
+    assert (tmp_path / "1.jpg").read_bytes() == jpeg()
+    assert server.connections == 2
+
+
+def test_what_follows_a_large_picture_is_noticed_too(server: PictureServer, tmp_path: Path) -> None:
+    data = jpeg() + bytes(2**20)
+    server.on("/0.jpg", picture(data + b"more", Content_Length=len(data)))
+    assert_refused(server.load(tmp_path), f"sends more than the {len(data):,} bytes announced")
 
 
 @pytest.mark.parametrize(
@@ -136,8 +156,7 @@ def test_a_body_in_chunks_is_taken(server: PictureServer, tmp_path: Path) -> Non
     parts = [jpeg()[:half], jpeg()[half:], b""]
     body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
     server.on("/0.jpg", picture(body, Content_Length=None, Transfer_Encoding="chunked"))
-    settings = server.settings(max_connections=1)
-    download_pictures(server.wanted(2), tmp_path, settings=settings)
+    server.download(server.wanted(2), tmp_path, max_connections=1)
     assert (tmp_path / "0.jpg").read_bytes() == jpeg()
     assert server.connections == 1
 
@@ -215,7 +234,7 @@ def test_urls_that_are_refused(
     server: PictureServer, tmp_path: Path, url: str, reason: str
 ) -> None:
     wanted = [WantedPicture("0.jpg", url)]
-    report = download_pictures(wanted, tmp_path, settings=server.settings())
+    report = server.download(wanted, tmp_path)
     assert_refused(report, reason)
     assert "secret" not in report.records[0].error
 
@@ -251,8 +270,7 @@ def test_a_name_that_changes_its_address_does_not_lead_inside(
     monkeypatch.setattr(socket, "socket", Recorded)
     place = f"rebound.example.org:{server.port}"
     wanted = [WantedPicture("0.jpg", f"http://{place}/0.jpg")]
-    settings = server.settings(max_tries=2, http_hosts=(place,), private_hosts=())
-    report = download_pictures(wanted, tmp_path, settings=settings)
+    report = server.download(wanted, tmp_path, max_tries=2, http_hosts=(place,), private_hosts=())
     (record,) = report.records
     assert connected == [("93.184.215.14", server.port)]  # the address that was checked
     assert asked == ["rebound.example.org"] * 2  # the second answer is refused before connecting
@@ -278,8 +296,8 @@ def test_https_needs_a_valid_certificate(
     server.die()
     server.start(inside)
     wanted = [WantedPicture(f"{n}.jpg", f"https://{server.place}/{n}.jpg") for n in range(2)]
-    settings = server.settings(http_hosts=(), max_connections=1)
-    report = download_pictures(wanted, tmp_path / "a", settings=settings)
+    settings: dict[str, Any] = {"http_hosts": (), "max_connections": 1}
+    report = server.download(wanted, tmp_path / "a", **settings)
     assert [record.status for record in report.records] == ["refused"] * 2
     assert "the server's certificate is not valid" in report.records[0].error
     assert not server.asked
@@ -288,6 +306,6 @@ def test_https_needs_a_valid_certificate(
     monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
     before = server.connections
     server.on("/0.jpg", only_status(500), picture())
-    report = download_pictures(wanted, tmp_path / "b", settings=settings)
+    report = server.download(wanted, tmp_path / "b", **settings)
     assert len(report.of("saved")) == 2
     assert server.connections == before + 1  # one handshake for all requests

@@ -6,12 +6,12 @@ import pytest
 
 from visual_search.catalog.downloads.urls import (
     RefusedUrlError,
+    check_address,
     check_place,
     check_scheme,
     is_public,
     parse_url,
     redirected,
-    resolve,
 )
 
 
@@ -27,6 +27,9 @@ from visual_search.catalog.downloads.urls import (
         ("https://a.example.org/%20a b%zz'\"", "a.example.org", "/%20a%20b%zz'%22"),
         ("  https://a.example.org/1.jpg ", "a.example.org", "/1.jpg"),
         ("https://my_shop.example.org/1.jpg", "my_shop.example.org", "/1.jpg"),
+        ("https://2130706433/1.jpg", "127.0.0.1", "/1.jpg"),
+        ("https://127.1:8443/1.jpg", "127.0.0.1:8443", "/1.jpg"),
+        ("https://\N{FULLWIDTH DIGIT ONE}27.0.0.1/1.jpg", "127.0.0.1", "/1.jpg"),
     ],
 )
 def test_urls_are_taken_apart(text: str, place: str, target: str) -> None:
@@ -46,6 +49,8 @@ def test_urls_are_taken_apart(text: str, place: str, target: str) -> None:
         ("https:///1.jpg", "has the host ''"),
         ("https://a b/1.jpg", "has the host 'a b'"),
         ("https://-/1.jpg", "has the host '-'"),
+        ("https://99999999999/1.jpg", "is no IPv4 address"),
+        ("https://1.2.3.4.5/1.jpg", "is no IPv4 address"),
         ("https://a.example.org:0/1.jpg", "has the port 0"),
         ("https://a.example.org:99999/1.jpg", "Port out of range"),
         ("https://a.example.org:x/1.jpg", "is no URL"),
@@ -71,7 +76,8 @@ def test_what_is_no_url_is_refused(text: str, message: str) -> None:
         ("b.jpg?x=1", "https://a.example.org:8443/shop/b.jpg?x=1"),
         ("//b.example.org/b.jpg", "https://b.example.org/b.jpg"),
         ("http://b.example.org:80/b.jpg", "http://b.example.org/b.jpg"),
-        ("/ü.jpg".encode().decode("latin-1"), "https://a.example.org:8443/%C3%BC.jpg"),
+        ("/ü.jpg", "https://a.example.org:8443/%C3%BC.jpg"),
+        ("/\udcfc.jpg", "https://a.example.org:8443/%FC.jpg"),  # a byte that is no UTF-8
         ("/../../b.jpg", "https://a.example.org:8443/b.jpg"),
     ],
 )
@@ -165,29 +171,13 @@ def test_addresses_of_the_own_network(address: str) -> None:
     assert not is_public(address)
 
 
-def test_a_host_leads_to_public_addresses_or_is_named() -> None:
-    url = parse_url("https://127.0.0.1:8000/")
-    ((_, address),) = resolve(url, ["127.0.0.1:8000"])
-    assert address == ("127.0.0.1", 8000)
-    with pytest.raises(
-        RefusedUrlError, match=r"expected one, or '127\.0\.0\.1:8000' among private"
-    ):
-        resolve(url, ["127.0.0.1"])  # of the scheme's own port
-
-
-def test_one_private_address_among_public_ones_is_enough_to_refuse(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found = [(2, 1, 6, "", (address, 443)) for address in ("8.8.8.8", "10.0.0.1")]
-    monkeypatch.setattr("socket.getaddrinfo", lambda *arguments, **more: found)
-    with pytest.raises(RefusedUrlError, match=r"leads to 10\.0\.0\.1"):
-        resolve(parse_url("https://a.example.org/"), [])
-
-
-def test_a_name_that_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*arguments: object, **more: object) -> None:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr("socket.getaddrinfo", unknown)
-    with pytest.raises(OSError, match="not known"):
-        resolve(parse_url("https://a.example.org/"), [])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_private_address_needs_its_host_and_port_among_the_private_ones(address: str) -> None:
+    check_address("shop.example.org", 8000, address, ["shop.example.org:8000"])
+    check_address("shop.example.org", 443, address, ["shop.example.org"])
+    check_address("shop.example.org", 443, "8.8.8.8", [])
+    for named in ([], ["shop.example.org"], ["shop.example.org:8001"], ["example.org:8000"]):
+        with pytest.raises(RefusedUrlError) as error:
+            check_address("shop.example.org", 8000, address, named)
+        assert address in str(error.value)
+        assert "'shop.example.org:8000' among private_hosts" in str(error.value)

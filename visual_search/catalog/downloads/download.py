@@ -1,21 +1,21 @@
 """Downloads pictures by a list of names and URLs into a folder, politely, safely, resumably.
 
-The threads of a download share one `scheduler.Turns`, which says who may ask which host when. What
-becomes of a picture goes through one queue to the calling thread, which alone writes the manifest.
-Pictures that cannot be had are counted and named, not raised: a catalogue goes on without them.
+One event loop in the calling thread sends what `scheduler.Scheduler` says may be asked for, and
+writes the manifest; other threads resolve names and write files. Pictures that cannot be had are
+counted and named, not raised: a catalogue goes on without them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-import queue
 import random
 import stat
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from visual_search.atomic import atomic_path, sweep
@@ -23,15 +23,15 @@ from visual_search.catalog.downloads.fetcher import Fetcher
 from visual_search.catalog.downloads.manifest import Manifest, PictureRecord, utc_now
 from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
 from visual_search.catalog.downloads.responses import FetchError, picture_format
-from visual_search.catalog.downloads.scheduler import (
-    PendingPicture,
-    Stopped,
-    Turn,
-    Turns,
-    backoff_s,
+from visual_search.catalog.downloads.scheduler import PendingPicture, Scheduler, backoff_s
+from visual_search.catalog.downloads.settings import (
+    PATIENCE,
+    DownloadSettings,
+    Patience,
+    Status,
+    WantedPicture,
 )
-from visual_search.catalog.downloads.settings import DownloadSettings, Status, WantedPicture
-from visual_search.catalog.downloads.urls import RefusedUrlError, check_scheme, parse_url
+from visual_search.catalog.downloads.urls import RefusedUrlError, Url, check_scheme, parse_url
 
 _LOOK_EVERY_S = 0.1  # whether to stop
 _RATE_OVER_S = 60.0
@@ -41,7 +41,8 @@ def download_pictures(
     wanted: Sequence[WantedPicture],
     folder: str | os.PathLike[str],
     *,
-    settings: DownloadSettings | None = None,
+    settings: DownloadSettings,
+    patience: Patience = PATIENCE,
     on_progress: Callable[[DownloadProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DownloadReport:
@@ -55,12 +56,13 @@ def download_pictures(
     Args:
         wanted: The same picture twice counts once.
         folder: Is made; one process at a time downloads into it.
-        settings: Rate, patience, limits, and what hosts may be asked; ``None`` takes the defaults.
+        settings: Rate, limits, and what hosts may be asked.
+        patience: Connections, tries and time-outs.
         on_progress: Called with the state from the calling thread, after each picture and at least
             once.
-        should_stop: Asked ten times a second from the calling thread. When it says yes nothing new
-            is started, requests under way are finished, and the report says what is left; a signal
-            handler only has to set what it looks at.
+        should_stop: Asked at least ten times a second from the calling thread. When it says yes
+            nothing new is started, requests under way are finished, and the report says what is
+            left; a signal handler only has to set what it looks at.
 
     Raises:
         ValueError: One name is wanted from two URLs, or is a folder in another name, a name leads
@@ -75,8 +77,8 @@ def download_pictures(
         _check_folders(root, named)
         for folder in _folders(root, named):  # of a run that was killed
             sweep(folder)
-        download = _Download(root, named, manifest, settings or DownloadSettings(), on_progress)
-        was_stopped = download.run(should_stop or (lambda: False))
+        download = _Download(root, named, manifest, settings, patience, on_progress)
+        was_stopped = asyncio.run(download.run(should_stop or (lambda: False)))
         records = [manifest.records.get(name) for name in named]
         return DownloadReport(
             folder=root,
@@ -93,7 +95,7 @@ def download_pictures(
 
 
 class _Download:
-    """One run; its threads, and what they tell the calling one."""
+    """One run: what becomes of its pictures."""
 
     def __init__(
         self,
@@ -101,15 +103,15 @@ class _Download:
         named: Mapping[str, WantedPicture],
         manifest: Manifest,
         settings: DownloadSettings,
+        patience: Patience,
         on_progress: Callable[[DownloadProgress], None] | None,
     ) -> None:
         self._root = root
         self._manifest = manifest
         self._settings = settings
+        self._patience = patience
         self._on_progress = on_progress
         self._random = random.Random()
-        self._outcomes: queue.SimpleQueue[PictureRecord | BaseException | None]
-        self._outcomes = queue.SimpleQueue()
         self._counts: dict[Status, int] = {"saved": 0, "gone": 0, "refused": 0, "failed": 0}
         self._total = len(named)
         self._recent: deque[tuple[float, int]] = deque()  # moment and size of the last outcomes
@@ -118,7 +120,7 @@ class _Download:
         self.num_new = 0
         self.num_new_bytes = 0
         self.left: set[str] = set()
-        jobs = []
+        pending = []
         for picture in named.values():
             known = manifest.records.get(picture.name)
             if known is not None and self._is_settled(picture, known):
@@ -136,101 +138,108 @@ class _Download:
                 else:
                     self._note(_record(picture, "refused", 0, str(error)))
             else:
-                jobs.append(PendingPicture(picture, url))
-        self._num_threads = min(settings.max_connections, len(jobs))
-        self._turns = Turns(jobs, settings)
-        self._fetcher = Fetcher(settings, self._turns)
+                pending.append(PendingPicture(picture, url))
+        self._scheduler = Scheduler(pending, settings.requests_per_s, patience)
 
     @property
     def given_up(self) -> dict[str, str]:
-        return self._turns.given_up
+        return self._scheduler.given_up
 
-    def run(self, should_stop: Callable[[], bool]) -> bool:
+    async def run(self, should_stop: Callable[[], bool]) -> bool:
         """Downloads all; says whether it was stopped."""
-        threads = [
-            threading.Thread(target=self._work, name=f"download-{number}", daemon=True)
-            for number in range(self._num_threads)
-        ]
+        # More threads than requests: a silent name server holds one longer than its time-out.
+        threads = ThreadPoolExecutor(2 * self._patience.max_connections, "download")
+        asyncio.get_running_loop().set_default_executor(threads)
+        tasks: set[asyncio.Task[None]] = set()
+        is_stopped = False
         self._tell()
-        try:
-            for thread in threads:
-                thread.start()
-            self._collect(should_stop)
-        except BaseException:
-            self._end(threads)
-            raise
-        finally:
-            self._fetcher.close()
-        self.left = {job.wanted.name for job in self._turns.left()}
-        return self._turns.is_stopped
-
-    def _collect(self, should_stop: Callable[[], bool]) -> None:
-        num_running = self._num_threads
-        while num_running:
-            if not self._turns.is_stopped and should_stop():
-                self._turns.stop()
+        async with Fetcher(self._settings, self._patience) as fetcher:
             try:
-                outcome = self._outcomes.get(timeout=_LOOK_EVERY_S)
-            except queue.Empty:
-                continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if outcome is None:
-                num_running -= 1
-            else:
-                self._note(outcome)
-                self._tell()
+                while True:
+                    is_stopped = is_stopped or should_stop()
+                    now = time.monotonic()
+                    picture = None if is_stopped else self._scheduler.next(now)
+                    if picture is not None:
+                        tasks.add(asyncio.create_task(self._try(picture, fetcher)))
+                        continue
+                    wait_s = self._scheduler.wait_s(now, _LOOK_EVERY_S)
+                    if tasks:
+                        done, tasks = await asyncio.wait(
+                            tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                        )
+                        for task in done:
+                            task.result()
+                    elif is_stopped or self._scheduler.is_done:
+                        break
+                    else:
+                        await asyncio.sleep(wait_s)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        self.left = {picture.wanted.name for picture in self._scheduler.left()}
+        return is_stopped
 
-    def _end(self, threads: Sequence[threading.Thread]) -> None:
-        """Ends what is under way at once, and notes what has come by then."""
-        self._turns.stop()
-        self._fetcher.abort()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(timeout=2.0)  # a name server may hold one longer; it dies with us
-        while not self._outcomes.empty():
-            outcome = self._outcomes.get()
-            if isinstance(outcome, PictureRecord):
-                self._note(outcome)
-
-    def _work(self) -> None:
+    async def _try(self, picture: PendingPicture, fetcher: Fetcher) -> None:
+        """Sends one request, and does what follows from its answer."""
+        picture.tries += not picture.num_redirects
+        place, start = picture.url.place, time.monotonic()
+        answer: bytes | Url | FetchError
         try:
-            while (taken := self._turns.take()) is not None:
-                self._try(*taken)
-        except BaseException as error:
-            self._outcomes.put(error)
-        finally:
-            self._outcomes.put(None)
-
-    def _try(self, job: PendingPicture, turn: Turn) -> None:
-        job.tries += 1
-        try:
-            data = self._fetcher.fetch(job.url, turn)
-        except Stopped:
-            self._turns.leave(job)
+            left_s = self._patience.total_timeout_s - picture.spent_s
+            answer = await fetcher.fetch(picture.url, left_s)
         except FetchError as error:
-            self._decide(job, error)
-        else:
-            with atomic_path(self._root / job.wanted.name) as temporary:
-                temporary.write_bytes(data)
-            sha256 = hashlib.sha256(data).hexdigest()
-            self._finish(_record(job.wanted, "saved", job.tries, "", len(data), sha256))
-
-    def _decide(self, job: PendingPicture, error: FetchError) -> None:
-        """Puts a picture that did not come back for a further try, or gives it up."""
-        if self._fetcher.is_aborted:
-            self._turns.leave(job)
+            answer = error
+        picture.spent_s += time.monotonic() - start  # waiting for a turn takes none of it
+        self._scheduler.release(place)
+        self._note_host(place, answer)
+        if isinstance(answer, FetchError):
+            self._fail(picture, answer)
             return
-        if error.may_try_again and job.tries < self._settings.max_tries:
-            # On top of what the host asks for, so that they do not all come back at that moment.
-            wait_s = backoff_s(self._settings, job.tries, self._random.random())
-            self._turns.put_back(job, wait_s + (error.wait_s or 0.0))
+        if isinstance(answer, bytes):
+            sha256 = await asyncio.to_thread(self._save, picture.wanted.name, answer)
+            self._note(_record(picture.wanted, "saved", picture.tries, "", len(answer), sha256))
+            self._tell()
+            return
+        picture.num_redirects += 1
+        try:
+            if picture.num_redirects > self._patience.max_redirects:
+                reason = f"more than {self._patience.max_redirects} redirects, the last to {answer}"
+                raise FetchError(reason, "refused")
+            fetcher.check_redirect(picture.asked, answer)
+        except FetchError as error:
+            self._fail(picture, error)
         else:
-            self._finish(_record(job.wanted, error.status, job.tries, str(error)))
+            picture.url = answer
+            self._scheduler.put_back(picture, time.monotonic())
 
-    def _finish(self, record: PictureRecord) -> None:
-        self._outcomes.put(record)
-        self._turns.finish()
+    def _note_host(self, place: str, answer: bytes | Url | FetchError) -> None:
+        """Lets the scheduler know how a host fared."""
+        if not isinstance(answer, FetchError) or not answer.may_try_again:
+            self._scheduler.note_answer(place)
+            return
+        now = time.monotonic()
+        self._scheduler.note_failure(place, now)
+        if answer.asks_to_wait:
+            asked_s = self._patience.backoff_s if answer.wait_s is None else answer.wait_s
+            self._scheduler.pause(place, now, asked_s)
+
+    def _fail(self, picture: PendingPicture, error: FetchError) -> None:
+        """Puts a picture that did not come back for a further try, or gives it up."""
+        if error.may_try_again and picture.tries < self._patience.max_tries:
+            picture.url, picture.num_redirects, picture.spent_s = picture.asked, 0, 0.0
+            # On top of what the host asks for, so that they do not all come back at that moment.
+            wait_s = backoff_s(self._patience, picture.tries, self._random.random())
+            self._scheduler.put_back(picture, time.monotonic(), wait_s + (error.wait_s or 0.0))
+        else:
+            self._note(_record(picture.wanted, error.status, picture.tries, str(error)))
+            self._tell()
+
+    def _save(self, name: str, data: bytes) -> str:
+        """Writes a picture and returns its SHA-256."""
+        with atomic_path(self._root / name) as temporary:
+            temporary.write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
 
     def _note(self, record: PictureRecord) -> None:
         self._manifest.add(record)

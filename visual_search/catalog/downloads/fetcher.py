@@ -1,104 +1,131 @@
-"""One picture over HTTP: asked for, followed through redirects, and checked before it is believed.
+"""One request over HTTP, by aiohttp: what is connected to, and what comes back, is checked.
 
-The standard library's ``http.client`` reads the answers: no client of more comfort is among the
-dependencies, and to connect to the very address that was checked takes a connection of one's own
-with any of them. No proxy is used: behind one, the address that a name leads to could not be
-checked.
+What aiohttp has no notion of is here: an address is checked before it is connected to, and what a
+server sends beyond the length that it announced is noticed. No proxy is used: behind one, the
+address that a name leads to could not be checked.
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
+import asyncio
+import functools
+import ipaddress
 import socket
 import ssl
-import threading
-import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Any
 
-from visual_search.catalog.downloads.connections import Connection
+import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
 from visual_search.catalog.downloads.responses import (
     FetchError,
-    announced_bytes,
     check_headers,
     check_start,
     check_whole,
     of_status,
 )
-from visual_search.catalog.downloads.scheduler import Turn, Turns
-from visual_search.catalog.downloads.settings import DownloadSettings
-from visual_search.catalog.downloads.urls import RefusedUrlError, Url, check_scheme, redirected
+from visual_search.catalog.downloads.settings import DownloadSettings, Patience
+from visual_search.catalog.downloads.urls import (
+    RefusedUrlError,
+    Url,
+    check_address,
+    check_scheme,
+    redirected,
+)
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_CHUNK_BYTES = 2**16
 _MAX_DRAINED_BYTES = 2**14  # of an answer that is no picture, to keep its connection
-_WAIT_FOR_END_S = 1.0
 
 
 class Fetcher:
-    """Fetches pictures for several threads, over connections that stay open between pictures.
+    """Asks for pictures over connections that stay open between them; a context manager.
 
     Args:
         settings: Limits and rules.
-        turns: Says when a redirect may be followed.
+        patience: Connections and time-outs.
     """
 
-    def __init__(self, settings: DownloadSettings, turns: Turns) -> None:
+    def __init__(self, settings: DownloadSettings, patience: Patience) -> None:
         self._settings = settings
-        self._turns = turns
-        self._tls = ssl.create_default_context()
-        self._lock = threading.Lock()
-        self._busy: set[Connection] = set()
-        self._idle: deque[tuple[tuple[str, str, int], Connection]] = deque()  # the newest last
-        self.is_aborted = False
+        self._patience = patience
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(settings, patience),
+            response_class=_Response,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "User-Agent": settings.user_agent,
+                "Accept": "image/*",
+                "Accept-Encoding": "identity",
+            },
+            auto_decompress=False,
+        )
 
-    def fetch(self, url: Url, turn: Turn) -> bytes:
-        """Returns the bytes of a picture, whole, in one of the formats that are read.
+    async def __aenter__(self) -> Fetcher:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def fetch(self, url: Url, left_s: float) -> bytes | Url:
+        """Returns a picture, whole, in one of the formats that are read; or where it is instead.
 
         Args:
             url: What to ask for.
-            turn: The right to send the first request; it is given back.
+            left_s: How long it may take.
 
         Raises:
             FetchError: It did not come, or is no picture.
-            Stopped: The download is to end, and a redirect was not followed.
         """
-        asked = url
-        left_s = self._settings.total_timeout_s
-        num_redirects = 0
-        while True:
-            with turn:
-                start = time.monotonic()
-                answer = self._noted(url, start + left_s)
-                left_s -= time.monotonic() - start  # waiting for a turn takes none of it
-            if isinstance(answer, bytes):
-                return answer
-            num_redirects += 1
-            if num_redirects > self._settings.max_redirects:
-                raise FetchError(
-                    f"more than {self._settings.max_redirects} redirects, the last to {answer}",
-                    "refused",
-                )
-            self._check_redirect(asked, answer)
-            url = answer
-            turn = self._turns.turn(url.place)
+        patience = self._patience
+        timeout = aiohttp.ClientTimeout(
+            total=max(left_s, 1e-3),  # 0 would be no limit
+            sock_connect=patience.connect_timeout_s,
+            sock_read=patience.read_timeout_s,
+        )
+        try:
+            _check_literal(url, self._settings.private_hosts)
+            asked = URL(str(url), encoded=True)
+            async with self._session.get(asked, allow_redirects=False, timeout=timeout) as response:
+                assert isinstance(response, _Response)
+                return await self._answer(url, response)
+        except RefusedUrlError as error:
+            raise FetchError(str(error), "refused") from error
+        except aiohttp.ClientConnectorDNSError as error:
+            reason = f"the host's name cannot be resolved ({error.os_error.strerror})"
+            raise FetchError(reason, may_try_again=True) from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = getattr(error.certificate_error, "verify_message", error.certificate_error)
+            reason = f"the server's certificate is not valid ({why})"
+            raise FetchError(reason, "refused") from error
+        except TimeoutError as error:
+            is_silent = isinstance(error, aiohttp.SocketTimeoutError)
+            why = f"silent for {patience.read_timeout_s:g} s" if is_silent else "took too long"
+            raise FetchError(f"no answer in time: {why}", may_try_again=True) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # what is no HTTP is repeated by its message, whole
+            why = f"{type(error).__name__}: {str(error)[:200]}".rstrip(": ")
+            raise FetchError(f"the connection broke: {why}", may_try_again=True) from error
 
-    def abort(self) -> None:
-        """Ends every request under way with a `FetchError`."""
-        with self._lock:
-            self.is_aborted = True
-            for connection in self._busy:
-                connection.abort()
+    def check_redirect(self, asked: Url, url: Url) -> None:
+        """Refuses a redirect to where the rules do not let it lead.
 
-    def close(self) -> None:
-        """Closes the connections that wait for further pictures."""
-        with self._lock:
-            for _, connection in self._idle:
-                connection.close()
-            self._idle.clear()
+        Args:
+            asked: What was wanted at first.
+            url: Where the redirect leads.
 
-    def _check_redirect(self, asked: Url, url: Url) -> None:
+        Raises:
+            FetchError: As said.
+        """
         try:
             check_scheme(url, self._settings.http_hosts)
         except RefusedUrlError as error:
@@ -110,149 +137,147 @@ class Fetcher:
                 "refused",
             )
 
-    def _noted(self, url: Url, deadline: float) -> bytes | Url:
-        """Asks, and lets the other threads know how the host fared."""
-        try:
-            answer = self._ask(url, deadline)
-        except FetchError as error:
-            if not error.may_try_again:
-                self._turns.note_answer(url.place)
-                raise
-            self._turns.note_failure(url.place)
-            if error.asks_to_wait:
-                asked_s = self._settings.backoff_s if error.wait_s is None else error.wait_s
-                self._turns.pause(url.place, asked_s)
-            raise
-        self._turns.note_answer(url.place)
-        return answer
+    async def _answer(self, url: Url, response: _Response) -> bytes | Url:
+        if response.status == 200:
+            return await self._picture(response)
+        length = response.content_length
+        if length is not None and length <= _MAX_DRAINED_BYTES:
+            await response.read()
+        location = response.headers.get("Location")
+        if response.status in _REDIRECTS and location:
+            return redirected(url, location)
+        retry_after = response.headers.get("Retry-After")
+        raise of_status(response.status, response.reason or "", retry_after)
 
-    def _ask(self, url: Url, deadline: float) -> bytes | Url:
-        """Returns the picture, or where the server redirects to."""
-        with _explained():
-            kept = self._kept_connection(url)
-            answer = self._ask_over(kept, url, deadline, is_kept=True) if kept else None
-            if answer is None:
-                if self.is_aborted:
-                    raise FetchError("the download was ended")
-                new = Connection(url, self._settings, deadline, self._tls)
-                answer = self._ask_over(new, url, deadline, is_kept=False)
-        assert answer is not None  # only a kept connection may have been left by its server
-        if isinstance(answer, FetchError):
-            raise answer
-        return answer
-
-    def _ask_over(
-        self, connection: Connection, url: Url, deadline: float, *, is_kept: bool
-    ) -> bytes | Url | FetchError | None:
-        """Returns what the answer holds; ``None`` where the server has left a kept connection."""
-        is_reusable = False
-        with self._lock:
-            self._busy.add(connection)
-            if self.is_aborted:  # since the last look
-                connection.abort()
-        try:
-            try:
-                response = connection.get(url, deadline)
-            except ConnectionError:
-                if is_kept:  # it may leave in the very moment of asking: no fault of the picture
-                    return None
-                raise
-            if response.status == 200:
-                data = self._picture(response, connection)
-                is_reusable = not response.will_close
-                return data
-            is_reusable = _drain(response)
-            location = response.headers.get("Location")
-            if response.status in _REDIRECTS and location:
-                return redirected(url, location)
-            return of_status(response)
-        finally:
-            with self._lock:
-                self._busy.discard(connection)
-            if is_reusable:
-                self._keep(connection, url)
-            else:
-                connection.close()
-
-    def _picture(self, response: http.client.HTTPResponse, connection: Connection) -> bytes:
-        announced = announced_bytes(response)
-        check_headers(response)
-        if announced is not None and announced > self._settings.max_bytes:
+    async def _picture(self, response: _Response) -> bytes:
+        announced, max_bytes = response.content_length, self._settings.max_bytes
+        check_headers(response.headers)
+        if announced is not None and announced > max_bytes:
             raise FetchError(
-                f"announces {announced:,} bytes; max_bytes allows {self._settings.max_bytes:,}",
-                "refused",
+                f"announces {announced:,} bytes; max_bytes allows {max_bytes:,}", "refused"
             )
         data = bytearray()
-        while chunk := response.read(_CHUNK_BYTES):
-            if not data:
-                check_start(chunk)
-            data += chunk
-            if len(data) > self._settings.max_bytes:
-                raise FetchError(
-                    f"sends more than {self._settings.max_bytes:,} bytes, as max_bytes allows",
-                    "refused",
-                )
-        if announced is not None and len(data) < announced:
+        try:
+            # By `iter_chunks`, which alone looks whether the body broke when a chunk has ended.
+            async for chunk, _ in response.content.iter_chunks():
+                is_start = len(data) < 16
+                data += chunk
+                if is_start and len(data) >= 16:
+                    check_start(bytes(data[:16]))
+                if len(data) > max_bytes:
+                    raise FetchError(
+                        f"sends more than {max_bytes:,} bytes, as max_bytes allows", "refused"
+                    )
+        except aiohttp.ClientPayloadError as error:
+            if announced is None:
+                raise
             raise FetchError(
                 f"ended after {len(data):,} of {announced:,} bytes", may_try_again=True
-            )
+            ) from error
         if not data:
             raise FetchError("the answer is empty", may_try_again=True)
-        if announced is not None and connection.has_more(
-            _WAIT_FOR_END_S if response.will_close else 0.0
-        ):
-            raise FetchError(f"sends more than the {announced:,} bytes announced", "refused")
-        if announced is None and not response.chunked:
-            check_whole(bytes(data))
-        return bytes(data)
-
-    def _kept_connection(self, url: Url) -> Connection | None:
-        """Returns an open connection to the URL's host that nobody uses, the last used first."""
-        key = (url.scheme, url.host, url.port)
-        while True:
-            with self._lock:
-                found = next((entry for entry in reversed(self._idle) if entry[0] == key), None)
-                if found is None:
-                    return None
-                self._idle.remove(found)
-            if found[1].is_usable():
-                return found[1]
-            found[1].close()
-
-    def _keep(self, connection: Connection, url: Url) -> None:
-        with self._lock:
-            self._idle.append(((url.scheme, url.host, url.port), connection))
-            too_many = len(self._idle) > self._settings.max_connections
-            oldest = self._idle.popleft()[1] if too_many else None
-        if oldest is not None:
-            oldest.close()
+        check_start(bytes(data[:16]))
+        if response.has_excess:
+            raise FetchError(f"sends more than the {announced or 0:,} bytes announced", "refused")
+        picture = bytes(data)
+        if announced is None and not response.is_chunked:
+            await asyncio.to_thread(check_whole, picture)
+        return picture
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turns whatever goes wrong on the way into a `FetchError`."""
+class _Connector(aiohttp.TCPConnector):
+    """Connects to addresses that were checked, and to nothing else."""
+
+    def __init__(self, settings: DownloadSettings, patience: Patience) -> None:
+        resolver = _CheckedResolver(settings.private_hosts)
+        super().__init__(
+            resolver=resolver,
+            use_dns_cache=False,
+            ssl=ssl.create_default_context(),
+            limit=patience.max_connections,
+            limit_per_host=patience.max_connections_per_host,
+        )
+        make: Callable[..., ResponseHandler] = _Protocol
+        self._factory = functools.partial(make, loop=self._loop)
+
+
+class _CheckedResolver(aiohttp.ThreadedResolver):
+    """Gives the addresses of a name where all of them may be connected to.
+
+    The connection is made to what is returned here, and the name is not asked for again: a name
+    server may answer a second time with another address.
+    """
+
+    def __init__(self, private_hosts: Collection[str]) -> None:
+        super().__init__()
+        self._private_hosts = private_hosts
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        for address in found:
+            check_address(host, port, address["host"], self._private_hosts)
+        return found
+
+
+def _check_literal(url: Url, private_hosts: Collection[str]) -> None:
+    """Checks a host that is an address, which aiohttp asks no resolver for."""
     try:
-        yield
-    except RefusedUrlError as error:
-        raise FetchError(str(error), "refused") from error
-    except socket.gaierror as error:
-        raise FetchError(
-            f"the host's name cannot be resolved ({error.strerror})", may_try_again=True
-        ) from error
-    except ssl.SSLCertVerificationError as error:
-        reason = f"the server's certificate is not valid ({error.verify_message})"
-        raise FetchError(reason, "refused") from error
-    except TimeoutError as error:
-        raise FetchError(f"no answer in time: {error}", may_try_again=True) from error
-    # ValueError: http.client on a chunk of a negative size
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = f"the connection broke: {type(error).__name__}: {error}".rstrip(": ")
-        raise FetchError(reason, may_try_again=True) from error
+        ipaddress.ip_address(url.host)
+    except ValueError:
+        return  # a name
+    check_address(url.host, url.port, url.host, private_hosts)
 
 
-def _drain(response: http.client.HTTPResponse) -> bool:
-    """Reads a short answer to its end; says whether its connection is good for more."""
-    if response.will_close or response.length is None or response.length > _MAX_DRAINED_BYTES:
-        return False
-    missing = response.length
-    return len(response.read(missing)) == missing
+class _Protocol(ResponseHandler):
+    """Notices what a server sends beyond its answer."""
+
+    num_answers = 0
+
+    def data_received(self, data: bytes) -> None:
+        # Headers first: of a piece that ends in what is no HTTP the parser gives nothing at all.
+        head, end, body = data.partition(b"\r\n\r\n")
+        super().data_received(head + end)
+        if body:
+            super().data_received(body)
+        payload, error = self._payload, self.exception()
+        if payload and not payload.is_eof() and isinstance(error, HttpProcessingError):
+            # or its reader would wait until the time is over
+            payload.set_exception(aiohttp.ClientPayloadError(error.message))
+
+    @property
+    def has_excess(self) -> bool:
+        """Whether more has come than was asked for."""
+        return bool(self._buffer) or isinstance(self.exception(), HttpProcessingError)
+
+
+class _Response(aiohttp.ClientResponse):
+    """Knows the connection that it came over, also when that was given back."""
+
+    protocol: _Protocol
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        self.protocol = connection.protocol
+        is_kept = self.protocol.num_answers > 0
+        if is_kept and self.protocol.has_excess:
+            raise aiohttp.ServerDisconnectedError("it sent what nobody asked for")
+        self.protocol.num_answers += 1
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            # A kept connection may be left in the very moment of asking: aiohttp asks again, which
+            # is no fault of the picture. After a new one it would, too: a try that nobody counts.
+            if is_kept:
+                raise
+            raise aiohttp.ClientConnectionError(str(error)) from error
+
+    @property
+    def has_excess(self) -> bool:
+        """Whether more came than the answer, as far as it was received with its end."""
+        return self.protocol.has_excess
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunks, and so has an end without an announced length."""
+        return "chunked" in self.headers.get("Transfer-Encoding", "").lower()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import email.utils
-import http.client
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from visual_search.catalog.downloads.settings import Status
@@ -92,51 +92,38 @@ def picture_format(start: bytes) -> str:
     return "BMP" if start[:2] == b"BM" and start[6:10] == bytes(4) else ""
 
 
-def of_status(response: http.client.HTTPResponse) -> FetchError:
-    """Returns what a status other than 200 and a redirect means: gone, not now, or never."""
-    status = response.status
-    reason = f"status {status} {response.reason[:80]}".strip()
+def of_status(status: int, reason: str, retry_after: str | None) -> FetchError:
+    """Returns what a status other than 200 and a redirect means: gone, not now, or never.
+
+    Args:
+        status: Of the answer.
+        reason: What the server says beside it.
+        retry_after: The header of that name.
+    """
+    reason = f"status {status} {reason[:80]}".strip()
     if status in _GONE:
         return FetchError(reason, "gone")
     if status in _MAY_BE_BETTER_LATER or status >= 500:
         asks_to_wait = status in _ASK_TO_WAIT
-        header = response.headers.get("Retry-After") if asks_to_wait else None
         return FetchError(
             reason,
             may_try_again=True,
-            wait_s=retry_after_s(header, datetime.now(UTC)),
+            wait_s=retry_after_s(retry_after, datetime.now(UTC)) if asks_to_wait else None,
             asks_to_wait=asks_to_wait,
         )
     return FetchError(reason, "refused")
 
 
-def announced_bytes(response: http.client.HTTPResponse) -> int | None:
-    """Returns the announced length of the body, ``None`` where it comes in chunks or to the end.
-
-    Raises:
-        FetchError: The length is no number, or there are several.
-    """
-    if response.chunked:
-        return None
-    values = set(response.headers.get_all("Content-Length") or [])
-    if not values:
-        return None
-    value = values.pop().strip()
-    if values or not re.fullmatch(r"[0-9]{1,18}", value):
-        raise FetchError(f"announces no usable length ({value[:40]!r})", may_try_again=True)
-    return int(value)
-
-
-def check_headers(response: http.client.HTTPResponse) -> None:
+def check_headers(headers: Mapping[str, str]) -> None:
     """Refuses an answer whose headers say that it is no picture, or packed.
 
     Raises:
         FetchError: As said.
     """
-    encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise FetchError(f"is packed ({encoding[:40]!r}) though not asked to be", "refused")
-    kind = (response.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not kind.startswith("image/") and kind not in _UNKNOWN_TYPES:
         raise FetchError(f"is no picture: Content-Type {kind[:80]!r}", "refused")
 

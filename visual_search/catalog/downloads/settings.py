@@ -12,23 +12,6 @@ from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, is_clutter,
 Status = Literal["saved", "gone", "refused", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-_POSITIVE_NUMBERS = (
-    "requests_per_s",
-    "backoff_s",
-    "max_backoff_s",
-    "max_retry_after_s",
-    "connect_timeout_s",
-    "read_timeout_s",
-    "total_timeout_s",
-)
-_WHOLE_NUMBERS = (
-    "max_connections",
-    "max_connections_per_host",
-    "max_tries",
-    "give_up_after",
-    "max_bytes",
-)
-
 
 @dataclass(frozen=True)
 class WantedPicture:
@@ -65,32 +48,14 @@ class WantedPicture:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DownloadSettings:
-    """How pictures are asked for. Times are seconds.
+    """What is asked for, of whom and how fast; the defaults are those of ``conf/download.yaml``.
 
     Attributes:
-        requests_per_s: Requests start at least 1 / ``requests_per_s`` apart, to all hosts together,
-            tries and redirects counted.
-        max_connections: Open at once, to all hosts together; one thread each.
-        max_connections_per_host: Open at once to one host and port.
-        max_tries: Of one picture in one run, when an answer may be better the next time: no
-            connection, a time-out, a body cut short, status 408, 425, 429 or 5xx.
-        backoff_s: Wait before the second try; it doubles with each further one, and a random
-            quarter is taken off, so that pictures that failed together do not come back together.
-        max_backoff_s: Longest such wait.
-        max_retry_after_s: Longest wait that a host may ask for by ``Retry-After`` (status 429 and
-            503). The whole host is left alone meanwhile. Of one that asks for more no further
-            picture is tried in this run.
-        give_up_after: A host of which three requests in a row had no answer of use (no connection,
-            a time-out, 429, 5xx) is left alone as a whole, for ``backoff_s``, then for twice as
-            long, and so on. After so many pauses without an answer its other pictures are not
-            tried in this run; the defaults wait for three minutes.
-        connect_timeout_s: To connect, TLS included.
-        read_timeout_s: Between two pieces of an answer.
-        total_timeout_s: One try, from connecting to the last byte, redirects included.
+        requests_per_s: Requests start at least 1 / ``requests_per_s`` seconds apart, to all hosts
+            together, tries and redirects counted.
         max_bytes: Largest body.
-        max_redirects: One try follows at most so many.
         allowed_hosts: Where redirects may lead besides the place that was asked.
         http_hosts: Places that may be asked without TLS.
         private_hosts: Places whose addresses may be loopback, private, link-local or reserved.
@@ -104,55 +69,29 @@ class DownloadSettings:
 
     Raises:
         ValueError: A value is out of its range, or a place is none.
-
-    Example:
-        >>> DownloadSettings(requests_per_s=0)
-        Traceback (most recent call last):
-        ...
-        ValueError: requests_per_s is 0; expected a number above 0; leave it out for the default
     """
 
-    requests_per_s: float = 10.0
-    max_connections: int = 16
-    max_connections_per_host: int = 6
-    max_tries: int = 4
-    backoff_s: float = 1.0
-    max_backoff_s: float = 60.0
-    max_retry_after_s: float = 300.0
-    give_up_after: int = 8
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 20.0
-    total_timeout_s: float = 60.0
-    max_bytes: int = 20 * 2**20
-    max_redirects: int = 5
-    allowed_hosts: tuple[str, ...] = ()
-    http_hosts: tuple[str, ...] = ()
-    private_hosts: tuple[str, ...] = ()
-    try_again: tuple[str, ...] = ("failed",)
-    check_saved: str = "size"
-    user_agent: str = "visual-search"
+    requests_per_s: float
+    max_bytes: int
+    allowed_hosts: tuple[str, ...]
+    http_hosts: tuple[str, ...]
+    private_hosts: tuple[str, ...]
+    try_again: tuple[str, ...]
+    check_saved: str
+    user_agent: str
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE_NUMBERS:
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(
-                    f"{name} is {value}; expected a number above 0; leave it out for the default"
-                )
-        for name in _WHOLE_NUMBERS:
-            value = getattr(self, name)
-            if value < 1 or value != int(value):
-                raise ValueError(
-                    f"{name} is {value}; expected a whole number of at least 1; leave it out for "
-                    "the default"
-                )
-        if self.max_bytes > MAX_PICTURE_BYTES:
+        if not 0 < self.requests_per_s < math.inf:
             raise ValueError(
-                f"max_bytes is {self.max_bytes}; expected at most {MAX_PICTURE_BYTES}, the largest "
-                "picture that is read; set it lower"
+                f"requests_per_s is {self.requests_per_s}; expected a number above 0; leave it out "
+                "for the default"
             )
-        if self.max_redirects < 0:
-            raise ValueError(f"max_redirects is {self.max_redirects}; expected 0 (none) or more")
+        if not 1 <= self.max_bytes <= MAX_PICTURE_BYTES or self.max_bytes != int(self.max_bytes):
+            raise ValueError(
+                f"max_bytes is {self.max_bytes}; expected a whole number of 1 to "
+                f"{MAX_PICTURE_BYTES}, the largest picture that is read; leave it out for the "
+                "default"
+            )
         for name in ("allowed_hosts", "http_hosts", "private_hosts"):
             places = getattr(self, name)
             if isinstance(places, str):
@@ -174,3 +113,46 @@ class DownloadSettings:
                 f"user_agent is {self.user_agent!r}; expected printable ASCII, as "
                 "'visual-search (me@example.org)'"
             )
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many requests are open at once, and how long a download waits; times are seconds.
+
+    No settings: nobody needs to turn them, since the same download again goes on where one ended.
+
+    Attributes:
+        max_connections: Open at once, to all hosts together.
+        max_connections_per_host: Open at once to one host and port.
+        max_tries: Of one picture in one run, when an answer may be better the next time: no
+            connection, a time-out, a body cut short, status 408, 425, 429 or 5xx.
+        backoff_s: Wait before the second try; it doubles with each further one, and a random
+            quarter is taken off, so that pictures that failed together do not come back together.
+        max_backoff_s: Longest such wait.
+        max_retry_after_s: Longest wait that a host may ask for by ``Retry-After`` (status 429 and
+            503). The whole host is left alone meanwhile. Of one that asks for more no further
+            picture is tried in this run.
+        give_up_after: A host of which three requests in a row had no answer of use (no connection,
+            a time-out, 429, 5xx) is left alone as a whole, for ``backoff_s``, then for twice as
+            long, and so on. After so many pauses without an answer its other pictures are not
+            tried in this run; that is after three minutes.
+        connect_timeout_s: To connect, TLS included.
+        read_timeout_s: Between two pieces of an answer.
+        total_timeout_s: One try, from connecting to the last byte, redirects included.
+        max_redirects: One try follows at most so many.
+    """
+
+    max_connections: int = 16
+    max_connections_per_host: int = 6
+    max_tries: int = 4
+    backoff_s: float = 1.0
+    max_backoff_s: float = 60.0
+    max_retry_after_s: float = 300.0
+    give_up_after: int = 8
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 20.0
+    total_timeout_s: float = 60.0
+    max_redirects: int = 5
+
+
+PATIENCE = Patience()

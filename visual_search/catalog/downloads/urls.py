@@ -13,9 +13,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 _PORTS = {"https": 443, "http": 80}
@@ -63,7 +62,7 @@ class Url:
 
     Attributes:
         scheme: ``https`` or ``http``.
-        host: In lower case; an IPv6 address without its brackets.
+        host: In lower case; an IPv4 address in its usual form, an IPv6 one without its brackets.
         port: 1 to 65535.
         target: Path and query, ASCII, as the request line takes them.
     """
@@ -127,13 +126,13 @@ def redirected(url: Url, location: str) -> Url:
 
     Args:
         url: What was asked for.
-        location: The header as ``http.client`` gives it, bytes read as Latin-1.
+        location: The header as aiohttp gives it, bytes that are no UTF-8 as surrogates.
 
     Raises:
         RefusedUrlError: It leads to no http or https URL.
     """
     try:
-        text = urljoin(str(url), quote(location.encode("latin-1", "replace"), safe=_KEPT))
+        text = urljoin(str(url), quote(location.encode("utf-8", "surrogateescape"), safe=_KEPT))
     except ValueError as error:
         raise RefusedUrlError(f"a redirect to {location!r} leads nowhere ({error})") from None
     return parse_url(text)
@@ -154,7 +153,7 @@ def check_place(place: str) -> str:
     return lowered
 
 
-def check_scheme(url: Url, http_hosts: Sequence[str]) -> None:
+def check_scheme(url: Url, http_hosts: Collection[str]) -> None:
     """Refuses http from a host that ``http_hosts`` does not name.
 
     Raises:
@@ -166,32 +165,25 @@ def check_scheme(url: Url, http_hosts: Sequence[str]) -> None:
         )
 
 
-def resolve(url: Url, private_hosts: Sequence[str]) -> list[tuple[int, Any]]:
-    """Returns the checked addresses of a URL's host: what may be connected to, and nothing else.
-
-    Whoever connects has to take one of these and not ask for the name again: a name server may
-    answer a second time with another address.
+def check_address(host: str, port: int, address: str, private_hosts: Collection[str]) -> None:
+    """Refuses an address that a host leads to where it is none of the public network.
 
     Args:
-        url: Its host is a name or an address.
+        host: A name or an address.
+        port: Of the request.
+        address: What the host's name stands for, or itself.
         private_hosts: Places whose addresses may be anywhere.
 
-    Returns:
-        Family and socket address, each as `socket.socket.connect` takes them.
-
     Raises:
-        RefusedUrlError: One of the addresses is not public.
-        OSError: The name cannot be resolved.
+        RefusedUrlError: As said.
     """
-    found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    addresses = [(int(family), address) for family, _, _, _, address in found]
-    for _, address in addresses:
-        if url.place not in private_hosts and not is_public(str(address[0])):
-            raise RefusedUrlError(
-                f"{url.host} leads to {address[0]}, which is not a public address; expected one, "
-                f"or {url.place!r} among private_hosts"
-            )
-    return addresses
+    # whoever resolves a name is not told the scheme: the place may be that of either
+    places = [Url(scheme, host, port, "/").place for scheme in _PORTS]
+    if not is_public(address) and not any(place in private_hosts for place in places):
+        raise RefusedUrlError(
+            f"{host} leads to {address}, which is not a public address; expected one, or "
+            f"{min(places, key=len)!r} among private_hosts"
+        )
 
 
 def is_public(address: str) -> bool:
@@ -221,4 +213,9 @@ def _ascii_host(host: str) -> str:
     # encodings.idna has no limit of its own on what it spends on a long name
     if len(host) > 253:
         raise ValueError(f"the host has {len(host)} characters")
-    return host.lower() if host.isascii() else host.encode("idna").decode("ascii").lower()
+    host = host.lower() if host.isascii() else host.encode("idna").decode("ascii").lower()
+    # "2130706433" and "127.1" are 127.0.0.1, as in a browser: no name, that a resolver would check
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host)) if host.replace(".", "").isdigit() else host
+    except OSError:
+        raise ValueError(f"the host {host!r} is no IPv4 address") from None
