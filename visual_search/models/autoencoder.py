@@ -6,7 +6,7 @@ tables are in ``variants.py``.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,17 +14,33 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from visual_search.models.encoder import Encoder
+from visual_search.models.encoder import Encoder, outputs_by_name
 
 Activation = Literal["relu", "tanh", "none"]
 
 
 class Autoencoder(Encoder):
-    """An encoder with a way back, so that one can look at what an embedding keeps."""
+    """An encoder with a way back, so that one can look at what an embedding keeps.
 
-    @abstractmethod
+    Attributes:
+        decoder: From embeddings ``[B, D]`` to pictures ``[B, 3, S, S]`` in -1..1.
+    """
+
+    decoder: nn.Module
+
     def decode(self, embeddings: Tensor) -> Tensor:
-        """Returns pictures ``[B, 3, S, S]`` in -1..1 of embeddings ``[B, D]``."""
+        """Returns pictures ``[B, 3, S, S]`` in -1..1 of embeddings ``[B, D]``.
+
+        Raises:
+            ValueError: The shape is not ``[B, D]``.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"got embeddings of shape {tuple(embeddings.shape)}, expected "
+                f"[B, {self.embedding_dim}]; decode what this network encoded"
+            )
+        images: Tensor = self.decoder(embeddings)
+        return images
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns reconstructions of pictures, both ``[B, 3, S, S]`` in -1..1."""
@@ -56,14 +72,6 @@ class Pool:
     size: int = 2
 
 
-def _activation(name: Activation) -> list[nn.Module]:
-    if name == "relu":
-        return [nn.ReLU(inplace=True)]  # in place: nothing else reads the convolution's output
-    if name == "tanh":
-        return [nn.Tanh()]
-    return []
-
-
 def build_layers(table: Sequence[Conv | ConvTransposed | Pool]) -> nn.Sequential:
     """Returns a module whose children are the table's rows, named conv1, pool1, deconv1, ..."""
     modules = nn.Sequential()
@@ -76,16 +84,12 @@ def build_layers(table: Sequence[Conv | ConvTransposed | Pool]) -> nn.Sequential
             module = nn.MaxPool2d(row.size)
         else:
             convolution = nn.Conv2d if isinstance(row, Conv) else nn.ConvTranspose2d
-            module = nn.Sequential(
-                convolution(
-                    row.in_channels,
-                    row.out_channels,
-                    kernel_size=row.kernel,
-                    stride=row.stride,
-                    padding=row.padding,
-                ),
-                *_activation(row.activation),
-            )
+            sizes = (row.in_channels, row.out_channels, row.kernel, row.stride, row.padding)
+            module = nn.Sequential(convolution(*sizes))
+            if row.activation == "relu":
+                module.append(nn.ReLU(inplace=True))  # nothing else reads the convolution's output
+            elif row.activation == "tanh":
+                module.append(nn.Tanh())
         modules.add_module(f"{kind}{counts[kind]}", module)
     return modules
 
@@ -112,27 +116,24 @@ class LayerTableAutoencoder(Autoencoder):
     ) -> None:
         super().__init__()
         self.image_size_px = image_size_px
-        self.bottleneck = bottleneck
         self.embedding_dim = bottleneck[0] * bottleneck[1] * bottleneck[2]
+        with torch.device("meta"):  # follows one picture through the tables, and computes nothing
+            picture = torch.empty(1, 3, image_size_px, image_size_px)
+            embedding = build_layers(encoder)(picture)
+            if tuple(embedding.shape[1:]) != bottleneck:
+                raise ValueError(
+                    f"the encoder's table ends in {tuple(embedding.shape[1:])}, expected the "
+                    f"bottleneck {bottleneck}; correct the table or the bottleneck"
+                )
+            restored = build_layers(decoder)(embedding)
+            if restored.shape != picture.shape:
+                raise ValueError(
+                    f"the decoder's table ends in {tuple(restored.shape[1:])}, expected "
+                    f"{tuple(picture.shape[1:])}; correct the table"
+                )
         self.encoder = build_layers(encoder)
-        self.decoder = build_layers(decoder)
-        self._check_shapes()
-
-    def _check_shapes(self) -> None:
-        """Follows one picture through the tables on the meta device, which computes nothing."""
-        picture = torch.empty(1, 3, self.image_size_px, self.image_size_px, device="meta")
-        embedding = _on_meta(self.encoder, picture)
-        if tuple(embedding.shape[1:]) != self.bottleneck:
-            raise ValueError(
-                f"the encoder's table ends in {tuple(embedding.shape[1:])}, expected the "
-                f"bottleneck {self.bottleneck}; correct the table or the bottleneck"
-            )
-        restored = _on_meta(self.decoder, embedding)
-        if restored.shape != picture.shape:
-            raise ValueError(
-                f"the decoder's table ends in {tuple(restored.shape[1:])}, expected "
-                f"{tuple(picture.shape[1:])}; correct the table"
-            )
+        start = ("start", nn.Unflatten(1, bottleneck))  # [B, D] -> [B, C, H, W]
+        self.decoder = nn.Sequential(OrderedDict([start, *build_layers(decoder).named_children()]))
 
     def encode(self, images: Tensor) -> Tensor:
         """See `Encoder.encode`."""
@@ -140,33 +141,7 @@ class LayerTableAutoencoder(Autoencoder):
         bottleneck: Tensor = self.encoder(images)
         return bottleneck.flatten(1)  # [B, C, H, W] -> [B, D]
 
-    def decode(self, embeddings: Tensor) -> Tensor:
-        """See `Autoencoder.decode`.
-
-        Raises:
-            ValueError: The shape is not ``[B, D]``.
-        """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"got embeddings of shape {tuple(embeddings.shape)}, expected "
-                f"[B, {self.embedding_dim}]; decode what this variant encoded"
-            )
-        images: Tensor = self.decoder(embeddings.reshape(-1, *self.bottleneck))
-        return images
-
     def layers(self, images: Tensor) -> dict[str, Tensor]:
         """See `Encoder.layers`; a layer's activation counts as part of it."""
         self.check_images(images)
-        outputs: dict[str, Tensor] = {}
-        hidden = images
-        for name, layer in self.encoder.named_children():
-            hidden = layer(hidden)
-            outputs[name] = hidden
-        return outputs
-
-
-def _on_meta(module: nn.Module, inputs: Tensor) -> Tensor:
-    parameters = {name: p.to("meta") for name, p in module.named_parameters()}
-    with torch.no_grad():
-        output: Tensor = torch.func.functional_call(module, parameters, (inputs,))
-    return output
+        return outputs_by_name(self.encoder, images)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visual_search.models.encoder import evaluating
+
 TORCHVISION = "torchvision/"
 _AUXILIARY = ("googlenet", "inception_v3")  # give several outputs in training; timm has them plain
 _INSTALL = "run: pip install 'visual-search[backbones]'"
@@ -34,9 +36,10 @@ class BackboneNetwork(nn.Module, ABC):
     std: tuple[float, ...]
     native_size_px: int
 
-    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Returns the pooled values ``[B, P]`` of standardised pictures ``[B, 3, S, S]``."""
+        pooled: Tensor = self.network(images)
+        return pooled.flatten(1)  # some of torchvision give [B, P, 1, 1]
 
     @abstractmethod
     def maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -78,7 +81,10 @@ class TimmNetwork(BackboneNetwork):
         except RuntimeError as error:  # a tag that it does not have
             raise unknown_name(name, timm.list_pretrained(f"{name.partition('.')[0]}*")) from error
         if pretrained and not timm.is_model_pretrained(name):
-            raise no_weights(name)
+            raise ValueError(
+                f"got pretrained=True for {name!r}, expected a network that the library has "
+                "weights of; give model.weights=PATH, or set model.pretrained=false for random ones"
+            )
         self.native_size_px = config.input_size[-1] if config else image_size_px
         options: dict[str, Any] = {}
         if config and config.fixed_input_size and self.native_size_px != image_size_px:
@@ -99,11 +105,6 @@ class TimmNetwork(BackboneNetwork):
         self.mean, self.std = tuple(settings["mean"]), tuple(settings["std"])
         classifier = settings.get("classifier") or ()
         self.classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See `BackboneNetwork.forward`."""
-        pooled: Tensor = self.network(images)
-        return pooled
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """See `BackboneNetwork.maps`.
@@ -174,11 +175,6 @@ class TorchvisionNetwork(BackboneNetwork):
         for classifier in self.classifiers:
             setattr(self.network, classifier, _without_linear(getattr(self.network, classifier)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See `BackboneNetwork.forward`."""
-        pooled: Tensor = self.network(images)
-        return pooled.flatten(1)
-
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """See `BackboneNetwork.maps`; stages are named as torchvision's modules are."""
         from torchvision.models import SwinTransformer
@@ -235,15 +231,11 @@ def measure_width(network: BackboneNetwork, name: str, image_size_px: int) -> in
     Raises:
         ValueError: The network cannot take pictures of that size.
     """
-    training = network.training
-    network.eval()  # else the picture would enter the batch norm's averages
     try:
-        with torch.no_grad():
+        with evaluating(network):
             pooled = network(torch.zeros(1, 3, image_size_px, image_size_px))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise wrong_size(name, image_size_px, network.native_size_px, error) from error
-    finally:
-        network.train(training)
     return int(pooled.shape[1])
 
 
@@ -253,14 +245,6 @@ def unknown_name(name: str, known: list[str]) -> ValueError:
     return ValueError(
         f"got the backbone {name!r}, expected a network of timm or {TORCHVISION}NAME; near it "
         f"are {', '.join(near)}: correct model.name"
-    )
-
-
-def no_weights(name: str) -> ValueError:
-    """Returns the error for a network that nobody published weights of."""
-    return ValueError(
-        f"got pretrained=True for {name!r}, expected a network that the library has weights of; "
-        "give model.weights=PATH, or set model.pretrained=false for random ones"
     )
 
 

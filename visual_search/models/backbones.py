@@ -27,7 +27,7 @@ from visual_search.models.backbone_weights import (
     packaged_weights,
     read_weights,
 )
-from visual_search.models.encoder import Encoder
+from visual_search.models.encoder import Encoder, check_at_least
 
 _Computed = TypeVar("_Computed")
 
@@ -138,9 +138,9 @@ def backbone(
         >>> list(encoder.layers(torch.zeros(2, 3, 32, 32)))
         ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
     """
-    for argument, value in (("embedding_dim", embedding_dim), ("image_size_px", image_size_px)):
-        if value is not None and value < 1:
-            raise ValueError(f"got {argument} {value}, expected at least 1; set model.{argument}")
+    if embedding_dim is not None:
+        check_at_least("embedding_dim", embedding_dim, 1)
+    check_at_least("image_size_px", image_size_px, 1)
     if pretrained and weights is not None:
         raise ValueError(
             f"got weights {weights!r} and pretrained=True, expected one of them; drop "

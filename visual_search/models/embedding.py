@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from visual_search.atomic import atomic_path
-from visual_search.models.encoder import Encoder
+from visual_search.models.encoder import Encoder, evaluating
 from visual_search.models.handcrafted import (
     Beside,
     DescriptorProjection,
@@ -167,14 +167,8 @@ class EmbeddingHead(nn.Module):
             return encoder.embedding_dim
         side = encoder.image_size_px
         device = next(encoder.parameters()).device
-        modes = {module: module.training for module in encoder.modules()}
-        encoder.eval()
-        try:
-            with torch.inference_mode():
-                layers = encoder.layers(torch.zeros(1, 3, side, side, device=device))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(encoder):
+            layers = encoder.layers(torch.zeros(1, 3, side, side, device=device))
         if self.settings.layer not in layers:
             raise ValueError(
                 f"got the layer {self.settings.layer!r}, expected one of {', '.join(layers)}; set "
@@ -240,10 +234,7 @@ class EmbeddingHead(nn.Module):
                 f"got features of shape {features.shape}, expected [N, {self.num_features}] with N "
                 "of at least 1; fit on what `features` gives"
             )
-        rows = np.unique(
-            np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS)).astype(np.int64)
-        )
-        chosen = features[rows]
+        chosen = features[rows_to_fit(len(features))]
         learned, beside = chosen[:, : self.num_learned], chosen[:, self.num_learned :]
         self.learned.fit(learned)
         if self.described is not None:
@@ -355,6 +346,12 @@ class EmbeddingHead(nn.Module):
                 part.set(arrays[f"{prefix}mean"], arrays[f"{prefix}components"])
             except ValueError as error:
                 raise ValueError(f"{local}: {error}") from error
+
+
+def rows_to_fit(num_items: int) -> NDArray[np.int64]:
+    """Returns the rows that PCA is fitted on: all, or `MAX_FIT_ITEMS` spread evenly over them."""
+    spread = np.linspace(0, num_items - 1, min(num_items, MAX_FIT_ITEMS))
+    return np.unique(spread.astype(np.int64))
 
 
 def pooled(outputs: Tensor, pool: Pool) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,3 +44,38 @@ class Encoder(nn.Module, ABC):
                 f"{self.image_size_px}, {self.image_size_px}]; set pictures.size_px="
                 f"{self.image_size_px}"
             )
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Refuses a number that no network can be built with.
+
+    Raises:
+        ValueError: It is below ``least``.
+    """
+    if value < least:
+        raise ValueError(f"got {name} {value}, expected at least {least}; set model.{name}")
+
+
+def outputs_by_name(layers: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
+    """Returns what every layer gives, by its name; each takes what the one before gave."""
+    outputs: dict[str, Tensor] = {}
+    hidden = images
+    for name, layer in layers.named_children():
+        outputs[name] = hidden = layer(hidden)
+    return outputs
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Asks a network in evaluation mode and without gradients; every part has its mode back then.
+
+    A batch norm would take what it sees into its averages otherwise; a part may be frozen.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

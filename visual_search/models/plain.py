@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from visual_search.models.encoder import Encoder
+from visual_search.models.encoder import Encoder, check_at_least, outputs_by_name
 
 NUM_CONVOLUTIONS = 5
 SMALLEST_PICTURE_PX = 16  # 1 x 1 is left of it after four poolings
 
 
 class PlainEncoder(Encoder):
-    """Five convolutions with pooling between them, and the mean over the last map.
+    """Five convolutions with pooling between them: 64 px pictures to 512 values by default.
 
-    See `plain_encoder` for the arguments.
+    The convolutions are 3 x 3, each with batch norm and ReLU, of ``width``, 2, 4, 8 and 16 times as
+    many channels; max pooling halves the side after the first four. The embedding is the mean
+    over the last map, 16 ``width`` values. It has 1.6 million parameters by default.
+
+    Args:
+        image_size_px: Side S of the pictures; at least 16.
+        width: Channels of the first convolution.
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> encoder = plain_encoder(image_size_px=16, width=2).eval()
+        >>> encoder.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 32])
     """
 
-    def __init__(self, image_size_px: int, width: int) -> None:
+    def __init__(self, image_size_px: int = 64, width: int = 32) -> None:
         super().__init__()
-        for name, value, least in (
-            ("image_size_px", image_size_px, SMALLEST_PICTURE_PX),
-            ("width", width, 1),
-        ):
-            if value < least:
-                raise ValueError(f"got {name} {value}, expected at least {least}; set model.{name}")
+        check_at_least("image_size_px", image_size_px, SMALLEST_PICTURE_PX)
+        check_at_least("width", width, 1)
         self.image_size_px = image_size_px
         self.embedding_dim = width * 2 ** (NUM_CONVOLUTIONS - 1)
         self.maps = nn.Sequential()
@@ -50,32 +61,8 @@ class PlainEncoder(Encoder):
     def layers(self, images: Tensor) -> dict[str, Tensor]:
         """See `Encoder.layers`: ``conv1``, ``pool1``, ... ``conv5``; its mean is the embedding."""
         self.check_images(images)
-        outputs: dict[str, Tensor] = {}
-        hidden = images
-        for name, layer in self.maps.named_children():
-            hidden = layer(hidden)
-            outputs[name] = hidden
-        return outputs
+        return outputs_by_name(self.maps, images)
 
 
-def plain_encoder(image_size_px: int = 64, width: int = 32) -> Encoder:
-    """Returns a five-layer network: 64 px pictures to 512 values by default.
-
-    Five 3 x 3 convolutions, each with batch norm and ReLU, of ``width``, 2, 4, 8 and 16 times as
-    many channels; max pooling halves the side after the first four. The embedding is the mean
-    over the last map, 16 ``width`` values. It has 1.6 million parameters by default.
-
-    Args:
-        image_size_px: Side S of the pictures; at least 16.
-        width: Channels of the first convolution.
-
-    Raises:
-        ValueError: A number is out of its range.
-
-    Example:
-        >>> import torch
-        >>> encoder = plain_encoder(image_size_px=16, width=2).eval()
-        >>> encoder.encode(torch.zeros(2, 3, 16, 16)).shape
-        torch.Size([2, 32])
-    """
-    return PlainEncoder(image_size_px, width)
+# As configs name it.
+plain_encoder = PlainEncoder

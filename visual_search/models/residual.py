@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visual_search.models.autoencoder import Autoencoder
-from visual_search.models.encoder import Encoder
+from visual_search.models.encoder import Encoder, check_at_least
 
 NUM_STAGES = 4
 SMALLEST_PICTURE_PX = 32  # 1 x 1 is left of it at the last stage behind the coarser stem
@@ -56,21 +56,54 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualEncoder(Encoder):
-    """A ResNet: a stem, four stages of residual blocks, the mean over the map, a projection.
+    """A ResNet with batch norm: 64 px pictures to 512 values by default.
 
-    See `residual_encoder` for the arguments.
+    A stem, four stages of residual blocks, the mean over the last map, and a projection where the
+    embedding's width is another. The stages have ``width``, 2, 4 and 8 times as many channels; all
+    but the first halve the side. By default that is a ResNet-10 of 4.9 million parameters;
+    ``num_blocks=[2, 2, 2, 2]`` makes it a ResNet-18. Source: He et al. 2015, arXiv 1512.03385, with
+    the shortcuts of arXiv 1812.01187.
+
+    Args:
+        embedding_dim: Width D of the embedding.
+        image_size_px: Side S of the pictures; at least 32.
+        width: Channels of the stem and of the first stage.
+        num_blocks: Residual blocks in each of the four stages.
+        stem_stride: 2, or 4 for a quarter of the work and coarser maps.
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> encoder = residual_encoder(embedding_dim=8, image_size_px=32, width=4).eval()
+        >>> encoder.encode(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 8])
+        >>> list(encoder.layers(torch.zeros(2, 3, 32, 32)))[:2]
+        ['stem', 'stage1.block1']
     """
 
     def __init__(
         self,
-        embedding_dim: int,
-        image_size_px: int,
-        width: int,
-        num_blocks: Sequence[int],
-        stem_stride: int,
+        embedding_dim: int = 512,
+        image_size_px: int = 64,
+        width: int = 64,
+        num_blocks: Sequence[int] = (1, 1, 1, 1),
+        stem_stride: int = 2,
     ) -> None:
         super().__init__()
-        _check_encoder(embedding_dim, image_size_px, width, num_blocks, stem_stride)
+        check_at_least("width", width, 1)  # first: others follow from it
+        check_at_least("embedding_dim", embedding_dim, 1)
+        check_at_least("image_size_px", image_size_px, SMALLEST_PICTURE_PX)
+        if len(num_blocks) != NUM_STAGES or min(num_blocks) < 1:
+            raise ValueError(
+                f"got num_blocks {list(num_blocks)}, expected {NUM_STAGES} numbers of at least 1, "
+                "one a stage; set model.num_blocks=[1,1,1,1]"
+            )
+        if stem_stride not in _STEMS:
+            raise ValueError(
+                f"got stem_stride {stem_stride}, expected 2 or 4; set model.stem_stride=2"
+            )
         self.image_size_px = image_size_px
         self.embedding_dim = embedding_dim
         kernel, padding = _STEMS[stem_stride]
@@ -117,91 +150,7 @@ class ResidualEncoder(Encoder):
 
 
 class ResidualAutoencoder(Autoencoder):
-    """A residual encoder, and a decoder of upsampling and convolutions.
-
-    See `residual` for the arguments; ``encoded_dim`` is the width of what ``encoder`` gives, where
-    that is not the embedding yet.
-    """
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        image_size_px: int,
-        width: int,
-        num_blocks: Sequence[int],
-        stem_stride: int,
-        encoded_dim: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.image_size_px = image_size_px
-        self.embedding_dim = embedding_dim
-        self.encoder = ResidualEncoder(
-            encoded_dim or embedding_dim, image_size_px, width, num_blocks, stem_stride
-        )
-        self.decoder = upsampling_decoder(embedding_dim, image_size_px, width)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """See `Encoder.encode`."""
-        return self.encoder.encode(images)
-
-    def decode(self, embeddings: Tensor) -> Tensor:
-        """See `Autoencoder.decode`.
-
-        Raises:
-            ValueError: The shape is not ``[B, D]``.
-        """
-        check_embeddings(embeddings, self.embedding_dim)
-        images: Tensor = self.decoder(embeddings)
-        return images
-
-    def layers(self, images: Tensor) -> dict[str, Tensor]:
-        """See `ResidualEncoder.layers`."""
-        return self.encoder.layers(images)
-
-
-def residual_encoder(
-    embedding_dim: int = 512,
-    image_size_px: int = 64,
-    width: int = 64,
-    num_blocks: Sequence[int] = (1, 1, 1, 1),
-    stem_stride: int = 2,
-) -> Encoder:
-    """Returns a residual network with batch norm: 64 px pictures to 512 values by default.
-
-    The four stages have ``width``, 2, 4 and 8 times as many channels; all but the first halve the
-    side. The embedding is the mean over the last map, projected where its width is another. By
-    default that is a ResNet-10 of 4.9 million parameters; ``num_blocks=[2, 2, 2, 2]`` makes it a
-    ResNet-18. Source: He et al. 2015, arXiv 1512.03385, with the shortcuts of arXiv 1812.01187.
-
-    Args:
-        embedding_dim: Width D of the embedding.
-        image_size_px: Side S of the pictures; at least 32.
-        width: Channels of the stem and of the first stage.
-        num_blocks: Residual blocks in each of the four stages.
-        stem_stride: 2, or 4 for a quarter of the work and coarser maps.
-
-    Raises:
-        ValueError: A number is out of its range.
-
-    Example:
-        >>> import torch
-        >>> encoder = residual_encoder(embedding_dim=8, image_size_px=32, width=4).eval()
-        >>> encoder.encode(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 8])
-        >>> list(encoder.layers(torch.zeros(2, 3, 32, 32)))[:2]
-        ['stem', 'stage1.block1']
-    """
-    return ResidualEncoder(embedding_dim, image_size_px, width, num_blocks, stem_stride)
-
-
-def residual(
-    embedding_dim: int = 512,
-    image_size_px: int = 128,
-    width: int = 64,
-    num_blocks: Sequence[int] = (1, 1, 1, 1),
-    stem_stride: int = 2,
-) -> Autoencoder:
-    """Returns an autoencoder: the network of `residual_encoder`, and the way back to the picture.
+    """The network of `residual_encoder`, and the way back to the picture.
 
     The decoder turns the embedding into a small map of 8 ``width`` channels, then doubles it with
     nearest neighbours and a 3 x 3 convolution until it is a picture: transposed convolutions
@@ -223,7 +172,40 @@ def residual(
         >>> model.decode(model.encode(torch.zeros(2, 3, 32, 32))).shape
         torch.Size([2, 3, 32, 32])
     """
-    return ResidualAutoencoder(embedding_dim, image_size_px, width, num_blocks, stem_stride)
+
+    def __init__(
+        self,
+        embedding_dim: int = 512,
+        image_size_px: int = 128,
+        width: int = 64,
+        num_blocks: Sequence[int] = (1, 1, 1, 1),
+        stem_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        check_at_least("embedding_dim", embedding_dim, 1)
+        self.image_size_px = image_size_px
+        self.embedding_dim = embedding_dim
+        self.encoder = ResidualEncoder(
+            self.encoded_dim(width), image_size_px, width, num_blocks, stem_stride
+        )
+        self.decoder = upsampling_decoder(embedding_dim, image_size_px, width)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Encoder.encode`."""
+        return self.encoder.encode(images)
+
+    def encoded_dim(self, width: int) -> int:
+        """Returns the width of what ``encoder`` gives, by that of its stem: the embedding's own."""
+        return self.embedding_dim
+
+    def layers(self, images: Tensor) -> dict[str, Tensor]:
+        """See `ResidualEncoder.layers`."""
+        return self.encoder.layers(images)
+
+
+# As configs name them.
+residual_encoder = ResidualEncoder
+residual = ResidualAutoencoder
 
 
 def upsampling_decoder(embedding_dim: int, image_size_px: int, width: int) -> nn.Sequential:
@@ -268,39 +250,3 @@ def upsampling_decoder(embedding_dim: int, image_size_px: int, width: int) -> nn
         channels = narrower
     decoder.add_module("picture", nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1), nn.Tanh()))
     return decoder
-
-
-def check_embeddings(embeddings: Tensor, embedding_dim: int) -> None:
-    """Refuses embeddings that a decoder was not built for.
-
-    Raises:
-        ValueError: The shape is not ``[B, D]``.
-    """
-    if embeddings.ndim != 2 or embeddings.shape[1] != embedding_dim:
-        raise ValueError(
-            f"got embeddings of shape {tuple(embeddings.shape)}, expected [B, {embedding_dim}]; "
-            "decode what this network encoded"
-        )
-
-
-def _check_encoder(
-    embedding_dim: int,
-    image_size_px: int,
-    width: int,
-    num_blocks: Sequence[int],
-    stem_stride: int,
-) -> None:
-    for name, value, least in (
-        ("width", width, 1),  # first: others follow from it
-        ("embedding_dim", embedding_dim, 1),
-        ("image_size_px", image_size_px, SMALLEST_PICTURE_PX),
-    ):
-        if value < least:
-            raise ValueError(f"got {name} {value}, expected at least {least}; set model.{name}")
-    if len(num_blocks) != NUM_STAGES or min(num_blocks) < 1:
-        raise ValueError(
-            f"got num_blocks {list(num_blocks)}, expected {NUM_STAGES} numbers of at least 1, one "
-            "a stage; set model.num_blocks=[1,1,1,1]"
-        )
-    if stem_stride not in _STEMS:
-        raise ValueError(f"got stem_stride {stem_stride}, expected 2 or 4; set model.stem_stride=2")

@@ -18,59 +18,10 @@ otherwise make it infinite; a posterior that was learned lies far inside."""
 
 
 class VariationalAutoencoder(ResidualAutoencoder):
-    """A residual encoder with two heads, mean and log variance, and an upsampling decoder.
+    """The network of `visual_search.models.residual.residual` with a second head.
 
     The embedding is the mean: the same picture always gets the same one. What is drawn around it
     during training, and what keeps it near the prior, is the objective's business.
-
-    See `variational` for the arguments.
-    """
-
-    def __init__(
-        self,
-        embedding_dim: int,
-        image_size_px: int,
-        width: int,
-        num_blocks: Sequence[int],
-        stem_stride: int,
-    ) -> None:
-        if embedding_dim < 1:
-            raise ValueError(
-                f"got embedding_dim {embedding_dim}, expected at least 1; set model.embedding_dim"
-            )
-        pooled_dim = 8 * width  # without a projection: the two heads follow
-        super().__init__(
-            embedding_dim, image_size_px, width, num_blocks, stem_stride, encoded_dim=pooled_dim
-        )
-        self.mean = nn.Linear(pooled_dim, embedding_dim)
-        self.log_variance = nn.Linear(pooled_dim, embedding_dim)
-
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]`` in -1..1.
-
-        The log variance lies in -10..10, see `MAX_LOG_VARIANCE`. Under autocast both have its
-        dtype: take them to float32 before an exponential.
-        """
-        pooled = self.encoder.encode(images)  # [B, 8 w]
-        log_variance = self.log_variance(pooled).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
-        return self.mean(pooled), log_variance
-
-    def encode(self, images: Tensor) -> Tensor:
-        """See `Encoder.encode`: the posterior's mean."""
-        embeddings: Tensor = self.mean(self.encoder.encode(images))
-        return embeddings
-
-
-def variational(
-    embedding_dim: int = 512,
-    image_size_px: int = 128,
-    width: int = 64,
-    num_blocks: Sequence[int] = (1, 1, 1, 1),
-    stem_stride: int = 2,
-) -> VariationalAutoencoder:
-    """Returns a variational autoencoder: 128 px pictures to means of 512 values by default.
-
-    It is the network of `visual_search.models.residual.residual` with a second head.
 
     Args:
         embedding_dim: Width D of the embedding.
@@ -89,4 +40,38 @@ def variational(
         >>> mean.shape, log_variance.shape
         (torch.Size([2, 8]), torch.Size([2, 8]))
     """
-    return VariationalAutoencoder(embedding_dim, image_size_px, width, num_blocks, stem_stride)
+
+    def __init__(
+        self,
+        embedding_dim: int = 512,
+        image_size_px: int = 128,
+        width: int = 64,
+        num_blocks: Sequence[int] = (1, 1, 1, 1),
+        stem_stride: int = 2,
+    ) -> None:
+        super().__init__(embedding_dim, image_size_px, width, num_blocks, stem_stride)
+        self.mean = nn.Linear(self.encoder.embedding_dim, embedding_dim)
+        self.log_variance = nn.Linear(self.encoder.embedding_dim, embedding_dim)
+
+    def encoded_dim(self, width: int) -> int:
+        """Returns 8 times the stem's width: no projection, since the two heads follow."""
+        return 8 * width
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance, both ``[B, D]``, of pictures ``[B, 3, S, S]`` in -1..1.
+
+        The log variance lies in -10..10, see `MAX_LOG_VARIANCE`. Under autocast both have its
+        dtype: take them to float32 before an exponential.
+        """
+        pooled = self.encoder.encode(images)  # [B, 8 w]
+        log_variance = self.log_variance(pooled).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return self.mean(pooled), log_variance
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See `Encoder.encode`: the posterior's mean."""
+        embeddings: Tensor = self.mean(self.encoder.encode(images))
+        return embeddings
+
+
+# As configs name it.
+variational = VariationalAutoencoder

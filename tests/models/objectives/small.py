@@ -20,25 +20,21 @@ BATCH = 12
 NUM_LABELS = {"category": 3, "colour": 2}
 
 
-def _trunk() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Conv2d(4, DIM, 3, stride=2, padding=1, bias=False),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(4 * DIM, DIM),
-    )
-
-
 class SmallEncoder(Encoder):
     image_size_px = SIDE
     embedding_dim = DIM
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = _trunk()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, DIM, 3, stride=2, padding=1, bias=False),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * DIM, DIM),
+        )
 
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
@@ -52,13 +48,13 @@ class SmallEncoder(Encoder):
 class SmallAutoencoder(SmallEncoder, Autoencoder):
     def __init__(self) -> None:
         super().__init__()
-        self.back = nn.Sequential(
-            nn.Linear(DIM, 4 * DIM), nn.ReLU(), nn.Linear(4 * DIM, 3 * SIDE * SIDE), nn.Tanh()
+        self.decoder = nn.Sequential(
+            nn.Linear(DIM, 4 * DIM),
+            nn.ReLU(),
+            nn.Linear(4 * DIM, 3 * SIDE * SIDE),
+            nn.Tanh(),
+            nn.Unflatten(1, (3, SIDE, SIDE)),
         )
-
-    def decode(self, embeddings: Tensor) -> Tensor:
-        images: Tensor = self.back(embeddings).reshape(-1, 3, SIDE, SIDE)
-        return images
 
 
 class SmallVariational(SmallAutoencoder):
@@ -158,27 +154,25 @@ CONTRASTIVE = {
     ),
 }
 _CATEGORY = ("category",)
-_COUNT = NUM_LABELS.__getitem__
+COUNT = NUM_LABELS.__getitem__
 SUPERVISED = {
-    "cross_entropy": Case(
-        lambda: supervised.cross_entropy(DIM, _COUNT), SmallEncoder, 1, _CATEGORY
-    ),
+    "cross_entropy": Case(lambda: supervised.cross_entropy(DIM, COUNT), SmallEncoder, 1, _CATEGORY),
     "mixup": Case(
-        lambda: supervised.cross_entropy(DIM, _COUNT, mixup=0.2), SmallEncoder, 1, _CATEGORY
+        lambda: supervised.cross_entropy(DIM, COUNT, mixup=0.2), SmallEncoder, 1, _CATEGORY
     ),
     "cosine_softmax": Case(
-        lambda: supervised.cosine_softmax(DIM, _COUNT), SmallEncoder, 1, _CATEGORY
+        lambda: supervised.cosine_softmax(DIM, COUNT), SmallEncoder, 1, _CATEGORY
     ),
     "multi_head": Case(
-        lambda: supervised.multi_head(DIM, _COUNT, ["category", "colour"], [2.0, 1.0]),
+        lambda: supervised.multi_head(DIM, COUNT, ["category", "colour"], [2.0, 1.0]),
         SmallEncoder,
         1,
         ("category", "colour"),
         parts=("cross_entropy/category", "cross_entropy/colour"),
     ),
-    "arcface": Case(lambda: supervised.arcface(DIM, _COUNT), SmallEncoder, 1, _CATEGORY),
+    "arcface": Case(lambda: supervised.arcface(DIM, COUNT), SmallEncoder, 1, _CATEGORY),
     "proxy_anchor": Case(
-        lambda: supervised.proxy_anchor(DIM, _COUNT), SmallEncoder, 1, _CATEGORY, has_errors=False
+        lambda: supervised.proxy_anchor(DIM, COUNT), SmallEncoder, 1, _CATEGORY, has_errors=False
     ),
     "supcon": Case(
         lambda: supervised.supcon(DIM),

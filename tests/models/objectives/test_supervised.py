@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 from torch import Tensor
 
-from tests.models.objectives.small import DIM, NUM_LABELS, SIDE, Fixed, batch_of
+from tests.models.objectives.small import COUNT, DIM, SIDE, Fixed, batch_of
 from visual_search.models.objectives.classification import item_losses, mean_over
 from visual_search.models.objectives.objective import Objective, StepBatch
 from visual_search.models.objectives.supervised import (
@@ -20,7 +20,6 @@ from visual_search.models.objectives.supervised import (
     supcon,
 )
 
-COUNT = NUM_LABELS.__getitem__
 LABELS = torch.tensor([2, 0, -1, 1, 0, 2])
 KNOWN = LABELS >= 0
 
@@ -156,12 +155,6 @@ def test_multi_head_averages_its_columns(encoder: Fixed, batch: StepBatch) -> No
     assert errors.isnan().tolist() == [False, False, True, False, False, False]
 
 
-def test_multi_head_without_columns_learns_the_category() -> None:
-    objective = multi_head(DIM, COUNT)
-    assert objective.columns == ("category",)
-    assert multi_head(DIM, lambda column: 2, ["a.b", "c"]).columns == ("a.b", "c")
-
-
 def test_arcface_by_the_definition(encoder: Fixed, batch: StepBatch) -> None:
     objective = arcface(DIM, COUNT, margin_degrees=20.0, scale=8.0)
     cosines = F.normalize(encoder.embeddings, dim=1) @ F.normalize(objective.loss.W, dim=0)
@@ -233,48 +226,3 @@ def test_supcon_of_one_value_has_no_loss_but_a_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert embeddings.grad is not None
-
-
-@pytest.mark.parametrize(
-    "build", [cross_entropy, cosine_softmax, multi_head, arcface, proxy_anchor]
-)
-def test_a_column_of_one_value_is_refused(build: object) -> None:
-    assert callable(build)
-    with pytest.raises(ValueError, match=r"column 'category' has 1 value.*at least 2"):
-        build(DIM, lambda column: 1)
-
-
-def test_the_named_column_is_counted_and_needed() -> None:
-    for build in (cross_entropy, cosine_softmax, arcface, proxy_anchor):
-        with pytest.raises(KeyError, match="brand"):
-            build(DIM, COUNT, column="brand")
-        assert build(DIM, COUNT, column="colour").columns == ("colour",)
-    assert supcon(DIM, column="colour").columns == ("colour",)
-
-
-def test_wrong_settings_are_refused() -> None:
-    for build in (cross_entropy, cosine_softmax, multi_head):
-        with pytest.raises(ValueError, match=r"label_smoothing 1.5, expected a number in 0..1"):
-            build(DIM, COUNT, label_smoothing=1.5)
-    with pytest.raises(ValueError, match=r"mixup -0.2, expected a number of at least 0"):
-        cross_entropy(DIM, COUNT, mixup=-0.2)
-    for build in (cosine_softmax, arcface):
-        with pytest.raises(ValueError, match=r"scale 0.0, expected a number above 0"):
-            build(DIM, COUNT, scale=0.0)
-    with pytest.raises(ValueError, match=r"margin_degrees 200.0, expected a number in 0..180"):
-        arcface(DIM, COUNT, margin_degrees=200.0)
-    with pytest.raises(ValueError, match=r"margin -0.1, expected"):
-        proxy_anchor(DIM, COUNT, margin=-0.1)
-    with pytest.raises(ValueError, match=r"alpha 0.0, expected"):
-        proxy_anchor(DIM, COUNT, alpha=0.0)
-    with pytest.raises(ValueError, match=r"temperature -1.0, expected"):
-        supcon(DIM, temperature=-1.0)
-    with pytest.raises(ValueError, match=r"projector widths .*set objective.projection_dim"):
-        supcon(DIM, projection_dim=0)
-    for columns in ([], ["category", "category"]):
-        with pytest.raises(ValueError, match=r"got columns \[.*each once"):
-            multi_head(DIM, COUNT, columns)
-    with pytest.raises(ValueError, match="2 weights for 1 columns"):
-        multi_head(DIM, COUNT, ["category"], [1.0, 2.0])
-    with pytest.raises(ValueError, match=r"weights 0.0, expected a number above 0"):
-        multi_head(DIM, COUNT, ["category", "colour"], [1.0, 0.0])

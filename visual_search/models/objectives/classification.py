@@ -5,7 +5,6 @@ The builders are in ``supervised.py``. Shapes: ``C`` different values of a colum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -114,7 +113,23 @@ class Classification(Objective):
 
 
 class MultiHead(Objective):
-    """See `multi_head`."""
+    """Classification by several columns at once, a linear layer each.
+
+    The loss is the weighted mean of the columns' losses, each the mean over the items that have a
+    value in it; they are logged as ``cross_entropy/<column>``.
+
+    Args:
+        embedding_dim: D of the network.
+        num_labels: Column -> number of its values.
+        columns: Whose values are learned; ``category`` by default.
+        weights: One a column, above 0; equal by default. Only their ratios count.
+        label_smoothing: Share of the target that is spread evenly over all values.
+
+    Raises:
+        ValueError: ``columns`` is empty or names one twice, ``weights`` has another length or a
+            value that is not above 0, a column has fewer than two values, or ``label_smoothing``
+            is not in 0..1.
+    """
 
     error_name = "cross-entropy"
 
@@ -122,11 +137,12 @@ class MultiHead(Objective):
         self,
         embedding_dim: int,
         num_labels: NumLabels,
-        columns: Sequence[str],
-        weights: Sequence[float] | None,
-        label_smoothing: float,
+        columns: list[str] | None = None,
+        weights: list[float] | None = None,
+        label_smoothing: float = 0.1,
     ) -> None:
         super().__init__()
+        columns = ["category"] if columns is None else columns
         check_share("label_smoothing", label_smoothing)
         if not columns or len(set(columns)) < len(columns):
             raise ValueError(

@@ -16,8 +16,8 @@ from visual_search.models.objectives.objective import Objective, StepBatch
 from visual_search.models.objectives.precision import without_autocast
 from visual_search.models.objectives.projection_head import projector
 from visual_search.models.objectives.reconstruction import (
+    Reconstruction,
     mean_squared_error,
-    reconstruction_errors,
     with_decoder,
 )
 from visual_search.models.objectives.settings import check_above_zero, check_not_negative
@@ -73,11 +73,25 @@ def _left_out(rows: Tensor, partner_rows: Tensor) -> Tensor:
 
 
 class SimClr(Objective):
-    """See `simclr`."""
+    """SimCLR: each view has to find its item's other view in the batch, see `nt_xent`.
+
+    Between embedding and loss stands a projector of one hidden layer, D wide. Source: Chen et al.
+    (2020), arXiv 2002.05709.
+
+    Args:
+        embedding_dim: D of the network.
+        temperature: Divides the cosines; a lower one looks at the nearest negatives more.
+        projection_dim: Width in which cosines are taken.
+
+    Raises:
+        ValueError: ``temperature`` is not above 0, or ``projection_dim`` below 1.
+    """
 
     num_views = 2
 
-    def __init__(self, embedding_dim: int, temperature: float, projection_dim: int) -> None:
+    def __init__(
+        self, embedding_dim: int, temperature: float = 0.2, projection_dim: int = 128
+    ) -> None:
         super().__init__()
         check_above_zero("temperature", temperature)
         self.temperature = temperature
@@ -102,29 +116,33 @@ def encode_views(encoder: Encoder, batch: StepBatch) -> Tensor:
     return encoder.encode(torch.cat(batch.views))
 
 
-class ReconstructionContrastive(SimClr):
-    """See `reconstruction_contrastive`."""
+class ReconstructionContrastive(SimClr, Reconstruction):
+    """SimCLR and reconstruction at once: its loss + reconstruction_weight * MSE.
 
-    error_name = "MSE in -1..1"
+    The first view is reconstructed from its own embedding. Logs ``contrastive`` and
+    ``reconstruction``, both before weighting.
+
+    Args:
+        embedding_dim: D of the network.
+        temperature: As in `simclr`.
+        reconstruction_weight: Of the mean squared error, in -1..1.
+        projection_dim: As in `simclr`.
+
+    Raises:
+        ValueError: ``temperature`` is not above 0, ``reconstruction_weight`` negative, or
+            ``projection_dim`` below 1.
+    """
 
     def __init__(
         self,
         embedding_dim: int,
-        temperature: float,
-        reconstruction_weight: float,
-        projection_dim: int,
+        temperature: float = 0.2,
+        reconstruction_weight: float = 1.0,
+        projection_dim: int = 128,
     ) -> None:
         super().__init__(embedding_dim, temperature, projection_dim)
         check_not_negative("reconstruction_weight", reconstruction_weight)
         self.reconstruction_weight = reconstruction_weight
-
-    def check_encoder(self, encoder: Encoder) -> None:
-        """See `Objective.check_encoder`.
-
-        Raises:
-            ValueError: The network has no decoder.
-        """
-        with_decoder(encoder)
 
     def forward(self, encoder: Encoder, batch: StepBatch) -> dict[str, Tensor]:
         """See `Objective.forward`."""
@@ -138,23 +156,37 @@ class ReconstructionContrastive(SimClr):
             "reconstruction": reconstruction.detach(),
         }
 
-    def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
-        """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
-        return reconstruction_errors(encoder, batch)
-
 
 class VicReg(Objective):
-    """See `vicreg`."""
+    """VICReg: views alike, every dimension in use, no two dimensions saying the same.
+
+    The loss is the weighted sum of three parts, logged before weighting: ``invariance``, the mean
+    squared difference of the two views' projections; ``variance``, the mean over dimensions of
+    ``max(0, 1 - standard deviation)``, averaged over the views; ``covariance``, the sum of the
+    squared covariances of different dimensions over their number, summed over the views. The
+    projector has two hidden layers. A batch of one item has the first part alone. Source: Bardes
+    et al. (2021), arXiv 2105.04906; pytorch-metric-learning.
+
+    Args:
+        embedding_dim: D of the network.
+        projection_dim: Width of the projector's layers; the paper's is 8192.
+        invariance: Weight of the first part.
+        variance: Of the second.
+        covariance: Of the third.
+
+    Raises:
+        ValueError: A weight is negative, or ``projection_dim`` below 1.
+    """
 
     num_views = 2
 
     def __init__(
         self,
         embedding_dim: int,
-        projection_dim: int,
-        invariance: float,
-        variance: float,
-        covariance: float,
+        projection_dim: int = 1024,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
     ) -> None:
         from pytorch_metric_learning.losses import VICRegLoss
 
@@ -179,73 +211,7 @@ class VicReg(Objective):
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
-def simclr(embedding_dim: int, temperature: float = 0.2, projection_dim: int = 128) -> Objective:
-    """Returns SimCLR: each view has to find its item's other view in the batch, see `nt_xent`.
-
-    Between embedding and loss stands a projector of one hidden layer, D wide. Source: Chen et al.
-    (2020), arXiv 2002.05709.
-
-    Args:
-        embedding_dim: D of the network.
-        temperature: Divides the cosines; a lower one looks at the nearest negatives more.
-        projection_dim: Width in which cosines are taken.
-
-    Raises:
-        ValueError: ``temperature`` is not above 0, or ``projection_dim`` below 1.
-    """
-    return SimClr(embedding_dim, temperature, projection_dim)
-
-
-def reconstruction_contrastive(
-    embedding_dim: int,
-    temperature: float = 0.2,
-    reconstruction_weight: float = 1.0,
-    projection_dim: int = 128,
-) -> Objective:
-    """Returns SimCLR and reconstruction at once: its loss + reconstruction_weight * MSE.
-
-    The first view is reconstructed from its own embedding. Logs ``contrastive`` and
-    ``reconstruction``, both before weighting.
-
-    Args:
-        embedding_dim: D of the network.
-        temperature: As in `simclr`.
-        reconstruction_weight: Of the mean squared error, in -1..1.
-        projection_dim: As in `simclr`.
-
-    Raises:
-        ValueError: ``temperature`` is not above 0, ``reconstruction_weight`` negative, or
-            ``projection_dim`` below 1.
-    """
-    return ReconstructionContrastive(
-        embedding_dim, temperature, reconstruction_weight, projection_dim
-    )
-
-
-def vicreg(
-    embedding_dim: int,
-    projection_dim: int = 1024,
-    invariance: float = 25.0,
-    variance: float = 25.0,
-    covariance: float = 1.0,
-) -> Objective:
-    """Returns VICReg: views alike, every dimension in use, no two dimensions saying the same.
-
-    The loss is the weighted sum of three parts, logged before weighting: ``invariance``, the mean
-    squared difference of the two views' projections; ``variance``, the mean over dimensions of
-    ``max(0, 1 - standard deviation)``, averaged over the views; ``covariance``, the sum of the
-    squared covariances of different dimensions over their number, summed over the views. The
-    projector has two hidden layers. A batch of one item has the first part alone. Source: Bardes
-    et al. (2021), arXiv 2105.04906; pytorch-metric-learning.
-
-    Args:
-        embedding_dim: D of the network.
-        projection_dim: Width of the projector's layers; the paper's is 8192.
-        invariance: Weight of the first part.
-        variance: Of the second.
-        covariance: Of the third.
-
-    Raises:
-        ValueError: A weight is negative, or ``projection_dim`` below 1.
-    """
-    return VicReg(embedding_dim, projection_dim, invariance, variance, covariance)
+# As configs name them.
+simclr = SimClr
+reconstruction_contrastive = ReconstructionContrastive
+vicreg = VicReg

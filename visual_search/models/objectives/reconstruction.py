@@ -51,22 +51,17 @@ def squared_errors(reconstructions: Tensor, images: Tensor) -> Tensor:
     return (reconstructions.float() - images.float()).square().mean(dim=(1, 2, 3))
 
 
-def reconstruction_errors(encoder: Encoder, batch: StepBatch) -> Tensor:
-    """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1.
-
-    Raises:
-        ValueError: The network has no decoder.
-    """
-    return squared_errors(with_decoder(encoder).decode(batch.embedded(encoder)), batch.images)
-
-
 def mean_squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
     """Returns the mean over all values of the batch, a float32 scalar."""
     return F.mse_loss(reconstructions.float(), images.float())
 
 
 class Reconstruction(Objective):
-    """Pictures from their own embeddings, by the mean squared error over all values."""
+    """The study's training: the picture from itself, by the mean squared error in -1..1.
+
+    No augmentation is used, even where the loader has one. Source: "Powering Visual Search with
+    Image Embedding" (2023).
+    """
 
     num_views = 0
     error_name = "MSE in -1..1"
@@ -85,15 +80,26 @@ class Reconstruction(Objective):
 
     def errors(self, encoder: Encoder, batch: StepBatch) -> Tensor:
         """Returns the mean squared error ``[B] float32`` of each clean picture, in -1..1."""
-        return reconstruction_errors(encoder, batch)
+        restored = with_decoder(encoder).decode(batch.embedded(encoder))
+        return squared_errors(restored, batch.images)
 
 
 class Denoising(Reconstruction):
-    """See `denoising`."""
+    """Training on an augmented, noisy view in and the clean picture out, by MSE.
+
+    Where the augmentation moves or cuts the picture, the network has to undo that as well. Source:
+    Vincent et al. (2008), "Extracting and composing robust features with denoising autoencoders".
+
+    Args:
+        noise: Standard deviation of the Gaussian noise added to each value, in units of -1..1.
+
+    Raises:
+        ValueError: ``noise`` is negative.
+    """
 
     num_views = 1
 
-    def __init__(self, noise: float) -> None:
+    def __init__(self, noise: float = 0.1) -> None:
         super().__init__()
         check_not_negative("noise", noise)
         self.noise = noise
@@ -105,9 +111,20 @@ class Denoising(Reconstruction):
 
 
 class Sparse(Reconstruction):
-    """See `sparse`."""
+    """Training on MSE + weight * mean absolute value of the embedding (over B and D).
 
-    def __init__(self, weight: float) -> None:
+    Logs ``reconstruction`` (the MSE) and ``activity`` (the mean absolute value). Source: Olshausen
+    & Field (1996), "Emergence of simple-cell receptive field properties by learning a sparse code
+    for natural images"; Ng (2011), CS294A lecture notes, "Sparse autoencoder".
+
+    Args:
+        weight: Of the mean absolute value.
+
+    Raises:
+        ValueError: ``weight`` is negative.
+    """
+
+    def __init__(self, weight: float = 1e-3) -> None:
         super().__init__()
         check_not_negative("weight", weight)
         self.weight = weight
@@ -126,9 +143,23 @@ class Sparse(Reconstruction):
 
 
 class Variational(Reconstruction):
-    """See `variational`."""
+    """The training of a beta-VAE: MSE of a sampled embedding's picture + beta * KL.
 
-    def __init__(self, beta: float) -> None:
+    The MSE is the mean over the 3 S^2 values of a picture, the KL the mean over the D dimensions,
+    so that one beta serves several sizes. In the papers' sums, with a unit-variance Gaussian
+    around the picture, this beta is beta_papers * 2 D / (3 S^2): their 1 is 0.02 here at D = 512
+    and S = 128. Logs ``reconstruction`` and ``kl``, both before weighting. In evaluation the mean
+    is decoded, not a sample. Source: Kingma & Welling (2013), arXiv 1312.6114; Higgins et al.
+    (2017), "beta-VAE: Learning basic visual concepts with a constrained variational framework".
+
+    Args:
+        beta: Weight of the KL.
+
+    Raises:
+        ValueError: ``beta`` is negative.
+    """
+
+    def __init__(self, beta: float = 1e-3) -> None:
         super().__init__()
         check_not_negative("beta", beta)
         self.beta = beta
@@ -181,9 +212,18 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class StructuralSimilarity(Reconstruction):
-    """See `ssim` and `mixed`."""
+    """Training on (1 - w) * MSE + w * (1 - SSIM), w being ``ssim_weight``.
 
-    def __init__(self, ssim_weight: float) -> None:
+    Logs ``reconstruction`` (the MSE) and ``ssim``.
+
+    Args:
+        ssim_weight: In 0..1.
+
+    Raises:
+        ValueError: ``ssim_weight`` is not in 0..1.
+    """
+
+    def __init__(self, ssim_weight: float = 0.5) -> None:
         super().__init__()
         check_share("ssim_weight", ssim_weight)
         self.ssim_weight = ssim_weight
@@ -228,11 +268,24 @@ def structural_similarity(reconstructions: Tensor, images: Tensor) -> Tensor:
 
 
 class Masked(Reconstruction):
-    """See `masked`."""
+    """Training on views with hidden patches: MSE over the hidden patches alone.
+
+    A hidden patch is gray (0). The network reconstructs the view that it sees parts of, so the
+    augmentation need not be undone. What it draws where nothing was hidden is never trained, and
+    the error of the clean picture in evaluation says little. Source: He et al. (2021), arXiv
+    2111.06377, who drop the patches instead, as a transformer can.
+
+    Args:
+        mask_ratio: Share of the patches that are hidden.
+        patch_px: Side of a patch.
+
+    Raises:
+        ValueError: ``mask_ratio`` is not between 0 and 1, or ``patch_px`` below 1.
+    """
 
     num_views = 1
 
-    def __init__(self, mask_ratio: float, patch_px: int) -> None:
+    def __init__(self, mask_ratio: float = 0.6, patch_px: int = 16) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
             raise ValueError(
@@ -285,65 +338,6 @@ def random_patches(images: Tensor, mask_ratio: float, patch_px: int) -> Tensor:
     return mask.repeat_interleave(patch_px, dim=2).repeat_interleave(patch_px, dim=3)
 
 
-def mse() -> Objective:
-    """Returns the study's training: the picture from itself, by the mean squared error in -1..1.
-
-    No augmentation is used, even where the loader has one. Source: "Powering Visual Search with
-    Image Embedding" (2023).
-    """
-    return Reconstruction()
-
-
-def denoising(noise: float = 0.1) -> Objective:
-    """Returns training on an augmented, noisy view in and the clean picture out, by MSE.
-
-    Where the augmentation moves or cuts the picture, the network has to undo that as well. Source:
-    Vincent et al. (2008), "Extracting and composing robust features with denoising autoencoders".
-
-    Args:
-        noise: Standard deviation of the Gaussian noise added to each value, in units of -1..1.
-
-    Raises:
-        ValueError: ``noise`` is negative.
-    """
-    return Denoising(noise)
-
-
-def sparse(weight: float = 1e-3) -> Objective:
-    """Returns training on MSE + weight * mean absolute value of the embedding (over B and D).
-
-    Logs ``reconstruction`` (the MSE) and ``activity`` (the mean absolute value). Source: Olshausen
-    & Field (1996), "Emergence of simple-cell receptive field properties by learning a sparse code
-    for natural images"; Ng (2011), CS294A lecture notes, "Sparse autoencoder".
-
-    Args:
-        weight: Of the mean absolute value.
-
-    Raises:
-        ValueError: ``weight`` is negative.
-    """
-    return Sparse(weight)
-
-
-def variational(beta: float = 1e-3) -> Objective:
-    """Returns the training of a beta-VAE: MSE of a sampled embedding's picture + beta * KL.
-
-    The MSE is the mean over the 3 S^2 values of a picture, the KL the mean over the D dimensions,
-    so that one beta serves several sizes. In the papers' sums, with a unit-variance Gaussian
-    around the picture, this beta is beta_papers * 2 D / (3 S^2): their 1 is 0.02 here at D = 512
-    and S = 128. Logs ``reconstruction`` and ``kl``, both before weighting. In evaluation the mean
-    is decoded, not a sample. Source: Kingma & Welling (2013), arXiv 1312.6114; Higgins et al.
-    (2017), "beta-VAE: Learning basic visual concepts with a constrained variational framework".
-
-    Args:
-        beta: Weight of the KL.
-
-    Raises:
-        ValueError: ``beta`` is negative.
-    """
-    return Variational(beta)
-
-
 def ssim() -> Objective:
     """Returns training on 1 - SSIM, see `structural_similarity`.
 
@@ -352,33 +346,10 @@ def ssim() -> Objective:
     return StructuralSimilarity(1.0)
 
 
-def mixed(ssim_weight: float = 0.5) -> Objective:
-    """Returns training on (1 - w) * MSE + w * (1 - SSIM), w being ``ssim_weight``.
-
-    Logs ``reconstruction`` (the MSE) and ``ssim``.
-
-    Args:
-        ssim_weight: In 0..1.
-
-    Raises:
-        ValueError: ``ssim_weight`` is not in 0..1.
-    """
-    return StructuralSimilarity(ssim_weight)
-
-
-def masked(mask_ratio: float = 0.6, patch_px: int = 16) -> Objective:
-    """Returns training on views with hidden patches: MSE over the hidden patches alone.
-
-    A hidden patch is gray (0). The network reconstructs the view that it sees parts of, so the
-    augmentation need not be undone. What it draws where nothing was hidden is never trained, and
-    the error of the clean picture in evaluation says little. Source: He et al. (2021), arXiv
-    2111.06377, who drop the patches instead, as a transformer can.
-
-    Args:
-        mask_ratio: Share of the patches that are hidden.
-        patch_px: Side of a patch.
-
-    Raises:
-        ValueError: ``mask_ratio`` is not between 0 and 1, or ``patch_px`` below 1.
-    """
-    return Masked(mask_ratio, patch_px)
+# As configs name them.
+mse = Reconstruction
+denoising = Denoising
+sparse = Sparse
+variational = Variational
+mixed = StructuralSimilarity
+masked = Masked

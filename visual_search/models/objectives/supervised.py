@@ -69,12 +69,31 @@ class ArcFace(LabelledLoss):
 
 
 class SupCon(LabelledLoss):
-    """See `supcon`."""
+    """Supervised contrast: views of one value attract each other, all others repel.
+
+    A view is compared with both views of all items; a partner in the second view counts as of its
+    item's value. A batch in which all items have one value has a loss of 0. Between embedding and
+    loss stands a projector of one hidden layer, D wide. Source: Khosla et al. (2020), arXiv
+    2004.11362 (its L_out); pytorch-metric-learning.
+
+    Args:
+        embedding_dim: D of the network.
+        column: Whose values are learned.
+        temperature: Divides the cosines.
+        projection_dim: Width in which cosines are taken.
+
+    Raises:
+        ValueError: ``temperature`` is not above 0, or ``projection_dim`` below 1.
+    """
 
     num_views = 2
 
     def __init__(
-        self, embedding_dim: int, column: str, temperature: float, projection_dim: int
+        self,
+        embedding_dim: int,
+        column: str = "category",
+        temperature: float = 0.1,
+        projection_dim: int = 128,
     ) -> None:
         from pytorch_metric_learning.losses import SupConLoss
 
@@ -145,59 +164,6 @@ def cosine_softmax(
     return Classification(classifier, column, label_smoothing)
 
 
-def multi_head(
-    embedding_dim: int,
-    num_labels: NumLabels,
-    columns: list[str] | None = None,
-    weights: list[float] | None = None,
-    label_smoothing: float = 0.1,
-) -> Objective:
-    """Returns classification by several columns at once, a linear layer each.
-
-    The loss is the weighted mean of the columns' losses, each the mean over the items that have a
-    value in it; they are logged as ``cross_entropy/<column>``.
-
-    Args:
-        embedding_dim: D of the network.
-        num_labels: Column -> number of its values.
-        columns: Whose values are learned; ``category`` by default.
-        weights: One a column, above 0; equal by default. Only their ratios count.
-        label_smoothing: Share of the target that is spread evenly over all values.
-
-    Raises:
-        ValueError: ``columns`` is empty or names one twice, ``weights`` has another length or a
-            value that is not above 0, a column has fewer than two values, or ``label_smoothing``
-            is not in 0..1.
-    """
-    chosen = ["category"] if columns is None else columns
-    return MultiHead(embedding_dim, num_labels, chosen, weights, label_smoothing)
-
-
-def supcon(
-    embedding_dim: int,
-    column: str = "category",
-    temperature: float = 0.1,
-    projection_dim: int = 128,
-) -> Objective:
-    """Returns supervised contrast: views of one value attract each other, all others repel.
-
-    A view is compared with both views of all items; a partner in the second view counts as of its
-    item's value. A batch in which all items have one value has a loss of 0. Between embedding and
-    loss stands a projector of one hidden layer, D wide. Source: Khosla et al. (2020), arXiv
-    2004.11362 (its L_out); pytorch-metric-learning.
-
-    Args:
-        embedding_dim: D of the network.
-        column: Whose values are learned.
-        temperature: Divides the cosines.
-        projection_dim: Width in which cosines are taken.
-
-    Raises:
-        ValueError: ``temperature`` is not above 0, or ``projection_dim`` below 1.
-    """
-    return SupCon(embedding_dim, column, temperature, projection_dim)
-
-
 def arcface(
     embedding_dim: int,
     num_labels: NumLabels,
@@ -264,3 +230,8 @@ def proxy_anchor(
     check_above_zero("alpha", alpha)
     loss = ProxyAnchorLoss(num_values(num_labels, column), embedding_dim, margin, alpha)
     return LabelledLoss(loss, column)
+
+
+# As configs name them.
+multi_head = MultiHead
+supcon = SupCon
