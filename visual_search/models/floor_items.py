@@ -1,8 +1,5 @@
 """One side of a search as the floors see it: its items, and what describes their pictures.
 
-Descriptions are made while they are read (`InPassing`), or once into a file (`OnDisk`); either way
-they come some rows at a time, and the same rows at a time.
-
 Shapes: ``N`` gallery items, ``Q`` queries, ``n`` items of a block, ``D`` width of a description or
 an embedding, ``S`` side of a picture in pixels.
 """
@@ -26,7 +23,6 @@ from visual_search.models.descriptors import Floats, check_pictures
 OnProgress = Callable[[int, int], None]
 Describe = Callable[[NDArray[np.uint8]], Floats]
 """Describes each picture by itself: ``[n, 3, S, S] uint8 -> [n, D] float32``."""
-Blocks = Iterator[tuple[NDArray[np.int64], Floats]]
 
 BLOCK_BYTES = 8 * 2**20  # of uint8 pixels at a time: 170 pictures of 128 px
 
@@ -93,117 +89,76 @@ class ItemCounter:
             self._on_progress(self._done, self._total)
 
 
-class Described(Protocol):
-    """The descriptions of one side, ``[len(item_ids), dim] float32``."""
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """Ids of the items, in the order of their rows."""
-
-    @property
-    def dim(self) -> int:
-        """D."""
-
-    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Returns these rows in order, some at a time: rows ``[n]`` and ``[n, D] float32``."""
-
-    def all_rows(self) -> Floats:
-        """Returns all, ``[N, D] float32``, contiguous."""
-
-
-@dataclass(frozen=True, eq=False)
-class InPassing:
-    """Descriptions that are made anew whenever they are read.
-
-    Attributes:
-        side: Whose pictures are described.
-        describe: Describes them.
-        dim: D.
-        progress: Told of each block that was read.
-    """
-
-    side: FloorItems
-    describe: Describe
-    dim: int
-    progress: ItemCounter
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """Ids of the items, in the order of their rows."""
-        return self.side.item_ids
-
-    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Returns these rows' descriptions, as many at a time as fit the memory meant for them.
-
-        Raises:
-            TypeError: The pictures are not uint8.
-            ValueError: Their shape is not ``[n, 3, S, S]``.
-        """
-        step = _num_at_a_time(self.side)
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            yield block, self.describe(self.side.pictures[block])
-            self.progress.add(len(block))
-
-    def all_rows(self) -> Floats:
-        """Returns all descriptions, in memory. Raises as `blocks`."""
-        found = np.empty((len(self.side), self.dim), np.float32)
-        for rows, descriptions in self.blocks(np.arange(len(self.side))):
-            found[rows] = descriptions
-        return found
-
-
-class OnDisk:
-    """Descriptions that are made once, into a file that is mapped into memory.
+class Described:
+    """Descriptions of one side's pictures, made once into a file that is mapped into memory.
 
     The file has no name (where the system allows it, as POSIX does): its space is free again when
     nothing refers to the mapped descriptions any more, also when the process is killed.
 
     Args:
-        made: What is to be kept.
+        side: Whose pictures are described.
+        describe: Describes them.
+        dim: D.
         scratch_dir: Folder of the file.
-        progress: Told of each block that is read later.
+        progress: Told of each block that is described, and of each that is read later.
+
+    Attributes:
+        item_ids: Ids of the items, in the order of their rows.
+        dim: D.
 
     Raises:
         OSError: The disk lacks the space.
-        TypeError: As `InPassing.blocks`.
-        ValueError: As there.
+        TypeError: The pictures are not uint8.
+        ValueError: Their shape is not ``[n, 3, S, S]``, or ``describe`` gave something else.
     """
 
-    def __init__(self, made: InPassing, scratch_dir: Path, progress: ItemCounter) -> None:
-        self.item_ids: Sequence[str] = made.item_ids
-        self.dim = made.dim
+    def __init__(
+        self,
+        side: FloorItems,
+        describe: Describe,
+        dim: int,
+        scratch_dir: Path,
+        progress: ItemCounter,
+    ) -> None:
+        self.item_ids: Sequence[str] = side.item_ids
+        self.dim = dim
         self._progress = progress
-        self._step = _num_at_a_time(made.side)  # as before: a product's last bit depends on it
-        _check_space(scratch_dir, len(made.side), made.dim)
+        first = side.pictures[np.arange(1)]
+        check_pictures(first)
+        self._step = max(1, BLOCK_BYTES // first.nbytes)  # a product's last bit depends on it
+        _check_space(scratch_dir, len(side), dim)
         with (
             telling_full_disk(scratch_dir / "descriptions"),
             tempfile.TemporaryFile(dir=scratch_dir) as file,
         ):
             # Written, not assigned to the map: a disk that is full is an error then, no crash.
-            for _, descriptions in made.blocks(np.arange(len(made.side))):
-                file.write(np.ascontiguousarray(descriptions).data)
+            for rows in self._blocks(np.arange(len(side))):
+                found = describe(side.pictures[rows])
+                if found.shape != (len(rows), dim) or found.dtype != np.float32:
+                    raise ValueError(
+                        f"pictures are described by {found.dtype} of shape {found.shape}; expected "
+                        f"float32 of shape {(len(rows), dim)}: check dim, and convert to float32"
+                    )
+                file.write(np.ascontiguousarray(found).data)
+                progress.add(len(rows))
             file.flush()
-            shape = (len(made.side), made.dim)
             # asarray: indexing the memmap class itself costs several times as much.
-            self._mapped: Floats = np.asarray(np.memmap(file, np.float32, mode="r", shape=shape))
+            self._mapped: Floats = np.asarray(
+                np.memmap(file, np.float32, mode="r", shape=(len(side), dim))
+            )
 
-    def blocks(self, rows: NDArray[np.int64]) -> Blocks:
-        """Returns these rows' descriptions, in the blocks in which `InPassing` gives them."""
-        for start in range(0, len(rows), self._step):
-            block = rows[start : start + self._step]
+    def _blocks(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        return (rows[start : start + self._step] for start in range(0, len(rows), self._step))
+
+    def blocks(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+        """Returns these rows in order, some at a time: rows ``[n]`` and ``[n, D] float32``."""
+        for block in self._blocks(rows):
             yield block, self._mapped[block]
             self._progress.add(len(block))
 
     def all_rows(self) -> Floats:
-        """Returns all descriptions as they are mapped, read-only."""
+        """Returns all descriptions as they are mapped, ``[N, D] float32``, read-only."""
         return self._mapped
-
-
-def _num_at_a_time(side: FloorItems) -> int:
-    first = side.pictures[np.arange(1)]
-    check_pictures(first)
-    return max(1, BLOCK_BYTES // first.nbytes)
 
 
 def _check_space(scratch_dir: Path, num_items: int, dim: int) -> None:

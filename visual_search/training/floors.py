@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +15,14 @@ import pandas as pd
 import torch
 from lightning.pytorch.plugins import Precision
 from numpy.typing import NDArray
-from torch import nn
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
 from visual_search.knn.gallery_index import EmbeddingIndex
-from visual_search.models.embedding import EmbeddingSettings
-from visual_search.models.floor_items import OnProgress
-from visual_search.models.floors import (
-    FLOORS,
-    FloorEmbeddings,
-    FloorItems,
-    FloorModel,
-    embed_floors,
-    untrained,
-)
+from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
+from visual_search.models.encoder import evaluating
+from visual_search.models.floor_items import FloorEmbeddings, FloorItems
+from visual_search.models.floors import FLOORS, FloorModel, embed_floors
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection, labels
 from visual_search.training.evaluation import Floor
@@ -117,7 +109,7 @@ class Floors:
             selection: The sides.
             device: Where the run's own network embeds.
             precision: In which precision it embeds, as the trainer's; None is float32.
-            on_progress: Called with (items done, all items) of the floor at work.
+            on_progress: Called with (done, total) items, see `embed_floors`.
         """
         table = catalog.table
         content = self._content(catalog, pictures, protocol, selection)
@@ -140,7 +132,16 @@ class Floors:
                 FloorItems(table["item_id"].iloc[rows].tolist(), PicturesOfRows(pictures, rows))
                 for rows in (selection.gallery_rows, selection.query_rows)
             ]
-            for name, embeddings in self._embed(missing, models, sides, on_progress):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name, embeddings in embed_floors(
+                [models[name] for name in missing],
+                *sides,
+                seed=self.seed,
+                scratch_dir=self.folder,
+                on_progress=on_progress,
+            ):
+                if module is not None and name not in FLOORS:
+                    embeddings = _by_head(module.head, embeddings)
                 index = EmbeddingIndex.build(
                     embeddings.gallery, list(sides[0].item_ids), device="cpu"
                 )
@@ -155,29 +156,6 @@ class Floors:
             model = models[name]
             floors.append(Floor(name, model.title, model.definition, dim, report))
         return tuple(floors)
-
-    def _embed(
-        self,
-        names: Sequence[str],
-        floors: dict[str, FloorModel],
-        sides: Sequence[FloorItems],
-        on_progress: Callable[[int, int], None] | None,
-    ) -> Iterator[tuple[str, FloorEmbeddings]]:
-        gallery, queries = sides
-        kept = [name for name in names if name in FLOORS]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if kept:
-            yield from embed_floors(
-                kept,
-                gallery,
-                queries,
-                seed=self.seed,
-                scratch_dir=self.folder,
-                on_progress=on_progress,
-            )
-        for name in names:
-            if name not in FLOORS:
-                yield name, floors[name].embed(gallery, queries, self.seed, on_progress)
 
     def _content(
         self, catalog: Catalog, pictures: Pictures, protocol: Protocol, selection: Selection
@@ -246,28 +224,31 @@ class PicturesOfRows:
 
 
 def _own_floor(module: EncoderModule, precision: Precision | None) -> FloorModel:
-    """Returns the floor that a network with its first weights is."""
+    """Returns the floor that a run's own network is before its first step: what its head takes."""
 
-    def embed_pictures(network: nn.Module, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def describe(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = torch.from_numpy(pictures).to(module.device)
-        with precision.forward_context() if precision is not None else nullcontext():
+        with (
+            evaluating(module),
+            precision.forward_context() if precision is not None else nullcontext(),
+        ):
             found: NDArray[np.float32] = as_numpy(module.features(images))
         return found
 
-    head = module.head
-    floor = untrained(
-        module, embed_pictures, head.num_features, pretrained=module.model.is_pretrained
-    )
+    name, before = "untrained", "with its first random weights, before any training"
+    if module.model.is_pretrained:
+        name, before = "not_adapted", "as pretrained on other pictures, before this training"
+    beside = module.head.settings.beside
+    title = f"own network, {name.replace('_', ' ')}" + (f", {beside} beside it" if beside else "")
+    dim = module.head.num_features
+    return FloorModel(name, title, dim, f"The run's own network {before}.", describe)
 
-    def embed(
-        gallery: FloorItems, queries: FloorItems, seed: int, on_progress: OnProgress | None
-    ) -> FloorEmbeddings:
-        found = floor.embed(gallery, queries, seed, on_progress)
-        head.fit(found.gallery)
-        return FloorEmbeddings(head.embed(found.gallery), head.embed(found.queries))
 
-    beside = f", {head.settings.beside} beside it" if head.settings.beside else ""
-    return replace(floor, title=floor.title + beside, dim=head.embedding_dim, embed=embed)
+def _by_head(head: EmbeddingHead, features: FloorEmbeddings) -> FloorEmbeddings:
+    """Returns what a head, fitted on the gallery's features, makes of both sides'."""
+    gallery, queries = np.array(features.gallery), np.array(features.queries)  # torch's to write
+    head.fit(gallery)
+    return FloorEmbeddings(head.embed(gallery), head.embed(queries))
 
 
 def _key(*parts: str) -> str:

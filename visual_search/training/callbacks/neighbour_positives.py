@@ -12,17 +12,18 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from visual_search.models.embedding import MAX_FIT_ITEMS
-from visual_search.models.floors import FLOORS, FloorItems, embed_floors
+from visual_search.models.embedding import rows_to_fit
+from visual_search.models.floor_items import FloorItems
+from visual_search.models.floors import FLOORS, embed_floors
 from visual_search.models.handcrafted import DescriptorProjection, describe_beside
 from visual_search.training.augmentation import uniform_numbers
+from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.features import features_of_rows
 from visual_search.training.floors import PicturesOfRows
 from visual_search.training.module import to_network
 from visual_search.training.neighbour_positives import Partners, mutual_neighbours
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.module import EncoderModule
 
 BESIDE = "beside"  # the source that is the run's own descriptor
@@ -109,16 +110,16 @@ class NeighbourPartners(Callback):
                 "descriptor there: set embedding.beside=hog_shape, or another partners.source"
             )
         if self._partners is None:
-            self._choose(trainer, self._source_embeddings(trainer.datamodule, module))  # type: ignore[attr-defined]
+            self._choose(trainer, self._source_embeddings(datamodule_of(trainer), module))
             self.chosen_at_epoch = trainer.current_epoch
-        self._hand_over(trainer.datamodule)  # type: ignore[attr-defined]
+        self._hand_over(datamodule_of(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Chooses anew when it is time, by the source's and the run's own embedding."""
         epoch, every = trainer.current_epoch, self.refresh_every_n_epochs
         if every is None or epoch % every or epoch <= self.chosen_at_epoch:
             return
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         module: EncoderModule = pl_module  # type: ignore[assignment]
         module.eval()
         features = features_of_rows(module, datamodule, trainer, datamodule.rows("train"))
@@ -151,11 +152,11 @@ class NeighbourPartners(Callback):
         asking = FloorItems(ids[:1], PicturesOfRows(pictures.pictures, pictures.rows[:1]))
         items = FloorItems(ids, pictures)
         self.scratch_dir.mkdir(parents=True, exist_ok=True)
-        made = embed_floors([self.source], items, asking, seed=0, scratch_dir=self.scratch_dir)
+        made = embed_floors([FLOORS[self.source]], items, asking, scratch_dir=self.scratch_dir)
         return dict(made)[self.source].gallery
 
     def _choose(self, trainer: Trainer, embeddings: NDArray[np.float32]) -> None:
-        rows = trainer.datamodule.rows("train")  # type: ignore[attr-defined]
+        rows = datamodule_of(trainer).rows("train")
         self._partners = mutual_neighbours(embeddings, self.num_neighbours, rows=rows)
 
     def _hand_over(self, datamodule: CatalogDataModule) -> None:
@@ -170,7 +171,7 @@ class NeighbourPartners(Callback):
 
         datamodule.partners = choose
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Returns the choice; a resumed run goes on with it."""
         if self._partners is None:
             return {}
@@ -198,8 +199,7 @@ def _described(module: EncoderModule, pictures: PicturesOfRows) -> NDArray[np.fl
             found.append(describe_beside(name, images).cpu().numpy())
         features = np.concatenate(found)
         projection = DescriptorProjection(name, module.head.settings.beside_pca)
-        spread = np.linspace(0, len(features) - 1, min(len(features), MAX_FIT_ITEMS))
-        projection.fit(features[np.unique(spread.astype(np.int64))])
+        projection.fit(features[rows_to_fit(len(features))])
         embeddings: NDArray[np.float32] = projection(torch.from_numpy(features)).numpy()
     return embeddings
 
