@@ -39,9 +39,10 @@ from visual_search.runs.run import environment
 from visual_search.training.callbacks.progress import Progress
 from visual_search.training.checkpointing import RunCheckpoint
 from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.devices import find_hardware
 from visual_search.training.features import features_of_rows
 from visual_search.training.module import EncoderModule, Preprocessing
-from visual_search.training.trainer import build_trainer, resolve_precision
+from visual_search.training.trainer import build_trainer
 
 SIDE = 128
 STEPS = 3  # a round, after one that warms up
@@ -159,7 +160,7 @@ def main() -> None:
     size: int = arguments.batch_size
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    precision = resolve_precision("auto", "cpu")
+    precision = find_hardware("cpu").precision
     numbers: dict[str, Any] = {"batch_size": size, "precision": precision}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

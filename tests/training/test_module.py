@@ -8,6 +8,7 @@ import torch
 
 from visual_search.catalog.cache import CachedCatalog
 from visual_search.training.datamodule import CatalogDataModule
+from visual_search.training.devices import find_hardware
 from visual_search.training.distributed import restore_num_threads
 from visual_search.training.module import (
     EncoderModule,
@@ -17,7 +18,7 @@ from visual_search.training.module import (
     to_pictures,
     weights_fingerprint,
 )
-from visual_search.training.trainer import build_trainer, resolve_precision
+from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -105,8 +106,8 @@ def test_auto_precision_follows_the_processor(
 ) -> None:
     monkeypatch.setattr("visual_search.training.devices.cpu_has_bf16", lambda: bf16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_precision("auto", "auto") == expected
-    assert resolve_precision("32-true", "auto") == "32-true"
+    assert find_hardware().precision == expected
+    assert find_hardware(precision="32-true").precision == "32-true"
 
 
 def test_the_number_of_threads_survives_umap() -> None:

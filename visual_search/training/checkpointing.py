@@ -17,6 +17,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from visual_search.atomic import atomic_path
 from visual_search.training.distributed import any_process
 
+_Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
+
 
 class Terminated(SystemExit):
     """A signal arrived; ends the process with the status that shells use, 143 for SIGTERM."""
@@ -42,7 +44,7 @@ class Interruption:
         self.requested = False
         self.signum: int = signal.SIGTERM
         self.deferred: Callable[[], bool] = _never
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, _Handler] = {}
 
     def __enter__(self) -> Interruption:
         self._before = {
@@ -78,24 +80,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+        self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None
     ) -> None:
         """Writes the checkpoint to a local path."""
         with atomic_path(path, num_bytes=_num_bytes(checkpoint)) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+        self, path: str | Path, map_location: object = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Reads a local checkpoint; ``weights_only`` is always on, whatever the caller says."""
         return load_checkpoint(path)
 
 
-def _num_bytes(content: Any) -> int:
+def _num_bytes(content: object) -> int:
     """Returns the bytes of all tensors in nested containers, of those that share memory once."""
     storages: dict[int, int] = {}
 
-    def look(part: Any) -> None:
+    def look(part: object) -> None:
         if isinstance(part, torch.Tensor):
             storage = part.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
@@ -194,7 +196,7 @@ class RunCheckpoint(Callback):
         self._before_validation: dict[str, Any] | None = None  # the checkpoint of that moment
         self._is_saved = False  # that checkpoint
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Returns the metrics of the newest finished epoch; they travel in the checkpoint."""
         return {"metrics": self.metrics}
 
@@ -207,24 +209,15 @@ class RunCheckpoint(Callback):
             trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()
 
-    def _take_over_signals(self) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the signals back from Lightning, which installs its handlers just before."""
         if self.interruption is not None:
             self.interruption.install()
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the signals back from Lightning, which installs its handler just before."""
-        self._take_over_signals()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the signals back from Lightning."""
-        self._take_over_signals()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the signals back from Lightning."""
-        self._take_over_signals()
+    on_sanity_check_start = on_test_start = on_train_start
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         """From here on a signal waits for the end of a step, or for the validation."""
         if self.interruption is not None:
@@ -236,8 +229,8 @@ class RunCheckpoint(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
     ) -> None:
         """Saves when it is time, and ends the run if a signal came, both between two steps.

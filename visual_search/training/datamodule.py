@@ -87,13 +87,14 @@ class _Batches(SequentialSampler):
         pass  # torch's class would keep a data source, which these samplers do not need
 
 
+@dataclass(eq=False)
 class TrainingBatches(_Batches):
     """Batches of rows; what an epoch holds is a function of its order and nothing else.
 
     A resumed run asks for the same epoch from ``start_batch`` on, and a run on ``world_size``
     processes sees the same global batches as a run on one: every process takes its share of each.
 
-    Args:
+    Attributes:
         order: Gives the rows of an epoch, ``[n] int64``, n being the same for all epochs.
         num_rows: n.
         batch_size: Items in a global batch, over all processes.
@@ -107,28 +108,15 @@ class TrainingBatches(_Batches):
             positions); None: themselves.
     """
 
-    def __init__(
-        self,
-        order: Callable[[int], NDArray[np.int64]],
-        num_rows: int,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        epoch: int = 0,
-        start_batch: int = 0,
-        strengths: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
-        partners: ChoosePartners | None = None,
-    ) -> None:
-        self.order = order
-        self.num_rows = num_rows
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = epoch
-        self.start_batch = start_batch
-        self.strengths = strengths
-        self.partners = partners
+    order: Callable[[int], NDArray[np.int64]]
+    num_rows: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    start_batch: int = 0
+    strengths: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
+    partners: ChoosePartners | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next pass; Lightning calls this before each epoch."""
@@ -244,7 +232,7 @@ class CatalogDataModule(LightningDataModule):
         """Returns the catalogue rows of a split, ascending (``[n] int64``)."""
         return self.catalog.rows_of_split(split)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Returns what decides later epochs and is not in the settings."""
         return {"ratings": dict(self.ratings)}
 
@@ -280,11 +268,9 @@ class CatalogDataModule(LightningDataModule):
         if trainer is not None:
             # A checkpoint is written between two optimiser steps, so the global step tells the
             # position. Limits shorten an epoch; the modulus is then the shortened length.
-            num_batches = _limited(len(sampler), trainer.limit_train_batches)
-            per_step = trainer.accumulate_grad_batches
-            steps_per_epoch = max(1, -(-num_batches // per_step))
+            steps_per_epoch = max(1, _steps_per_epoch(trainer, len(sampler)))
             sampler.epoch, step = divmod(trainer.global_step, steps_per_epoch)
-            sampler.start_batch = step * per_step
+            sampler.start_batch = step * trainer.accumulate_grad_batches
         return self._loader(sampler)
 
     def _partners_of(
@@ -302,9 +288,7 @@ class CatalogDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         num_batches = -(-len(self.rows("train")) // self.batch_size)
-        limited = _limited(num_batches, trainer.limit_train_batches)
-        steps_per_epoch = -(-limited // trainer.accumulate_grad_batches)
-        return max(1, steps_per_epoch * max(1, trainer.max_epochs or 1))
+        return max(1, _steps_per_epoch(trainer, num_batches) * max(1, trainer.max_epochs or 1))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Returns the validation items in order."""
@@ -345,6 +329,14 @@ def on_cuda(trainer: Trainer | None) -> bool:
     return trainer is not None and trainer.strategy.root_device.type == "cuda"
 
 
-def _limited(num_batches: int, limit: int | float) -> int:
-    """Returns the batches of an epoch under Lightning's limit (a count, or a share up to 1.0)."""
-    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+def datamodule_of(trainer: Trainer) -> CatalogDataModule:
+    """Returns the data module that a trainer was started with."""
+    datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return datamodule
+
+
+def _steps_per_epoch(trainer: Trainer, num_batches: int) -> int:
+    """Returns the optimiser steps of an epoch under Lightning's limit, a count or a share."""
+    limit = trainer.limit_train_batches
+    limited = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+    return -(-limited // trainer.accumulate_grad_batches)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed
 from numpy.typing import NDArray
 
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 _NUM_THREADS = torch.get_num_threads()  # as the environment and the cores have it
 
 
@@ -25,11 +26,11 @@ def _alone() -> bool:
     return not (torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
-def gather(array: NDArray[Any]) -> NDArray[Any]:
+def gather(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
     """Returns arrays ``[n_rank, ...]`` of all processes one after the other, on every process."""
     if _alone():
         return array
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    parts = [array] * torch.distributed.get_world_size()  # to be overwritten
     torch.distributed.all_gather_object(parts, array)
     return np.concatenate(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ def features_of_rows(
     be in evaluation mode; the trainer's precision and device are used.
     """
     loader = datamodule.evaluation_loader(rows)
-    found_rows: list[NDArray[Any]] = []
-    found: list[NDArray[Any]] = []
+    found_rows: list[NDArray[np.int64]] = []
+    found: list[NDArray[np.float32]] = []
     done = 0
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
         for batch in loader:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,13 +22,12 @@ from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.objective import NoObjective, Objective, StepBatch
 from visual_search.models.objectives.reconstruction import mse
 from visual_search.training.augmentation import Augmentation, uniform_numbers
-from visual_search.training.datamodule import Batch
+from visual_search.training.datamodule import Batch, datamodule_of
 from visual_search.training.distributed import gather
 from visual_search.training.labels import Labels
 from visual_search.training.optimization import Optimization
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.evaluation import Evaluation
 
 
@@ -116,7 +116,7 @@ class EncoderModule(LightningModule):
         self.seed = seed
         self.item_ids = item_ids
         self.evaluation: Evaluation | None = None  # of the newest evaluation, on the first process
-        self._outputs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._outputs: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]] = []
         self._gathered: EvaluationOutputs | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -128,10 +128,11 @@ class EncoderModule(LightningModule):
         """Returns ``[B, F]`` float32 of uint8 pictures ``[B, 3, S, S]``, what the head takes."""
         return self.head.features(self.model, to_network(images))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Returns the optimiser over what is to learn, and its schedule."""
-        datamodule: CatalogDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return self.optimization.build(self, datamodule.num_training_steps())
+        steps = datamodule_of(self.trainer).num_training_steps()
+        built: OptimizerLRScheduler = self.optimization.build(self, steps)
+        return built
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds this batch, so that a resumed run draws what an uninterrupted one draws."""
@@ -246,11 +247,11 @@ class EncoderModule(LightningModule):
         """Logs the mean error over the items, each once."""
         self._log_loss("test")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Stores the preprocessing beside the weights."""
         checkpoint["preprocessing"] = asdict(self.preprocessing)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuses weights that were trained on differently prepared pictures.
 
         Raises:

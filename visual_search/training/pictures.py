@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -26,6 +26,26 @@ def draws(trainer: Trainer) -> bool:
     return (
         trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
     )
+
+
+def evaluation_to_draw(trainer: Trainer, module: LightningModule) -> Evaluation | None:
+    """Returns the newest evaluation; None where nothing was measured or no pictures are wanted."""
+    evaluation: Evaluation | None = module.evaluation  # type: ignore[assignment]
+    return evaluation if draws(trainer) else None
+
+
+def check_counts(callback: str, **counts: int) -> None:
+    """Refuses settings of a callback that would draw nothing.
+
+    Raises:
+        ValueError: One is below 1.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(
+                f"got {name} {count}, expected at least 1; set callbacks.{callback}.{name}, or "
+                f"callbacks.{callback}=null, which leaves the pictures out"
+            )
 
 
 def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None = None) -> None:

@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-Categories = NDArray[np.str_] | NDArray[np.object_]
+Rows = NDArray[np.int64]  # of a catalogue
+Categories = NDArray[np.str_] | NDArray[np.object_]  # of its rows
+Ratings = Mapping[str, float]  # category -> its newest validation mAP@5
+Strengths = NDArray[np.float32]  # of the augmentation of each row
 
 
 class Sampling(ABC):
@@ -30,13 +34,8 @@ class Sampling(ABC):
         return self
 
     def order(
-        self,
-        rows: NDArray[np.int64],
-        categories: Categories,
-        seed: int,
-        epoch: int,
-        ratings: Mapping[str, float],
-    ) -> NDArray[np.int64]:
+        self, rows: Rows, categories: Categories, seed: int, epoch: int, ratings: Ratings
+    ) -> Rows:
         """Returns the rows of an epoch in order, as many as ``rows``.
 
         Args:
@@ -64,9 +63,7 @@ class Sampling(ABC):
                 raise ValueError(f"got {name} {value}, expected 0 or above; count it from 0")
         return self._order(rows, categories, np.random.default_rng([seed, epoch]), ratings)
 
-    def augmentation_strength(
-        self, categories: Categories, ratings: Mapping[str, float]
-    ) -> NDArray[np.float32]:
+    def augmentation_strength(self, categories: Categories, ratings: Ratings) -> Strengths:
         """Returns how strongly each training picture is augmented, ``[n] float32``; 1 is as usual.
 
         Args:
@@ -80,18 +77,10 @@ class Sampling(ABC):
         return self._strength(categories, ratings)
 
     @abstractmethod
-    def _order(
-        self,
-        rows: NDArray[np.int64],
-        categories: Categories,
-        rng: np.random.Generator,
-        ratings: Mapping[str, float],
-    ) -> NDArray[np.int64]:
+    def _order(self, rows: Rows, categories: Categories, rng: Generator, ratings: Ratings) -> Rows:
         """Returns the order; the arguments are checked."""
 
-    def _strength(
-        self, categories: Categories, ratings: Mapping[str, float]
-    ) -> NDArray[np.float32]:
+    def _strength(self, categories: Categories, ratings: Ratings) -> Strengths:
         return np.ones(len(categories), dtype=np.float32)
 
 
@@ -189,13 +178,7 @@ def per_category(categories_per_batch: int = 8, items_per_category: int | None =
 
 @dataclass(frozen=True)
 class _Shuffled(Sampling):
-    def _order(
-        self,
-        rows: NDArray[np.int64],
-        categories: Categories,
-        rng: np.random.Generator,
-        ratings: Mapping[str, float],
-    ) -> NDArray[np.int64]:
+    def _order(self, rows: Rows, categories: Categories, rng: Generator, ratings: Ratings) -> Rows:
         return rng.permutation(rows)
 
 
@@ -218,13 +201,7 @@ class _ByCategory(Sampling):
                     f"got sampler.{name} {value}, expected {expected}; set sampler.{name}"
                 )
 
-    def _order(
-        self,
-        rows: NDArray[np.int64],
-        categories: Categories,
-        rng: np.random.Generator,
-        ratings: Mapping[str, float],
-    ) -> NDArray[np.int64]:
+    def _order(self, rows: Rows, categories: Categories, rng: Generator, ratings: Ratings) -> Rows:
         names, members = _members(rows, categories)
         sizes = np.array([len(each) for each in members])
         # One random offset for all: whole numbers that add up to n, each within 1 of its share
@@ -236,17 +213,13 @@ class _ByCategory(Sampling):
         chosen = [_Turns(m, rng).take(int(num)) for m, num in zip(members, places, strict=True)]
         return rng.permutation(np.concatenate(chosen))
 
-    def _strength(
-        self, categories: Categories, ratings: Mapping[str, float]
-    ) -> NDArray[np.float32]:
+    def _strength(self, categories: Categories, ratings: Ratings) -> Strengths:
         names, numbers, sizes = np.unique(categories, return_inverse=True, return_counts=True)
         times = self._shares(names.tolist(), sizes, ratings) * len(categories) / sizes
         stronger = (self.stronger_augmentation - 1) * (1 - 1 / np.maximum(times, 1))
         return (1 + stronger).astype(np.float32)[numbers]
 
-    def _shares(
-        self, names: list[str], sizes: NDArray[np.int64], ratings: Mapping[str, float]
-    ) -> NDArray[np.float64]:
+    def _shares(self, names: list[str], sizes: Rows, ratings: Ratings) -> NDArray[np.float64]:
         """Returns each category's share of an epoch, ``[C]``, 1 in all."""
         rated = np.array([ratings.get(name, math.nan) for name in names])
         known = ~np.isnan(rated)
@@ -278,13 +251,7 @@ class _PerCategory(Sampling):
             )
         return replace(self, items_per_category=self.items_per_category or batch_size // num)
 
-    def _order(
-        self,
-        rows: NDArray[np.int64],
-        categories: Categories,
-        rng: np.random.Generator,
-        ratings: Mapping[str, float],
-    ) -> NDArray[np.int64]:
+    def _order(self, rows: Rows, categories: Categories, rng: Generator, ratings: Ratings) -> Rows:
         names, members = _members(rows, categories)
         num, num_items = self.categories_per_batch, self.items_per_category
         if num_items is None:
@@ -300,7 +267,7 @@ class _PerCategory(Sampling):
             )
         turns = [_Turns(each, rng) for each in members]
         served = np.zeros(len(names), dtype=np.int64)
-        parts: list[NDArray[np.int64]] = []
+        parts: list[Rows] = []
         for _ in range(-(-len(rows) // (num * num_items))):
             chosen = np.lexsort((rng.random(len(names)), served))[:num]  # the least served
             served[chosen] += 1
@@ -311,12 +278,12 @@ class _PerCategory(Sampling):
 class _Turns:
     """Takes the items of a category in random order, none again before all have come."""
 
-    def __init__(self, rows: NDArray[np.int64], rng: np.random.Generator) -> None:
+    def __init__(self, rows: Rows, rng: Generator) -> None:
         self.rows = rows
         self.rng = rng
         self.waiting = rows[:0]
 
-    def take(self, num: int) -> NDArray[np.int64]:
+    def take(self, num: int) -> Rows:
         """Returns the next items, ``[num] int64``; no two the same if there are enough."""
         parts = [self.waiting]
         missing = num - len(self.waiting)
@@ -331,9 +298,7 @@ class _Turns:
         return both[:num]
 
 
-def _members(
-    rows: NDArray[np.int64], categories: Categories
-) -> tuple[list[str], list[NDArray[np.int64]]]:
+def _members(rows: Rows, categories: Categories) -> tuple[list[str], list[Rows]]:
     """Returns the categories in order of their names, ``[C]``, and the rows of each."""
     names, numbers = np.unique(categories, return_inverse=True)
     by_category = np.argsort(numbers, kind="stable")
@@ -341,7 +306,7 @@ def _members(
     return names.tolist(), np.split(rows[by_category], ends)
 
 
-def _check_categories(categories: Categories, ratings: Mapping[str, float]) -> None:
+def _check_categories(categories: Categories, ratings: Ratings) -> None:
     if not len(categories):
         raise ValueError("got no training rows, expected at least one; check the splits")
     for category, rating in ratings.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning import Callback, Trainer
@@ -16,15 +16,9 @@ from visual_search.training.devices import (
     Accelerator,
     Devices,
     Precision,
-    ResolvedPrecision,
     Strategy,
     find_hardware,
 )
-
-
-def resolve_precision(precision: Precision, accelerator: Accelerator) -> ResolvedPrecision:
-    """Returns the precision to use where ``auto`` is asked for; see `find_hardware`."""
-    return find_hardware(accelerator, precision=precision).precision
 
 
 def build_trainer(
@@ -71,7 +65,6 @@ def build_trainer(
     hardware = find_hardware(accelerator, devices, strategy, precision)
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    plugins: list[Any] = [AtomicCheckpointIO()]
     return Trainer(
         default_root_dir=folder,
         max_epochs=max_epochs,
@@ -99,5 +92,5 @@ def build_trainer(
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        plugins=plugins,
+        plugins=[AtomicCheckpointIO()],
     )

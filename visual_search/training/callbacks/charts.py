@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.training.datamodule import datamodule_of
 from visual_search.training.floors import best_floor, floors_per_category
-from visual_search.training.pictures import draws, show
+from visual_search.training.pictures import evaluation_to_draw, show
 from visual_search.views.evaluation_charts import floor_bars
 from visual_search.views.figures import category_bars, class_distribution
-
-if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.evaluation import Evaluation
 
 
 class ClassDistribution(Callback):
@@ -25,10 +22,10 @@ class ClassDistribution(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws once the gallery and the queries are known."""
-        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
-        if not draws(trainer) or evaluation is None:
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is None:
             return
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         categories = datamodule.catalog.table["category"].to_numpy()
         sets = {
             "training": datamodule.rows("train"),
@@ -43,35 +40,25 @@ class CategoryChart(Callback):
     """Draws mAP@k by category after every evaluation, best first."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what validation found, where it was evaluated."""
-        self._draw(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what the test found."""
-        self._draw(trainer, pl_module)
-
-    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
-        evaluation: Evaluation | None = module.evaluation  # type: ignore[assignment]
-        if not draws(trainer) or evaluation is None:
+        """Draws what was found, where it was evaluated."""
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is None:
             return
         summary = evaluation.report.summary
         metric = summary["headline"]["mean"]
         best = best_floor(evaluation.floors)
-        marked: dict[str, Any] = {}
-        if best is not None:
-            marked = {
-                "floors": floors_per_category(evaluation.floors),
-                "floor": best.name,
-                "floor_title": best.title,
-            }
         figure = category_bars(
             evaluation.report.per_category,
             metric,
             micro=summary[f"micro_{metric}"],
             macro=summary[f"macro_{metric}"],
-            **marked,
+            floors=floors_per_category(evaluation.floors) if best else None,
+            floor=best.name if best else None,
+            floor_title=best.title if best else None,
         )
         show(trainer, f"{metric}_by_category/{evaluation.split}", figure)
+
+    on_test_end = on_validation_end
 
 
 class FloorChart(Callback):
@@ -79,8 +66,8 @@ class FloorChart(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws once the floors are measured."""
-        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
-        if not draws(trainer) or evaluation is None or not evaluation.floors:
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is None or not evaluation.floors:
             return
         summary = evaluation.report.summary
         bars = [

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.training.datamodule import datamodule_of
 from visual_search.training.module import as_numpy, to_network
-from visual_search.training.pictures import draws, fixed_rows, show
+from visual_search.training.pictures import check_counts, draws, fixed_rows, show
 from visual_search.views.feature_maps import feature_map_grid
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.module import EncoderModule
 
 
@@ -25,11 +25,7 @@ class FeatureMaps(Callback):
     """
 
     def __init__(self, num_items: int = 3, item_ids: list[str] | None = None) -> None:
-        if num_items < 1:
-            raise ValueError(
-                f"got num_items {num_items}, expected at least 1; callbacks.feature_maps=null "
-                "leaves the pictures out"
-            )
+        check_counts("feature_maps", num_items=num_items)
         self.num_items = num_items
         self.item_ids = item_ids
 
@@ -42,7 +38,7 @@ class FeatureMaps(Callback):
         if not draws(trainer):
             return
         module: EncoderModule = pl_module  # type: ignore[assignment]
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         table = datamodule.catalog.table
         if self.item_ids is None:
             rows = fixed_rows(datamodule.catalog, datamodule.rows("test"), self.num_items).tolist()

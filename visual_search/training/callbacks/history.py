@@ -27,15 +27,15 @@ class History(Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, float]] = []
         self._validated: dict[str, float] = {}
-        self._floors: list[dict[str, Any]] = []
+        self._floors: list[dict[str, str | float]] = []
         self._losses, self._num_batches = 0.0, 0
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
+        outputs: Tensor | Mapping[str, Tensor] | None,
+        batch: object,
         batch_idx: int,
     ) -> None:
         """Adds the batch's loss."""
@@ -77,7 +77,7 @@ class History(Callback):
                 with atomic_path(path.with_name("val_floors.csv")) as temporary:
                     pd.DataFrame(self._floors).to_csv(temporary, index=False)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Returns what a run needs to go on."""
         return {
             "rows": [dict(row) for row in self._rows],

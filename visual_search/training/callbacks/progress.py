@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor
+
+from visual_search.training.datamodule import Batch
 
 
 class Progress(TQDMProgressBar):
@@ -17,13 +20,18 @@ class Progress(TQDMProgressBar):
         self._pictures = 0
         self._since = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *args: object) -> None:
         """Starts the epoch's count."""
         super().on_train_epoch_start(trainer, *args)
         self._pictures, self._since = 0, time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Tensor] | None,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         """Counts the batch's pictures."""
         self._pictures += len(batch["rows"]) * trainer.world_size

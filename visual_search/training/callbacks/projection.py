@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.atomic import atomic_path
 from visual_search.knn.gallery_index import EmbeddingIndex
-from visual_search.training.pictures import draws, show, tensorboard_folder
+from visual_search.training.datamodule import datamodule_of
+from visual_search.training.pictures import (
+    check_counts,
+    evaluation_to_draw,
+    show,
+    tensorboard_folder,
+)
 from visual_search.views.projection import project_embeddings, projection_figure
 from visual_search.views.projector import write_projector
 from visual_search.wording import many
-
-if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.evaluation import Evaluation
 
 
 class EmbeddingProjection(Callback):
@@ -37,11 +37,7 @@ class EmbeddingProjection(Callback):
         min_dist: float = 0.1,
         seed: int = 0,
     ) -> None:
-        if max_items < 1:
-            raise ValueError(
-                f"got max_items {max_items}, expected at least 1; callbacks.projection=null leaves "
-                "the projection out"
-            )
+        check_counts("projection", max_items=max_items)
         self.max_items = max_items
         self.num_neighbours = num_neighbours
         self.min_dist = min_dist
@@ -49,10 +45,10 @@ class EmbeddingProjection(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes ``figures/projection.png``, the points, and the projector's files."""
-        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
-        if not draws(trainer) or evaluation is None:
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is None:
             return
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         num_items = len(evaluation.gallery_rows)
         chosen = np.unique(np.linspace(0, num_items - 1, min(num_items, self.max_items), dtype=int))
         rows = evaluation.gallery_rows[chosen]

@@ -8,12 +8,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.models.autoencoder import Autoencoder
+from visual_search.models.objectives.reconstruction import squared_errors
+from visual_search.training.datamodule import datamodule_of
 from visual_search.training.module import as_numpy, to_network, to_pictures
-from visual_search.training.pictures import draws, fixed_rows, show
+from visual_search.training.pictures import check_counts, draws, fixed_rows, show
 from visual_search.views.picture_grids import reconstruction_grid
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.module import EncoderModule
 
 
@@ -26,11 +27,7 @@ class Reconstructions(Callback):
     """
 
     def __init__(self, num_items: int = 8, every_n_epochs: int = 1) -> None:
-        if num_items < 1 or every_n_epochs < 1:
-            raise ValueError(
-                f"got num_items {num_items} and every_n_epochs {every_n_epochs}, expected at least "
-                "1; callbacks.reconstructions=null leaves the pictures out"
-            )
+        check_counts("reconstructions", num_items=num_items, every_n_epochs=every_n_epochs)
         self.num_items = num_items
         self.every_n_epochs = every_n_epochs
 
@@ -42,13 +39,13 @@ class Reconstructions(Callback):
         module: EncoderModule = pl_module  # type: ignore[assignment]
         if not isinstance(module.model, Autoencoder):
             return  # it has no way back to a picture
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         rows = fixed_rows(datamodule.catalog, datamodule.rows("val"), self.num_items)
         originals = datamodule.pictures[rows]
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             images = to_network(torch.from_numpy(originals).to(module.device))
-            restored = module.model(images).float()
-            errors = as_numpy((restored - images).square().mean(dim=(1, 2, 3)))
+            restored = module.model(images)
+            errors = as_numpy(squared_errors(restored, images))
         table = datamodule.catalog.table
         labels = [f"{table['category'].iat[row]} · {table['item_id'].iat[row]}" for row in rows]
         figure = reconstruction_grid(originals, to_pictures(restored), errors, labels, epoch)

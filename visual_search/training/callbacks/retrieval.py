@@ -16,13 +16,13 @@ from tqdm import tqdm
 from visual_search.knn.device import Device
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
 from visual_search.training.features import features_of_rows
 from visual_search.training.floors import Floors
 from visual_search.training.query_gallery import Sides, check_depth, choose_sides
 
 if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.module import EncoderModule
 
 MAX_LOGGED = 100  # categories, those with most queries; per_category.csv has all of them
@@ -72,7 +72,7 @@ class RetrievalEvaluation(Callback):
             ValueError: There is no test item, a side cannot be chosen, no query can find k, or the
                 sides leak (`visual_search.training.query_gallery.LeakError`).
         """
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         if not len(datamodule.rows("test")):
             raise ValueError(
                 f"none of the {len(datamodule.catalog)} items is in the test split; expected at "
@@ -108,7 +108,7 @@ class RetrievalEvaluation(Callback):
             self._evaluate(trainer, pl_module, "test")  # type: ignore[arg-type]
 
     def _evaluate(self, trainer: Trainer, module: EncoderModule, split: str) -> None:
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         catalog = datamodule.catalog
         steps = module.evaluation_outputs()
         sides = _of_steps(self._sides[split], steps.rows, datamodule.rows(split))
@@ -170,7 +170,7 @@ class RetrievalEvaluation(Callback):
     ) -> tuple[Floor, ...]:
         if self.floors is None:
             return ()
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         with _bar(trainer, "Embedding the floors", 0) as bar:
             return self.floors.measure(
                 datamodule.catalog,

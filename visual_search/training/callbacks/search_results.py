@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.retrieval.extremes import worst_first
-from visual_search.training.pictures import draws, fixed_rows, search_row, show
+from visual_search.training.datamodule import datamodule_of
+from visual_search.training.pictures import (
+    check_counts,
+    evaluation_to_draw,
+    fixed_rows,
+    search_row,
+    show,
+)
 from visual_search.views.picture_grids import search_grid
-
-if TYPE_CHECKING:
-    from visual_search.training.datamodule import CatalogDataModule
-    from visual_search.training.evaluation import Evaluation
 
 
 class SearchResults(Callback):
@@ -26,20 +27,16 @@ class SearchResults(Callback):
     """
 
     def __init__(self, num_fixed: int = 8, num_worst: int = 8) -> None:
-        if num_fixed < 1 or num_worst < 1:
-            raise ValueError(
-                f"got num_fixed {num_fixed} and num_worst {num_worst}, expected at least 1; "
-                "callbacks.search_results=null leaves the pictures out"
-            )
+        check_counts("search_results", num_fixed=num_fixed, num_worst=num_worst)
         self.num_fixed = num_fixed
         self.num_worst = num_worst
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws ``search_results/fixed`` and ``search_results/worst``."""
-        evaluation: Evaluation | None = pl_module.evaluation  # type: ignore[assignment]
-        if not draws(trainer) or evaluation is None:
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is None:
             return
-        datamodule: CatalogDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         rows = fixed_rows(datamodule.catalog, evaluation.query_rows, self.num_fixed)
         fixed = np.searchsorted(evaluation.query_rows, rows)
         headline = evaluation.report.summary["headline"]
