@@ -56,10 +56,11 @@ def pictures_of(bundle: Bundle, folder: Path | None) -> list[bytes]:
 
 def serve_from(folder: Path, max_searches: int, ready: Connection) -> None:
     """Runs the server; its own process, so that its interpreter is not the client's."""
+    from visual_search.config.schemas import ServeSchema
+    from visual_search.serve import server_settings
     from visual_search.serving.server import serve
-    from visual_search.serving.settings import ServeSettings
 
-    settings = ServeSettings(port=0, max_searches=max_searches)
+    settings = server_settings(ServeSchema(port=0, max_searches=max_searches))
     serve([folder], settings, on_ready=ready.send)
 
 

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import os
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
 from visual_search.config.schemas import ServeSchema
 from visual_search.wording import many
 
+if TYPE_CHECKING:
+    from visual_search.serving.settings import ServeSettings
+
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
-# Keys of the config that are the server's settings under the same name.
-_NOT_SETTINGS = ("bundle", "bundles", "verify")
+_OPENED = ("bundle", "bundles", "verify")  # keys that the server is not told
 
 
 def main() -> None:
@@ -49,7 +51,6 @@ def serve_bundles(settings: ServeSchema) -> None:
         ) from error
     from visual_search.bundle.bundle import Bundle, Verify
     from visual_search.serving.server import serve
-    from visual_search.serving.settings import ServeSettings
 
     folders = [*([settings.bundle] if settings.bundle else []), *settings.bundles]
     if not folders:
@@ -57,9 +58,7 @@ def serve_bundles(settings: ServeSchema) -> None:
             "no bundle is named; expected bundle=DIR, or bundles=[DIR,DIR] to see two side by side"
         )
     verify = one_of("verify", settings.verify, get_args(Verify))
-    plain = {name: value for name, value in vars(settings).items() if name not in _NOT_SETTINGS}
-    plain["trusted_hosts"] = tuple(settings.trusted_hosts)
-    chosen = ServeSettings(**plain, write_token=os.environ.get(TOKEN_VARIABLE) or None)
+    chosen = server_settings(settings, os.environ.get(TOKEN_VARIABLE) or None)
     opened = [Bundle.open(folder, verify=verify) for folder in folders]
 
     def tell(address: str) -> None:
@@ -69,6 +68,23 @@ def serve_bundles(settings: ServeSchema) -> None:
             print(f"  items may be added and removed with the token in {TOKEN_VARIABLE}")
 
     serve(opened, chosen, on_ready=tell)
+
+
+def server_settings(settings: ServeSchema, write_token: str | None = None) -> ServeSettings:
+    """Returns what of a config the server is told.
+
+    Args:
+        settings: The composed ``conf/serve.yaml``.
+        write_token: Who sends it may write; no file holds it.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+    from visual_search.serving.settings import ServeSettings
+
+    told = {name: value for name, value in vars(settings).items() if name not in _OPENED}
+    told["trusted_hosts"] = tuple(settings.trusted_hosts)
+    return ServeSettings(**told, write_token=write_token)
 
 
 if __name__ == "__main__":

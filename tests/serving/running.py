@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from tests.serving.drawn_bundle import DrawnBundle, drawn_bundle
+from visual_search.config.schemas import ServeSchema
+from visual_search.serve import server_settings
 from visual_search.serving.app import create_app
 from visual_search.serving.server import server_config
 from visual_search.serving.settings import ServeSettings
@@ -22,10 +24,15 @@ BOUNDARY = "a-boundary-of-the-tests"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
+def serve_settings(**changes: Any) -> ServeSettings:
+    """Returns the command's own settings but for the changes."""
+    return replace(server_settings(ServeSchema()), **changes)
+
+
 @contextmanager
 def client(*bundles: DrawnBundle, **settings: Any) -> Iterator[TestClient]:
     """Yields a client of an application over drawn bundles, by default over one."""
-    app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
+    app = create_app(cast(Any, bundles or (drawn_bundle(),)), serve_settings(**settings))
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as one:
         yield one
 
@@ -45,8 +52,8 @@ def port_of(server: uvicorn.Server) -> int:
 @contextmanager
 def running_server(*bundles: Any, **settings: Any) -> Iterator[uvicorn.Server]:
     """Yields a real server in a thread."""
-    app = create_app(cast(Any, bundles or (drawn_bundle(),)), ServeSettings(**settings))
-    config = server_config(app, ServeSettings(**settings))
+    app = create_app(cast(Any, bundles or (drawn_bundle(),)), serve_settings(**settings))
+    config = server_config(app, serve_settings(**settings))
     config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

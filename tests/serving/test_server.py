@@ -14,16 +14,15 @@ from typing import Any, cast
 import pytest
 
 from tests.serving.drawn_bundle import drawn, drawn_bundle
-from tests.serving.running import FORM, Reply, ask, form, wait_until
+from tests.serving.running import FORM, Reply, ask, form, serve_settings, wait_until
 from visual_search.serving.server import _listen, serve
-from visual_search.serving.settings import ServeSettings
 
 # Its encoder waits for a file, and says by another one that it does.
 PROGRAM = """
 import pathlib, sys, time
 from tests.serving.drawn_bundle import GridEncoder, drawn_bundle
 from visual_search.serving.server import _listen, serve
-from visual_search.serving.settings import ServeSettings
+from tests.serving.running import serve_settings
 go_on = pathlib.Path(sys.argv[1])
 class Waiting(GridEncoder):
     def embed(self, pictures):
@@ -31,7 +30,7 @@ class Waiting(GridEncoder):
             time.sleep(0.01)
         return super().embed(pictures)
 encoder = Waiting()
-settings = ServeSettings(port=0, max_batch=1)
+settings = serve_settings(port=0, max_batch=1)
 def ready(url):
     go_on.unlink()
     print(url, flush=True)
@@ -90,12 +89,12 @@ def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on '127.0.0.1', port {port} .*in use"):
-            serve(cast(Any, [drawn_bundle()]), ServeSettings(port=port))
+            serve(cast(Any, [drawn_bundle()]), serve_settings(port=port))
 
 
 def test_answers_are_not_held_back_by_nagles_algorithm() -> None:
     """asyncio turns it off for sockets that name their protocol, and for these alone."""
-    with _listen(ServeSettings(port=0)) as listener:
+    with _listen(serve_settings(port=0)) as listener:
         assert listener.proto == socket.IPPROTO_TCP
         with socket.create_connection(listener.getsockname()):
             accepted, _ = listener.accept()
@@ -105,7 +104,7 @@ def test_answers_are_not_held_back_by_nagles_algorithm() -> None:
 
 def test_a_folder_without_a_bundle_is_named(tmp_path: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"bundle\.json"):
-        serve([tmp_path], ServeSettings(port=0))
+        serve([tmp_path], serve_settings(port=0))
 
 
 @pytest.mark.slow

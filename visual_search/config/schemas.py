@@ -345,7 +345,7 @@ class IndexSchema:
 class ServeSchema:
     """The closed top level of ``conf/serve.yaml``: any other key is an error.
 
-    From ``host`` on they are those of `visual_search.serving.settings.ServeSettings`.
+    From ``host`` on they are what `visual_search.serving.settings.ServeSettings` explains.
     """
 
     bundle: str | None = None

@@ -25,7 +25,7 @@ from visual_search.serving.problems import Problem, as_problem, problem_response
 from visual_search.serving.schemas import PROBLEM_TYPE
 from visual_search.serving.security import CheckSender, SecureAnswers
 from visual_search.serving.service import Service
-from visual_search.serving.settings import DEFAULTS, ServeSettings
+from visual_search.serving.settings import ServeSettings
 from visual_search.serving.templating import STATIC
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _DESCRIPTION = (
 )
 
 
-def create_app(bundles: Sequence[Bundle], settings: ServeSettings = DEFAULTS) -> FastAPI:
+def create_app(bundles: Sequence[Bundle], settings: ServeSettings) -> FastAPI:
     """Returns the page and the API over bundles, as an ASGI application.
 
     Args:

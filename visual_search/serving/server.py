@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from visual_search.serving.app import create_app
 from visual_search.serving.connections import BoundedConnection
-from visual_search.serving.settings import DEFAULTS, ServeSettings
+from visual_search.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
@@ -29,7 +29,7 @@ BACKLOG = 256  # taken at one go, before any of them can be told that there is n
 
 def serve(
     bundles: Sequence[Bundle | str | Path],
-    settings: ServeSettings = DEFAULTS,
+    settings: ServeSettings,
     *,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -62,7 +62,7 @@ def serve(
         listener.close()
 
 
-def server_config(app: ASGIApp, settings: ServeSettings = DEFAULTS) -> uvicorn.Config:
+def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
     """Returns how uvicorn is to run the application."""
     # Each warns of every request that cannot be read: anybody could fill the disk.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

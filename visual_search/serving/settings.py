@@ -1,10 +1,9 @@
-"""What a search server may be told, with defaults that suit one machine."""
+"""What a search server is told; the command's schema holds the defaults, which suit one machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIN_TOKEN_LENGTH = 16
 _AT_LEAST_ONE = (
     "max_upload_bytes", "max_pixels", "max_write_bytes", "max_items_per_write", "max_k",
@@ -13,12 +12,12 @@ _AT_LEAST_ONE = (
 _POSITIVE = ("read_seconds", "refresh_seconds", "shutdown_seconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServeSettings:
     """How a search server listens, what it lets in and how much it does at once.
 
     Attributes:
-        host: Address to listen on. The default is reachable from this machine only.
+        host: Address to listen on; ``127.0.0.1`` is reachable from this machine only.
         port: TCP port; 0 takes a free one.
         trusted_hosts: Names by which the server may be asked (the ``Host`` header, without its
             port). Other names are refused: a foreign page whose name was rebound to this machine
@@ -48,29 +47,25 @@ class ServeSettings:
     Raises:
         ValueError: A number is below what makes sense, ``default_k`` is above ``max_k``, there is
             no trusted host, or the token is too short or cannot be sent in a header.
-
-    Example:
-        >>> ServeSettings(write_token="a-token-of-some-length").max_k  # never printed: the token
-        100
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    trusted_hosts: tuple[str, ...] = LOOPBACK
+    host: str
+    port: int
+    trusted_hosts: tuple[str, ...]
+    max_upload_bytes: int
+    max_pixels: int
+    max_write_bytes: int
+    max_items_per_write: int
+    max_k: int
+    default_k: int
+    max_page_size: int
+    max_batch: int
+    max_searches: int
+    num_threads: int
+    read_seconds: float
+    refresh_seconds: float
+    shutdown_seconds: float
     write_token: str | None = field(default=None, repr=False)
-    max_upload_bytes: int = 16 * 2**20
-    max_pixels: int = 64_000_000
-    max_write_bytes: int = 64 * 2**20
-    max_items_per_write: int = 100
-    max_k: int = 100
-    default_k: int = 12
-    max_page_size: int = 200
-    max_batch: int = 16
-    max_searches: int = 64
-    num_threads: int = 32
-    read_seconds: float = 30.0
-    refresh_seconds: float = 3.0
-    shutdown_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -109,6 +104,3 @@ class ServeSettings:
 
 def _is_sendable(token: str) -> bool:
     return all("!" <= character <= "~" for character in token)
-
-
-DEFAULTS = ServeSettings()
