@@ -84,7 +84,7 @@ ROOMS = {
     ),
     # A search server starts in a second: neither pandas nor torch.
     "bundle": Room(
-        12, _names("numpy filelock"), _names("pyarrow onnxruntime"), _names("knn catalog")
+        12, _names("numpy filelock"), _names("pyarrow onnxruntime faiss"), _names("knn catalog")
     ),
     "serving": Room(
         18,

@@ -41,6 +41,7 @@ def test_what_is_no_number_is_a_dash(write: Any, value: Any) -> None:
         # an end that is not 0 does not read 0, and both have as many digits
         (interval(-0.00004, 0.2), "[-0.00004, 0.20000]"), (interval(0.0, 1.0), "[0.000, 1.000]"),
         (difference(0.0, -0.1, 0.0002), "+0.0000 [-0.1000, +0.0002]"),
+        (difference(-0.004, -0.01, 1e-17), "-0.004 [-0.010, +0.000]"),
         (difference(-0.1, -0.2, 0.1, rough=True), "-0.100 ~[-0.200, +0.100]"),
         # a p-value keeps its side
         (p_value(0.0009999), "< 0.001"), (p_value(0.001), "0.001"), (p_value(0.04996), "0.04996"),

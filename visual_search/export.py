@@ -307,7 +307,7 @@ def _facts(
 def _files(
     run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any, kind: str
 ) -> dict[str, Path | bytes | str]:
-    from visual_search.reports.model_card import model_card, requirements
+    from visual_search.bundle.model_card import model_card, requirements
 
     counts = dict(sorted(Counter(items.columns["category"]).items()))
     files: dict[str, Path | bytes | str] = {

@@ -21,6 +21,7 @@ ALPHA = 0.05  # a corrected p-value below this shows a difference
 ISOLATE, END_OF_ISOLATE = "\u2068", "\u2069"  # Unicode's FSI and PDI
 # Joiners within emoji and Persian words: they do nothing by themselves, and look like controls.
 _JOINERS = "\u200c\u200d"
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _RIGHT_TO_LEFT = ("R", "AL")  # letters, by their class in Annex 9
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
@@ -136,10 +137,13 @@ def signed(value: Any) -> str:
 
 
 def _written(values: Sequence[float], sign: str) -> list[str]:
-    """Numbers with 3 digits, or with as many as keep one other than 0 from reading 0."""
+    """Numbers with 3 digits, or with as many as keep one other than 0 from reading 0.
+
+    What 7 digits do not tell from 0 is one: means of fractions leave it by some 1e-17.
+    """
     for digits in range(3, 8):
         texts = [f"{value:{sign}z.{digits}f}" for value in values]
-        if all(float(text) or not value for text, value in zip(texts, values, strict=True)):
+        if all(float(text) or abs(value) < 5e-8 for text, value in zip(texts, values, strict=True)):
             break
     return texts
 
@@ -274,6 +278,29 @@ def isolated(text: str) -> str:
         parts += [text[start:first], ISOLATE, text[first : last + 1], END_OF_ISOLATE]
         start = last + 1
     return "".join([*parts, text[start:]])
+
+
+def escaped(text: str) -> str:
+    r"""Returns text as Markdown that shows it and does nothing else, on one line.
+
+    Example:
+        >>> escaped("plus_layer"), escaped("_x_ | <b>")
+        ('plus_layer', '\\_x\\_ &#124; &lt;b&gt;')
+    """
+    plain = "".join(
+        " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _BIDI_CONTROLS else char
+        for char in encodable(text)
+    )
+    marks = r"[\\`*\[\]~#$!]|@(?=[\w-]+\.\w)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\."
+    plain = re.sub(marks, lambda found: f"\\{found[0]}", plain, flags=re.IGNORECASE)
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
+        plain = plain.replace(char, entity)
+    return plain
+
+
+def encodable(text: str) -> str:
+    """Returns the text without lone surrogates, which a file name may hold and UTF-8 does not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_formula(text: str) -> bool:

@@ -11,8 +11,9 @@ from markdown_it import MarkdownIt
 
 from tests.retrieval.test_comparison import IDENTITY
 from tests.retrieval.test_ranking import entry, floor
-from visual_search.retrieval.leaderboard import CSV_START, escaped, to_csv, to_markdown
+from visual_search.retrieval.leaderboard import CSV_START, to_csv, to_markdown
 from visual_search.retrieval.ranking import COLUMNS, rank
+from visual_search.wording import escaped
 
 NASTY = [
     "a|b",

@@ -12,6 +12,7 @@ To write
 ``creating.py``         `create_bundle`: a new folder, whole or not at all
 ``writing.py``          `add_items`, `remove_items`, `rebuild_bundle`
 ``generation.py``       the next generation in the making: new files first, then ``bundle.json``
+``model_card.py``       what a bundle tells its readers, and what it needs to be searched
 ``tidying.py``          when small segments are merged and removed rows dropped, and how
 ``locking.py``          one writer at a time
 The folder

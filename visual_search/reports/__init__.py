@@ -8,6 +8,5 @@
 ``rankings.py``       the leaderboard: finished runs gathered, ranked, written
 ``sweep_summary.py``  how a sweep ended: its runs side by side, counts, and what failed
 ``check_tables.py``   what the check of a catalogue prints
-``model_card.py``     what a bundle tells its readers
 ====================  ==============================================================================
 """

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +12,9 @@ import pandas as pd
 
 from visual_search.retrieval.floor_comparison import NO_INTERVAL
 from visual_search.retrieval.ranking import COLUMNS, FLOOR, RankedGroup
-from visual_search.wording import interval, is_formula, many
+from visual_search.wording import encodable, escaped, interval, is_formula, many
 
 CSV_START = ("data", "protocol", "k", "headline", "num_queries", "num_groups", "num_gallery")
-BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def to_markdown(group: RankedGroup) -> str:
@@ -89,24 +86,6 @@ def _digits(value: Any, digits: int, unit: float = 1, name: str = "") -> str:
     return "" if pd.isna(value) else f"{value / unit:,.{digits}f}{name}"
 
 
-def escaped(text: str) -> str:
-    r"""Returns text as Markdown that shows it and does nothing else, on one line.
-
-    Example:
-        >>> escaped("plus_layer"), escaped("_x_ | <b>")
-        ('plus_layer', '\\_x\\_ &#124; &lt;b&gt;')
-    """
-    plain = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in BIDI_CONTROLS else char
-        for char in _encodable(text)
-    )
-    marks = r"[\\`*\[\]~#$!]|@(?=[\w-]+\.\w)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\."
-    plain = re.sub(marks, lambda found: f"\\{found[0]}", plain, flags=re.IGNORECASE)
-    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
-        plain = plain.replace(char, entity)
-    return plain
-
-
 def to_csv(groups: Sequence[RankedGroup]) -> str:
     """Returns all tables as one CSV: ``data``, ``protocol``, ``k``, ``headline``, sizes, columns.
 
@@ -131,11 +110,6 @@ def to_csv(groups: Sequence[RankedGroup]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        text = _encodable(value)
+        text = encodable(value)
         return f"'{text}" if is_formula(text) else text
     return "" if pd.isna(value) else value
-
-
-def _encodable(text: str) -> str:
-    """The text without lone surrogates, which a file name may hold and UTF-8 does not."""
-    return text.encode("utf-8", "replace").decode("utf-8")

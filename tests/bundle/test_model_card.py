@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from visual_search.reports.model_card import model_card
+from visual_search.bundle.model_card import model_card
 from visual_search.wording import END_OF_ISOLATE, ISOLATE
 
 CHECKED = {"num_pictures": 1, "largest_difference": 0.0, "allowed_difference": 1e-4, "k": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visual_search.wording import MISSING, interval, isolated, listed, many, number
+from visual_search.wording import MISSING, escaped, interval, isolated, listed, many, number
 
 # What searching and serving a bundle needs; neither torch nor lightning is among it.
 SERVING = (
@@ -34,8 +34,6 @@ MAX_CATEGORIES = 50  # named in the card, the largest; the report and the index 
 
 
 def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]) -> str:
-    from visual_search.retrieval.leaderboard import escaped
-
     largest = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     if len(largest) <= MAX_CATEGORIES:
         largest = sorted(counts.items())
