@@ -17,7 +17,7 @@ from visual_search.catalog.synthetic.drawing import (
     shaded,
     smooth,
 )
-from visual_search.catalog.synthetic.generator import _DRAWINGS, COLOURS
+from visual_search.catalog.synthetic.generator import COLOURS, DRAWINGS
 
 UPRIGHT = Pose(scale=1.0, angle_deg=0.0, shift=(0.0, 0.0), flip=False)
 
@@ -26,7 +26,7 @@ def drawn(category: str, style: str, pattern: str = "plain", pose: Pose = UPRIGH
     """Returns the product alone, [256, 256, 4] uint8."""
     look = Look(category, "red", COLOURS["red"], pattern, style, 8.0, GOLD)
     pen = Pen(look, pose, 64)
-    _DRAWINGS[category].draw(pen, style)
+    pen.draw(DRAWINGS[category].strokes)
     return np.asarray(pen.canvas)
 
 
@@ -38,7 +38,7 @@ def test_the_table_knows_every_attribute() -> None:
     assert set(catalog.table["colour"]) == set(COLOURS)
     assert set(catalog.table["pattern"]) == {"plain", "striped", "dotted", "checked"}
     for category, rows in catalog.table.groupby("category"):
-        assert set(rows["style"]) == set(_DRAWINGS[str(category)].styles)
+        assert set(rows["style"]) == set(DRAWINGS[str(category)].styles)
     assert set(catalog.table["split"]) == {""}
     assert catalog.table["item_id"][0] == f"{CATEGORIES[0].lower()}-00000"
 
@@ -99,7 +99,7 @@ def test_two_views_of_a_product_are_two_pictures() -> None:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_styles_differ_and_stay_inside_the_picture(category: str) -> None:
     silhouettes = []
-    for style in _DRAWINGS[category].styles:
+    for style in DRAWINGS[category].styles:
         alpha = drawn(category, style)[..., 3] > 0
         assert 0.05 < alpha.mean() < 0.8
         edge = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
@@ -111,9 +111,9 @@ def test_styles_differ_and_stay_inside_the_picture(category: str) -> None:
             assert common < 0.97
 
 
-@pytest.mark.parametrize("category", [c for c, d in _DRAWINGS.items() if d.has_pattern])
+@pytest.mark.parametrize("category", [c for c, d in DRAWINGS.items() if d.has_pattern])
 def test_patterns_are_seen_and_keep_the_silhouette(category: str) -> None:
-    style = _DRAWINGS[category].styles[0]
+    style = DRAWINGS[category].styles[0]
     plain = drawn(category, style)
     for pattern in ("striped", "dotted", "checked"):
         patterned = drawn(category, style, pattern)
@@ -122,7 +122,7 @@ def test_patterns_are_seen_and_keep_the_silhouette(category: str) -> None:
         assert changed > 0.04, pattern
 
 
-@pytest.mark.parametrize("category", [c for c, d in _DRAWINGS.items() if not d.has_pattern])
+@pytest.mark.parametrize("category", [c for c, d in DRAWINGS.items() if not d.has_pattern])
 def test_jewelry_and_glasses_are_plain(category: str) -> None:
     assert set(synthetic(30, [category]).table["pattern"]) == {"plain"}
 

@@ -2,9 +2,8 @@
 
 ==================  ================================================================================
 ``generator.py``    which product is drawn how, by seed, category and index
-``garments.py``     what is worn on the body
-``accessories.py``  shoes, bags, jewelry and the like
-``drawing.py``      the pen: shapes, fabric with a pattern, metal, glass
+``products.txt``    each product stroke by stroke
+``drawing.py``      the pen that draws them: shapes, fabric with a pattern, metal, glass
 ==================  ================================================================================
 """
 

@@ -1,14 +1,16 @@
-"""The pen that draws a product: shapes in units of 0..100, fabric with a pattern, metal, glass.
+"""The pen that draws a product stroke by stroke, as ``products.txt`` says in units of 0..100.
 
-x grows to the right and y downwards; (50, 50) is the middle of the picture. The pen maps every
-point through the product's pose, so that a drawing knows nothing of scale and rotation.
+The pen maps every point through the product's pose, so that a stroke knows nothing of scale and
+rotation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -19,7 +21,31 @@ SUPERSAMPLING = 4  # drawn this much larger and averaged: the edges come out smo
 
 GOLD: Rgb = (214, 172, 60)
 SILVER: Rgb = (178, 184, 192)
-GLASS: Rgb = (38, 42, 52)
+SOLE: Rgb = (244, 242, 236)
+DARK: Rgb = (52, 44, 40)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a category is drawn: its styles, its strokes in order, whether it takes a pattern."""
+
+    styles: tuple[str, ...]
+    has_pattern: bool
+    strokes: tuple[str, ...]
+
+
+def read_drawings() -> dict[str, Drawing]:
+    """Returns the categories of ``products.txt``, in its order; its head says how it is read."""
+    text = Path(__file__).with_name("products.txt").read_text(encoding="utf-8")
+    drawings = {}
+    for section in re.split(r"^\[", re.sub(r"(?m)^#.*\n", "", text), flags=re.MULTILINE)[1:]:
+        title, *strokes = section.strip().splitlines()
+        category, *styles = title.replace("]", "").split()
+        has_pattern = "plain" not in styles
+        drawings[category] = Drawing(
+            tuple(styles if has_pattern else styles[:-1]), has_pattern, tuple(strokes)
+        )
+    return drawings
 
 
 @dataclass(frozen=True)
@@ -67,7 +93,32 @@ class Pen:
         self.canvas = Image.new("RGBA", (side, side), (*look.rgb, 0))
         self._draw = ImageDraw.Draw(self.canvas)
         self._fabrics: dict[float, Image.Image] = {}
-        self.ink = shaded(look.rgb, 0.45) if sum(look.rgb) > 200 else shaded(look.rgb, 2.2, add=40)
+        bright = sum(look.rgb)
+        self._colours = {
+            "product": look.rgb,
+            "metal": look.metal,
+            "ink": shaded(look.rgb, 0.45) if bright > 200 else shaded(look.rgb, 2.2, add=40),
+            "trim": SOLE if bright < 600 else shaded(look.rgb, 0.6),  # seen on white too
+            "lace": DARK if bright > 300 else SOLE,
+        }
+
+    def draw(self, strokes: Sequence[str]) -> None:
+        """Draws those strokes that belong to the product's style."""
+        for stroke in strokes:
+            head, _, shape = stroke.partition(": ")
+            words = head.split()
+            if words[0] not in _KINDS and words.pop(0) != self.look.style:
+                continue
+            times, step = 1, (0.0, 0.0)
+            if repeat := re.search(r" x(\d+) (\S+),(\S+)", head):
+                times, step = int(repeat[1]), (float(repeat[2]), float(repeat[3]))
+                del words[-2:]
+            is_pair = words[-1] == "both"
+            values = [self._value(word) for word in words[1 : -1 if is_pair else None]]
+            for i in range(times):
+                points = outline(shape, (i * step[0], i * step[1]))
+                for drawn in (points, flipped(points)) if is_pair else (points,):
+                    _KINDS[words[0]](self, drawn, *values)
 
     def fabric(self, points: Sequence[Point], shade: float = 1.0, outline: float = 0.7) -> None:
         """Fills a shape with the product's colour and pattern; ``shade`` below 1 darkens it."""
@@ -85,7 +136,7 @@ class Pen:
 
     def line(self, points: Sequence[Point], width: float, rgb: Rgb | None = None) -> None:
         """Draws a line, ``width`` in units, with round joints; in ink by default."""
-        fill = (*(rgb or self.ink), 255)
+        fill = (*(rgb or self._colours["ink"]), 255)
         pixels = self._pixels(points)
         width_px = max(1, round(width * self._unit))
         self._draw.line(pixels, fill=fill, width=width_px, joint="curve")
@@ -98,6 +149,32 @@ class Pen:
         self._draw.polygon(self._pixels(points), fill=(*self.look.rgb, 0))
         if outline:
             self.line([*points, points[0]], outline)
+
+    def chain(
+        self, points: Sequence[Point], width: float, rgb: Rgb, radius: float, every: float = 1
+    ) -> None:
+        """Draws a ring about every so many points of a curve."""
+        for x, y in points[:: int(every)]:
+            self.line(ellipse(x, y, radius, radius, 10), width, rgb)
+
+    def pearls(self, points: Sequence[Point]) -> None:
+        """Draws a pearl of the product's colour about each point, the largest in the middle."""
+        for i, (x, y) in enumerate(points):
+            radius = 3.0 + 2.6 * math.sin(math.pi * i / (len(points) - 1))
+            self.solid(ellipse(x, y, radius, radius, 24), self.look.rgb, 0.6)
+            shine = ellipse(x - radius / 3, y - radius / 3, radius / 4, radius / 4, 12)
+            self.solid(shine, mixed(self.look.rgb, (255, 255, 255), 0.7), 0)
+
+    def _value(self, word: str) -> float | Rgb:
+        """Returns a number or a colour of a stroke's head."""
+        name, _, factor = word.partition("*")
+        first, _, second = name.partition("~")
+        if first not in self._colours and first[0] != "#":
+            return float(word)
+        rgb = self._colours.get(first) or _hex(first)
+        if second:
+            return mixed(rgb, _hex(second), float(factor))
+        return shaded(rgb, float(factor)) if factor else rgb
 
     def _pixels(self, points: Sequence[Point]) -> list[Point]:
         x0, y0 = self._origin
@@ -123,26 +200,36 @@ class Pen:
         # 20 units beyond the picture on each side: the rotation turns the corners in
         starts = [-20 + i * step for i in range(int(140 / step) + 1)]
 
-        def band(x0: float, y0: float, x1: float, y1: float, fill: Rgb) -> None:
-            draw.polygon(self._pixels([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), fill=(*fill, 255))
+        def fill(points: Sequence[Point], rgb: Rgb = second) -> None:
+            draw.polygon(self._pixels(points), fill=(*rgb, 255))
 
         if self.look.pattern == "striped":
             for start in starts:
-                band(-20, start, 120, start + step * 0.42, second)
+                fill(box(-20, start, 120, start + step * 0.42))
         elif self.look.pattern == "dotted":
             for row, y in enumerate(starts):
                 for x in starts:
-                    spot = ellipse(x + step / 2 * (row % 2), y, step * 0.24, step * 0.24, 16)
-                    draw.polygon(self._pixels(spot), fill=(*second, 255))
+                    fill(ellipse(x + step / 2 * (row % 2), y, step * 0.24, step * 0.24, 16))
         elif self.look.pattern == "checked":
             half = mixed(rgb, second, 0.45)
             for start in starts:
-                band(-20, start, 120, start + step / 2, half)
-                band(start, -20, start + step / 2, 120, half)
+                fill(box(-20, start, 120, start + step / 2), half)
+                fill(box(start, -20, start + step / 2, 120), half)
             for x in starts:
                 for y in starts:
-                    band(x, y, x + step / 2, y + step / 2, second)
+                    fill(box(x, y, x + step / 2, y + step / 2))
         return cloth
+
+
+_KINDS: dict[str, Callable[..., None]] = {
+    kind.__name__: kind
+    for kind in (Pen.fabric, Pen.solid, Pen.line, Pen.hole, Pen.chain, Pen.pearls)
+}
+
+
+def _hex(text: str) -> Rgb:
+    r, g, b = bytes.fromhex(text[1:])
+    return r, g, b
 
 
 def mixed(first: Rgb, second: Rgb, weight: float) -> Rgb:
@@ -157,7 +244,38 @@ def shaded(rgb: Rgb, factor: float, add: int = 0) -> Rgb:
     return r, g, b
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, num_points: int = 48) -> list[Point]:
+def outline(text: str, move: Point = (0, 0)) -> list[Point]:
+    """Returns the points of a shape, moved.
+
+    Args:
+        text: Of ``products.txt``.
+        move: To the right and down; a path as a whole, of others the first two numbers.
+
+    Example:
+        >>> outline("box 10,10 20,30 + path 5,5")
+        [(10.0, 10.0), (20.0, 10.0), (20.0, 30.0), (10.0, 30.0), (5.0, 5.0)]
+    """
+    return [point for part in text.split(" + ") for point in _part(part, move)]
+
+
+def _part(text: str, move: Point) -> list[Point]:
+    name, _, rest = text.partition(" ")
+    if name == "flip":
+        return flipped(_part(rest, move))
+    values = [float(value) for value in re.findall(r"-?[\d.]+", rest)]
+    if name == "lean":
+        return [(x - values[0] * (y - 52) / -16, y) for x, y in _part(rest.split(" ", 1)[1], move)]
+    if name == "shrink":
+        factor, x0, y0 = values[:3]
+        inner = _part(rest.split(" ", 2)[2], move)
+        return [(x0 + (x - x0) * factor, y0 + (y - y0) * factor) for x, y in inner]
+    if name in _ROUND:
+        return _ROUND[name](values[0] + move[0], values[1] + move[1], *values[2:])
+    points = [(x + move[0], y + move[1]) for x, y in zip(values[::2], values[1::2], strict=True)]
+    return _THROUGH[name](points)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, num_points: float = 48) -> list[Point]:
     """Returns the points of an ellipse about (x, y)."""
     return arc(x, y, rx, ry, 0, 360 - 360 / num_points, num_points)
 
@@ -169,10 +287,11 @@ def arc(
     ry: float,
     start_deg: float,
     stop_deg: float,
-    num_points: int = 24,
+    num_points: float = 24,
 ) -> list[Point]:
     """Returns the points of an arc; 0 degrees points to the right, 90 downwards."""
-    steps = [start_deg + (stop_deg - start_deg) * i / (num_points - 1) for i in range(num_points)]
+    num = int(num_points)
+    steps = [start_deg + (stop_deg - start_deg) * i / (num - 1) for i in range(num)]
     return [
         (x + rx * math.cos(math.radians(step)), y + ry * math.sin(math.radians(step)))
         for step in steps
@@ -228,3 +347,13 @@ def mirrored(half: Sequence[Point]) -> list[Point]:
 def flipped(points: Sequence[Point]) -> list[Point]:
     """Returns the points with left and right swapped about the middle."""
     return [(100 - x, y) for x, y in points]
+
+
+_ROUND: dict[str, Callable[..., list[Point]]] = {"ellipse": ellipse, "arc": arc, "box": box}
+_THROUGH: dict[str, Callable[[list[Point]], list[Point]]] = {
+    "path": list,
+    "smooth": smooth,
+    "curve": lambda points: smooth(points, closed=False),
+    "curve5": lambda points: smooth(points, closed=False, num_between=5),
+    "mirror": mirrored,
+}

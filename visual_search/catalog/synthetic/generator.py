@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from visual_search.catalog.catalog import Catalog
-from visual_search.catalog.synthetic import accessories, garments
-from visual_search.catalog.synthetic.drawing import GOLD, SILVER, Look, Pen, Point, Pose, Rgb
+from visual_search.catalog.synthetic.drawing import (
+    GOLD,
+    SILVER,
+    Look,
+    Pen,
+    Point,
+    Pose,
+    Rgb,
+    read_drawings,
+)
 
 GENERATOR_VERSION = 1  # raise it with every change of a drawing: caches are keyed by it
 
@@ -38,32 +46,8 @@ COLOURS: dict[str, Rgb] = {
 PATTERNS = ("plain", "plain", "striped", "dotted", "checked")  # plain is twice as frequent
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    draw: Callable[[Pen, str], None]
-    styles: tuple[str, ...]
-    has_pattern: bool = True
-
-
-_DRAWINGS = {
-    "Belts": _Drawing(accessories.draw_belt, ("narrow", "wide")),
-    "Coats": _Drawing(garments.draw_coat, ("long", "short")),
-    "Dresses": _Drawing(garments.draw_dress, ("maxi", "mini")),
-    "Handbags": _Drawing(accessories.draw_handbag, ("shoulder", "tote")),
-    "Hats": _Drawing(accessories.draw_hat, ("cap", "wide_brim")),
-    "Necklaces": _Drawing(accessories.draw_necklace, ("beads", "pendant"), has_pattern=False),
-    "Pants": _Drawing(garments.draw_pants, ("narrow", "wide")),
-    "Rings": _Drawing(accessories.draw_ring, ("round", "square"), has_pattern=False),
-    "Scarves": _Drawing(garments.draw_scarf, ("long", "short")),
-    "Shirts": _Drawing(garments.draw_shirt, ("long_sleeve", "short_sleeve")),
-    "Shoes": _Drawing(accessories.draw_shoe, ("boot", "heel", "sneaker")),
-    "Shorts": _Drawing(garments.draw_shorts, ("narrow", "wide")),
-    "Skirts": _Drawing(garments.draw_skirt, ("flared", "pencil")),
-    "Socks": _Drawing(garments.draw_socks, ("long", "short")),
-    "Sunglasses": _Drawing(accessories.draw_sunglasses, ("round", "square"), has_pattern=False),
-    "Watches": _Drawing(accessories.draw_watch, ("round", "square")),
-}
-CATEGORIES = tuple(_DRAWINGS)
+DRAWINGS = read_drawings()
+CATEGORIES = tuple(DRAWINGS)
 
 _SECOND_VIEW_SHARE = 0.05  # of the items at an odd index: so many show the product before them
 
@@ -100,7 +84,7 @@ def synthetic(
         raise ValueError(f"items_per_category is {items_per_category}; expected at least 1")
     chosen = list(CATEGORIES if categories is None else categories)
     for category in chosen:
-        if category not in _DRAWINGS:
+        if category not in DRAWINGS:
             near = difflib.get_close_matches(category.title(), CATEGORIES, n=1, cutoff=0)
             raise ValueError(
                 f"category {category!r} cannot be drawn; did you mean {near[0]!r}? "
@@ -157,7 +141,7 @@ class SyntheticSource:
         look, pose, light = self._parameters(image)
         size = self.image_size_px
         pen = Pen(look, pose, size)
-        _DRAWINGS[look.category].draw(pen, look.style)
+        pen.draw(DRAWINGS[look.category].strokes)
         product = pen.canvas.resize((size, size), Image.Resampling.BOX)
         ground = _ground(_stream(self.seed, image, "ground"), size, self.background_noise)
         shadow = product.getchannel("A").filter(ImageFilter.GaussianBlur(size / 40))
@@ -187,7 +171,7 @@ class SyntheticSource:
         category, _, digits = image.rpartition("-")
         category = category.title()
         if (
-            category not in _DRAWINGS
+            category not in DRAWINGS
             or not digits.isdecimal()
             or image != _name(category, int(digits))
         ):
@@ -234,7 +218,7 @@ def _product_index(seed: int, category: str, index: int) -> int:
 
 def _look(seed: int, category: str, product: int) -> Look:
     chance = _stream(seed, category, product, "look")
-    drawing = _DRAWINGS[category]
+    drawing = DRAWINGS[category]
     colour = _pick(chance, tuple(COLOURS))
     style = _pick(chance, drawing.styles)
     pattern = _pick(chance, PATTERNS)
