@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from visual_search.knn.store import ArrayStore, blocks_from, check_lengths
+from visual_search.knn.embeddings import check_lengths
+from visual_search.knn.store import ArrayStore, blocks_from
 
 
 def noise(count: int, dim: int = 5, seed: int = 0) -> np.ndarray:

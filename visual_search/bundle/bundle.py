@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from visual_search.bundle.files import check_name, inside
 from visual_search.bundle.filters import (
-    Conditions,
     Where,
     check_where,
     count_values,
@@ -26,13 +25,13 @@ from visual_search.bundle.filters import (
 from visual_search.bundle.indexing import load_encoder
 from visual_search.bundle.manifest import BundleManifest, read_manifest_bytes
 from visual_search.bundle.snapshot import Snapshot, open_snapshot
-from visual_search.knn.embeddings import check_array, check_values
+from visual_search.knn.embeddings import check_array, check_k, check_lengths
 
 if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
 
 Verify = Literal["hashes", "sizes"]
-_KEPT_FILTERS = 16  # masks of N bytes; a page asks with the same few again and again
+_KEPT_FILTERS = 16  # masks of N bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,10 @@ class Bundle:
         self._num_threads = num_threads
         self._lock = threading.Lock()
         self._encoder: OnnxEncoder | None = None
-        self._masks: OrderedDict[Conditions, NDArray[np.bool_]] = OrderedDict()
+        # ``[N] bool``, for the last filters: a page asks with the same few again and again
+        self._matching = functools.lru_cache(_KEPT_FILTERS)(
+            functools.partial(matching_rows, snapshot)
+        )
 
     @classmethod
     def open(
@@ -166,19 +168,14 @@ class Bundle:
                 or ``k`` is below 1.
         """
         check_array(embeddings, "query", dim=self.dim)
-        check_values(embeddings, [str(n) for n in range(len(embeddings))], "query")
-        if isinstance(k, bool) or not isinstance(k, int | np.integer):
-            raise TypeError(f"k is {k!r} ({type(k).__name__}); expected an integer")
-        if k < 1:
-            raise ValueError(f"k is {k}; expected at least 1: ask for one item or more")
+        check_lengths(embeddings, "query")
+        k = check_k(k)
         allowed = self._allowed(where)
         excluded = self._excluded_rows(exclude_ids, len(embeddings))
         if not len(self):
             return [[] for _ in embeddings]
         more = bool((excluded >= 0).any())  # one more is asked for in the place of the excluded
-        rows, squared = self._snapshot.index.search(
-            embeddings, min(int(k), len(self)) + more, allowed
-        )
+        rows, squared = self._snapshot.index.search(embeddings, min(k, len(self)) + more, allowed)
         kept = rows != excluded[:, None]  # [Q, K]
         kept &= np.cumsum(kept, axis=1) <= k
         return self._hits(rows, squared, kept)
@@ -317,20 +314,9 @@ class Bundle:
         return row
 
     def _allowed(self, where: Where | None) -> NDArray[np.bool_]:
-        """Returns ``[N] bool``; the masks of the last filters are kept."""
+        """Returns ``[N] bool``."""
         conditions = check_where(where, self.columns)
-        if not conditions:
-            return self._snapshot.live
-        with self._lock:
-            if conditions in self._masks:
-                self._masks.move_to_end(conditions)
-                return self._masks[conditions]
-        mask = matching_rows(self._snapshot, conditions)
-        with self._lock:
-            self._masks[conditions] = mask
-            while len(self._masks) > _KEPT_FILTERS:
-                self._masks.popitem(last=False)
-        return mask
+        return self._matching(conditions) if conditions else self._snapshot.live
 
     def _excluded_rows(
         self, exclude_ids: Sequence[str | None] | None, num_queries: int

@@ -16,11 +16,11 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.embeddings import check_array, check_k
+from visual_search.knn.embeddings import check_array, check_k, check_lengths
 from visual_search.knn.engine import faiss_threads
 from visual_search.knn.exact_store import ExactSearcher
 from visual_search.knn.plan import SearchPlan
-from visual_search.knn.store import EmbeddingStore, blocks_from, check_lengths
+from visual_search.knn.store import EmbeddingStore, blocks_from
 
 Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto"]
 Progress: TypeAlias = Callable[[int, int], None]

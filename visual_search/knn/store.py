@@ -6,16 +6,14 @@ one a segment, behind that numbering; it copies nothing but what is taken.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.embeddings import MAX_LENGTH, check_array
+from visual_search.knn.embeddings import check_array, check_lengths
 from visual_search.knn.engine import faiss_threads, load_faiss
-from visual_search.knn.exact import row_lengths
 
 # Up to so many numbers (128 rows of 512) one thread compares: 15 candidates take as long as with
 # two on a quiet machine, and waiting for the second took 7 ms on one whose cores were busy.
@@ -188,34 +186,3 @@ def blocks_from(
         part = np.ascontiguousarray(block[skipped:])
         check_lengths(part, "gallery", start + skipped)
         yield start + skipped, part
-
-
-def check_lengths(embeddings: NDArray[np.float32], role: str, first_row: int = 0) -> None:
-    """Checks what a search would take and answer with nonsense.
-
-    Args:
-        embeddings: ``[n, D] float32``.
-        role: ``gallery`` or ``query``, for the message.
-        first_row: The number of the first of them, for the message.
-
-    Raises:
-        ValueError: One is not finite or longer than 2.3e18; the message names the first.
-    """
-    if not embeddings.size:
-        return
-    # No number above the limit / sqrt(D): no row is too long. Three times as fast as the lengths;
-    # NaN fails every comparison.
-    largest = max(float(embeddings.max()), -float(embeddings.min()))
-    if largest <= MAX_LENGTH / math.sqrt(embeddings.shape[1]):
-        return
-    lengths = row_lengths(embeddings)
-    bad = np.flatnonzero(~(lengths <= MAX_LENGTH))  # also NaN
-    if len(bad):
-        length = lengths[bad[0]]
-        what = (
-            f"has length {length:.3g}; expected at most {MAX_LENGTH:.3g}, beyond which squared "
-            "distances overflow float32: scale the embeddings down"
-            if np.isfinite(length)
-            else "holds NaN or infinity; expected finite numbers: look at the picture and the model"
-        )
-        raise ValueError(f"{role} embedding row {first_row + int(bad[0])} {what}")

@@ -40,11 +40,10 @@ class Batcher:
         max_waiting: Most callers that wait; those whose pictures are being embedded do not count.
         on_batch: Called with the number of pictures before every batch.
 
-    Raises:
-        ValueError: A limit is below 1.
-
     Example:
-        >>> batcher = Batcher(lambda p: p.reshape(len(p), -1)[:, :2].astype(np.float32))
+        >>> def first_two(pictures):
+        ...     return pictures.reshape(len(pictures), -1)[:, :2].astype(np.float32)
+        >>> batcher = Batcher(first_two, max_batch=16, max_waiting=64)
         >>> batcher.embed(np.full((1, 3, 4, 4), 7, np.uint8)).tolist()
         [[7.0, 7.0]]
     """
@@ -53,15 +52,10 @@ class Batcher:
         self,
         embed: Embed,
         *,
-        max_batch: int = 16,
-        max_waiting: int = 64,
+        max_batch: int,
+        max_waiting: int,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
-        for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting)):
-            if value < 1:
-                raise ValueError(
-                    f"{name} is {value}; expected at least 1; leave it out for the default"
-                )
         self._embed = embed
         self._max_batch = max_batch
         self._max_waiting = max_waiting
