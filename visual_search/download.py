@@ -157,11 +157,10 @@ def read_list(path: str) -> list[WantedPicture]:
         raise ConfigError(
             f"urls={path} has {len(raw.refused)} bad row(s), first {first.item_id}: {first.reason}"
         )
-    name, url = (raw.columns.index(column) for column in LIST_COLUMNS)
     wanted = []
-    for row, place in zip(raw.rows, raw.places, strict=True):
+    for place, row in raw.named():
         try:
-            wanted.append(WantedPicture(row[name], row[url]))
+            wanted.append(WantedPicture(row["name"], row["url"]))
         except ValueError as error:
             raise ConfigError(f"urls={path}, {place}: {error}") from error
     return wanted

@@ -54,6 +54,11 @@ class RawTable:
     refused: tuple[RefusedItem, ...] = ()
     choices: tuple[Choice, ...] = ()
 
+    def named(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yields where each row stands, and its texts by column."""
+        for place, texts in zip(self.places, self.rows, strict=True):
+            yield place, dict(zip(self.columns, texts, strict=True))
+
 
 @dataclass(frozen=True)
 class _Record:

@@ -8,14 +8,12 @@ from pathlib import PurePosixPath
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.delimited import read_csv
 from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
-    check_columns,
     find_file,
     join,
-    read_listing,
+    read_csv_listing,
 )
 from visual_search.catalog.readers.sources import open_source
 
@@ -67,23 +65,15 @@ def fashion_product_images(
     source = open_source(root)
     inner = find_file(source, LISTING, "give the folder or zip into which Kaggle's was unpacked")
     origin = f"{root} ({inner})"
-    try:
-        data = read_listing(source, inner)
-        raw = read_csv(data, separator, encoding, name=inner, needed=NEEDED, mend=split_row)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from error
-    columns = raw.columns
-    check_columns(columns, NEEDED, origin)
-    check_choice("data.category", category, columns[1:])
-    kept = [column for column in columns if column != "id"]
+    raw = read_csv_listing(source, inner, origin, NEEDED, separator, encoding, mend=split_row)
+    check_choice("data.category", category, raw.columns[1:])
+    kept = [column for column in raw.columns if column != "id"]
     if category not in HIERARCHY:
         kept.remove(category)
     images = PurePosixPath(inner).parent / "images"
 
-    items = Items(source, kept, raw.choices)
-    items.refused.extend(raw.refused)
-    for fields, place in zip(raw.rows, raw.places, strict=True):
-        row = dict(zip(columns, fields, strict=True))
+    items = Items(source, kept, raw.choices, raw.refused)
+    for place, row in raw.named():
         items.add(
             place,
             item_id=row["id"],

@@ -8,14 +8,12 @@ from pathlib import PurePosixPath
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.delimited import read_csv
 from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
-    check_columns,
     find_file,
     join,
-    read_listing,
+    read_csv_listing,
 )
 from visual_search.catalog.readers.sources import open_source
 
@@ -62,20 +60,13 @@ def hm(
     source = open_source(root)
     inner = find_file(source, LISTING, "give the folder or zip with Kaggle's files")
     origin = f"{root} ({inner})"
-    try:
-        data = read_listing(source, inner)
-        raw = read_csv(data, separator, encoding, name=inner, needed=NEEDED)
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from error
-    check_columns(raw.columns, NEEDED, origin)
+    raw = read_csv_listing(source, inner, origin, NEEDED, separator, encoding)
     kept = [column for column in raw.columns if column != "article_id"]
     check_choice("data.category", category, kept)
     images = PurePosixPath(inner).parent / "images"
 
-    items = Items(source, kept, raw.choices)
-    items.refused.extend(raw.refused)
-    for fields, place in zip(raw.rows, raw.places, strict=True):
-        row = dict(zip(raw.columns, fields, strict=True))
+    items = Items(source, kept, raw.choices, raw.refused)
+    for place, row in raw.named():
         article = row["article_id"]
         image = join(images, article[:3], f"{article}.jpg")
         if _ARTICLE_ID.fullmatch(article) is None:

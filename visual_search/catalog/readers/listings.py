@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from visual_search.catalog.catalog import (
     REQUIRED_COLUMNS,
+    SPLITS,
     Catalog,
     Choice,
     PictureSource,
     RefusedItem,
 )
 from visual_search.catalog.readers import OnBadItem, conclude
-from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES
+from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, read_csv
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
@@ -133,12 +134,46 @@ def check_columns(
     """
     missing = [column for column in needed if column not in columns]
     if missing:
-        near = difflib.get_close_matches(missing[0], columns, n=1)
-        hint = f", the nearest is {near[0]!r}" if near else ""
+        lower = {name.lower(): name for name in columns}
+        near = difflib.get_close_matches(missing[0].lower(), lower, n=1)
+        hint = f", the nearest is {lower[near[0]]!r}" if near else ""
         raise ValueError(
             f"{origin} has no column {missing}; it has {list(columns)}{hint}; {advice}"
             f"{separator_hint(columns)}"
         )
+
+
+def read_csv_listing(
+    source: FolderSource | ZipSource,
+    inner: str,
+    origin: str,
+    needed: Sequence[str],
+    separator: str | None,
+    encoding: str | None,
+    mend: Callable[[str, int, str], list[str]] | None = None,
+) -> RawTable:
+    """Returns the rows of a published CSV, which has the columns that it is to have.
+
+    Args:
+        source: Where it lies.
+        inner: Its path there.
+        origin: What is read, for messages.
+        needed: Its columns.
+        separator: As of `read_csv`; so are the next two.
+        encoding: The same.
+        mend: The same.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or lacks a column.
+    """
+    try:
+        data = read_listing(source, inner)
+        raw = read_csv(data, separator, encoding, name=inner, needed=needed, mend=mend)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+    check_columns(raw.columns, needed, origin)
+    return raw
 
 
 def separator_hint(columns: Sequence[str]) -> str:
@@ -247,6 +282,8 @@ class Items:
         pictures: Where the pictures are; asked whether each is there, none is read.
         attributes: Names of the attribute columns.
         choices: What the reader found out or chose by itself.
+        refused: What could not be read as a row.
+        folder: What the paths of pictures are relative to, below the source's root.
 
     Raises:
         ValueError: An attribute has a name that the catalogue uses itself, or stands twice.
@@ -257,6 +294,8 @@ class Items:
         pictures: CheckableSource,
         attributes: Sequence[str] = (),
         choices: Sequence[Choice] = (),
+        refused: Sequence[RefusedItem] = (),
+        folder: str | None = None,
     ) -> None:
         taken = sorted({c for c in attributes if c in REQUIRED_COLUMNS or attributes.count(c) > 1})
         if taken:
@@ -266,13 +305,14 @@ class Items:
                 "listing"
             )
         self._pictures = pictures
+        self._folder = folder
         self._attributes = tuple(attributes)
         self._columns: dict[str, list[str]] = {
             column: [] for column in (*REQUIRED_COLUMNS, *self._attributes)
         }
         self._seen: dict[str, str] = {}
-        self._choices = tuple(choices)
-        self.refused: list[RefusedItem] = []
+        self.choices = tuple(choices)
+        self.refused = list(refused)
 
     def refuse(self, place: str, item_id: str, image: str, reason: str) -> None:
         """Leaves a row out, because of ``reason``; ``place`` tells where it stands."""
@@ -298,7 +338,7 @@ class Items:
             image: The picture's path below the source's root.
             category: Its category; white space around it goes.
             group: Its group; the item id where it is empty.
-            split: A split, or nothing.
+            split: A split, or nothing; a row with another word is refused.
             attributes: One text for each of the attribute columns.
             fragment: What follows the path in the name of the picture: the box of a crop.
         """
@@ -310,13 +350,17 @@ class Items:
             reason = "the category is empty"
         elif item_id in self._seen:
             reason = f"the id stands in {self._seen[item_id]} already; an id names one item"
+        elif split not in (*SPLITS, ""):
+            reason = f"the split is {split!r}; expected one of {list(SPLITS)}, or nothing"
         else:
             try:
-                image = safe_name(image)
+                image = self._below(image)
             except ValueError as error:
                 reason = str(error)
             else:
                 reason = self._pictures.problem(image)
+                if reason and self._num_named(image) > 1:
+                    reason += "; it names several pictures, and an item has one: give each a row"
         if reason is not None:
             self.refuse(place, item_id, image, reason)
             return
@@ -326,6 +370,28 @@ class Items:
             self._columns[column].append(value)
         for column, value in zip(self._attributes, attributes, strict=True):
             self._columns[column].append(value)
+
+    def holds_pictures(self, column: str) -> bool:
+        """Returns whether the first values of an attribute name pictures, one or several each."""
+        values = self._columns[column]
+        firsts = [re.split(r"[|;,]", value)[0].strip() for value in values if value.strip()]
+        return bool(firsts) and all(
+            "." in first and self._pictures.problem(f"{self._folder or '.'}/{first}") is None
+            for first in firsts[:8]
+        )
+
+    def _below(self, image: str) -> str:
+        if self._folder is not None and isinstance(self._pictures, FolderSource | ZipSource):
+            return self._pictures.below(image, self._folder)
+        return safe_name(image)
+
+    def _num_named(self, text: str) -> int:
+        """Returns how many pictures a text names, if it is a list of them, else 0."""
+        for sign in "|;,":
+            names = [name.strip() for name in text.split(sign) if name.strip()]
+            if len(names) > 1 and self._pictures.problem(names[0]) is None:
+                return len(names)
+        return 0
 
     def conclude(
         self,
@@ -354,5 +420,5 @@ class Items:
             self.refused,
             on_bad_item=on_bad_item,
             origin=origin,
-            choices=self._choices,
+            choices=self.choices,
         )

@@ -109,11 +109,9 @@ def open_metric_learning(
             choices += (Choice("data.category", "label", "there is no column 'category'"),)
     check_choice("data.category", category, raw.columns)
 
-    items = Items(source, kept, choices)
-    items.refused.extend(raw.refused)
+    items = Items(source, kept, choices, raw.refused)
     any_box = False
-    for fields, place in zip(raw.rows, raw.places, strict=True):
-        row = dict(zip(raw.columns, fields, strict=True))
+    for place, row in raw.named():
         image = row["path"]
         try:
             image = source.below(image)

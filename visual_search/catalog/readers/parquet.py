@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
     Items,
@@ -122,10 +122,7 @@ def parquet(
         where, picture = f"{inner}, row {number}", f"{inner}#{number}"
         said = split_of_word(row[split]) if isinstance(split, str) else file_splits[inner]
         row_id = picture if item_id is None else row[item_id]
-        if said not in (*SPLITS, ""):
-            reason = f"the split is {said!r}; expected one of {list(SPLITS)}, or nothing"
-            items.refuse(where, row_id, picture, reason)
-        elif not has_picture:
+        if not has_picture:
             items.refuse(where, row_id, picture, "the row holds no picture; leave it out")
         else:
             items.add(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.readers.parquet_columns import open_parquet
-from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES
+from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, HashedSource
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,7 +37,7 @@ class ParquetFile:
     stamp: tuple[int, int]
 
 
-class ParquetSource:
+class ParquetSource(HashedSource):
     """Pictures in a binary column of Parquet files, named ``<file>#<row>``.
 
     A picture can only be read with its whole row group: the last two are kept, so that reading in
@@ -50,11 +49,11 @@ class ParquetSource:
     """
 
     def __init__(self, files: Mapping[str, ParquetFile], image: str) -> None:
+        super().__init__()
         self._files = dict(files)
         self._image = image
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Sequence[Any]] = OrderedDict()
-        self._keys: dict[str, str] = {}  # a file that changes is refused, so they stay true
 
     def __repr__(self) -> str:
         return f"ParquetSource({len(self._files)} file(s), column {self._image!r})"
@@ -88,18 +87,6 @@ class ParquetSource:
         except FileNotFoundError as error:
             return str(error)
         return None
-
-    def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Returns the SHA-256 of each picture's bytes; each is read for it once a process.
-
-        Raises:
-            FileNotFoundError: No row has this name.
-            ValueError: A row is refused, as in ``load``.
-        """
-        for image in images:
-            if image not in self._keys:
-                self._keys[image] = hashlib.sha256(self.load(image)).hexdigest()
-        return [self._keys[image] for image in images]
 
     def _locate(self, image: str) -> tuple[str, int, int]:
         """Returns file, row group and the row within it."""

@@ -384,6 +384,29 @@ class ZipSource:
         return member
 
 
+class HashedSource:
+    """A source of pictures that cannot change while it lives: a changed file is refused."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, str] = {}
+
+    def load(self, image: str) -> bytes:
+        """Returns the encoded picture."""
+        raise NotImplementedError
+
+    def content_keys(self, images: Sequence[str]) -> list[str]:
+        """Returns the SHA-256 of each picture's bytes; each is read for it once a process.
+
+        Raises:
+            FileNotFoundError: No picture has this name.
+            ValueError: One is refused, as in ``load``.
+        """
+        for image in images:
+            if image not in self._keys:
+                self._keys[image] = hashlib.sha256(self.load(image)).hexdigest()
+        return [self._keys[image] for image in images]
+
+
 class ArraySource:
     """Pictures that are decoded already, in one array.
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
-import re
 import string
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice, RefusedItem
-from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
+from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
-from visual_search.catalog.readers.listings import read_listing, separator_hint, split_of_word
+from visual_search.catalog.readers.listings import Items, check_columns, read_listing, split_of_word
 from visual_search.catalog.readers.parquet_columns import (
     TextBudget,
     parquet_file,
@@ -31,6 +29,10 @@ from visual_search.catalog.readers.sources import (
 )
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+ADVICE = (
+    "name its columns by data.item_id, data.image (or data.image_pattern), data.category, "
+    "data.group, data.split, data.attributes"
+)
 _SPREADSHEETS = (".ods", ".xls", ".xlsm", ".xlsx")
 
 
@@ -103,57 +105,30 @@ def table(
             raw = read_csv(data, separator, encoding, name=inner, needed=needed)
     except ValueError as error:
         raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
-    _check_columns(raw.columns, [*needed, *(attributes or [])], origin)
+    check_columns(raw.columns, [*needed, *(attributes or [])], origin, ADVICE)
     if attributes is None:
         attributes = [column for column in raw.columns if column not in needed]
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
 
     base = str(PurePosixPath(inner).parent)
-    columns: dict[str, list[str]] = {c: [] for c in (*REQUIRED_COLUMNS, *attributes)}
-    refused = list(raw.refused)
-    seen: dict[str, str] = {}
-    for texts, place in zip(raw.rows, raw.places, strict=True):
-        row = dict(zip(raw.columns, texts, strict=True))
-        item = {
-            "item_id": row[item_id],
-            "image": pattern.format_map(row) if image_pattern is not None else row[image],
-            "category": row[category].strip(),
-            "group": (row[group] if group is not None else "") or row[item_id],
-            "split": split_of_word(row[split]) if split is not None else "",
-        }
-        reason = _reason_to_refuse(item, seen, place)
-        if not reason:
-            try:
-                item["image"] = source.below(item["image"], base)
-            except ValueError as error:
-                reason = str(error)
-            else:
-                reason = source.problem(item["image"])
-                if reason and _named_pictures(item["image"], source) > 1:
-                    reason += "; it names several pictures, and an item has one: give each a row"
-        if reason:
-            shown = item["item_id"] or place
-            refused.append(RefusedItem(shown, item["image"], f"{place}: {reason}"))
-            continue
-        seen[item["item_id"]] = place
-        for column in REQUIRED_COLUMNS:
-            columns[column].append(item[column])
-        for column in attributes:
-            columns[column].append(row[column])
-    further = [c for c in attributes if _holds_pictures(columns[c], base, source)]
-    choices = raw.choices
+    items = Items(source, attributes, raw.choices, raw.refused, base)
+    for place, row in raw.named():
+        items.add(
+            place,
+            item_id=row[item_id],
+            image=pattern.format_map(row) if image_pattern is not None else row[image],
+            category=row[category],
+            group=row[group] if group is not None else "",
+            split=split_of_word(row[split]) if split is not None else "",
+            attributes=[row[column] for column in attributes],
+        )
+    further = [column for column in attributes if items.holds_pictures(column)]
     if further:
         why = "they name pictures, and an item has the one of data.image"
-        choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)
-    return conclude(
-        name or Path(path).absolute().stem,
-        columns,
-        source,
-        refused,
-        on_bad_item=on_bad_item,
-        origin=origin,
-        choices=choices,
+        items.choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)
+    return items.conclude(
+        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=origin
     )
 
 
@@ -217,23 +192,6 @@ def _find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipS
     return source, tables[0]
 
 
-def _named_pictures(text: str, source: FolderSource | ZipSource) -> int:
-    """Returns how many pictures a text names, if it is a list of them, else 0."""
-    for sign in "|;,":
-        names = [name.strip() for name in text.split(sign) if name.strip()]
-        if len(names) > 1 and source.problem(names[0]) is None:
-            return len(names)
-    return 0
-
-
-def _holds_pictures(values: Sequence[str], base: str, source: FolderSource | ZipSource) -> bool:
-    """Returns whether the first values of a column name pictures, one or several each."""
-    firsts = [re.split(r"[|;,]", value)[0].strip() for value in values if value.strip()]
-    return bool(firsts) and all(
-        "." in first and source.problem(f"{base}/{first}") is None for first in firsts[:8]
-    )
-
-
 def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> list[str]:
     """Returns the columns that the picture path is made of."""
     if image_pattern is None:
@@ -256,19 +214,6 @@ def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> lis
     return fields
 
 
-def _check_columns(columns: Sequence[str], needed: Sequence[str], origin: str) -> None:
-    for column in needed:
-        if column not in columns:
-            lower = {name.lower(): name for name in columns}
-            near = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.65)
-            hint = f", the nearest is {lower[near[0]]!r}" if near else ""
-            raise ValueError(
-                f"{origin} has no column {column!r}; it has {list(columns)}{hint}; name its "
-                "columns by data.item_id, data.image (or data.image_pattern), data.category, "
-                f"data.group, data.split, data.attributes{separator_hint(columns)}"
-            )
-
-
 def _check_attributes(attributes: Sequence[str], origin: str) -> None:
     taken = [column for column in attributes if column in REQUIRED_COLUMNS]
     if taken:
@@ -277,14 +222,3 @@ def _check_attributes(attributes: Sequence[str], origin: str) -> None:
             f"itself; use one by its role (as data.{taken[0]}={taken[0]}), or list the attributes "
             "to keep without it, as data.attributes=[colour]"
         )
-
-
-def _reason_to_refuse(item: dict[str, str], seen: dict[str, str], place: str) -> str | None:
-    for column in ("item_id", "category"):
-        if not item[column].strip():
-            return f"the {column} is empty"
-    if item["item_id"] in seen:
-        return f"the id stands in {seen[item['item_id']]} already; an id names one item"
-    if item["split"] not in {*SPLITS, ""}:
-        return f"the split is {item['split']!r}; expected one of {list(SPLITS)}, or nothing"
-    return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, safe_name
+from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, HashedSource, safe_name
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _stamp(descriptor: int) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-class TarSource:
+class TarSource(HashedSource):
     """Pictures inside tars, named ``<tar>/<member>``.
 
     Args:
@@ -140,8 +139,8 @@ class TarSource:
     """
 
     def __init__(self, tars: Mapping[str, Tar]) -> None:
+        super().__init__()
         self._tars = dict(tars)
-        self._keys: dict[str, str] = {}  # a tar that changes is refused, so they stay true
 
     def __repr__(self) -> str:
         return f"TarSource({len(self._tars)} tar(s))"
@@ -167,18 +166,6 @@ class TarSource:
         if size > MAX_PICTURE_BYTES:
             return f"it has {size:,} bytes; expected at most {MAX_PICTURE_BYTES:,}"
         return None
-
-    def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Returns the SHA-256 of each member; each is hashed once a process.
-
-        Raises:
-            FileNotFoundError: No member has this name.
-            ValueError: A member is refused, as in ``load``.
-        """
-        for image in images:
-            if image not in self._keys:
-                self._keys[image] = hashlib.sha256(self.load(image)).hexdigest()
-        return [self._keys[image] for image in images]
 
     def _locate(self, image: str) -> tuple[Tar, str]:
         # the name of a tar ends in .tar, and so may a folder's around it or within it

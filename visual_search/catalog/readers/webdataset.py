@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, SPLITS, Catalog, Choice, RefusedItem
+from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.folder import PICTURE_SUFFIXES
 from visual_search.catalog.readers.listings import (
@@ -108,8 +108,7 @@ def webdataset(
 
     file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
     choices += split_choice(file_splits)
-    items = Items(TarSource(tars), list(attributes), choices)
-    items.refused.extend(refused)
+    items = Items(TarSource(tars), list(attributes), choices, refused)
     for (inner, key, sample), reason in zip(samples, reasons, strict=True):
         place = f"{inner}/{key}"
         found, said = "", dict.fromkeys(wanted, "")
@@ -122,10 +121,6 @@ def webdataset(
                     said[argument] = _value(tars[inner], sample, where)
             if not split:
                 said["split"] = file_splits[inner]
-            elif split_of_word(said["split"]) not in (*SPLITS, ""):
-                raise ValueError(
-                    f"the split is {said['split']!r}; expected one of {list(SPLITS)}, or nothing"
-                )
         except ValueError as error:
             items.refuse(place, said["item_id"] or place, f"{inner}/{found or key}", str(error))
             continue
