@@ -79,7 +79,7 @@ ROOMS = {
     "views": Room(
         18,
         _names("numpy matplotlib pandas markupsafe PIL"),
-        _names("umap tensorboard google jinja2"),
+        _names("umap tensorboard google jinja2 rich"),
         _names(""),
     ),
     # A search server starts in a second: neither pandas nor torch.

@@ -16,7 +16,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from visual_search.views import html
+from visual_search.views.html_page import mark
 from visual_search.views.picture_grids import SearchRow
+from visual_search.views.table import Cell, Column, Row, Table, valued
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -170,19 +172,22 @@ def comparison() -> html.ComparisonPage:
     )  # fmt: skip
 
 
-def leaderboard() -> html.LeaderboardPage:
-    entry = html.LeaderboardEntry
-    entries = [
-        entry("HOG", 0.6, floor=True),
-        entry("baseline", 0.5, 0.48, 0.52, 0.4, dim=4096, index_bytes=181_000_000, epochs=3,
-              date="2026-11-23", href="base line/1a#2/report.html"),
-        entry("plus_layer", 0.7),
-        entry("plus_layer again", 0.7),
-        entry("unfinished", None),
+def ranking(*names: str, href: str = "") -> Table:
+    rows = [
+        Row((valued(f"={rank}", rank), Cell(name, href=href),
+             valued("0.500", 0.5, "[0.480, 0.520]", rough=True), Cell(mark=mark(0.5, 0.4, 0.6, 1)),
+             Cell(name)), "floor" if name == "HOG" else "run")
+        for rank, name in enumerate(names, 1)
     ]  # fmt: skip
+    columns = [Column("#"), Column("Run", "name"), Column("mAP@5"), Column("0.6", "mark")]
+    return Table("", [*columns, Column("Folder", "words")], rows)
+
+
+def leaderboard() -> html.LeaderboardPage:
+    table = ranking("plus_layer", "HOG", "baseline", href="base line/1a#2/report.html")
     groups = [
-        html.LeaderboardGroup("shop", "gallery_query", entries, note="1,196 queries."),
-        html.LeaderboardGroup("empty", "gallery_query", []),
+        html.LeaderboardGroup("shop", "gallery_query", table, note="1,196 queries."),
+        html.LeaderboardGroup("empty", "gallery_query", ranking()),
     ]
     return html.LeaderboardPage(groups, [("outputs/x/1", "it failed")], date="today")
 
@@ -355,23 +360,23 @@ def test_comparison_refuses_no_runs_and_absolute_links() -> None:
         html.comparison_page(html.ComparisonPage("a", "b", [run]))
 
 
-def test_leaderboard_ranks_runs_and_puts_floors_between() -> None:
+def test_leaderboard_shows_rows_in_their_order_with_links_and_intervals() -> None:
     text = html.leaderboard_page(leaderboard())
     page = Page(text)
-    rows = re.findall(r'<td class="number rank" data-value="(\w+)"', text)
-    assert rows == ["1", "1", "nan", "3", "4"]  # equal values share a rank, the floor has none
     shown = page.text
-    order = ["plus_layer", "HOG floor", "baseline", "unfinished"]
+    order = ["2 runs", "=1", "plus_layer", "=2", "HOG", "=3", "baseline"]
     assert [shown.index(name) for name in order] == sorted(shown.index(name) for name in order)
     assert "./base%20line/1a%232/report.html" in [link["href"] for link in page.all("a")]
+    assert "0.500 [0.480, 0.520]" in shown
+    assert 'title="rough: few groups carry it"' in text
     assert "it failed" in shown
     assert "empty" not in shown
 
 
 def test_leaderboard_refuses_absolute_links() -> None:
-    entry = html.LeaderboardEntry("a", 0.5, href="//elsewhere/report.html")
+    group = html.LeaderboardGroup("a", "b", ranking("a", href="//elsewhere/report.html"))
     with pytest.raises(ValueError, match="relative to the page's folder"):
-        html.leaderboard_page(html.LeaderboardPage([html.LeaderboardGroup("a", "b", [entry])]))
+        html.leaderboard_page(html.LeaderboardPage([group]))
 
 
 def test_leaderboard_without_runs_says_so() -> None:

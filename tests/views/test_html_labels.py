@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.views.test_html import (
     Page,
     chart,
-    leaderboard,
     per_category,
     projection,
+    ranking,
     search_row,
     summary,
 )
@@ -82,11 +82,9 @@ def _pages(label: str) -> list[str]:
         label, label, [html.ComparedRun(label, told, f"x{label}")], label, table, (), table,
         [html.ComparedQuery([(label, _row(label))], label)], {label: {label: label}}, [label],
     )  # fmt: skip
-    group = leaderboard().groups[0]
-    entries = [html.LeaderboardEntry(label, 0.5, date=label, href=f"x{label}")]
     board = html.LeaderboardPage(
-        [replace(group, data=label, protocol=label, headline=label, note=label, entries=entries)],
-        [(label, label)], label, label,
+        [html.LeaderboardGroup(label, label, ranking(label, href=f"x{label}"), label)],
+        [(label, label)], label,
     )  # fmt: skip
     return [
         html.run_report(_run(label)),

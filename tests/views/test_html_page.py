@@ -108,7 +108,7 @@ def test_a_page_takes_the_most_detail_that_fits(monkeypatch: pytest.MonkeyPatch)
     def context(detail: Any) -> dict[str, Any]:
         tried.append(detail)
         text = "x" * (3_000_000 if len(tried) > 2 else 6_000_000)
-        page = html.LeaderboardPage([], title="t")
+        page = html.LeaderboardPage([])
         return {"page": page, "groups": {}, "left_out": [("a", "b")], "left_out_given": 1,
                 "sections": [("left-out", text)]}  # fmt: skip
 

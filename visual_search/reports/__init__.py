@@ -5,6 +5,7 @@
 ``run_page.py``       a run's report.html
 ``shown_items.py``    items with their pictures, beside what was found or nearly the same
 ``overviews.py``      several evaluations in one table: which embedding wins where
+``leaderboard_files.py``  a leaderboard for terminal, page, Markdown and CSV
 ``rankings.py``       the leaderboard: finished runs gathered, ranked, written
 ``sweep_summary.py``  how a sweep ended: its runs side by side, counts, and what failed
 ``check_tables.py``   what the check of a catalogue prints

@@ -7,17 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import LeaderboardSchema
-from visual_search.wording import interval, many, number
+from visual_search.reports.leaderboard_files import (
+    label,
+    leaderboard_table,
+    protocol_of,
+    to_csv,
+    to_markdown,
+)
+from visual_search.wording import many
 
 if TYPE_CHECKING:
     from visual_search.retrieval.ranking import Entry, RankedGroup
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Run
-    from visual_search.views.html import LeaderboardGroup
 
 MARKDOWN_FILE, CSV_FILE, HTML_FILE = "leaderboard.md", "leaderboard.csv", "leaderboard.html"
 
@@ -167,64 +173,30 @@ def _runs(outputs: Path) -> Iterator[Run]:
 
 def _write(folder: Path, groups: list[RankedGroup], left_out: list[tuple[str, str]]) -> None:
     from visual_search.atomic import write_text
-    from visual_search.retrieval.leaderboard import to_csv, to_markdown
     from visual_search.runs.places import text_without_places
-    from visual_search.views.html import LeaderboardPage, leaderboard_page
+    from visual_search.views.html import LeaderboardGroup, LeaderboardPage, leaderboard_page
 
-    written = [
-        replace(group, table=group.table.assign(path=group.table["path"].map(_label)))
+    text = "\n".join(["# Leaderboard\n", *map(to_markdown, groups)])
+    write_text(folder / MARKDOWN_FILE, text)
+    named = [
+        replace(group, table=group.table.assign(path=group.table["path"].map(label)))
         for group in groups
     ]
-    text = "\n".join(["# Leaderboard\n", *(to_markdown(group) for group in written)])
-    write_text(folder / MARKDOWN_FILE, text)
-    write_text(folder / CSV_FILE, to_csv(written))
+    write_text(folder / CSV_FILE, to_csv(named))
     page = LeaderboardPage(
-        groups=[_shown(group, folder) for group in groups],
-        left_out=[(_label(path), text_without_places(reason)) for path, reason in left_out],
+        groups=[
+            LeaderboardGroup(
+                data=str(group.identity["data"]),
+                protocol=protocol_of(group),
+                table=leaderboard_table(group, folder),
+                note=f"{_sizes(group)} " + " ".join(group.rules),
+            )
+            for group in groups
+        ],
+        left_out=[(label(path), text_without_places(reason)) for path, reason in left_out],
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
     write_text(folder / HTML_FILE, leaderboard_page(page))
-
-
-def _label(path: str) -> str:
-    """Returns a run's folder as typed, or without the place that only its owner has."""
-    from visual_search.runs.places import without_place
-    from visual_search.runs.run import run_label
-
-    return path if without_place(path) == path else run_label(Path(path))
-
-
-def _shown(group: RankedGroup, folder: Path) -> LeaderboardGroup:
-    """Returns a table as the page shows it."""
-    from visual_search.reports.run_page import relative_to
-    from visual_search.views.html import LeaderboardEntry, LeaderboardGroup
-
-    entries = [
-        LeaderboardEntry(
-            name=str(line["name"]),
-            **{
-                f"{mean}{end}": float(line[f"{mean}{end}"])
-                for mean in ("micro", "macro")
-                for end in ("", "_low", "_high")
-            },
-            dim=_integer(line["dim"]),
-            index_bytes=_integer(line["index_bytes"]),
-            epochs=_integer(line["epochs"]),
-            date="" if line["is_floor"] else str(line["finished"])[:16].replace("T", " "),
-            href="" if line["is_floor"] else relative_to(folder, Path(line["path"])),
-            floor=bool(line["is_floor"]),
-            tied=bool(line["tied_with_above"]),
-        )
-        for line in group.table.to_dict("records")
-    ]
-    return LeaderboardGroup(
-        data=str(group.identity["data"]),
-        protocol=_protocol(group),
-        entries=entries,
-        headline=group.headline["title"],
-        note=f"{_sizes(group)} " + " ".join(group.rules),
-        statistic=group.headline["statistic"],
-    )
 
 
 def _sizes(group: RankedGroup) -> str:
@@ -234,49 +206,15 @@ def _sizes(group: RankedGroup) -> str:
     )
 
 
-def _protocol(group: RankedGroup) -> str:
-    names = group.identity
-    return str(names.get("protocol_title", names["protocol_name"]))
-
-
-def _integer(value: Any) -> int | None:
-    import pandas as pd
-
-    return None if pd.isna(value) else int(value)
-
-
 def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
     """Prints the tables, what was left out, and where they lie; short without the rules."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from visual_search.reports.tables import table_style
+    from visual_search.views.table import terminal
 
     console = Console(highlight=False)
     for group in leaderboard.groups:
-        title = f"{group.identity['data']}, {_protocol(group)}: {group.headline['title']}"
-        table = Table(title=title, **table_style())
-        table.add_column("", justify="right")
-        table.add_column("Run", overflow="fold")
-        for column in ("micro", "95 % interval", "macro", "P@k", "dim", "Epochs"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for line in group.table.to_dict("records"):
-            is_floor = line["is_floor"]
-            mark = "=" if line["tied_with_above"] else ""
-            rank = "floor" if is_floor else f"{mark}{_whole(line['rank'])}"
-            table.add_row(
-                rank,
-                Text(str(line["name"])),
-                number(line["micro"]),
-                interval(line["micro_low"], line["micro_high"]),
-                number(line["macro"]),
-                number(line["precision"]),
-                _whole(line["dim"]),
-                _whole(line["epochs"]),
-                style="dim" if is_floor else "bold",
-            )
-        console.print(table)
+        console.print(terminal(leaderboard_table(group)))
         console.print(f"{_sizes(group)}\n", markup=False)
     rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
     for rule in dict.fromkeys(rules):
@@ -285,8 +223,3 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
         console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)
     for name in (MARKDOWN_FILE, CSV_FILE, HTML_FILE):
         console.print(f"  {leaderboard.folder / name}", markup=False, soft_wrap=True)
-
-
-def _whole(value: Any) -> str:
-    whole = _integer(value)
-    return "" if whole is None else f"{whole:,}"

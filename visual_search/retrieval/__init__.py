@@ -20,7 +20,6 @@ To judge
 ``comparability.py``    which runs may be compared
 ``comparison.py``       runs side by side
 ``ranking.py``          all runs, ranked
-``leaderboard.py``      that as Markdown and CSV
 ``extremes.py``         the queries that went worst and best
 ======================  ===========================================================================
 

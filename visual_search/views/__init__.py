@@ -23,6 +23,7 @@
 ``html_comparison.py``    the comparison of runs
 ``html_leaderboard.py``   every run beside those that answered the same question
 ``html_check.py``         the check of a catalogue
+``table.py``              a table described once, for the terminal, pages and Markdown
 ``html_page.py``          what all pages share: templates, written values, the size limit
 ``html_tables.py``        their tables, as rows of plain values
 ``html_figures.py``       figures and pictures as parts of a page

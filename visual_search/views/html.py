@@ -20,7 +20,6 @@ from visual_search.views.html_comparison import (
 )
 from visual_search.views.html_figures import figure_picture, inline_svg
 from visual_search.views.html_leaderboard import (
-    LeaderboardEntry,
     LeaderboardGroup,
     LeaderboardPage,
     leaderboard_page,
@@ -36,7 +35,6 @@ __all__ = [
     "ComparisonPage",
     "DataFinding",
     "ExampleGroup",
-    "LeaderboardEntry",
     "LeaderboardGroup",
     "LeaderboardPage",
     "PicturePair",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from visual_search.views.html_page import is_number, mark, scale_limit
+from visual_search.views.html_page import is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
+from visual_search.views.table import Table
 from visual_search.wording import ALPHA, is_missing
 
 if TYPE_CHECKING:
@@ -236,6 +238,25 @@ def _best_floors(
             name = max(known, key=lambda each: known[each])
             best[str(values["category"])] = (str(titles.get(name, name)), known[name])
     return best
+
+
+def shown_table(table: Table, max_rows: int) -> dict[str, Any]:
+    """Returns a table as the pages' macro writes it: the first rows, and how many there are.
+
+    Raises:
+        ValueError: A link leads elsewhere.
+    """
+    rows = [
+        {
+            "kind": row.kind,
+            "cells": [
+                replace(cell, href=relative_link(cell.href)) if cell.href else cell
+                for cell in row.cells
+            ],
+        }
+        for row in table.rows[:max_rows]
+    ]
+    return {"columns": table.columns, "rows": rows, "given": len(table.rows)}
 
 
 def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, Any]:

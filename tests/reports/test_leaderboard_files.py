@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from tests.retrieval.test_comparison import IDENTITY
 from tests.retrieval.test_ranking import entry, floor
-from visual_search.retrieval.leaderboard import CSV_START, to_csv, to_markdown
+from visual_search.reports.leaderboard_files import CSV_START, to_csv, to_markdown
 from visual_search.retrieval.ranking import COLUMNS, rank
 from visual_search.wording import escaped
 
@@ -61,17 +61,17 @@ def test_markdown_shows_the_table_with_what_it_was_measured_on():
     text = to_markdown(group)
     assert text.startswith(
         "## shop, protocol gallery_query\n\n54 queries in 30 groups (6 left out), 100 gallery "
-        "items, k = 5; ranked by the micro mean of mAP@5.\n\n| # | name |"
+        "items, k = 5; ranked by the micro mean of mAP@5.\n\n| \\# | Run |"
     )
     rows = rows_of(text)
-    assert rows[0][:6] == ["#", "name", "mAP@5 micro", "mAP@5 macro", "precision@5", "hit@1"]
+    assert rows[0][:6] == ["#", "Run", "mAP@5 micro", "macro", "P@5", "hit@1"]
     assert rows[1] == [
         *("1", "plus_layer", "0.800 [0.750, 0.850]", "0.800 [0.750, 0.850]", "0.250", "0.125"),
-        *("128", "4.2 MB", "1.50", "30", "2024-05-01", "outputs/plus_layer/1a"),
+        *("128", "4.2 MB", "1.5", "30", "2024-05-01", "outputs/plus_layer/1a"),
     ]
-    assert rows[2][:3] == ["2 =", "baseline", "0.780 (no interval)"]
+    assert rows[2][:3] == ["=2", "baseline", "0.780"]
     assert rows[3][:6] == [
-        *("floor", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400 (no interval)", "", "0.500"),
+        *("floor", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400", "\u2013", "0.500"),
     ]
     assert len(rows) == 4
     below = text.partition("\n\n- ")[2]

@@ -1,0 +1,144 @@
+"""A table described once, and its writers: the terminal, Markdown; pages have a macro of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from visual_search.wording import MISSING, escaped, is_missing, shown
+
+_STYLES = {"run": "bold", "mean": "bold", "rest": "dim"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, and where there is room for it.
+
+    Attributes:
+        title: Its head.
+        kind: ``name`` and ``words`` are set to the left, ``number`` to the right; ``mark`` draws
+            the bar and whisker of its cells, on pages alone.
+        narrow: A terminal, which may have 80 columns, has it.
+        with_ends: There it has the intervals of its cells too.
+    """
+
+    title: str
+    kind: Literal["name", "number", "words", "mark"] = "number"
+    narrow: bool = True
+    with_ends: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a row and column.
+
+    Attributes:
+        text: As it is read.
+        ends: The interval beside it, as `wording.interval` writes it.
+        rough: Few groups carry the interval.
+        value: To sort by; None where there is none.
+        href: Where a page links to.
+        tag: A word beside it, such as "few".
+        mark: Of a bar, from `html_page.mark`.
+    """
+
+    text: str = ""
+    ends: str = ""
+    rough: bool = False
+    value: float | None = None
+    href: str = ""
+    tag: str = ""
+    mark: Mapping[str, float] | None = None
+
+    @property
+    def whole(self) -> str:
+        """What is read, with its interval."""
+        return f"{self.text} {self.ends or MISSING}" if self.text else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells in the columns' order.
+
+    Attributes:
+        cells: One a column.
+        kind: A ``run`` and a ``mean`` over all rows stand out, the ``rest`` recedes.
+    """
+
+    cells: Sequence[Cell]
+    kind: Literal["", "run", "floor", "mean", "rest"] = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is written.
+
+    Attributes:
+        title: What the rows are.
+        columns: From left to right.
+        rows: From top to bottom.
+        caption: Below it, in a terminal.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    caption: str = ""
+
+
+def cells(*contents: str | Cell) -> tuple[Cell, ...]:
+    """Returns cells of what needs no more than its text."""
+    return tuple(one if isinstance(one, Cell) else Cell(one) for one in contents)
+
+
+def valued(text: str, value: Any, ends: str = "", *, rough: bool | None = False) -> Cell:
+    """Returns the cell of a number, which is sorted by the number."""
+    return Cell(text, ends, bool(rough), None if is_missing(value) else float(value))
+
+
+def terminal(table: Table) -> Any:
+    """Returns the table for rich: rules without a frame, narrow enough for 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as Written
+    from rich.text import Text
+
+    written = Written(
+        title=Text(shown(table.title)), box=SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1),
+        caption=Text(table.caption) if table.caption else None,
+    )  # fmt: skip
+    narrow = [place for place, column in enumerate(table.columns) if column.narrow]
+    for column in (table.columns[place] for place in narrow):
+        head = Text(f"{column.title} [95 %]" if column.with_ends else column.title)
+        if column.kind == "number":
+            written.add_column(head, justify="right", overflow="fold")
+        else:
+            written.add_column(head, overflow="fold")
+    for number, row in enumerate(table.rows):
+        if row.kind == "mean" and table.rows[number - 1].kind != "mean":
+            written.add_section()
+        texts = []
+        for place in narrow:
+            cell = row.cells[place]
+            text = cell.whole if table.columns[place].with_ends else cell.text
+            texts.append(Text(shown(text) if text else ""))
+        written.add_row(*texts, style=_STYLES.get(row.kind, ""))
+    return written
+
+
+def markdown(table: Table) -> str:
+    """Returns the table as Markdown: all columns, with intervals; names are data, never markup."""
+    places = [place for place, column in enumerate(table.columns) if column.kind != "mark"]
+    columns = [table.columns[place] for place in places]
+    rows = [[row.cells[place] for place in places] for row in table.rows]
+    lines = [
+        [escaped(column.title) for column in columns],
+        ["--:" if column.kind == "number" else "---" for column in columns],
+        *([_in_markdown(*pair) for pair in zip(row, columns, strict=True)] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _in_markdown(cell: Cell, column: Column) -> str:
+    text = f"{cell.text} {cell.ends}".strip()
+    return text if column.kind == "number" else escaped(text)  # numbers are ours
