@@ -59,7 +59,7 @@ def save_results(
     assert evaluation is not None
     *earlier, device = run.computed_on()
     weights = weights_fingerprint(module.model)
-    manifest = evaluation.index.save(
+    evaluation.index.save(
         run.folder / "index",
         model_hash=weights,
         preprocessing_hash=module.preprocessing.fingerprint(),
@@ -72,8 +72,8 @@ def save_results(
         "test_loss": logged.get("test/loss"),
         "loss_name": module.objective.error_name,
         "index": {
-            "bytes": manifest.num_bytes,
-            "bytes_per_item": manifest.bytes_per_item,
+            "bytes": evaluation.index.num_bytes,
+            "bytes_per_item": evaluation.index.bytes_per_item,
             **answering(evaluation.index),
         },
         "embedding_dim": module.head.embedding_dim,
