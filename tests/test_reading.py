@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.composing import typed
+from visual_search.runs.catalogs import build_catalog
 from visual_search.runs.identity import run_hash
-from visual_search.runs.parts import build_catalog, read_catalog
+from visual_search.runs.parts import Parts
 
 
 def shop(folder: Path, num_missing: int) -> Path:
@@ -45,13 +46,13 @@ def test_what_the_reader_found_out_is_printed(
 def test_a_tenth_may_be_left_out_and_more_where_it_is_allowed(tmp_path: Path) -> None:
     path = shop(tmp_path, 4)
     skip, skip_any = "data.on_bad_item=skip", "data.on_bad_item=skip_any"
-    assert len(read_catalog(settings(path, skip), bound_left_out=True)) == 36
+    assert len(Parts(settings(path, skip), bound_left_out=True).catalog) == 36
     path = shop(tmp_path, 4)
     (tmp_path / "4.jpg").unlink()
     with pytest.raises(ValueError, match=r"5 of 40 .*data\.on_bad_item=skip_any"):
-        read_catalog(settings(path, skip), bound_left_out=True)
-    assert len(read_catalog(settings(path, skip_any), bound_left_out=True)) == 35
-    assert len(read_catalog(settings(path, skip))) == 35  # a run that is measured was trained so
+        len(Parts(settings(path, skip), bound_left_out=True).catalog)
+    assert len(Parts(settings(path, skip_any), bound_left_out=True).catalog) == 35
+    assert len(Parts(settings(path, skip)).catalog) == 35  # a run that is measured was trained so
 
 
 def test_how_a_file_is_written_is_no_part_of_a_run(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.holding import Hold
 from visual_search.config.builders import ConfigError
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.reports.tables import runs_table
-from visual_search.runs.parts import load_module, new_logger, read_catalog
+from visual_search.runs.parts import Parts, load_module, new_logger
 from visual_search.runs.run import Run, RunLockedError, open_run
 from visual_search.train import train
 from visual_search.training.checkpointing import load_checkpoint
@@ -221,7 +221,7 @@ def test_whatever_changes_the_result_changes_the_folder(finished: Run, tmp_path:
         "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}",
     ):  # fmt: skip
         settings = typed("train", *overrides(tmp_path, change))
-        hashes[change] = run_hash(settings, read_catalog(settings).fingerprint())
+        hashes[change] = run_hash(settings, Parts(settings).catalog.fingerprint())
     assert len(set(hashes.values())) == len(hashes)
 
 

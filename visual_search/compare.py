@@ -77,7 +77,7 @@ def compare_runs(settings: CompareSchema) -> Compared:
         NotComparableError: The runs were measured differently.
     """
     from visual_search.retrieval.comparison import compare_reports
-    from visual_search.runs.parts import progress_bar
+    from visual_search.runs.progress import progress_bar
     from visual_search.runs.run import run_root
 
     runs = _named_runs(settings.runs, settings.names)
@@ -145,16 +145,16 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
 
 def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
     """Returns the first run's catalogue with its pictures, or why it cannot be read."""
-    from visual_search.runs.parts import cache, read_catalog
+    from visual_search.runs.parts import Parts
 
     run = next(iter(runs.values()))
     try:
         own = run.settings()
         own.pictures.cache_dir = cache_dir
-        catalog = read_catalog(own)
-        if catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
+        parts = Parts(own)
+        if parts.catalog.fingerprint() != run.summary()["catalog_fingerprint"]:
             return None, "the catalogue has changed since the runs were measured"
-        return cache(catalog, own.data, **vars(own.pictures)), ""
+        return parts.cached, ""
     except (OSError, ValueError) as error:
         return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
 

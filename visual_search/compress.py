@@ -85,7 +85,7 @@ def compress_run(settings: CompressSchema) -> Compressed:
     from visual_search.knn.codecs import codecs_for
     from visual_search.retrieval.floor_comparison import right_by_definition
     from visual_search.retrieval.size_quality import measure_codecs, verdict
-    from visual_search.runs.parts import progress_bar
+    from visual_search.runs.progress import progress_bar
 
     if not 0 <= settings.max_loss < math.inf or not 1 < settings.times_smaller < math.inf:
         raise ConfigError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, told_as_config
 from visual_search.config.schemas import EmbedSchema
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
     from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.runs.run import Run
     from visual_search.training.module import EncoderModule
@@ -71,7 +72,7 @@ def embed_catalog(settings: EmbedSchema) -> Embedded | None:
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
     from visual_search.runs.finished import finished_run
-    from visual_search.runs.parts import cache, check_hardware, load_module, quieten, read_catalog
+    from visual_search.runs.parts import Parts, check_hardware, load_module, quieten
     from visual_search.runs.run import Run
     from visual_search.training.distributed import restore_num_threads
 
@@ -94,11 +95,12 @@ def embed_catalog(settings: EmbedSchema) -> Embedded | None:
         own = run.settings()
         merged = merged_settings(own, settings.data, settings.split, settings.pictures.cache_dir)
         with telling_moved_data("embed", run, merged.data, settings.data):
-            catalog = read_catalog(merged)
-        cached = cache(catalog, merged.data, **vars(merged.pictures))
+            parts = Parts(merged)
+            check_columns(parts.catalog)
         trainer = _new_trainer(run, settings)
         module = load_module(run)
-        shards = _open(run, place.folder, settings, cached, module, trainer)
+        cached = parts.cached
+        shards = _open(run, place.folder, settings, cached.catalog, module, trainer)
         missing = _missing(shards, is_first=not helps)
         if missing:
             _embed(shards, missing, settings, cached, module, trainer)
@@ -107,6 +109,23 @@ def embed_catalog(settings: EmbedSchema) -> Embedded | None:
         return Embedded(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
     finally:
         place.unlock()
+
+
+def check_columns(catalog: Catalog) -> None:
+    """Refuses attributes under names that a shard uses itself.
+
+    Raises:
+        ConfigError: Names one of them.
+    """
+    from visual_search.runs.embedding_shards import CONTENT_KEY, EMBEDDING
+
+    taken = {CONTENT_KEY, EMBEDDING} & set(catalog.attributes)
+    if taken:
+        raise ConfigError(
+            f"catalogue {catalog.name!r} has an attribute {min(taken)!r}, which a shard uses "
+            "itself; expected another name: rename the column, or leave it out with "
+            "data.attributes"
+        )
 
 
 def print_embedded(embedded: Embedded) -> None:
@@ -130,7 +149,7 @@ def print_embedded(embedded: Embedded) -> None:
 
 def _new_trainer(run: Run, settings: EmbedSchema) -> Trainer:
     from visual_search.runs.embeddings import precision_here
-    from visual_search.runs.parts import build_trainer
+    from visual_search.runs.parts import new_trainer
 
     asked = dict(vars(settings.trainer))
     own = run.summary().get("precision")
@@ -142,35 +161,22 @@ def _new_trainer(run: Run, settings: EmbedSchema) -> Trainer:
         "enable_progress_bar": False,
         **asked,
     }
-    return build_trainer(node, folder=run.folder)
+    return new_trainer(node, folder=run.folder)
 
 
 def _open(
     run: Run,
     folder: Path,
     settings: EmbedSchema,
-    cached: CachedCatalog,
+    catalog: Catalog,
     module: EncoderModule,
     trainer: Trainer,
 ) -> ShardFolder:
     """Returns the folder, claimed for these settings."""
-    from visual_search.runs.embedding_shards import (
-        CONTENT_KEY,
-        EMBEDDING,
-        ShardFolder,
-        ShardSettings,
-    )
+    from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
     from visual_search.runs.run import run_label
     from visual_search.training.module import weights_fingerprint
 
-    catalog = cached.catalog
-    taken = {CONTENT_KEY, EMBEDDING} & set(catalog.attributes)
-    if taken:
-        raise ConfigError(
-            f"catalogue {catalog.name!r} has an attribute {min(taken)!r}, which a shard uses "
-            "itself; expected another name: rename the column, or leave it out with "
-            "data.attributes"
-        )
     shards = ShardFolder(
         folder,
         ShardSettings(
@@ -187,16 +193,14 @@ def _open(
             shard_size=settings.shard_size,
         ),
     )
-    try:
+    with told_as_config():
         shards.claim()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     return shards
 
 
 def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
     """Returns the numbers of the shards to write, ascending."""
-    from visual_search.runs.parts import progress_bar
+    from visual_search.runs.progress import progress_bar
 
     if is_first:
         shards.sweep()
@@ -220,7 +224,7 @@ def _embed(
     trainer: Trainer,
 ) -> None:
     """Embeds and writes the missing shards, in as many processes as the trainer starts."""
-    from visual_search.runs.parts import progress_bar
+    from visual_search.runs.progress import progress_bar
     from visual_search.training.devices import memory_told
     from visual_search.training.shards import ShardEmbedder, rows_of_shard
 

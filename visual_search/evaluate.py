@@ -10,8 +10,8 @@ import copy
 import dataclasses
 import hashlib
 import json
-import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,18 @@ from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, ItemLimits, TrainSchema
 from visual_search.reports.sweep_summary import conclude
-from visual_search.runs.embeddings import (
-    RunEmbedding,
-    changed_embedding,
-    precision_here,
-)
+from visual_search.runs.embeddings import RunEmbedding, changed_embedding, precision_here
 from visual_search.runs.finished import Measured, finished_run
 from visual_search.runs.machine import device_facts, device_summary
-from visual_search.runs.measuring import choose_query_gallery, measure, working
+from visual_search.runs.measuring import Embedded, measure, working
 from visual_search.runs.moved import replaced, telling_moved_data
+from visual_search.runs.results import num_trained_on
 from visual_search.runs.run import EVALUATIONS, Run, open_run
 
 if TYPE_CHECKING:
+    from visual_search.runs.parts import Parts
     from visual_search.training.floors import Floors
+    from visual_search.training.query_gallery import Sides
 
 
 # What an evaluation takes over from the run that it measures.
@@ -63,37 +62,29 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     Raises:
         ConfigError: No run is named, or it is not finished, or a setting is wrong.
     """
-    from visual_search.reports.run_page import write_run_report
-    from visual_search.runs.parts import (
-        cache,
-        check_hardware,
-        embedding_settings,
-        new_protocol,
-        read_catalog,
-    )
-    from visual_search.runs.results import num_trained_on
+    from visual_search.runs.parts import Parts, check_hardware
     from visual_search.runs.run import run_label
 
     check_hardware(**vars(settings.trainer), index_device=settings.index.device)
     run = finished_run(settings.run)
     own, summary = run.settings(), run.summary()
-    merged = _merged(own, settings)
+    parts = Parts(_merged(own, settings))
+    merged = parts.settings
     if "_target_" not in merged.protocol:
         raise ConfigError(
             f"run {run.folder} is older than named protocols ({merged.protocol}); expected one: "
             "give protocol=gallery_query, or another of conf/protocol/"
         )
-    protocol = new_protocol(merged.protocol)
+    protocol = parts.protocol
     with telling_moved_data("evaluate", run, merged.data, settings.data):
-        catalog = read_catalog(merged)
+        catalog = parts.catalog
     asked: list[Any] = [merged.protocol, settings.query_split, catalog.fingerprint()]
     rules = _merged(own, dataclasses.replace(settings, protocol={})).protocol
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
     if merged.embedding != own.embedding:
-        embedding_settings(merged.embedding)  # refuses a wrong value
         asked.append(vars(merged.embedding))
-    parts = ["+".join(protocol.relevance), *changed_embedding(own.embedding, merged.embedding)]
-    name = f"{protocol.name}-" + re.sub(r"[^\w.+-]+", "_", "-".join(parts))
+    names = ["+".join(protocol.relevance), *changed_embedding(own.embedding, merged.embedding)]
+    name = f"{protocol.name}-" + re.sub(r"[^\w.+-]+", "_", "-".join(names))
     own_precision = summary.get("precision")
     precision: str | None = settings.trainer.precision
     if precision in ("auto", own_precision):
@@ -109,50 +100,33 @@ def measure_run(settings: EvaluateSchema) -> Measured:
             )
     if precision != own_precision:
         asked.append(precision)
-    place = _place(run, name, asked)
-    if not settings.rerun and place.state == "finished":
-        return Measured(place, is_new=False)
-    with working(place, merged, catalog, settings, run=run_label(run.folder)) as is_left:
-        if not is_left:
-            return Measured(place, is_new=False)
-        cached = cache(catalog, merged.data, **vars(merged.pictures))
-        sides = choose_query_gallery(protocol, cached, settings.query_split)
+
+    def embed(sides: Sides) -> Embedded:
         embedding = RunEmbedding(run, own, merged, settings, precision)
-        embeddings, seconds = embedding.of_sides(cached, sides)
+        embeddings, seconds = embedding.of_sides(parts.cached, sides)
         facts = {fact: summary.get(fact) for fact in OF_THE_RUN}
         device = device_facts(embedding.trainer)
         place.save_environment(device)
         facts |= device_summary(device)
         facts["embedding_dim"] = embeddings.shape[1]
-        facts["num_queries_trained_on"] = num_trained_on(run.folder, cached.pictures, sides)
-        measure(
-            place,
-            merged,
-            cached,
-            protocol,
-            sides,
-            embeddings,
-            floors=_floors(merged),
-            seconds_per_item=seconds,
-            epoch=int(summary.get("epochs") or 0),
-            facts=facts,
-            trainer=embedding.trainer,
-        )
-        write_run_report(place.folder, cached.catalog, cached.pictures)
-    return Measured(place, is_new=True)
+        facts["num_queries_trained_on"] = num_trained_on(run.folder, parts.cached.pictures, sides)
+        epoch = int(summary.get("epochs") or 0)
+        return Embedded(embeddings, facts, seconds, epoch, embedding.trainer)
+
+    place = _place(run, name, asked)
+    return measured(place, parts, settings, embed, _floors(parts), run=run_label(run.folder))
 
 
 def _place(run: Run, name: str, asked: list[Any]) -> Run:
     return Run(run.folder / EVALUATIONS / f"{name}-{_digest(asked)[:8]}")
 
 
-def _floors(settings: TrainSchema) -> Floors:
+def _floors(parts: Parts) -> Floors:
     """Returns the floors of a finished run, without the one whose first weights are gone."""
     from visual_search.models.backbone_weights import PACKAGED
-    from visual_search.runs.parts import new_floors
 
-    floors = new_floors(settings)
-    weights = settings.model.get("weights")
+    floors = parts.floors
+    weights = parts.settings.model.get("weights")
     if weights not in (None, PACKAGED) and not Path(weights).is_file():
         print(
             f"The first weights, {weights}, are gone: the floor 'own network, not adapted' is left "
@@ -174,9 +148,8 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
     """
     import numpy as np
 
-    from visual_search.reports.run_page import write_run_report
     from visual_search.runs.embedding_files import read_embeddings
-    from visual_search.runs.parts import cache, check_left_out, new_protocol, read_catalog
+    from visual_search.runs.parts import Parts
     from visual_search.training.floors import Floors
 
     if settings.embeddings is None:
@@ -194,46 +167,62 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
         )
     given = read_embeddings(str(source), settings.ids)
     print(given.sentence())
-    merged = _merged(None, settings)
-    protocol = new_protocol(merged.protocol)
-    catalog = read_catalog(merged, bound_left_out=True)
-    name = settings.name or source.stem
-    asked: list[Any] = [merged.protocol, settings.query_split, catalog.fingerprint()]
+    parts = Parts(_merged(None, settings), bound_left_out=True)
+    merged = parts.settings
+    asked: list[Any] = [merged.protocol, settings.query_split, parts.catalog.fingerprint()]
     asked.append(given.digest())
     asked += [merged.pictures.size_px, merged.pictures.fit]  # what the floors see
-    place = open_run(settings.outputs, name, _digest(asked)[:10])
+    place = open_run(settings.outputs, settings.name or source.stem, _digest(asked)[:10])
+
+    def embed(sides: Sides) -> Embedded:
+        rows = np.union1d(sides.selection.gallery_rows, sides.selection.query_rows)
+        item_ids = parts.cached.catalog.table["item_id"]
+        table = np.zeros((len(item_ids), given.dim), dtype=np.float32)
+        table[rows] = given.of_items(item_ids.iloc[rows].tolist())
+        facts = {
+            "embedding_dim": given.dim,
+            "embedding_columns": list(given.columns),
+            "columns_left_out": list(given.left_out),
+            "kind": "embeddings from outside",
+        }
+        return Embedded(table, facts)
+
+    floors = Floors(merged.pictures.cache_dir)
+    return measured(place, parts, settings, embed, floors, embeddings=source.name)
+
+
+def measured(
+    place: Run,
+    parts: Parts,
+    settings: EvaluateSchema,
+    embed: Callable[[Sides], Embedded],
+    floors: Floors,
+    **facts: Any,
+) -> Measured:
+    """Measures in a folder what is not there yet, and writes its page.
+
+    Args:
+        place: The folder.
+        parts: Of what is measured.
+        settings: Of the command.
+        embed: Gives the embeddings of the sides.
+        floors: Of the same sides.
+        facts: What the folder's status should say.
+
+    Raises:
+        ValueError: The protocol cannot be met.
+    """
+    from visual_search.reports.run_page import write_run_report
+
     if not settings.rerun and place.state == "finished":
         return Measured(place, is_new=False)
-    given_by = {"embeddings": source.name}
-    with working(place, merged, catalog, settings, **given_by) as is_left:
+    parts.check_measuring(settings.query_split)
+    with working(place, parts, settings, **facts) as is_left:
         if not is_left:
             return Measured(place, is_new=False)
-        cached = cache(catalog, merged.data, **vars(merged.pictures))
-        broken = len(cached.catalog.refused) - len(catalog.refused)
-        check_left_out(merged.data, broken, len(cached.catalog))
-        sides = choose_query_gallery(protocol, cached, settings.query_split)
-        selection = sides.selection
-        rows = np.union1d(selection.gallery_rows, selection.query_rows)
-        table = np.zeros((len(cached.catalog), given.dim), dtype=np.float32)
-        table[rows] = given.of_items(cached.catalog.table["item_id"].iloc[rows].tolist())
-        measure(
-            place,
-            merged,
-            cached,
-            protocol,
-            sides,
-            table,
-            floors=Floors(merged.pictures.cache_dir),
-            seconds_per_item=math.nan,
-            epoch=0,
-            facts={
-                "embedding_dim": given.dim,
-                "embedding_columns": list(given.columns),
-                "columns_left_out": list(given.left_out),
-                "kind": "embeddings from outside",
-            },
-        )
-        write_run_report(place.folder, cached.catalog, cached.pictures)
+        sides = parts.sides(settings.query_split)
+        measure(place, parts, sides, embed(sides), floors)
+        write_run_report(place.folder, parts.cached.catalog, parts.cached.pictures)
     return Measured(place, is_new=True)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.manifest import BundleManifest
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.models.export_check import ExportCheck
+    from visual_search.runs.parts import Parts
     from visual_search.training.module import EncoderModule
 
 BUNDLE = "bundle"  # folder within the run's
@@ -89,14 +90,9 @@ def export_run(settings: ExportSchema) -> Exported:
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.models.exporting import export_encoder
-    from visual_search.runs.parts import (
-        build_catalog,
-        cache,
-        load_module,
-        progress_bar,
-        quieten,
-        within_budget,
-    )
+    from visual_search.runs.catalogs import prepare
+    from visual_search.runs.parts import Parts, load_module, quieten
+    from visual_search.runs.progress import progress_bar
 
     quieten()
     _check_settings(settings)
@@ -107,16 +103,17 @@ def export_run(settings: ExportSchema) -> Exported:
             f"{folder} is not empty; expected a new folder: give out=DIR, or delete it"
         )
     summary = run.summary()
-    merged = _of_run(run.settings(), settings)
+    parts = Parts(_of_run(run.settings(), settings))
+    merged = parts.settings
     with telling_moved_data("export", run, merged.data, settings.data):
-        everything = build_catalog(merged.data)
-    catalog = everything
-    if not settings.data and settings.items != "all":
-        catalog = within_budget(everything, merged)
+        everything = parts.whole
     module = load_module(run)
-    cached = cache(catalog, merged.data, **vars(merged.pictures))
+    if settings.data or settings.items == "all":
+        cached = prepare(everything, merged.data, **vars(merged.pictures))
+    else:
+        cached = parts.cached
     rows = _rows(cached, run, settings)
-    left_out = _left_out(len(everything), len(catalog), cached, rows)
+    left_out = _left_out(len(everything), cached, rows)
     name = settings.name or run.folder.parent.name
     with scratch_folder(folder.parent, folder.name) as scratch:
         facts = {"experiment": run.folder.parent.name, "run": run.folder.name}
@@ -134,7 +131,7 @@ def export_run(settings: ExportSchema) -> Exported:
             embeddings=embeddings,
             thumbnails=small,
         )
-        again = _measured_again(merged, cached, rows, embeddings, settings)
+        again = _measured_again(parts, cached, rows, embeddings, settings)
         content = _facts(run, summary, check, again) | {"left_out": list(left_out)}
         with progress_bar("Building the index", " items") as advance:
             manifest = create_bundle(
@@ -154,11 +151,10 @@ def export_run(settings: ExportSchema) -> Exported:
     return Exported(folder, manifest, check, headline, left_out, again, size)
 
 
-def _left_out(
-    num_all: int, num_within: int, cached: CachedCatalog, rows: NDArray[np.int64]
-) -> tuple[str, ...]:
+def _left_out(num_all: int, cached: CachedCatalog, rows: NDArray[np.int64]) -> tuple[str, ...]:
     """Says what of the catalogue will not be found, and why."""
     refused = cached.catalog.refused
+    num_within = len(cached.catalog) + len(refused)
     reasons = (
         (num_all - num_within, num_all, "beyond the run's budget; items=all takes them in"),
         (
@@ -204,6 +200,7 @@ def _of_run(own: TrainSchema, settings: ExportSchema) -> TrainSchema:
     merged = merged_settings(own, settings.data, None, settings.pictures.cache_dir)
     merged.loader = own.loader
     merged.protocol = protocol_in_full(own.protocol)
+    merged.index.device = "cpu"  # as the bundle will be searched
     return merged
 
 
@@ -242,40 +239,22 @@ def _checked(
 
 
 def _measured_again(
-    merged: TrainSchema,
+    parts: Parts,
     cached: CachedCatalog,
     rows: NDArray[np.int64],
     embeddings: NDArray[np.float32],
     settings: ExportSchema,
 ) -> float | None:
     """Returns the headline's micro mean, with the bundle's embeddings and the run's own queries."""
-    import numpy as np
     import pandas as pd
 
-    from visual_search.runs.parts import cache, new_protocol, progress_bar, read_catalog
-    from visual_search.training.evaluation import evaluate_embeddings
-    from visual_search.training.query_gallery import choose_sides
+    from visual_search.runs.measuring import Embedded, evaluated
 
     if settings.data or len(rows) < len(cached.catalog):
         return None
-    # With the run's splits, within its budget.
-    seen = cache(read_catalog(merged), merged.data, **vars(merged.pictures))
-    protocol = new_protocol(merged.protocol)
-    with progress_bar("Looking for leaks", " pictures") as advance:
-        sides = choose_sides(protocol, seen.catalog, seen.pictures, "test", advance)
-    places = pd.Index(cached.catalog.table["item_id"]).get_indexer(seen.catalog.table["item_id"])
-    gallery, queries = sides.selection.gallery_rows, sides.selection.query_rows
-    evaluation = evaluate_embeddings(
-        seen.catalog,
-        protocol,
-        sides,
-        split="test",
-        epoch=0,
-        gallery_embeddings=np.ascontiguousarray(embeddings[places[gallery]]),
-        query_embeddings=np.ascontiguousarray(embeddings[places[queries]]),
-        index_device="cpu",
-        seconds_per_item=0.0,
-    )
+    ids, of_run = cached.catalog.table["item_id"], parts.cached.catalog.table["item_id"]
+    held = embeddings[pd.Index(ids).get_indexer(of_run)]
+    evaluation = evaluated(parts, parts.sides("test"), "test", Embedded(held))
     summary = evaluation.report.summary
     return float(summary[f"micro_{summary['headline']['mean']}"])
 

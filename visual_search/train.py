@@ -16,7 +16,7 @@ from visual_search.config.schemas import TrainSchema
 from visual_search.reports.sweep_summary import conclude
 
 if TYPE_CHECKING:
-    from visual_search.catalog.catalog import Catalog
+    from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run
 
 HARDWARE = ("accelerator", "devices", "strategy", "precision")  # keys of `trainer`
@@ -49,21 +49,19 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
     """
     from visual_search.reports.tables import print_result
     from visual_search.runs.identity import find_run
-    from visual_search.runs.initial_weights import checkpoint_to_start_from
-    from visual_search.runs.parts import check_builders, check_hardware, read_catalog
+    from visual_search.runs.parts import Parts, check_hardware
 
     trainer = settings.trainer
     named = {name: trainer[name] for name in HARDWARE if name in trainer}
     check_hardware(**named, index_device=settings.index.device)
-    catalog = read_catalog(settings, bound_left_out=True)
+    parts = Parts(settings, bound_left_out=True)
     name = settings.name or str(settings.model["_target_"]).rpartition(".")[2]
-    run = find_run(settings.outputs, name, settings, catalog.fingerprint())
-    if settings.rerun or not _is_done(run, settings):
-        check_builders(settings)
-        if settings.training.start_from is not None:
-            checkpoint_to_start_from(settings.training.start_from)
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # started by the first process, to help it
-        _fit_and_test(run, settings, catalog)
+    run = find_run(settings.outputs, name, settings, parts.catalog.fingerprint())
+    helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
+    is_left = settings.rerun or not _is_done(run, settings)
+    training = _Training(run, parts) if helps or is_left else None
+    if training is not None and helps:
+        training.fit_and_test()
         return run
     run.lock()
     try:
@@ -71,12 +69,12 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
             run.clear()
         if on_open is not None:
             on_open(run)
-        if _is_done(run, settings):
+        if training is None or _is_done(run, settings):
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
             if not run.checkpoint.is_file():
                 print(f"Run {run.folder}")
-            _work(run, settings, catalog)
+            _work(training)
     finally:
         run.unlock()
     print_result(run)
@@ -93,12 +91,13 @@ def _is_done(run: Run, settings: TrainSchema) -> bool:
     return run.state == "finished" and bool(without or run.summary())
 
 
-def _work(run: Run, settings: TrainSchema, catalog: Catalog) -> None:
+def _work(training: _Training) -> None:
     """Trains and tests under a status that tells, whatever happens, how it ended."""
     from omegaconf import OmegaConf
 
     from visual_search.atomic import telling_full_disk, write_text
 
+    run, catalog, settings = training.run, training.parts.catalog, training.parts.settings
     facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
     started = time.time()
     elapsed = run.seconds_so_far()
@@ -110,7 +109,7 @@ def _work(run: Run, settings: TrainSchema, catalog: Catalog) -> None:
     run.set_state("running", seconds=elapsed, **facts)
     try:
         with telling_full_disk(run.folder):
-            _fit_and_test(run, settings, catalog)
+            training.fit_and_test()
         state = "finished"
     except (SystemExit, KeyboardInterrupt):
         state = "interrupted"
@@ -145,52 +144,54 @@ def _overrides() -> str:
     return yaml.safe_dump(shown, allow_unicode=True, default_flow_style=False, width=10_000)
 
 
-def _fit_and_test(run: Run, settings: TrainSchema, catalog: Catalog) -> None:
-    """The work of one process: pictures, network, training, test, files."""
-    from visual_search.reports.run_page import write_run_report
-    from visual_search.runs.initial_weights import take_weights
-    from visual_search.runs.parts import (
-        cache,
-        check_left_out,
-        new_model,
-        new_modules,
-        new_trainer,
-        quieten,
-    )
-    from visual_search.runs.results import save_results
-    from visual_search.training.checkpointing import Interruption, RunCheckpoint, position
-    from visual_search.training.devices import memory_told
-    from visual_search.training.distributed import restore_num_threads
+class _Training:
+    """What one process trains with: built, and so refused, before the pictures are prepared."""
 
-    restore_num_threads()
-    quieten()
-    with Interruption() as interruption:
-        model = new_model(settings)
-        cached = cache(catalog, settings.data, **vars(settings.pictures))
-        broken = len(cached.catalog.refused) - len(catalog.refused)
-        check_left_out(settings.data, broken, len(cached.catalog))
-        datamodule, module = new_modules(settings, cached, model)
-        keeper = RunCheckpoint(
+    def __init__(self, run: Run, parts: Parts) -> None:
+        from visual_search.runs.initial_weights import take_weights
+        from visual_search.runs.parts import quieten
+        from visual_search.training.checkpointing import Interruption, RunCheckpoint
+        from visual_search.training.distributed import restore_num_threads
+
+        restore_num_threads()
+        quieten()
+        self.run, self.parts = run, parts
+        parts.check_training()
+        training = parts.settings.training
+        self.taken = ""
+        if training.start_from is not None:
+            self.taken = take_weights(parts.model, training.start_from)
+        self.interruption = Interruption()
+        self.keeper = RunCheckpoint(
             run.folder / "checkpoints",
-            every_n_seconds=settings.training.checkpoint_every_n_seconds,
-            interruption=interruption,
+            every_n_seconds=training.checkpoint_every_n_seconds,
+            interruption=self.interruption,
         )
-        trainer = new_trainer(run, settings, keeper)
-        checkpoint = run.checkpoint if run.checkpoint.is_file() else None
-        start = settings.training.start_from
-        if start is not None and checkpoint is None:
-            taken = take_weights(model, start)
-            if trainer.is_global_zero:
-                print(taken)
-        if checkpoint is not None and trainer.is_global_zero:
-            print(f"Run {run.folder}: going on at {position(checkpoint, trainer.max_epochs or 0)}")
-        batch_size, device = settings.loader.batch_size, trainer.strategy.root_device
-        with memory_told(batch_size, device, training=True):
-            trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-            tested = trainer.test(module, datamodule, verbose=False)[0]
-        if trainer.is_global_zero and module.evaluation is not None:
-            save_results(run, settings, datamodule, module, trainer, {**keeper.metrics, **tested})
-            write_run_report(run.folder, datamodule.catalog, datamodule.pictures)
+        self.trainer = parts.trainer(run, self.keeper)
+
+    def fit_and_test(self) -> None:
+        """The work of one process: pictures, training, test, files."""
+        from visual_search.reports.run_page import write_run_report
+        from visual_search.runs.results import save_results
+        from visual_search.training.checkpointing import position
+        from visual_search.training.devices import memory_told
+
+        run, parts, trainer = self.run, self.parts, self.trainer
+        with self.interruption:
+            module, datamodule = parts.module, parts.datamodule
+            checkpoint = run.checkpoint if run.checkpoint.is_file() else None
+            if trainer.is_global_zero and checkpoint is None and self.taken:
+                print(self.taken)
+            if trainer.is_global_zero and checkpoint is not None:
+                where = position(checkpoint, trainer.max_epochs or 0)
+                print(f"Run {run.folder}: going on at {where}")
+            device = trainer.strategy.root_device
+            with memory_told(datamodule.batch_size, device, training=True):
+                trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+                tested = trainer.test(module, datamodule, verbose=False)[0]
+            if trainer.is_global_zero and module.evaluation is not None:
+                save_results(run, parts, trainer, {**self.keeper.metrics, **tested})
+                write_run_report(run.folder, parts.cached.catalog, parts.cached.pictures)
 
 
 if __name__ == "__main__":

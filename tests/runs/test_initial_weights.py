@@ -11,7 +11,7 @@ from tests.test_train import SMALL
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.initial_weights import take_weights
-from visual_search.runs.parts import load_module, new_model
+from visual_search.runs.parts import Parts, load_module
 from visual_search.runs.run import Run
 from visual_search.train import train
 
@@ -58,7 +58,7 @@ def test_a_run_starts_from_another(
 
 @pytest.mark.slow
 def test_another_seed_takes_the_same_weights_and_the_rest_is_its_own(pretrained: Run) -> None:
-    model = new_model(settings("seed=5"))
+    model = Parts(settings("seed=5")).model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert "tensors" in take_weights(model, pretrained.folder)
     expected = load_module(pretrained).model.state_dict()
@@ -69,7 +69,7 @@ def test_another_seed_takes_the_same_weights_and_the_rest_is_its_own(pretrained:
 
 @pytest.mark.slow
 def test_networks_that_do_not_fit_are_refused_and_left_alone(pretrained: Run) -> None:
-    wider = new_model(settings("model.width=16"))
+    wider = Parts(settings("model.width=16")).model
     before = {name: value.clone() for name, value in wider.state_dict().items()}
     with pytest.raises(
         ConfigError, match=r"is \(1024, 512\) in the run and \(2048, 512\) here.*set model"
@@ -77,13 +77,14 @@ def test_networks_that_do_not_fit_are_refused_and_left_alone(pretrained: Run) ->
         take_weights(wider, pretrained.folder)
     for name, value in wider.state_dict().items():
         assert torch.equal(value, before[name])
-    other = new_model(settings("model=plain_encoder"))
+    other = Parts(settings("model=plain_encoder")).model
     with pytest.raises(ConfigError, match=r"lacks 'maps\..*; choose model="):
         take_weights(other, pretrained.folder)
 
 
 def test_an_autoencoder_takes_the_encoder_that_was_trained_alone(tmp_path: Path) -> None:
-    encoder, whole = new_model(settings("model=residual_encoder", "seed=7")), new_model(settings())
+    encoder = Parts(settings("model=residual_encoder", "seed=7")).model
+    whole = Parts(settings()).model
     before = {name: value.clone() for name, value in whole.state_dict().items()}
     weights = {f"model.{name}": value for name, value in encoder.state_dict().items()}
     (tmp_path / "checkpoints").mkdir()
@@ -98,7 +99,7 @@ def test_an_autoencoder_takes_the_encoder_that_was_trained_alone(tmp_path: Path)
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"start_from=.*there is no .*last\.ckpt; expected"):
-        take_weights(new_model(settings()), tmp_path)
+        take_weights(Parts(settings()).model, tmp_path)
 
 
 @pytest.mark.slow

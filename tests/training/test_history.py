@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
+from tests.composing import typed
 from tests.training.stopping import StopAt, StoppedError
 from visual_search.retrieval.protocols import gallery_query
-from visual_search.runs.parts import new_trainer
+from visual_search.runs.parts import Parts
 from visual_search.runs.run import Run
 from visual_search.training.callbacks.history import History
 from visual_search.training.callbacks.retrieval import RetrievalEvaluation
@@ -136,21 +137,7 @@ def test_a_run_that_goes_on_writes_the_same_table(
 
 
 def test_a_run_keeps_its_history_before_it_saves(tmp_path: Path) -> None:
-    settings = {
-        "protocol": {"_target_": "visual_search.retrieval.protocols.gallery_query"},
-        "training": {"evaluate_every_n_epochs": 1},
-        "index": {"device": "cpu"},
-        "floors": False,
-        "partners": {"source": None},
-        "callbacks": {},
-        "logger": {},
-        "profiler": None,
-        "trainer": {
-            "_target_": "visual_search.training.trainer.build_trainer",
-            "max_epochs": 1,
-            "accelerator": "cpu",
-        },
-    }
-    trainer = new_trainer(Run(tmp_path), settings, RunCheckpoint(tmp_path))
+    parts = Parts(typed("train", "trainer=cpu", f"outputs={tmp_path}"))
+    trainer = parts.trainer(Run(tmp_path), RunCheckpoint(tmp_path))
     order = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     assert order.index(History) < order.index(RunCheckpoint)

@@ -7,11 +7,12 @@ else can be instantiated, whatever a file or the command line says.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -248,6 +249,17 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
             f"{key}={value!r} is of a wrong type ({type(value).__name__}); expected {wanted}: "
             f"{error.errors()[0]['msg']}"
         ) from error
+
+
+@contextlib.contextmanager
+def told_as_config() -> Iterator[None]:
+    """Turns a part's own ValueError, which names the key and the fix, into a `ConfigError`."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def one_of(key: str, value: str, choices: Sequence[Choice]) -> Choice:

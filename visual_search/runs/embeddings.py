@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, get_args
 
-from visual_search.config.builders import ConfigError, one_of
+from visual_search.config.builders import ConfigError, one_of, told_as_config
 from visual_search.config.schemas import EmbeddingConfig, EvaluateSchema, TrainSchema
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import many
@@ -42,10 +42,8 @@ def precision_here(own: Any, accelerator: Any, devices: Any) -> Any:
     """
     from visual_search.training.devices import usable_precision
 
-    try:
+    with told_as_config():
         precision, reason = usable_precision(own, accelerator, devices)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     if reason and os.environ.get("LOCAL_RANK", "0") == "0":  # said by the first process
         print(f"The run computed in {own}, but {reason}: what is embedded now is in {precision}.")
     return precision
@@ -72,7 +70,7 @@ class RunEmbedding:
     ) -> None:
         import lightning.pytorch  # noqa: F401 - it sets its logger's level, so before we do
 
-        from visual_search.runs.parts import build_trainer, embedding_settings, quieten
+        from visual_search.runs.parts import Parts, new_trainer, quieten
         from visual_search.training.devices import Accelerator, num_devices
 
         quieten()
@@ -88,8 +86,8 @@ class RunEmbedding:
         self.run, self.loader, self.precision = run, settings.loader, precision
         self.own = own.embedding
         self.changed = changed_embedding(own.embedding, merged.embedding)
-        self.embedding = embedding_settings(merged.embedding)
-        self.trainer: Trainer = build_trainer(node, folder=run.folder)
+        self.parts = Parts(merged)
+        self.trainer: Trainer = new_trainer(node, folder=run.folder)
         # Otherwise pinned memory would belong to the first card, whichever computes.
         self.trainer.accelerator.setup_device(self.trainer.strategy.root_device)
 
@@ -145,11 +143,9 @@ class RunEmbedding:
         """Returns the same for another embedding of the network, which no file has."""
         import numpy as np
 
-        from visual_search.models.embedding import EmbeddingHead
-
         print(f"The network's values are taken anew: {', '.join(self.changed)}.")
         module = self._module()
-        module.head = EmbeddingHead(module.model, self.embedding)
+        module.head = self.parts.head(module.model)
         features, seconds = self._features(module, cached, rows)
         module.head.fit(features[np.searchsorted(rows, gallery_rows)])
         embeddings = module.head.embed(features)
@@ -165,7 +161,7 @@ class RunEmbedding:
     def _features(
         self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], float]:
-        from visual_search.runs.parts import progress_bar
+        from visual_search.runs.progress import progress_bar
         from visual_search.training.datamodule import CatalogDataModule
         from visual_search.training.devices import memory_told
         from visual_search.training.features import features_of_rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, told_as_config
 
 
 def check_index_settings(
@@ -35,7 +35,5 @@ def check_index_settings(
             f"num_threads={num_threads}; expected at least 1: leave it out for all cores"
         )
     if target_recall is not None:
-        try:
+        with told_as_config():
             check_targets(target_recall, recall_k=1)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import one_of
 from visual_search.config.schemas import EvaluateSchema, TrainSchema
+from visual_search.runs.progress import progress_bar
 from visual_search.runs.run import Run, State
 
 if TYPE_CHECKING:
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     from lightning import Trainer
     from numpy.typing import NDArray
 
-    from visual_search.catalog.cache import CachedCatalog
-    from visual_search.catalog.catalog import Catalog
-    from visual_search.retrieval.protocol import Protocol
+    from visual_search.runs.parts import Parts
     from visual_search.training.evaluation import Evaluation
     from visual_search.training.floors import Floors
     from visual_search.training.query_gallery import Sides
@@ -34,13 +34,7 @@ OF_A_MEASUREMENT = (
 
 
 @contextlib.contextmanager
-def working(
-    place: Run,
-    merged: TrainSchema,
-    catalog: Catalog,
-    settings: EvaluateSchema,
-    **facts: Any,
-) -> Iterator[bool]:
+def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: Any) -> Iterator[bool]:
     """Holds a measurement's folder, and leaves a status that tells how it ended.
 
     Yields:
@@ -51,8 +45,8 @@ def working(
     from visual_search.atomic import telling_full_disk, write_text
 
     facts |= {
-        "catalog": catalog.name,
-        "catalog_fingerprint": catalog.fingerprint(),
+        "catalog": parts.catalog.name,
+        "catalog_fingerprint": parts.catalog.fingerprint(),
         "query_split": settings.query_split,
     }
     started = time.time()
@@ -65,7 +59,7 @@ def working(
         return
     try:
         place.clear()
-        text = yaml.safe_dump(_written(merged), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_written(parts.settings), sort_keys=False, allow_unicode=True)
         write_text(place.folder / "config.yaml", text)
         place.save_environment()
         place.set_state("running", **facts)
@@ -89,80 +83,75 @@ def _written(merged: TrainSchema) -> dict[str, Any]:
     return plain if merged.model else {name: plain[name] for name in OF_A_MEASUREMENT}
 
 
-def choose_query_gallery(protocol: Protocol, cached: CachedCatalog, split: str) -> Sides:
-    """Returns who asks and who is searched, the leaks between them found under a progress bar.
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The embeddings of a measurement's sides, and where they come from.
 
-    Raises:
-        ValueError: The protocol cannot be met.
+    Attributes:
+        embeddings: ``[n, D] float32``, a row for every catalogue row; only the sides' are read.
+        facts: What the summary should say of them.
+        seconds_per_item: Time of the embedding pass; NaN where there was none.
+        epoch: Epochs trained.
+        trainer: Where and how exactly they were computed; None: elsewhere.
     """
-    from visual_search.runs.parts import progress_bar
-    from visual_search.training.query_gallery import check_depth, choose_sides
 
-    with progress_bar("Looking for leaks", " pictures") as advance:
-        sides = choose_sides(protocol, cached.catalog, cached.pictures, split, advance)
-    check_depth(protocol, cached.catalog, sides.selection, split)
-    return sides
+    embeddings: NDArray[np.float32]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds_per_item: float = math.nan
+    epoch: int = 0
+    trainer: Trainer | None = None
 
 
-def measure(
-    place: Run,
-    merged: TrainSchema,
-    cached: CachedCatalog,
-    protocol: Protocol,
-    sides: Sides,
-    embeddings: NDArray[np.float32],
-    *,
-    floors: Floors,
-    seconds_per_item: float,
-    epoch: int,
-    facts: dict[str, Any],
-    trainer: Trainer | None = None,
-) -> None:
-    """Searches, scores, and writes everything into the folder.
+def evaluated(parts: Parts, sides: Sides, split: str, embedded: Embedded) -> Evaluation:
+    """Searches and scores.
 
-    ``trainer`` tells where and how exactly the floor of a run's untrained network is embedded.
+    Args:
+        parts: Of what is measured.
+        sides: Who asks whom.
+        split: The split that asks.
+        embedded: What is searched.
     """
     import numpy as np
 
     from visual_search.knn.device import Device
-    from visual_search.retrieval.report import with_intervals
-    from visual_search.runs.parts import progress_bar
-    from visual_search.runs.results import answering, save_evaluation
     from visual_search.training.evaluation import evaluate_embeddings, index_place
 
-    device, gpu = one_of("index.device", merged.index.device, get_args(Device)), 0
-    if trainer is not None:
-        device, gpu = index_place(device, trainer)
+    device, gpu = one_of("index.device", parts.settings.index.device, get_args(Device)), 0
+    if embedded.trainer is not None:
+        device, gpu = index_place(device, embedded.trainer)
     selection = sides.selection
-    evaluation: Evaluation = evaluate_embeddings(
-        cached.catalog,
-        protocol,
+    return evaluate_embeddings(
+        parts.cached.catalog,
+        parts.protocol,
         sides,
-        split=place.status()["query_split"],
-        epoch=epoch,
-        gallery_embeddings=np.ascontiguousarray(embeddings[selection.gallery_rows]),
-        query_embeddings=np.ascontiguousarray(embeddings[selection.query_rows]),
+        split=split,
+        epoch=embedded.epoch,
+        gallery_embeddings=np.ascontiguousarray(embedded.embeddings[selection.gallery_rows]),
+        query_embeddings=np.ascontiguousarray(embedded.embeddings[selection.query_rows]),
         index_device=device,
         index_gpu=gpu,
-        seconds_per_item=seconds_per_item,
+        seconds_per_item=embedded.seconds_per_item,
     )
+
+
+def measure(place: Run, parts: Parts, sides: Sides, embedded: Embedded, floors: Floors) -> None:
+    """Searches, scores, and writes everything into the folder."""
+    from visual_search.retrieval.report import with_intervals
+    from visual_search.runs.results import save_evaluation
+
+    evaluation = evaluated(parts, sides, place.status()["query_split"], embedded)
     evaluation = replace(evaluation, report=with_intervals(evaluation.report))
-    if merged.floors:
+    trainer = embedded.trainer
+    if parts.settings.floors:
         with progress_bar("Embedding the floors", " pictures") as advance:
             found = floors.measure(
-                cached.catalog,
-                cached.pictures,
-                protocol,
-                selection,
+                parts.cached.catalog,
+                parts.cached.pictures,
+                parts.protocol,
+                sides.selection,
                 device=trainer.strategy.root_device if trainer else "cpu",
                 precision=trainer.precision_plugin if trainer else None,
                 on_progress=advance,
             )
         evaluation = replace(evaluation, floors=found)
-    index = evaluation.index
-    facts["index"] = {
-        "bytes": index.num_bytes,
-        "bytes_per_item": index.bytes_per_item,
-        **answering(index),
-    }
-    save_evaluation(place.folder, merged, cached.catalog, cached.pictures, evaluation, facts)
+    save_evaluation(place.folder, parts, evaluation, embedded.facts)

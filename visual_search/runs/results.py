@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from lightning import Trainer
     from numpy.typing import NDArray
 
-    from visual_search.catalog.cache import Pictures
-    from visual_search.catalog.catalog import Catalog
-    from visual_search.knn.gallery_index import EmbeddingIndex
+    from visual_search.catalog.cache import CachedCatalog, Pictures
     from visual_search.retrieval.report import RetrievalReport
+    from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run
-    from visual_search.training.datamodule import CatalogDataModule
     from visual_search.training.evaluation import Evaluation, Floor
-    from visual_search.training.module import EncoderModule
     from visual_search.training.query_gallery import Sides
     from visual_search.views.duplicates import DuplicatePair
 
@@ -42,20 +39,13 @@ NEAR_DEFINITION = (
 )
 
 
-def save_results(
-    run: Run,
-    settings: TrainSchema,
-    datamodule: CatalogDataModule,
-    module: EncoderModule,
-    trainer: Trainer,
-    logged: Mapping[str, float],
-) -> None:
+def save_results(run: Run, parts: Parts, trainer: Trainer, logged: Mapping[str, float]) -> None:
     """Writes what a trained run leaves, and the settings with the numbers to the loggers."""
     from visual_search.runs.machine import device_sentence, device_summary
     from visual_search.runs.run import PROJECTION
     from visual_search.training.module import weights_fingerprint
 
-    evaluation = module.evaluation
+    module, evaluation = parts.module, parts.module.evaluation
     assert evaluation is not None
     *earlier, device = run.computed_on()
     weights = weights_fingerprint(module.model)
@@ -66,55 +56,35 @@ def save_results(
         embedding_hash=module.head.fingerprint(),
     )
     module.head.save(run.folder / PROJECTION)
-    save_trained_items(run.folder, datamodule.catalog, datamodule.pictures)
+    save_trained_items(run.folder, parts.cached)
     facts = {
         "val_loss": logged.get("val/loss"),
         "test_loss": logged.get("test/loss"),
         "loss_name": module.objective.error_name,
-        "index": {
-            "bytes": evaluation.index.num_bytes,
-            "bytes_per_item": evaluation.index.bytes_per_item,
-            **answering(evaluation.index),
-        },
         "embedding_dim": module.head.embedding_dim,
         "num_parameters": sum(p.numel() for p in module.parameters()),
         "epochs": trainer.current_epoch,
-        "num_training": len(datamodule.rows("train")),
+        "num_training": len(parts.datamodule.rows("train")),
         "weights": weights,
         **device_summary(device),
     }
     if earlier:
         facts["computed_before_on"] = [device_sentence(device) for device in earlier]
-    summary = save_evaluation(
-        run.folder, settings, datamodule.catalog, datamodule.pictures, evaluation, facts
-    )
+    summary = save_evaluation(run.folder, parts, evaluation, facts)
     finals = _finals(summary, logged)
     for logger in trainer.loggers:
-        _log_settings(logger, _choices(settings, summary), finals)
+        _log_settings(logger, _choices(parts.settings, summary), finals)
         logger.save()
 
 
-def answering(index: EmbeddingIndex) -> dict[str, Any]:
-    """Returns who answered the searches and why, as plain values."""
-    facts = {"device": index.device, "device_reason": index.device_reason}
-    return facts | {"gpu_failed": index.gpu_failed}
-
-
 def save_evaluation(
-    folder: Path,
-    settings: TrainSchema,
-    catalog: Catalog,
-    pictures: Pictures,
-    evaluation: Evaluation,
-    facts: Mapping[str, Any],
+    folder: Path, parts: Parts, evaluation: Evaluation, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes embeddings, numbers, floors and near-duplicates of one measurement.
 
     Args:
         folder: A run's, or one of its further evaluations'.
-        settings: Of the run, with what an evaluation replaces.
-        catalog: Splits assigned.
-        pictures: Row i is the picture of the catalogue's row i.
+        parts: Of what was measured.
         evaluation: With its floors and intervals.
         facts: What else the summary should say: epochs, device, ...
 
@@ -126,8 +96,9 @@ def save_evaluation(
     from visual_search.runs.places import refused_without_places, settings_without_places
     from visual_search.training.evaluation import save_embeddings
 
+    settings, catalog = parts.settings, parts.cached.catalog
     save_embeddings(evaluation, catalog, folder / "embeddings")
-    report = evaluation.report
+    report, index = evaluation.report, evaluation.index
     floors = _floor_lines(folder, report, evaluation.floors)
     same = identity(
         catalog.table,
@@ -139,6 +110,13 @@ def save_evaluation(
     summary = {
         **report.summary,
         **facts,
+        "index": {
+            "bytes": index.num_bytes,
+            "bytes_per_item": index.bytes_per_item,
+            "device": index.device,
+            "device_reason": index.device_reason,
+            "gpu_failed": index.gpu_failed,
+        },
         "query_split": evaluation.split,
         "embedding_ms_per_item": 1000 * evaluation.seconds_per_item,
         "refused": refused_without_places(catalog.refused),
@@ -150,19 +128,19 @@ def save_evaluation(
         "standing": _standing(report, floors),
     }
     if settings.near_duplicates:
-        summary["near_duplicates"] = _near_duplicates(folder, catalog, pictures, evaluation)
+        summary["near_duplicates"] = _near_duplicates(folder, parts.cached, evaluation)
     save_report(replace(report, summary=summary), folder / "metrics")
     return summary
 
 
-def save_trained_items(folder: Path, catalog: Catalog, pictures: Pictures) -> None:
+def save_trained_items(folder: Path, cached: CachedCatalog) -> None:
     """Writes which items were trained on (``metrics/trained_items.parquet``): ids, pixel keys."""
     from visual_search.atomic import atomic_path
     from visual_search.catalog.duplicates import pixel_keys
 
-    rows = catalog.rows_of_split("train")
-    table = catalog.table.iloc[rows][["item_id", "group"]].reset_index(drop=True)
-    table["pixels"] = pixel_keys(pictures, rows)
+    rows = cached.catalog.rows_of_split("train")
+    table = cached.catalog.table.iloc[rows][["item_id", "group"]].reset_index(drop=True)
+    table["pixels"] = pixel_keys(cached.pictures, rows)
     with atomic_path(folder / "metrics" / "trained_items.parquet") as temporary:
         table.to_parquet(temporary, index=False)
 
@@ -263,9 +241,7 @@ def _leaks(evaluation: Evaluation) -> dict[str, Any]:
     return found
 
 
-def _near_duplicates(
-    folder: Path, catalog: Catalog, pictures: Pictures, evaluation: Evaluation
-) -> dict[str, Any]:
+def _near_duplicates(folder: Path, cached: CachedCatalog, evaluation: Evaluation) -> dict[str, Any]:
     """Looks for near-duplicates between the sides, lists and draws them."""
     from visual_search.catalog.duplicates import perceptual_hashes
     from visual_search.retrieval.near_duplicates import EmbeddedPictures, near_duplicates
@@ -274,8 +250,8 @@ def _near_duplicates(
     from visual_search.views.figures import save_figure
 
     rows = {"gallery": evaluation.gallery_rows, "queries": evaluation.query_rows}
-    ids = catalog.table["item_id"].to_numpy(dtype=object)
-    hashes = {name: perceptual_hashes(pictures, of) for name, of in rows.items()}
+    ids = cached.catalog.table["item_id"].to_numpy(dtype=object)
+    hashes = {name: perceptual_hashes(cached.pictures, of) for name, of in rows.items()}
     per_query = evaluation.report.per_query
     found = near_duplicates(
         ids[rows["gallery"]].tolist(),
@@ -294,7 +270,7 @@ def _near_duplicates(
     )
     near = found.table[found.table["by"] == "both"].reset_index(drop=True)
     save_table(near, folder / "metrics" / "near_duplicates.csv")
-    pairs = _pairs(near, catalog, pictures)
+    pairs = _pairs(near, cached)
     if pairs:
         figure = duplicate_pairs(pairs, len(near))
         save_figure(figure, folder / "figures" / "near_duplicates.png")
@@ -307,16 +283,16 @@ def _near_duplicates(
     }
 
 
-def _pairs(near: pd.DataFrame, catalog: Catalog, pictures: Pictures) -> list[DuplicatePair]:
+def _pairs(near: pd.DataFrame, cached: CachedCatalog) -> list[DuplicatePair]:
     """Returns the closest pairs with their pictures."""
     from visual_search.views.duplicates import DuplicatePair
 
-    row_of = {item_id: row for row, item_id in enumerate(catalog.table["item_id"])}
-    categories = catalog.table["category"].to_numpy(dtype=object)
+    row_of = {item_id: row for row, item_id in enumerate(cached.catalog.table["item_id"])}
+    categories = cached.catalog.table["category"].to_numpy(dtype=object)
     pairs = []
     for line in near.head(MAX_DRAWN_PAIRS).to_dict("records"):
         query, item = row_of[line["query_id"]], row_of[line["gallery_id"]]
-        images: NDArray[np.uint8] = pictures[[query, item]]
+        images: NDArray[np.uint8] = cached.pictures[[query, item]]
         pairs.append(
             DuplicatePair(
                 query_image=images[0],

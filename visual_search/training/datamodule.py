@@ -177,6 +177,20 @@ class EvaluationBatches(_Batches):
             yield filled[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
+def check_loader(batch_size: int, num_workers: int) -> None:
+    """Refuses numbers that make no batches.
+
+    Raises:
+        ValueError: One is too small.
+    """
+    if batch_size < 1:
+        raise ValueError(f"got batch_size {batch_size}, expected at least 1; set loader.batch_size")
+    if num_workers < 0:
+        raise ValueError(
+            f"got num_workers {num_workers}, expected 0 or more; set loader.num_workers"
+        )
+
+
 class CatalogDataModule(LightningDataModule):
     """The training, validation and test batches of a catalogue.
 
@@ -208,14 +222,7 @@ class CatalogDataModule(LightningDataModule):
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(
-                f"got batch_size {batch_size}, expected at least 1; set loader.batch_size"
-            )
-        if num_workers < 0:
-            raise ValueError(
-                f"got num_workers {num_workers}, expected 0 or more; set loader.num_workers"
-            )
+        check_loader(batch_size, num_workers)
         self.catalog = catalog
         self.pictures = pictures
         self.batch_size = batch_size

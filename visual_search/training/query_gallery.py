@@ -107,6 +107,19 @@ def choose_sides(
     return Sides(kept, leaks, trained_leaks, dropped)
 
 
+def check_test_items(catalog: Catalog) -> None:
+    """Refuses a catalogue on which nothing could be measured at the end.
+
+    Raises:
+        ValueError: No item is in the test split.
+    """
+    if not len(catalog.rows_of_split("test")):
+        raise ValueError(
+            f"none of the {len(catalog)} items is in the test split; expected at least one query; "
+            "raise split.test_fraction, or name the table's split column"
+        )
+
+
 def check_depth(protocol: Protocol, catalog: Catalog, selection: Selection, split: str) -> None:
     """Refuses a k that no query can reach.
 

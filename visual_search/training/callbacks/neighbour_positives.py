@@ -24,12 +24,34 @@ from visual_search.training.module import to_network
 from visual_search.training.neighbour_positives import Partners, mutual_neighbours
 
 if TYPE_CHECKING:
+    from visual_search.models.embedding import EmbeddingHead
+    from visual_search.models.objectives.objective import Objective
     from visual_search.training.module import EncoderModule
 
 BESIDE = "beside"  # the source that is the run's own descriptor
 
 _DRAW = 1_000  # number of the draw: views count from 0
 _BLOCK = 256  # pictures described at once
+
+
+def check_partners(source: str | None, objective: Objective, head: EmbeddingHead) -> None:
+    """Refuses a source of partners that a run cannot use; None is fine.
+
+    Raises:
+        ValueError: The objective has no second view that could show a partner, or the run has no
+            descriptor that could choose one.
+    """
+    if source is not None and objective.num_views < 2:
+        raise ValueError(
+            f"partners.source={source} is set, but the objective sees {objective.num_views} "
+            "view(s) of a picture; expected one that sees two, such as objective=simclr; set "
+            "partners.source=null, or change the objective"
+        )
+    if source == BESIDE and head.settings.beside is None:
+        raise ValueError(
+            f"partners.source={BESIDE} is set, but embedding.beside is null; expected a "
+            "descriptor there: set embedding.beside=hog_shape, or another partners.source"
+        )
 
 
 class NeighbourPartners(Callback):
@@ -94,21 +116,10 @@ class NeighbourPartners(Callback):
         """Chooses by the source alone, unless a checkpoint brought the choice.
 
         Raises:
-            ValueError: The objective has no second view that could show a partner, or the run has
-                no descriptor that could choose one.
+            ValueError: See `check_partners`.
         """
         module: EncoderModule = pl_module  # type: ignore[assignment]
-        if module.objective.num_views < 2:
-            raise ValueError(
-                f"partners.source={self.source} is set, but the objective sees "
-                f"{module.objective.num_views} view(s) of a picture; expected one that sees two, "
-                "such as objective=simclr; set partners.source=null, or change the objective"
-            )
-        if self.source == BESIDE and module.head.settings.beside is None:
-            raise ValueError(
-                f"partners.source={BESIDE} is set, but embedding.beside is null; expected a "
-                "descriptor there: set embedding.beside=hog_shape, or another partners.source"
-            )
+        check_partners(self.source, module.objective, module.head)
         if self._partners is None:
             self._choose(trainer, self._source_embeddings(datamodule_of(trainer), module))
             self.chosen_at_epoch = trainer.current_epoch

@@ -20,7 +20,12 @@ from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
 from visual_search.training.features import features_of_rows
 from visual_search.training.floors import Floors
-from visual_search.training.query_gallery import Sides, check_depth, choose_sides
+from visual_search.training.query_gallery import (
+    Sides,
+    check_depth,
+    check_test_items,
+    choose_sides,
+)
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
@@ -73,11 +78,7 @@ class RetrievalEvaluation(Callback):
                 sides leak (`visual_search.training.query_gallery.LeakError`).
         """
         datamodule = datamodule_of(trainer)
-        if not len(datamodule.rows("test")):
-            raise ValueError(
-                f"none of the {len(datamodule.catalog)} items is in the test split; expected at "
-                "least one query; raise split.test_fraction, or name the table's split column"
-            )
+        check_test_items(datamodule.catalog)
         for split in ("val", "test"):
             if split not in self._sides and len(datamodule.rows(split)):
                 self._sides[split] = self._choose(trainer, datamodule, split)

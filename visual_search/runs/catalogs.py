@@ -1,0 +1,92 @@
+"""A config's catalogue and its pictures, read and prepared under progress bars."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
+
+from visual_search.config.builders import build, one_of
+from visual_search.config.schemas import TrainSchema
+from visual_search.runs.progress import progress_bar
+
+if TYPE_CHECKING:
+    from visual_search.catalog.cache import CachedCatalog
+    from visual_search.catalog.catalog import Catalog
+
+
+def build_catalog(node: Mapping[str, Any]) -> Catalog:
+    """Returns the catalogue of a data node, and prints what its reader chose by itself.
+
+    Raises:
+        ConfigError: The node is wrong.
+        ValueError: The data cannot be read.
+    """
+    with progress_bar("Reading the catalogue", " files") as advance:
+        catalog: Catalog = build("data", node, on_progress=advance)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
+        for choice in catalog.choices:
+            print(f"{catalog.name}: {choice}")
+    return catalog
+
+
+def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:
+    """Returns a config's catalogue with its splits, limited to its budget."""
+    from visual_search.catalog.splits import assign_splits, limit_items
+
+    catalog = assign_splits(catalog, **vars(settings.split))
+    limits = vars(settings.loader.max_items_per_category)
+    if any(limit is not None for limit in limits.values()):
+        catalog = limit_items(catalog, limits, seed=settings.split.seed)
+    return catalog
+
+
+def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -> None:
+    """Refuses data of which more than a tenth is left out, unless its config allows it.
+
+    Args:
+        node: The data's.
+        num_left_out: Refused rows or pictures.
+        num_items: The others.
+
+    Raises:
+        ValueError: Names the share, and how to allow it.
+    """
+    from visual_search.catalog.checks import MAX_LEFT_OUT, left_out
+
+    if node.get("on_bad_item") != "skip_any" and num_left_out > MAX_LEFT_OUT * (
+        num_items + num_left_out
+    ):
+        raise ValueError(
+            f"{left_out(num_left_out, num_items)}; expected at most {MAX_LEFT_OUT:.0%}: mend them "
+            "(visual_search.check names every one), or allow it by data.on_bad_item=skip_any"
+        )
+
+
+def prepare(
+    catalog: Catalog, node: Mapping[str, Any], *, size_px: int, fit: str, cache_dir: str
+) -> CachedCatalog:
+    """Returns the catalogue with its pictures decoded, under a progress bar.
+
+    Args:
+        catalog: Read already.
+        node: Its data node, which says what becomes of a broken picture.
+        size_px: What the network sees.
+        fit: As `visual_search.catalog.images.Fit`.
+        cache_dir: Where decoded pictures are kept.
+
+    Raises:
+        ConfigError: There is no such fit.
+    """
+    from visual_search.catalog.cache import cache_pictures
+    from visual_search.catalog.images import Fit
+
+    with progress_bar("Preparing pictures", " pictures") as advance:
+        return cache_pictures(
+            catalog,
+            size_px=size_px,
+            fit=one_of("pictures.fit", fit, get_args(Fit)),
+            cache_dir=cache_dir,
+            on_bad_item=node.get("on_bad_item", "error"),
+            on_progress=advance,
+        )
