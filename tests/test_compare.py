@@ -144,7 +144,7 @@ def test_pictures_that_are_gone_are_left_out_and_said(
     def gone(settings: dict[str, Any]) -> None:
         raise FileNotFoundError("no file at products.csv")
 
-    monkeypatch.setattr("visual_search.runs.parts.read_catalog", gone)
+    monkeypatch.setattr("visual_search.runs.parts.build_catalog", gone)
     found = compare_runs(compared(workshop, good, poor))
     assert "no file at products.csv" in found.without_pictures
     assert (found.folder / "report.html").is_file()

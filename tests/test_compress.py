@@ -42,7 +42,7 @@ def test_a_run_leaves_a_table_a_figure_and_a_verdict(
     def gone(settings: dict[str, Any]) -> None:
         pytest.fail("pictures are not needed")
 
-    monkeypatch.setattr("visual_search.runs.parts.read_catalog", gone)
+    monkeypatch.setattr("visual_search.runs.parts.build_catalog", gone)
     found = compress_run(asked(measured.run.folder))
     assert found.folder == measured.run.folder / "compression"
     summary = json.loads((found.folder / "summary.json").read_text(encoding="utf-8"))

@@ -8,12 +8,14 @@ The folder
 ``moved.py``             whose data is no longer where it was
 ``jobs.py``              what a job of a sweep leaves: a record that any process of it can read
 The parts
-``parts.py``             catalogue, pictures, network, trainer, from settings
+``parts.py``             `Parts`: what settings describe, each part built once, when asked for
+``catalogs.py``          a config's catalogue and its pictures, read and prepared
 ``initial_weights.py``   starts a network with what an earlier run has learned
 ``embeddings.py``        of a finished run: the saved ones, and of the rest what its network says
 ``embedding_files.py``   of another program, and those that runs have saved
 ``embedding_shards.py``  a folder of embeddings in shards, written bit by bit
 ``index_settings.py``    what a command says of a bundle's index
+``progress.py``          what shows that a long step is alive
 The result
 ``measuring.py``         the pipeline: embeddings in, evaluation, floors, intervals and files out
 ``results.py``           what a measurement leaves: embeddings, numbers, floors, near-duplicates
