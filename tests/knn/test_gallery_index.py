@@ -152,7 +152,8 @@ def test_query_order_ids_and_dtypes():
 
 def test_an_excluded_id_outside_the_gallery_excludes_nothing():
     gallery = noise(5, 4)
-    assert build(gallery).search(gallery[:1], 5, ["stranger"]).rows.tolist()[0][0] == 0
+    found = build(gallery).search(gallery[:1], 5, ["stranger"])
+    assert (found.k, found.rows[0, 0]) == (5, 0)
 
 
 def test_progress_reaches_the_end_and_never_goes_back():
@@ -185,128 +186,79 @@ def test_a_view_that_is_not_contiguous_is_fine():
     assert result.rows.tolist() == expected.rows.tolist()
 
 
-class TestBuildRefuses:
-    @pytest.mark.parametrize("bad", [[[1.0, 2.0]], np.zeros((2, 3)), np.zeros((2, 3), np.float16)])
-    def test_what_is_not_float32(self, bad):
-        with pytest.raises(TypeError, match="expected a NumPy array of float32"):
-            EmbeddingIndex.build(bad, ["a", "b"])
-
-    @pytest.mark.parametrize("shape", [(3,), (3, 0), (1, 3, 2)])
-    def test_other_shapes(self, shape):
-        with pytest.raises(ValueError, match=r"have shape .* expected \[items, width\]"):
-            EmbeddingIndex.build(np.zeros(shape, np.float32), ["a", "b", "c"])
-
-    def test_an_empty_gallery(self):
-        with pytest.raises(ValueError, match="the gallery is empty"):
-            EmbeddingIndex.build(np.zeros((0, 3), np.float32), [])
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_numbers_that_are_not_finite(self, value):
-        gallery = noise(5, 3)
-        gallery[2:4, 1] = value
-        with pytest.raises(ValueError, match=r"row 2 \('item-00002'\) holds NaN .*2 such row"):
-            build(gallery)
-
-    def test_opposite_infinities_in_one_row(self):
-        gallery = noise(3, 4)
-        gallery[1, :2] = np.inf, -np.inf
-        with pytest.raises(ValueError, match=r"row 1 \('item-00001'\) holds NaN or infinity"):
-            build(gallery)
-
-    def test_numbers_whose_squares_overflow(self):
-        gallery = noise(5, 3)
-        gallery[4] = 3e18
-        with pytest.raises(ValueError, match=r"row 4 .* length 5\.2e\+18; .* scale"):
-            build(gallery)
-
-    def test_an_id_that_stands_twice(self):
-        with pytest.raises(ValueError, match="item id 'b' stands 2 times"):
-            EmbeddingIndex.build(noise(3, 2), ["a", "b", "b"])
-
-    @pytest.mark.parametrize("ids", [["a"], "ab", ["a", "b", "c"]])
-    def test_ids_that_do_not_fit(self, ids):
-        with pytest.raises(ValueError, match="expected 2, one a row"):
-            EmbeddingIndex.build(noise(2, 2), ids)
-
-    def test_ids_that_are_no_text(self):
-        with pytest.raises(TypeError, match=r"item_ids, row 1, is 7 \(int\); expected text"):
-            EmbeddingIndex.build(noise(2, 2), ["a", 7])
-
-    def test_an_empty_id(self):
-        with pytest.raises(ValueError, match="item_ids, row 1, is empty"):
-            EmbeddingIndex.build(noise(2, 2), ["a", ""])
-
-    def test_another_metric(self):
-        with pytest.raises(ValueError, match="metric is 'cosine'; expected 'l2'"):
-            EmbeddingIndex.build(noise(2, 2), ["a", "b"], metric="cosine")
-
-    def test_another_device(self):
-        with pytest.raises(ValueError, match="device is 'tpu'; expected 'auto', 'cpu' or 'gpu'"):
-            EmbeddingIndex.build(noise(2, 2), ["a", "b"], device="tpu")
-
-    def test_columns_that_do_not_fit(self):
-        with pytest.raises(ValueError, match="column 'category' is 1 value"):
-            EmbeddingIndex.build(noise(2, 2), ["a", "b"], columns={"category": ["x"]})
-        with pytest.raises(TypeError, match="column 'category', row 0, is None"):
-            EmbeddingIndex.build(noise(2, 2), ["a", "b"], columns={"category": [None, "x"]})
-        with pytest.raises(ValueError, match="columns holds 'item_id'"):
-            EmbeddingIndex.build(noise(2, 2), ["a", "b"], columns={"item_id": ["x", "y"]})
+def spoilt(rows: slice | int, value: object) -> np.ndarray:
+    gallery = noise(5, 3)
+    gallery[rows] = value
+    return gallery
 
 
-class TestSearchRefuses:
-    @pytest.fixture
-    def index(self) -> EmbeddingIndex:
-        return build(noise(6, 3))
+OPPOSITE = np.float32([np.inf, -np.inf, 0])
+TWO, AB = noise(2, 2), ["a", "b"]
 
-    def test_what_is_not_float32(self, index):
-        with pytest.raises(TypeError, match="query embeddings are float64"):
-            index.search(np.zeros((1, 3)), 1)
 
-    def test_another_width(self, index):
-        with pytest.raises(ValueError, match="are 4 wide, the index 3"):
-            index.search(noise(1, 4), 1)
+@pytest.mark.parametrize(
+    ("gallery", "more", "error", "message"),
+    [
+        *(
+            (bad, {}, TypeError, "expected a NumPy array of float32")
+            for bad in ([[1.0, 2.0]], np.zeros((2, 3)), np.zeros((2, 3), np.float16))
+        ),
+        *(
+            (np.zeros(shape, np.float32), {}, ValueError, r"have shape .* expected \[items, width")
+            for shape in ((2,), (2, 0), (1, 2, 2))
+        ),
+        (np.zeros((0, 3), np.float32), {"item_ids": []}, ValueError, "the gallery is empty"),
+        *(
+            (spoilt(slice(2, 4), value), {}, ValueError, r"row 2 \('i2'\) holds NaN .*2 such row")
+            for value in (np.nan, np.inf, -np.inf, OPPOSITE)
+        ),
+        (spoilt(4, 3e18), {}, ValueError, r"row 4 .* length 5\.2e\+18; .* scale"),
+        (TWO, {"item_ids": ["b", "b"]}, ValueError, "item id 'b' stands 2 times"),
+        *(
+            (TWO, {"item_ids": ids}, ValueError, "expected 2, one a row")
+            for ids in (["a"], "ab", ["a", "b", "c"])
+        ),
+        (TWO, {"item_ids": ["a", 7]}, TypeError, r"item_ids, row 1, is 7 \(int\); expected text"),
+        (TWO, {"item_ids": ["a", ""]}, ValueError, "item_ids, row 1, is empty"),
+        (TWO, {"metric": "cosine"}, ValueError, "metric is 'cosine'; expected 'l2'"),
+        (TWO, {"device": "tpu"}, ValueError, "device is 'tpu'; expected 'auto', 'cpu' or 'gpu'"),
+        (TWO, {"columns": {"category": ["x"]}}, ValueError, "column 'category' is 1 value"),
+        (TWO, {"columns": {"category": [None, "x"]}}, TypeError, "'category', row 0, is None"),
+        (TWO, {"columns": {"item_id": ["x", "y"]}}, ValueError, "columns holds 'item_id'"),
+    ],
+)
+def test_a_gallery_that_cannot_be_searched_is_refused(gallery, more, error, message):
+    ids = [f"i{row}" for row in range(len(gallery))]
+    with pytest.raises(error, match=message):
+        EmbeddingIndex.build(gallery, **{"item_ids": ids, **more})
 
-    def test_one_embedding_without_its_axis(self, index):
-        with pytest.raises(ValueError, match=r"shape \(3,\); expected \[items, width\]"):
-            index.search(noise(1, 3)[0], 1)
 
-    def test_nan_and_names_the_query(self, index):
-        queries = noise(2, 3)
-        queries[1, 0] = np.nan
-        with pytest.raises(ValueError, match=r"query embedding row 1 \('second'\) holds NaN"):
-            index.search(queries, 1, query_ids=["first", "second"])
+ONE = noise(1, 3)
 
-    def test_a_query_that_is_too_long(self, index):
-        with pytest.raises(ValueError, match=r"query embedding row 0 \('0'\) has length"):
-            index.search(np.full((1, 3), 1e19, np.float32), 1)
 
-    def test_k_above_the_gallery(self, index):
-        with pytest.raises(
-            ValueError, match=r"k is 7, but this gallery of 6 item\(s\) can give 6;"
-        ):
-            index.search(noise(1, 3), 7)
-
-    def test_k_above_the_gallery_without_the_query(self, index):
-        with pytest.raises(ValueError, match=r"k is 6, .* can give 5 once the query itself"):
-            index.search(noise(1, 3), 6, ["item-00001"])
-        assert index.search(noise(1, 3), 6, ["stranger"]).k == 6
-
-    @pytest.mark.parametrize("k", [0, -1])
-    def test_k_below_one(self, index, k):
-        with pytest.raises(ValueError, match="expected at least 1"):
-            index.search(noise(1, 3), k)
-
-    def test_k_that_is_no_integer(self, index):
-        with pytest.raises(TypeError, match="expected a whole number"):
-            index.search(noise(1, 3), 2.0)
-
-    def test_ids_that_do_not_fit(self, index):
-        with pytest.raises(ValueError, match=r"exclude_ids is 1 value"):
-            index.search(noise(2, 3), 1, ["a"])
-        with pytest.raises(ValueError, match=r"query_ids is 1 value"):
-            index.search(noise(2, 3), 1, query_ids=["a"])
-        with pytest.raises(TypeError, match=r"exclude_ids, row 0, is None"):
-            index.search(noise(1, 3), 1, [None])
+@pytest.mark.parametrize(
+    ("queries", "k", "more", "error", "message"),
+    [
+        (np.zeros((1, 3)), 1, {}, TypeError, "query embeddings are float64"),
+        (noise(1, 4), 1, {}, ValueError, "are 4 wide, the index 3"),
+        (ONE[0], 1, {}, ValueError, r"shape \(3,\); expected \[items, width\]"),
+        (spoilt(1, np.nan), 1, {"query_ids": list("abcde")}, ValueError,
+         r"query embedding row 1 \('b'\) holds NaN"),
+        (np.full((1, 3), 1e19, np.float32), 1, {}, ValueError, r"row 0 \('0'\) has length"),
+        (ONE, 7, {}, ValueError, r"k is 7, but this gallery of 6 item\(s\) can give 6;"),
+        (ONE, 6, {"exclude_ids": ["item-00001"]}, ValueError,
+         "k is 6, .* can give 5 once the query itself"),
+        (ONE, 0, {}, ValueError, "expected at least 1"),
+        (ONE, -1, {}, ValueError, "expected at least 1"),
+        (ONE, 2.0, {}, TypeError, "expected a whole number"),
+        (noise(2, 3), 1, {"exclude_ids": ["a"]}, ValueError, "exclude_ids is 1 value"),
+        (noise(2, 3), 1, {"query_ids": ["a"]}, ValueError, "query_ids is 1 value"),
+        (ONE, 1, {"exclude_ids": [None]}, TypeError, "exclude_ids, row 0, is None"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_be_answered_is_refused(queries, k, more, error, message):
+    with pytest.raises(error, match=message):
+        build(noise(6, 3)).search(queries, k, **more)
 
 
 def test_a_result_whose_fields_do_not_fit_is_refused():

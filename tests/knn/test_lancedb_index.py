@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.knn.test_exact_store import brute_force
+from tests.knn.test_search_index import recall_of
 from visual_search.knn import lancedb_index, lancedb_table, tuning
 from visual_search.knn.indexes import build_index
 from visual_search.knn.lancedb_index import LanceIndex
@@ -29,25 +31,6 @@ def drawn(count: int, seed: int = 0) -> NDArray[np.float32]:
     numbers = np.random.default_rng(seed)
     values = numbers.normal(size=(count, 8)) @ plane + 0.2 * numbers.normal(size=(count, D))
     return values.astype(np.float32)
-
-
-def brute(
-    gallery: NDArray[np.float32],
-    queries: NDArray[np.float32],
-    k: int,
-    allowed: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    rows = np.arange(len(gallery)) if allowed is None else np.flatnonzero(allowed)
-    found = []
-    for query in queries:
-        squared = ((gallery[rows].astype(np.float64) - query) ** 2).sum(axis=1)
-        order = np.lexsort((rows, squared))[:k]
-        found.append((rows[order], squared[order]))
-    return np.array([r for r, _ in found]), np.array([s for _, s in found])
-
-
-def recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
 
 
 def build(
@@ -97,7 +80,7 @@ def test_it_finds_the_nearest_with_exact_distances(
 ) -> None:
     queries = drawn(300, seed=1)
     rows, squared = index.search(queries, 10)
-    exact_rows, exact_squared = brute(gallery, queries, 10)
+    exact_rows, exact_squared = brute_force(gallery, queries, 10)
     assert (rows.dtype, squared.dtype) == (np.int64, np.float32)
     own = ((gallery[rows].astype(np.float64) - queries[:, None]) ** 2).sum(axis=2)
     np.testing.assert_array_equal(squared, own.astype(np.float32))
@@ -108,7 +91,7 @@ def test_it_finds_the_nearest_with_exact_distances(
         np.testing.assert_array_equal(squared, exact_squared.astype(np.float32))
     else:  # of queries that it was not tuned on
         assert index.plan.recall is not None
-        assert abs(recall(rows, exact_rows) - index.plan.recall) < 0.05
+        assert abs(recall_of(rows, exact_rows) - index.plan.recall) < 0.05
 
 
 def test_one_query_and_a_batch_are_answered_alike(index: LanceIndex) -> None:
@@ -128,7 +111,7 @@ def test_allowed_rows_alone_are_found_and_exactly_k_of_them(
     queries = drawn(40, seed=3)
     allowed = np.random.default_rng(5).random(N) < share
     k = min(10, int(allowed.sum()))
-    exact_rows, exact_squared = brute(gallery, queries, k, allowed)
+    exact_rows, exact_squared = brute_force(gallery, queries, k, allowed)
     rows, squared = index.search(queries, 10, allowed)
     np.testing.assert_array_equal(rows, exact_rows)  # few enough to compare one by one
     np.testing.assert_array_equal(squared, exact_squared.astype(np.float32))
@@ -138,7 +121,7 @@ def test_allowed_rows_alone_are_found_and_exactly_k_of_them(
     assert rows.shape == (40, k)
     assert allowed[rows].all()
     assert all(len(set(line)) == k for line in rows.tolist())
-    assert recall(rows, exact_rows) >= 0.85
+    assert recall_of(rows, exact_rows) >= 0.85
 
 
 def test_allowed_rows_far_from_the_query_are_found_too(
@@ -153,7 +136,7 @@ def test_allowed_rows_far_from_the_query_are_found_too(
     allowed[order[-400:]] = True
     rows, _ = index.search(queries, 10, allowed)
     assert allowed[rows].all()
-    assert recall(rows, brute(gallery, queries, 10, allowed)[0]) >= 0.85
+    assert recall_of(rows, brute_force(gallery, queries, 10, allowed)[0]) >= 0.85
 
 
 def test_more_neighbours_than_rows_and_none_allowed(index: LanceIndex) -> None:
@@ -207,7 +190,7 @@ def test_product_codes_fit_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
     index = build("IVF_PQ", gallery, monkeypatch)
     assert index.plan.params["num_parts"] == 1
     rows, _ = index.search(gallery[:50], 1)
-    assert recall(rows, np.arange(50)[:, None]) >= 0.9
+    assert recall_of(rows, np.arange(50)[:, None]) >= 0.9
 
 
 def test_what_cannot_be_built_is_refused() -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.knn.test_lancedb_index import STRUCTURES, brute, build, drawn, recall
+from tests.knn.test_exact_store import brute_force
+from tests.knn.test_lancedb_index import STRUCTURES, build, drawn
+from tests.knn.test_search_index import recall_of
 from visual_search.knn.indexes import load_index
 from visual_search.knn.lancedb_index import LanceIndex
 from visual_search.knn.plan import SearchPlan
@@ -81,17 +83,17 @@ def test_an_index_that_is_dropped_leaves_nothing(
 
 
 def test_late_rows_are_found_at_once_and_after_saving(index: LanceIndex, tmp_path: Path) -> None:
-    exact = brute(ALL, QUERIES, 10)[0]
+    exact = brute_force(ALL, QUERIES, 10)[0]
     assert (exact >= N).any()  # else late rows would not matter
     extended = index.extended(longer())
     assert (len(index), len(extended)) == (N, N + MORE)
-    assert recall(found(extended), exact) >= 0.85
+    assert recall_of(found(extended), exact) >= 0.85
     assert found(index).max() < N
     np.testing.assert_array_equal(extended.search(ALL[N:], 1)[0][:, 0], np.arange(N, N + MORE))
 
     extended.save(tmp_path / "a")
     assert extended.plan.params["num_rows"] == N + MORE
-    assert recall(found(opened(tmp_path / "a", extended.plan, longer())), exact) >= 0.85
+    assert recall_of(found(opened(tmp_path / "a", extended.plan, longer())), exact) >= 0.85
     np.testing.assert_array_equal(
         opened(tmp_path / "a", extended.plan, longer()).search(ALL[N:], 1)[0][:, 0],
         np.arange(N, N + MORE),
@@ -104,11 +106,11 @@ def test_a_table_that_knows_fewer_rows_than_the_store_is_completed(
     index.save(tmp_path / "a")
     late = opened(tmp_path / "a", index.plan, longer())
     assert len(late) == N + MORE
-    assert recall(found(late), brute(ALL, QUERIES, 10)[0]) >= 0.85
+    assert recall_of(found(late), brute_force(ALL, QUERIES, 10)[0]) >= 0.85
     allowed = np.zeros(N + MORE, dtype=np.bool_)
     allowed[N - 5 :] = True
     rows, _ = late.search(QUERIES, 10, allowed)
-    np.testing.assert_array_equal(rows, brute(ALL, QUERIES, 10, allowed)[0])
+    np.testing.assert_array_equal(rows, brute_force(ALL, QUERIES, 10, allowed)[0])
 
 
 def test_a_further_version_changes_no_file_of_an_older_one(
@@ -124,7 +126,9 @@ def test_a_further_version_changes_no_file_of_an_older_one(
     assert len(now) > len(old_files)
     np.testing.assert_array_equal(found(opened(tmp_path / "a", old_plan)), before)
     assert (
-        recall(found(opened(tmp_path / "a", index.plan, longer())), brute(ALL, QUERIES, 10)[0])
+        recall_of(
+            found(opened(tmp_path / "a", index.plan, longer())), brute_force(ALL, QUERIES, 10)[0]
+        )
         >= 0.85
     )
 
@@ -142,7 +146,7 @@ def test_a_writer_that_was_killed_is_never_seen(scanned: LanceIndex, tmp_path: P
     second.save(tmp_path / "a")
     np.testing.assert_array_equal(found(opened(tmp_path / "a", plan)), before)
     np.testing.assert_array_equal(
-        found(opened(tmp_path / "a", second.plan, longer())), brute(ALL, QUERIES, 10)[0]
+        found(opened(tmp_path / "a", second.plan, longer())), brute_force(ALL, QUERIES, 10)[0]
     )
 
 
