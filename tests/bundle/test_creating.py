@@ -23,6 +23,7 @@ from tests.bundle.small_bundles import (
     files_in,
     items_of,
 )
+from tests.bundle.small_encoders import grid_encoder
 from visual_search.bundle import creating, indexing
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.creating import create_bundle
@@ -158,33 +159,14 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"given"}
 
 
-def real_encoder(path: Path, side: int = 8) -> Path:
-    """Writes a network that gives each channel's mean: D is 3."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["B", 3, side, side])
-    found = helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["B", 3])
-    nodes = [
-        helper.make_node("Cast", ["pictures"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("GlobalAveragePool", ["numbers"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["embeddings"]),
-    ]
-    graph = helper.make_graph(nodes, "means", [pictures], [found])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    facts = {"format": "visual_search.encoder/1", "image_size_px": str(side), "fit": "stretch"}
-    helper.set_model_props(model, facts | {"embedding_dim": "3", "facts": "{}"})
-    onnx.save(model, path)
-    return path
-
-
 @pytest.fixture
 def real_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def make(data: bytes, num_threads: int | None) -> OnnxEncoder:
         return OnnxEncoder(data, num_threads=num_threads)
 
     monkeypatch.setattr(indexing, "make_encoder", make)
-    file = real_encoder(tmp_path / "real.onnx")
+    file = tmp_path / "real.onnx"
+    file.write_bytes(grid_encoder(8, 1, 1.0, "stretch"))  # each channel's mean
     colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
     embeddings = np.array(list(colours.values()), dtype=np.float32)
     items = BundleItems(list(colours), {"category": ["paint"] * 3}, embeddings)
