@@ -27,7 +27,7 @@ Describe = Callable[[NDArray[np.uint8]], Floats]
 BLOCK_BYTES = 8 * 2**20  # of uint8 pixels at a time: 170 pictures of 128 px
 
 
-class PictureRows(Protocol):
+class FloorPictures(Protocol):
     """Pictures by row number: an array ``[n, 3, S, S] uint8``, or the catalogue's cache of them."""
 
     def __len__(self) -> int: ...
@@ -43,7 +43,7 @@ class FloorItems:
     """
 
     item_ids: Sequence[str]
-    pictures: PictureRows
+    pictures: FloorPictures
 
     def __post_init__(self) -> None:
         if not len(self.pictures) or len(self.item_ids) != len(self.pictures):

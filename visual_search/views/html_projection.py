@@ -33,7 +33,7 @@ _MAX_LABEL = 120
 _UNKNOWN = "#8a8a8a"
 
 
-class PictureRows(Protocol):
+class SpritePictures(Protocol):
     """Pictures by row number: an array ``[N, 3, S, S] uint8``, or the catalogue's cache of them."""
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
@@ -64,7 +64,7 @@ class ProjectionView:
     item_ids: Sequence[str]
     categories: Sequence[str]
     description: str
-    pictures: PictureRows | None = None
+    pictures: SpritePictures | None = None
     picture_rows: NDArray[np.int64] | None = None
     correct: Sequence[bool | None] | None = None
     num_all: int | None = None
@@ -171,7 +171,9 @@ def _style(name: str, colour: str, marker: str, num_points: int) -> dict[str, An
     }
 
 
-def _sprites(pictures: PictureRows, rows: NDArray[np.int64], columns: int, detail: Detail) -> str:
+def _sprites(
+    pictures: SpritePictures, rows: NDArray[np.int64], columns: int, detail: Detail
+) -> str:
     """Returns one sheet of small pictures, row by row, as a WebP data URI."""
     from PIL import Image
 
