@@ -7,7 +7,6 @@ prints what became of them; the tests run fewer. The same numbers and seed give 
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import resource
 import signal
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
+from tests.catalog.odd_pictures import encoded
 from visual_search.catalog.images import PictureError, decode, decode_whole
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", *(("AVIF",) if features.check("avif") else ()))
@@ -85,7 +85,8 @@ def whole_files() -> dict[str, list[bytes]]:
         "AVIF": [(rgb, {"exif": exif, "speed": 8}), (rgba, {"speed": 8}), (rgb, frames)],
     }
     return {
-        kind: [_encoded(image, kind, options) for image, options in files[kind]] for kind in FORMATS
+        kind: [encoded(image, kind, **options) for image, options in files[kind]]
+        for kind in FORMATS
     }
 
 
@@ -245,12 +246,6 @@ def _peak_bytes() -> int:
     except OSError:  # macOS, where the number is in bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def _encoded(image: Image.Image, kind: str, options: Mapping[str, object]) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

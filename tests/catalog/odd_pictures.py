@@ -36,7 +36,12 @@ def image(values: Quarters, mode: str) -> Image.Image:
     return found if found.mode == mode else Image.frombytes(mode, found.size, found.tobytes())
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()

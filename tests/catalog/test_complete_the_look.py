@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import re
 import zipfile
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.catalog.odd_pictures import encoded, noise
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers.complete_the_look import (
     complete_the_look,
@@ -34,10 +34,7 @@ ROWS = (
 
 
 def png(seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (20, 40, 3))
-    file = io.BytesIO()
-    Image.fromarray(noise.astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(noise(40, 20, seed))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.catalog.odd_pictures import encoded, noise
 from visual_search.catalog.cache import cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.images import (
@@ -19,7 +20,6 @@ from visual_search.catalog.images import (
     decode,
     decode_whole,
     fit_array,
-    to_display,
 )
 from visual_search.catalog.readers import conclude, crops
 from visual_search.catalog.readers.crops import (
@@ -32,23 +32,12 @@ from visual_search.catalog.readers.crops import (
 from visual_search.catalog.readers.sources import ArraySource, FolderSource
 
 
-def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
-    return Image.fromarray(noise.astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 @pytest.fixture
 def boards(tmp_path: Path) -> Path:
     root = tmp_path / "boards"
     root.mkdir()
-    (root / "a.png").write_bytes(encoded(photo(40, 30)))
-    (root / "b#1,2.png").write_bytes(encoded(photo(40, 30, seed=1)))
+    (root / "a.png").write_bytes(encoded(noise(40, 30)))
+    (root / "b#1,2.png").write_bytes(encoded(noise(40, 30, seed=1)))
     return root
 
 
@@ -118,7 +107,7 @@ def test_a_box_of_something_else_is_refused() -> None:
 
 def test_pixels_are_those_of_pillow() -> None:
     rng = np.random.default_rng(0)
-    image = photo(53, 37)
+    image = noise(53, 37)
     pixels = np.asarray(image)
     for _ in range(200):
         x, y = rng.uniform(0, 0.7, 2)
@@ -143,19 +132,19 @@ def test_a_crop_is_the_part_of_the_picture(boards: Path) -> None:
     crop = source.load("a.png#0.25,0.5,0.5,0.9")
     assert isinstance(crop, np.ndarray)
     assert (crop.dtype, crop.flags["C_CONTIGUOUS"]) == (np.uint8, True)
-    np.testing.assert_array_equal(crop, np.asarray(photo(40, 30))[15:30, 10:30])
+    np.testing.assert_array_equal(crop, np.asarray(noise(40, 30))[15:30, 10:30])
     crop[:] = 0
     np.testing.assert_array_equal(
-        source.load("b#1,2.png#0,0,0.5,1"), np.asarray(photo(40, 30, seed=1))[:, :20]
+        source.load("b#1,2.png#0,0,0.5,1"), np.asarray(noise(40, 30, seed=1))[:, :20]
     )
-    np.testing.assert_array_equal(source.load("a.png#0,0,1,1"), np.asarray(photo(40, 30)))
+    np.testing.assert_array_equal(source.load("a.png#0,0,1,1"), np.asarray(noise(40, 30)))
     assert source.load("a.png") == (boards / "a.png").read_bytes()
 
 
 def test_the_box_is_one_of_the_upright_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    (tmp_path / "a.jpg").write_bytes(encoded(photo(40, 30), "JPEG", quality=95, exif=exif))
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(40, 30), "JPEG", quality=95, exif=exif))
     upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")))
     assert upright.shape == (40, 30, 3)
     crop = CropSource(FolderSource(tmp_path)).load("a.jpg#0,0.25,1,0.25")
@@ -198,9 +187,9 @@ def test_crops_of_one_board_in_a_row_decode_it_once(boards: Path, decoded: list[
 def test_a_board_that_changes_is_decoded_anew(boards: Path, decoded: list[int]) -> None:
     source = CropSource(FolderSource(boards))
     source.load("a.png#0,0,0.5,1")
-    (boards / "a.png").write_bytes(encoded(photo(40, 30, seed=7)))
+    (boards / "a.png").write_bytes(encoded(noise(40, 30, seed=7)))
     crop = source.load("a.png#0,0,0.5,1")
-    np.testing.assert_array_equal(crop, np.asarray(photo(40, 30, seed=7))[:, :20])
+    np.testing.assert_array_equal(crop, np.asarray(noise(40, 30, seed=7))[:, :20])
     assert len(decoded) == 2
 
 
@@ -238,7 +227,7 @@ def test_keys_change_if_and_only_if_picture_or_box_do(boards: Path) -> None:
     assert before[0] == FolderSource(boards).content_keys(["a.png"])[0]
     (boards / "copy.png").write_bytes((boards / "a.png").read_bytes())
     assert source.content_keys(["copy.png#0.0,0,5e-1,1"]) == [before[1]]
-    (boards / "a.png").write_bytes(encoded(photo(40, 30, seed=7)))
+    (boards / "a.png").write_bytes(encoded(noise(40, 30, seed=7)))
     assert [a == b for a, b in zip(before, source.content_keys(names), strict=True)] == [
         False,
         False,
@@ -294,7 +283,7 @@ def test_the_cache_holds_crops_and_names_the_bad_ones(boards: Path, tmp_path: Pa
     reasons = {item.item_id: item.reason for item in cached.catalog.refused}
     assert "not a picture" in reasons["2"]
     assert "has no area" in reasons["4"]
-    pixels = np.asarray(photo(40, 30))
+    pixels = np.asarray(noise(40, 30))
     for row, part in enumerate([pixels[15:, 10:30], pixels[:, :20]]):
         np.testing.assert_array_equal(cached.pictures[[row]][0], fit_array(part, 16, "stretch"))
 
@@ -302,48 +291,16 @@ def test_the_cache_holds_crops_and_names_the_bad_ones(boards: Path, tmp_path: Pa
 # ---- the whole picture
 
 
-def odd_pictures() -> dict[str, bytes]:
-    square = photo(12, 12)
-    alpha = square.convert("RGBA")
-    alpha.putalpha(square.convert("L"))
-    deep = np.random.default_rng(0).integers(0, 65536, (12, 12)).astype(np.uint16)
-    pictures = {
-        "RGB": encoded(square),
-        "L": encoded(square.convert("L")),
-        "1": encoded(square.convert("1")),
-        "RGBA": encoded(alpha),
-        "LA": encoded(alpha.convert("LA")),
-        "P": encoded(square.quantize(16)),
-        "P with a transparent entry": encoded(square.quantize(16), transparency=3),
-        "16 bit": encoded(Image.fromarray(deep)),
-        "CMYK": encoded(square.convert("CMYK"), "JPEG", quality=95),
-        "animated": encoded(square, "GIF", save_all=True, append_images=[photo(12, 12, seed=5)]),
-    }
-    for orientation in range(1, 10):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        pictures[f"orientation {orientation}"] = encoded(square, "JPEG", quality=95, exif=exif)
-    return pictures
-
-
-@pytest.mark.parametrize("kind", odd_pictures())
-def test_the_whole_picture_is_what_decode_gives_at_its_own_size(kind: str) -> None:
-    data = odd_pictures()[kind]
-    whole = decode_whole(data)
-    assert (whole.dtype, whole.shape) == (np.uint8, (12, 12, 3))
-    np.testing.assert_array_equal(whole, to_display(decode(data, size_px=12, fit="stretch")))
-
-
 def test_a_whole_picture_is_turned_and_not_squeezed() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
-    data = encoded(photo(20, 10), "JPEG", exif=exif)
+    data = encoded(noise(20, 10), "JPEG", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(decode_whole(data), np.asarray(expected))
 
 
 def test_whole_pictures_have_the_limits_and_errors_of_decode() -> None:
-    data = encoded(photo(40, 30))
+    data = encoded(noise(40, 30))
     limits = PictureLimits(max_bytes=len(data), max_pixels=1200)
     assert decode_whole(data, limits).shape == (30, 40, 3)
     bomb = bytearray(data)

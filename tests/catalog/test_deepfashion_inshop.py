@@ -1,4 +1,3 @@
-import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.catalog.odd_pictures import encoded
 from visual_search.catalog.catalog import BadItemsError, Catalog
 from visual_search.catalog.readers.deepfashion_inshop import deepfashion_inshop
 from visual_search.catalog.readers.pixel_crops import PixelCropSource
@@ -44,9 +44,7 @@ def listing(header: str, rows: str, count: int | None = None) -> str:
 def picture() -> bytes:
     """Returns 256 x 256 px whose red is the column and whose green is the row."""
     rows, columns = np.mgrid[0:256, 0:256].astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(np.stack([columns, rows, 0 * rows], axis=2)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(np.stack([columns, rows, 0 * rows], axis=2)))
 
 
 def benchmark(

@@ -1,4 +1,3 @@
-import io
 import pickle
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.catalog.odd_pictures import encoded
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers.open_metric_learning import open_metric_learning
 from visual_search.catalog.readers.sources import FolderSource
@@ -34,9 +34,7 @@ FRAME = pd.DataFrame(
 def picture(red: int) -> bytes:
     """Returns 4 x 3 px whose green is the column and whose blue is the row."""
     rows, columns = np.mgrid[0:3, 0:4].astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(np.stack([0 * rows + red, columns, rows], axis=2)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(np.stack([0 * rows + red, columns, rows], axis=2)))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.catalog.odd_pictures import encoded, noise
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers.shop_the_look import (
     needed_pictures,
@@ -47,10 +47,7 @@ PAIRS = [
 
 
 def png(seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (20, 40, 3))
-    file = io.BytesIO()
-    Image.fromarray(noise.astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(noise(40, 20, seed))
 
 
 class Published:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from tests.catalog.picture_server import PictureServer, jpeg, only_status, pictu
 from visual_search.catalog.downloads.manifest import MANIFEST_NAME, Manifest, read_manifest
 from visual_search.catalog.downloads.report import DownloadProgress
 from visual_search.catalog.downloads.settings import WantedPicture
-
-
-@pytest.fixture
-def server() -> Iterator[PictureServer]:
-    with PictureServer() as running:
-        yield running
 
 
 def test_pictures_are_saved_as_they_came_and_recorded(

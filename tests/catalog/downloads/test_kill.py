@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,12 +27,6 @@ wanted, folder, settings = json.loads(sys.argv[1])
 settings = request_settings(DownloadSchema(**settings))
 download_pictures([WantedPicture(*one) for one in wanted], folder, settings=settings)
 """
-
-
-@pytest.fixture
-def server() -> Iterator[PictureServer]:
-    with PictureServer() as running:
-        yield running
 
 
 @pytest.mark.slow

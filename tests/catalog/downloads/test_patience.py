@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ from tests.catalog.picture_server import (
     then_hang_up,
 )
 from visual_search.catalog.downloads.settings import WantedPicture
-
-
-@pytest.fixture
-def server() -> Iterator[PictureServer]:
-    with PictureServer() as running:
-        yield running
 
 
 def say_nothing(handler: Handler) -> None:

@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ from visual_search.catalog.downloads.report import DownloadReport
 from visual_search.catalog.downloads.settings import WantedPicture
 
 HTML = b"<!DOCTYPE html><title>Please log in</title>"
-
-
-@pytest.fixture
-def server() -> Iterator[PictureServer]:
-    with PictureServer() as running:
-        yield running
 
 
 def endless(handler: Handler) -> None:
