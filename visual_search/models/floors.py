@@ -100,6 +100,7 @@ def embed_floors(
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
         >>> items = FloorItems(["a", "b", "c"], pictures)
         >>> floors = [FLOORS["pixels_32"], FLOORS["pixels_32_pca_64"]]

@@ -66,6 +66,9 @@ class Reconstruction(Objective):
     num_views = 0
     error_name = "MSE in -1..1"
 
+    def __init__(self) -> None:
+        super().__init__()  # said here: torch's own takes any keyword, a config's too
+
     def check_encoder(self, encoder: Encoder) -> None:
         """See `Objective.check_encoder`.
 
