@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning import Callback, Trainer
 
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
@@ -21,6 +23,7 @@ from visual_search.models.autoencoder import (
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.optimization import Optimization
+from visual_search.training.trainer import build_trainer
 
 SIDE = 16
 SPLITS = ["train"] * 40 + ["val"] * 9 + ["test"] * 9
@@ -69,7 +72,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
     return coloured_pictures(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
     """Returns modules that start from the same weights."""
 
@@ -85,7 +88,7 @@ def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_datamodule(cached: CachedCatalog) -> Callable[..., CatalogDataModule]:
     def build(num_workers: int = 0) -> CatalogDataModule:
         return CatalogDataModule(
@@ -98,3 +101,9 @@ def new_datamodule(cached: CachedCatalog) -> Callable[..., CatalogDataModule]:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+def trainer_in(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
+    """A quiet trainer on the CPU, in float32, for one epoch."""
+    quiet = {"precision": "32-true", "enable_progress_bar": False, "max_epochs": 1}
+    return build_trainer(folder=folder, accelerator="cpu", callbacks=callbacks, **quiet | settings)

@@ -9,14 +9,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
-from visual_search.training.augmentation import _DRAWS, Augmentation, uniform_numbers
+from visual_search.training.augmentation import DRAWS, Augmentation, uniform_numbers
 
 SIDE = 12
 
 
 def drawn(num: int = 1, **values: float) -> Tensor:
     """Numbers in the middle, where nothing symmetric changes, but for those that are named."""
-    row = [values.pop(name, 0.5) for name in _DRAWS]
+    row = [values.pop(name, 0.5) for name in DRAWS]
     assert not values, f"no such draws: {values}"
     return torch.tensor([row] * num, dtype=torch.float64)
 
@@ -123,7 +123,7 @@ def test_the_part_that_is_seen_follows_its_definition() -> None:
     strengths = [1.0, 1.0, 1.0, 0.5, 0.2, 1.5]
     changed = settings(images, values, torch.tensor(strengths))
     for place, strength in enumerate(strengths):
-        u = dict(zip(_DRAWS, values[place].double().tolist(), strict=True))
+        u = dict(zip(DRAWS, values[place].double().tolist(), strict=True))
         expected = seen(images[place], settings, u, strength)
         torch.testing.assert_close(changed[place], expected, atol=1e-4, rtol=0)
 
@@ -210,10 +210,10 @@ def test_blur_agrees_with_torchvision_over_white(number: float) -> None:
 def test_only_the_chosen_pictures_are_blurred() -> None:
     images = picture().expand(40, -1, -1, -1)
     values = random_numbers(40)
-    values[:, _DRAWS.index("blur_sigma")] = 0.5
+    values[:, DRAWS.index("blur_sigma")] = 0.5
     changed = Augmentation(blur=0.5, blur_sigma=0.1)(images, values)
     blurred = (changed != images).flatten(1).any(dim=1)
-    assert torch.equal(blurred, values[:, _DRAWS.index("blur")] < 0.5)
+    assert torch.equal(blurred, values[:, DRAWS.index("blur")] < 0.5)
     assert 0 < blurred.sum() < 40
 
 
@@ -223,7 +223,7 @@ def test_erasing_fills_one_rectangle_with_the_mean() -> None:
     values = random_numbers(60)
     changed = augmentation(images, values)
     mean = images[0].mean(dim=(1, 2))
-    chosen = values[:, _DRAWS.index("erasing")] < 0.5
+    chosen = values[:, DRAWS.index("erasing")] < 0.5
     assert 0 < chosen.sum() < 60
     shares = []
     for before, after, erased in zip(images, changed, chosen, strict=True):

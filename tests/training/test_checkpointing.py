@@ -3,14 +3,14 @@
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import Callback
 
+from tests.training.conftest import trainer_in
 from visual_search.training.checkpointing import (
     AtomicCheckpointIO,
     Interruption,
@@ -19,8 +19,7 @@ from visual_search.training.checkpointing import (
     load_checkpoint,
 )
 from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import EncoderModule
-from visual_search.training.trainer import build_trainer
+from visual_search.training.module import EncoderModule, Preprocessing
 
 pytestmark = pytest.mark.slow
 
@@ -28,14 +27,6 @@ pytestmark = pytest.mark.slow
 class Harmful:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch harm",)
-
-
-@pytest.fixture
-def own_handler() -> Iterator[None]:
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 def test_a_failing_save_leaves_the_old_file(
@@ -88,51 +79,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-@pytest.mark.usefixtures("own_handler")
-def test_sigterm_ends_at_once_outside_a_step_and_waits_within() -> None:
-    interruption = Interruption()
-    interruption.install()
-    interruption.deferred = lambda: True
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert interruption.requested
-    with pytest.raises(Terminated) as caught:  # a second signal waits for nothing
+def test_a_signal_ends_at_once_outside_a_step_and_waits_within() -> None:
+    with Interruption() as interruption:
+        interruption.deferred = lambda: True
         os.kill(os.getpid(), signal.SIGTERM)
-    assert caught.value.code == 143
-    other = Interruption()
-    other.install()
-    with pytest.raises(Terminated) as caught:
+        assert interruption.requested
+        with pytest.raises(Terminated) as caught:  # a second signal waits for nothing
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert caught.value.code == 143
+    with Interruption(), pytest.raises(Terminated) as caught:
         os.kill(os.getpid(), signal.SIGINT)
     assert caught.value.code == 130
-
-
-class SignalAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_before_zero_grad(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.usefixtures("own_handler")
-def test_sigterm_in_a_step_saves_that_step(
-    new_module: Callable[[], EncoderModule],
-    new_datamodule: Callable[..., CatalogDataModule],
-    run_folder: Path,
-) -> None:
-    interruption = Interruption()
-    interruption.install()
-    keeper = RunCheckpoint(run_folder, interruption=interruption)
-    trainer = build_trainer(
-        folder=run_folder,
-        max_epochs=3,
-        accelerator="cpu",
-        callbacks=[keeper, SignalAt(5)],
-        enable_progress_bar=False,
-    )
-    with pytest.raises(Terminated):
-        trainer.fit(new_module(), new_datamodule())
-    assert load_checkpoint(keeper.path)["global_step"] == 6
 
 
 def test_another_preprocessing_is_refused(
@@ -141,15 +98,8 @@ def test_another_preprocessing_is_refused(
     run_folder: Path,
 ) -> None:
     keeper = RunCheckpoint(run_folder)
-    trainer = build_trainer(
-        folder=run_folder, max_epochs=1, accelerator="cpu", callbacks=[keeper],
-        enable_progress_bar=False,
-    )  # fmt: skip
-    trainer.fit(new_module(), new_datamodule())
+    trainer_in(run_folder, keeper, max_epochs=0).fit(new_module(), new_datamodule())
     other = new_module()
-    object.__setattr__(other.preprocessing, "fit", "letterbox")
-    again = build_trainer(
-        folder=run_folder, max_epochs=2, accelerator="cpu", enable_progress_bar=False
-    )
+    other.preprocessing = Preprocessing(other.preprocessing.image_size_px, "letterbox")
     with pytest.raises(ValueError, match=r"letterbox.*pictures\.fit"):
-        again.fit(other, new_datamodule(), ckpt_path=keeper.path)
+        trainer_in(run_folder).fit(other, new_datamodule(), ckpt_path=keeper.path)

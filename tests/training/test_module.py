@@ -1,11 +1,13 @@
 """The LightningModule: what it computes, refuses and keeps."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.training.conftest import trainer_in
 from visual_search.catalog.cache import CachedCatalog
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.devices import find_hardware
@@ -18,7 +20,6 @@ from visual_search.training.module import (
     to_pictures,
     weights_fingerprint,
 )
-from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +37,7 @@ def test_training_lowers_the_loss(
 ) -> None:
     module, losses = new_module(), []
     for epochs in (0, 5):
-        trainer = build_trainer(
-            folder=".", max_epochs=epochs, accelerator="cpu", enable_progress_bar=False
-        )
+        trainer = trainer_in(Path(), max_epochs=epochs)
         trainer.fit(module, new_datamodule())
         losses.append(trainer.validate(module, new_datamodule(), verbose=False)[0]["val/loss"])
     assert losses[1] < 0.7 * losses[0]
@@ -51,10 +50,7 @@ def test_the_loss_is_the_mean_over_items_not_over_batches(
 ) -> None:
     module, datamodule = new_module(), new_datamodule()
     datamodule.batch_size = 4  # 9 validation items: the last batch is filled up by repeats
-    trainer = build_trainer(
-        folder=".", max_epochs=1, accelerator="cpu", precision="32-true", enable_progress_bar=False
-    )
-    logged = trainer.validate(module, datamodule, verbose=False)[0]["val/loss"]
+    logged = trainer_in(Path()).validate(module, datamodule, verbose=False)[0]["val/loss"]
     pictures = to_network(torch.from_numpy(cached.pictures[datamodule.rows("val")]))
     with torch.no_grad():
         expected = (module.model(pictures) - pictures).square().mean().item()
@@ -69,11 +65,10 @@ def test_a_nan_loss_names_the_items(
     module = new_module()
     with torch.no_grad():
         next(module.parameters()).fill_(float("nan"))
-    trainer = build_trainer(folder=".", max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     datamodule = new_datamodule()
     first = next(iter(datamodule.train_dataloader()))["rows"].tolist()
     with pytest.raises(NonFiniteLossError, match="loss is nan at step 0") as caught:
-        trainer.fit(module, datamodule)
+        trainer_in(Path()).fit(module, datamodule)
     assert all(f"item-{row:02d}" in str(caught.value) for row in first)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from tests.training.conftest import SIDE, small_autoencoder, trainer_in
 from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
 from visual_search.models.handcrafted import DescriptorProjection, describe_beside
 from visual_search.models.objectives.contrastive import simclr
@@ -18,9 +19,6 @@ from visual_search.training.callbacks.neighbour_positives import NeighbourPartne
 from visual_search.training.datamodule import Batch, CatalogDataModule
 from visual_search.training.module import EncoderModule, Preprocessing, to_network
 from visual_search.training.neighbour_positives import mutual_neighbours
-from visual_search.training.trainer import build_trainer
-
-from .conftest import SIDE, small_autoencoder
 
 pytestmark = pytest.mark.slow  # trains
 
@@ -58,15 +56,7 @@ def fit(
 ) -> tuple[NeighbourPartners, Seen, EncoderModule]:
     partners = NeighbourPartners(source, folder, num_neighbours=3, **settings)
     seen, module = Seen(), new_simclr(embedding)
-    trainer = build_trainer(
-        folder=folder,
-        max_epochs=4,
-        callbacks=[partners, seen, *extra],
-        accelerator="cpu",
-        precision="32-true",
-        enable_progress_bar=False,
-    )
-    trainer.fit(module, datamodule)
+    trainer_in(folder, partners, seen, *extra, max_epochs=4).fit(module, datamodule)
     return partners, seen, module
 
 
@@ -123,11 +113,7 @@ def test_the_runs_own_descriptor_can_choose(
         for row, other in zip(batch, others, strict=True):
             assert other == row or other in first.of(row)
     # What is validated holds the descriptor, too.
-    trainer = build_trainer(
-        folder=tmp_path, max_epochs=1, accelerator="cpu", precision="32-true",
-        enable_progress_bar=False,
-    )  # fmt: skip
-    trainer.validate(module, datamodule, verbose=False)
+    trainer_in(tmp_path).validate(module, datamodule, verbose=False)
     outputs = module.evaluation_outputs()
     with torch.inference_mode():
         images = to_network(torch.from_numpy(datamodule.pictures[outputs.rows]))
@@ -147,13 +133,7 @@ def test_an_objective_without_a_second_view_is_refused(
     new_module: Callable[[], EncoderModule],
     new_datamodule: Callable[..., CatalogDataModule],
 ) -> None:
-    trainer = build_trainer(
-        folder=tmp_path,
-        max_epochs=1,
-        callbacks=[NeighbourPartners("pixels_8", tmp_path)],
-        accelerator="cpu",
-        enable_progress_bar=False,
-    )
+    trainer = trainer_in(tmp_path, NeighbourPartners("pixels_8", tmp_path))
     with pytest.raises(ValueError, match=r"sees 0 view\(s\) of a picture; .*objective=simclr"):
         trainer.fit(new_module(), new_datamodule())
 
@@ -170,7 +150,9 @@ def test_a_resumed_run_has_the_same_partners(
     partners.load_state_dict(fitted.state_dict())
     assert partners.chosen_at_epoch == fitted.chosen_at_epoch
     datamodule = new_datamodule()
-    partners._hand_over(datamodule)
+    trainer = trainer_in(tmp_path)
+    trainer.datamodule = datamodule  # type: ignore[attr-defined]
+    partners.on_fit_start(trainer, new_simclr())
     assert datamodule.partners is not None
     rows, expected = whole.batches[-1]
     num_before = sum(len(batch) for batch, _ in whole.batches[:-1]) % len(datamodule.rows("train"))

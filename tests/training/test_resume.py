@@ -1,14 +1,24 @@
-"""An interrupted run that goes on gives the numbers of one that was never interrupted."""
+"""An interrupted run that goes on gives the numbers and the table of an uninterrupted one."""
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from lightning import Callback, LightningModule, Trainer
 
+from tests.composing import typed
+from tests.training.conftest import trainer_in
 from tests.training.stopping import CountValidations, SignalIn, StopAt, StoppedError
+from visual_search.retrieval.protocols import gallery_query
+from visual_search.runs.parts import new_trainer
+from visual_search.runs.run import Run
+from visual_search.training.callbacks.history import History
+from visual_search.training.callbacks.retrieval import RetrievalEvaluation
 from visual_search.training.checkpointing import (
     Interruption,
     RunCheckpoint,
@@ -18,7 +28,6 @@ from visual_search.training.checkpointing import (
 )
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import EncoderModule, weights_fingerprint
-from visual_search.training.trainer import build_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -27,16 +36,22 @@ EPOCHS = 3
 
 
 class Diary(Callback):
-    """Writes down which items every step saw, and every validation."""
+    """Writes down which items every step saw, its loss, and every validation."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
+        self.losses: list[float] = []
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         rows = tuple(batch["rows"].tolist())
         self.entries.append((trainer.current_epoch, batch_idx, trainer.global_step, rows))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        self.losses.append(float(outputs["loss"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.entries.append(("validation", trainer.current_epoch, trainer.global_step))
@@ -45,52 +60,100 @@ class Diary(Callback):
         self.entries.append(("epoch", trainer.current_epoch, trainer.global_step))
 
 
-Fit = Callable[..., tuple[str, float, list[tuple[Any, ...]]]]
+@dataclass
+class Fitted:
+    """What a run left: weights, validation loss, what it saw, and its table."""
+
+    folder: Path
+    weights: str
+    loss: float
+    diary: Diary
+
+    @property
+    def table_file(self) -> Path:
+        return self.folder / "metrics" / "history.csv"
+
+    def goes_on_as(self, whole: "Fitted") -> bool:
+        """Whether this, a run that went on, ended bit for bit as the other."""
+        own = self.diary.entries
+        return (
+            (self.weights, self.loss) == (whole.weights, whole.loss)
+            and own == whole.diary.entries[-len(own) :]
+            and self.table_file.read_bytes() == whole.table_file.read_bytes()
+        )
 
 
-@pytest.fixture
+Fit = Callable[..., Fitted]
+
+
+@pytest.fixture(scope="module")
 def fit(
-    new_module: Callable[[], EncoderModule],
-    new_datamodule: Callable[..., CatalogDataModule],
-    run_folder: Path,
+    new_module: Callable[[], EncoderModule], new_datamodule: Callable[..., CatalogDataModule]
 ) -> Fit:
     def run(
-        callbacks: list[Callback],
+        folder: Path,
+        *callbacks: Callback,
         checkpoint: Path | None = None,
         num_workers: int = 0,
         **settings: Any,
-    ) -> tuple[str, float, list[tuple[Any, ...]]]:
+    ) -> Fitted:
         module, diary = new_module(), Diary()
-        trainer = build_trainer(
-            folder=run_folder,
-            max_epochs=EPOCHS,
-            accelerator="cpu",
-            callbacks=[diary, *callbacks],
-            enable_progress_bar=False,
-            **settings,
-        )
+        evaluation = RetrievalEvaluation(gallery_query(max_per_category=5), every_n_epochs=2)
+        settings = {"max_epochs": EPOCHS, **settings}
+        trainer = trainer_in(folder, History(), evaluation, diary, *callbacks, **settings)
         with contextlib.suppress(StoppedError, Terminated):
             trainer.fit(module, new_datamodule(num_workers), ckpt_path=checkpoint)
         loss = float(trainer.callback_metrics.get("val/loss", float("nan")))
-        return weights_fingerprint(module.model), loss, diary.entries
+        return Fitted(folder, weights_fingerprint(module.model), loss, diary)
 
     return run
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.fixture(scope="module")
+def whole(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return fit(tmp_path_factory.mktemp("whole"))
+
+
+def test_every_epoch_has_a_row_and_retrieval_where_it_was_measured(whole: Fitted) -> None:
+    table = pd.read_csv(whole.table_file)
+    assert table["epoch"].tolist() == [1, 2, 3]
+    means = np.reshape(whole.diary.losses, (EPOCHS, STEPS_PER_EPOCH)).mean(axis=1)
+    np.testing.assert_allclose(table["train/loss"], means, rtol=1e-12)
+    assert table["val/loss"].notna().all()
+    assert table["val/loss"].is_unique
+    measured = [name for name in table.columns if name not in ("epoch", "train/loss", "val/loss")]
+    assert {"val/map_at_5", "val/macro_map_at_5", "val/hit_at_1"} <= set(measured)
+    assert not [name for name in measured if name.count("/") != 1]  # no column a category
+    assert table["val/map_at_5"].notna().tolist() == [False, True, False]
+
+
+def test_epochs_without_validation_have_their_loss_only(fit: Fit, run_folder: Path) -> None:
+    table = pd.read_csv(fit(run_folder, check_val_every_n_epoch=2).table_file)
+    assert table["epoch"].tolist() == [1, 2, 3]
+    assert table["train/loss"].notna().all()
+    assert table["val/loss"].notna().tolist() == [False, True, False]
+
+
+def test_the_sanity_check_is_no_measurement(fit: Fit, whole: Fitted, run_folder: Path) -> None:
+    checked = fit(run_folder, num_sanity_val_steps=2)
+    assert checked.table_file.read_bytes() == whole.table_file.read_bytes()
+
+
 @pytest.mark.parametrize(
-    ("hook", "step", "every_n_seconds", "saved_at"),
+    ("hook", "step", "every_n_seconds", "saved_at", "num_workers"),
     [
-        pytest.param("batch", 6, 0, 6, id="mid-epoch, saved at once"),
-        pytest.param("batch", 6, 1e9, 4, id="mid-epoch, saved at the epoch before"),
-        pytest.param("batch", 8, 0, 7, id="last batch"),
-        pytest.param("validation", 8, 0, 8, id="in validation"),
-        pytest.param("epoch", 8, 1e9, 8, id="epoch's end"),
-        pytest.param("batch", 12, 0, 11, id="very last batch"),
+        pytest.param("batch", 6, 0, 6, 0, id="mid-epoch, saved at once"),
+        pytest.param("batch", 6, 0, 6, 2, id="mid-epoch, saved at once, loader processes"),
+        pytest.param("batch", 6, 1e9, 4, 0, id="mid-epoch, saved at the epoch before"),
+        pytest.param("batch", 8, 0, 7, 0, id="last batch"),
+        pytest.param("validation", 8, 0, 8, 0, id="in validation"),
+        pytest.param("epoch", 8, 1e9, 8, 0, id="epoch's end"),
+        pytest.param("batch", 12, 0, 11, 0, id="very last batch"),
     ],
 )
 def test_resumed_run_repeats_the_uninterrupted_one(
     fit: Fit,
+    whole: Fitted,
     run_folder: Path,
     hook: str,
     step: int,
@@ -98,18 +161,16 @@ def test_resumed_run_repeats_the_uninterrupted_one(
     saved_at: int,
     num_workers: int,
 ) -> None:
-    weights, loss, diary = fit([])
     keeper = RunCheckpoint(run_folder, every_n_seconds, before_validation_seconds=every_n_seconds)
-    fit([keeper, StopAt(hook, step)], num_workers=num_workers)
+    cut = fit(run_folder, keeper, StopAt(hook, step), num_workers=num_workers)
     assert load_checkpoint(keeper.path)["global_step"] == saved_at
+    assert not cut.table_file.exists() or len(pd.read_csv(cut.table_file)) < EPOCHS
 
-    resumed = fit([RunCheckpoint(run_folder)], keeper.path, num_workers)
-
-    assert resumed[0] == weights  # bit-equal
-    assert resumed[1] == loss
-    assert resumed[2] == diary[-len(resumed[2]) :]
-    steps = [entry for entry in resumed[2] if isinstance(entry[0], int)]
-    assert len(steps) == EPOCHS * STEPS_PER_EPOCH - saved_at
+    again = RunCheckpoint(run_folder)
+    resumed = fit(run_folder, again, checkpoint=keeper.path, num_workers=num_workers)
+    assert resumed.goes_on_as(whole)
+    assert len(resumed.diary.losses) == EPOCHS * STEPS_PER_EPOCH - saved_at
+    assert not list(run_folder.rglob(".*.tmp*"))
 
 
 @pytest.mark.parametrize(
@@ -127,59 +188,58 @@ def test_resumed_run_repeats_the_uninterrupted_one(
     ],
 )
 def test_a_signal_loses_no_finished_step(
-    fit: Fit, run_folder: Path, hook: str, step: int, goes_on_at: str
+    fit: Fit, whole: Fitted, run_folder: Path, hook: str, step: int, goes_on_at: str
 ) -> None:
-    weights, loss, diary = fit([])
     with Interruption() as interruption:
         keeper = RunCheckpoint(run_folder, 1e9, 1e9, interruption)
-        stopped = fit([keeper, CountValidations(), SignalIn(hook, step)])
-    assert len(stopped[2]) < len(diary) or goes_on_at.startswith("the test")
+        stopped = fit(run_folder, keeper, CountValidations(), SignalIn(hook, step))
+    at_the_end = goes_on_at.startswith("the test")
+    assert len(stopped.diary.entries) < len(whole.diary.entries) or at_the_end
     assert position(keeper.path, EPOCHS) == goes_on_at
 
     counted = CountValidations()
     with Interruption() as interruption:  # and once more, in the first validation that comes
         again = RunCheckpoint(run_folder, 1e9, 1e9, interruption)
-        fit([again, CountValidations(), SignalIn("on_validation_batch_start", step)], keeper.path)
-    resumed = fit([RunCheckpoint(run_folder), counted], keeper.path)
-
-    assert resumed[0] == weights  # bit-equal
-    if resumed[2]:
-        assert resumed[1] == loss
-        assert resumed[2] == diary[-len(resumed[2]) :]
+        send = SignalIn("on_validation_batch_start", step)
+        fit(run_folder, again, CountValidations(), send, checkpoint=keeper.path)
+    resumed = fit(run_folder, RunCheckpoint(run_folder), counted, checkpoint=keeper.path)
+    assert resumed.weights == whole.weights
+    assert at_the_end or resumed.goes_on_as(whole)
     assert counted.num == EPOCHS
 
 
 @pytest.mark.parametrize(("step", "saved_at"), [(3, 3), (4, 3)])
 def test_a_step_of_several_batches_is_resumed_whole(
-    fit: Fit, run_folder: Path, step: int, saved_at: int
+    fit: Fit, tmp_path: Path, step: int, saved_at: int
 ) -> None:
     """Steps of three batches: an epoch of four has two, the second of which has one batch."""
     accumulated = {"accumulate_grad_batches": 3}
-    weights, loss, diary = fit([], **accumulated)
-    keeper = RunCheckpoint(run_folder, 0, before_validation_seconds=0)
-    fit([keeper, StopAt("batch", step)], **accumulated)
+    whole = fit(tmp_path / "whole", **accumulated)
+    keeper = RunCheckpoint(tmp_path, 0, before_validation_seconds=0)
+    fit(tmp_path, keeper, StopAt("batch", step), **accumulated)
     assert load_checkpoint(keeper.path)["global_step"] == saved_at
-
-    resumed = fit([RunCheckpoint(run_folder)], keeper.path, **accumulated)
-
-    assert resumed[:2] == (weights, loss)
-    assert resumed[2] == diary[-len(resumed[2]) :]
-    assert resumed[2][0][:3] == (1, 3, 3)  # the second epoch's fourth batch
+    resumed = fit(tmp_path, RunCheckpoint(tmp_path), checkpoint=keeper.path, **accumulated)
+    assert resumed.goes_on_as(whole)
+    assert resumed.diary.entries[0][:3] == (1, 3, 3)  # the second epoch's fourth batch
 
 
-def test_a_finished_run_trains_no_further(fit: Fit, run_folder: Path) -> None:
-    keeper = RunCheckpoint(run_folder)
-    weights, _, _ = fit([keeper])
-    again = RunCheckpoint(run_folder)
-    resumed, _, diary = fit([again], keeper.path)
-    assert (resumed, diary) == (weights, [])
+def test_a_finished_run_trains_no_further(fit: Fit, whole: Fitted, run_folder: Path) -> None:
+    keeper, again = RunCheckpoint(run_folder), RunCheckpoint(run_folder)
+    assert fit(run_folder, keeper).weights == whole.weights  # saving changes nothing
+    resumed = fit(run_folder, again, checkpoint=keeper.path)
+    assert (resumed.weights, resumed.diary.entries) == (whole.weights, [])
     assert again.metrics == keeper.metrics
     assert "val/loss" in again.metrics
 
 
-def test_another_seed_sees_another_order(
-    new_datamodule: Callable[..., CatalogDataModule],
-) -> None:
+def test_another_seed_sees_another_order(new_datamodule: Callable[..., CatalogDataModule]) -> None:
     first, second = new_datamodule(), new_datamodule()
     second.seed = 4
     assert list(first.train_dataloader().sampler) != list(second.train_dataloader().sampler)
+
+
+def test_a_run_keeps_its_history_before_it_saves(tmp_path: Path) -> None:
+    settings = typed("train", "data=synthetic", "budget=smoke", "callbacks=none", "trainer=cpu")
+    trainer = new_trainer(Run(tmp_path), settings, RunCheckpoint(tmp_path))
+    order = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    assert order.index(History) < order.index(RunCheckpoint)

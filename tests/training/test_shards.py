@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from visual_search.catalog.cache import CachedCatalog
+from visual_search.training.datamodule import PictureDataset
+from visual_search.training.module import EncoderModule
 from visual_search.training.shards import ShardBatches, ShardEmbedder, rows_of_shard
 
 
@@ -28,16 +32,17 @@ def test_batches_stay_within_a_shard_and_have_its_one_size() -> None:
 
 
 def test_a_process_whose_first_process_ended_writes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+    cached: CachedCatalog, new_module: Callable[[], EncoderModule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Helper(ShardEmbedder):
-        global_rank = 1
-
-        def __init__(self) -> None:
-            self._parent = os.getppid()
-
-    helper = Helper()
-    helper._check_parent()
+    written: list[int] = []
+    helper = ShardEmbedder(
+        new_module(), cached.pictures, [0, 1], shard_size=4, batch_size=4, num_workers=0,
+        write=lambda number, embeddings: written.append(number),
+    )  # fmt: skip
+    monkeypatch.setattr(ShardEmbedder, "global_rank", 1)
+    batches = PictureDataset(cached.pictures)
+    assert helper.predict_step(batches[range(4)], 0) == 4
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    with pytest.raises(RuntimeError, match=r"that started this one has ended; .* start the comm"):
-        helper._check_parent()
+    with pytest.raises(RuntimeError, match=r"that started this one has ended"):
+        helper.predict_step(batches[range(4, 8)], 1)
+    assert written == [0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -101,7 +101,7 @@ class TimmNetwork(BackboneNetwork):
                 raise
             raise no_connection(name, error) from error
         # what it was created with: a tag may stand for another scale than the name alone
-        settings: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
+        settings: Mapping[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(settings["mean"]), tuple(settings["std"])
         classifier = settings.get("classifier") or ()
         self.classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -112,14 +112,16 @@ class TimmNetwork(BackboneNetwork):
         Stages have timm's names. Tokens of a vision transformer are laid out as maps. What
         follows on the last stage before pooling is ``final``, where it has another width.
         """
-        forward_intermediates: Any = getattr(self.network, "forward_intermediates", None)
+        forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]] | None = getattr(
+            self.network, "forward_intermediates", None
+        )
         if forward_intermediates is None:
             raise ValueError(
                 f"got {type(self.network).__name__}, expected a network of timm that gives its "
                 "stages' outputs; take another backbone, or leave layers and feature maps out"
             )
         last, maps = forward_intermediates(images, output_fmt="NCHW")
-        stages: list[dict[str, Any]] = list(self.network.feature_info)  # type: ignore[arg-type]
+        stages: list[Mapping[str, object]] = list(self.network.feature_info)  # type: ignore[arg-type]
         names = [str(stage["module"]) for stage in stages]
         if len(names) != len(maps):
             names = [f"stage{number + 1}" for number in range(len(maps))]
@@ -182,7 +184,7 @@ class TorchvisionNetwork(BackboneNetwork):
         channels_last = isinstance(self.network, SwinTransformer)
         outputs: dict[str, Tensor] = {}
 
-        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        def keep(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 0:
                 output = output.permute(0, 3, 1, 2) if channels_last else output
                 outputs[name] = output.clone()  # the next module may work in place

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +130,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path) -> object:
     if path.suffix != ".safetensors":
         return torch.load(path, map_location="cpu", weights_only=True)
     from safetensors.torch import load_file
@@ -139,7 +138,7 @@ def _content(path: Path) -> Any:
     return load_file(path)
 
 
-def _kinds(content: Any) -> str:
+def _kinds(content: object) -> str:
     if not isinstance(content, Mapping):
         return type(content).__name__
     others = [f"{k}: {type(v).__name__}" for k, v in content.items() if not isinstance(v, Tensor)]

@@ -226,7 +226,7 @@ def _finished(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     """Returns the file: without the exporter's notes, which name places on this machine."""
     import onnx
 
-    graph: Any = model.graph
+    graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):
         del part.metadata_props[:]

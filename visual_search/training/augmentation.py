@@ -20,7 +20,7 @@ from torch import Tensor
 
 # What each of a picture's numbers decides. Every one has its fixed place: turning one change off
 # leaves the draws of all others as they are.
-_DRAWS = (
+DRAWS = (
     "flip",
     "scale",
     "stretch",
@@ -98,7 +98,7 @@ class Augmentation:
         torch.Size([4, 3, 8, 8])
     """
 
-    num_numbers: ClassVar[int] = len(_DRAWS)
+    num_numbers: ClassVar[int] = len(DRAWS)
     """Numbers that each picture needs, P."""
 
     flip: float = 0.0
@@ -283,10 +283,10 @@ class _Draws:
 
     @classmethod
     def of(cls, numbers: Tensor, strength: Tensor | None, num_images: int) -> _Draws:
-        if numbers.shape != (num_images, len(_DRAWS)):
+        if numbers.shape != (num_images, len(DRAWS)):
             raise ValueError(
                 f"numbers has shape {tuple(numbers.shape)}, expected ({num_images}, "
-                f"{len(_DRAWS)}): one line a picture; draw Augmentation.num_numbers of them"
+                f"{len(DRAWS)}): one line a picture; draw Augmentation.num_numbers of them"
             )
         # In float64 on the CPU, so that every device gets the same parameters.
         numbers = numbers.detach().to("cpu", torch.float64)
@@ -312,7 +312,7 @@ class _Draws:
 
     def uniform(self, name: str) -> Tensor:
         """Returns the numbers themselves, 0..1."""
-        return self.numbers[:, _DRAWS.index(name)]
+        return self.numbers[:, DRAWS.index(name)]
 
     def symmetric(self, name: str) -> Tensor:
         """Returns numbers from minus to plus strength."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -80,7 +79,7 @@ class FloorChart(Callback):
         show(trainer, "floors", figure)
 
 
-def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> dict[str, Any]:
+def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> dict[str, object]:
     """Returns a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
     summary = report.summary
     statistic = headline_statistic(summary["headline"]["title"])
