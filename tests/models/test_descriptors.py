@@ -134,39 +134,6 @@ def test_hog_ignores_constant_brightness() -> None:
     assert (found[0] * found[1]).sum() / 49 < 0.9  # what another picture does
 
 
-def test_hog_finds_the_orientation_of_an_edge() -> None:
-    picture = np.zeros((2, 3, 64, 64), np.uint8)
-    picture[0, :, :, 28:] = 255  # a vertical edge, its gradient horizontal: orientation 0
-    picture[1, :, 28:] = 255  # a horizontal edge, at 90 degrees: orientation 6 of 12
-    by_orientation = hog(picture).reshape(2, -1, 12).sum(axis=1)
-    assert by_orientation.argmax(axis=1).tolist() == [0, 6]
-    np.testing.assert_allclose(np.delete(by_orientation[0], 0), 0, atol=1e-6)
-
-
-def test_hog_clips_what_dominates_a_block() -> None:
-    picture = np.zeros((1, 3, 64, 64), np.uint8)
-    picture[0, :, :, 12:] = 200  # an edge of 200 in the cells of column 1
-    picture[0, :, :, 20:] = 240  # one of 40 in column 2
-    block = hog(picture).reshape(7, 7, 2, 2, 12)[0, 1, 0, :, 0]
-    # 200 and 40, each in two cells of the block: 0.693 and 0.139 of its length, then 0.2 and 0.139.
-    weak = 40 / math.sqrt(2 * (200**2 + 40**2))
-    length = math.sqrt(2 * (0.2**2 + weak**2))
-    np.testing.assert_allclose(block, [0.2 / length, weak / length], rtol=1e-4)
-
-
-def test_hog_takes_the_strongest_channel() -> None:
-    picture = np.zeros((1, 3, 64, 64), np.uint8)
-    picture[0, 2, :, 28:] = 200  # only in blue
-    in_all = np.repeat(picture[:, 2:], 3, axis=1)
-    np.testing.assert_array_equal(hog(picture), hog(in_all))
-
-
-@pytest.mark.parametrize("size_px", [64, 100, 128])
-def test_hog_of_a_flat_picture_is_zero(size_px: int) -> None:
-    found = hog(np.full((1, 3, size_px, size_px), 173, np.uint8))
-    np.testing.assert_array_equal(found, np.zeros((1, HOG_DIM), np.float32))
-
-
 # Errors.
 
 
@@ -185,10 +152,7 @@ def test_a_descriptor_refuses_other_pictures(name: str) -> None:
     for shape in ((3, 8, 8), (1, 1, 8, 8), (1, 3, 8, 9), (1, 3, 0, 0)):
         with pytest.raises(ValueError, match=r"pictures have shape .*; expected \[n, 3, S, S\]"):
             describe(np.zeros(shape, np.uint8))
-
-
-def test_a_size_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="size_px is 0; expected at least 1 pixel: try 32"):
+    with pytest.raises(ValueError, match="size_px is 0"):
         resized_pixels(random_pictures(1), 0)
 
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 
 from tests.models.objectives.small import CASES, SIDE, SmallVariational
-from tests.training.conftest import coloured_pictures
+from tests.training.conftest import coloured_pictures, trainer_in
 from visual_search.runs.parts import quieten
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.labels import Labels
 from visual_search.training.module import EncoderModule, Preprocessing
-from visual_search.training.trainer import build_trainer
 
 
 def main(folder: Path) -> None:
@@ -36,15 +35,7 @@ def main(folder: Path) -> None:
             objective=objective,
             labels=Labels.of_catalog(catalog, objective.columns),
         )
-        trainer = build_trainer(
-            folder=folder,
-            max_epochs=1,
-            accelerator="cpu",
-            devices=2,
-            precision="32-true",
-            limit_val_batches=0,
-            enable_progress_bar=False,
-        )
+        trainer = trainer_in(folder, devices=2, limit_train_batches=2, limit_val_batches=0)
         trainer.fit(module, CatalogDataModule(catalog, cached.pictures, batch_size=10))
         if trainer.is_global_zero:
             print(name, trainer.global_step, trainer.world_size, flush=True)

@@ -1,5 +1,6 @@
 """Whose picture stands in: mutual neighbours beside brute force, and the choice among them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,15 @@ def test_an_embedding_of_zeros_has_no_neighbours() -> None:
 def test_neighbours_are_named_by_catalogue_rows() -> None:
     embeddings = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     rows = np.arange(20, dtype=np.int64) * 3 + 100
-    named, plain = mutual_neighbours(embeddings, 4, rows=rows), mutual_neighbours(embeddings, 4)
+    calls: list[tuple[int, int]] = []
+    named = mutual_neighbours(
+        embeddings, 4, rows=rows, on_progress=lambda done, total: calls.append((done, total))
+    )
+    plain = mutual_neighbours(embeddings, 4)
     assert len(named) == 20
+    assert calls[-1] == (20, 20)
     for place, row in enumerate(rows):
         assert named.of(int(row)).tolist() == rows[plain.of(place)].tolist()
-
-
-def test_progress_is_told() -> None:
-    embeddings = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    calls: list[tuple[int, int]] = []
-    mutual_neighbours(embeddings, 2, on_progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (20, 20)
 
 
 def test_every_partner_is_chosen_equally_often() -> None:
@@ -100,60 +99,41 @@ def test_the_ends_of_the_range_are_within_the_list() -> None:
     assert PARTNERS.choose(rows, numbers, 1.0).tolist() == [4, 4, 12]
 
 
-@pytest.mark.parametrize(
-    ("rows", "ends", "neighbours", "message"),
-    [
-        ([4, 4], [0, 0], [], r"rows of shape \(2,\) do not ascend"),
-        ([6, 4], [0, 0], [], "do not ascend; expected .* none twice"),
-        ([4, 6], [1], [6], r"ends has shape \(1,\) for 2 rows"),
-        ([4, 6], [2, 1], [6, 6], "must not fall"),
-        ([4, 6], [1, 2], [6], "the lists hold 2 neighbours, but 1 are given"),
-    ],
-)
-def test_lists_that_do_not_fit_are_refused(
-    rows: list[int], ends: list[int], neighbours: list[int], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        Partners(*(np.array(each, dtype=np.int64) for each in (rows, ends, neighbours)))
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"numbers": np.zeros(3)}, r"rows has shape \(2,\) and numbers \(3,\)"),
-        ({"numbers": np.array([0.5, 1.5])}, "numbers lie between 0.5 and 1.5, expected 0 to 1"),
-        ({"numbers": np.array([0.5, np.nan])}, "numbers lie between nan"),
-        ({"own_probability": 1.1}, "got own_probability 1.1, expected 0 to 1"),
-    ],
-)
-def test_a_wrong_choice_is_refused(changed: dict[str, Any], message: str) -> None:
-    arguments = {"rows": np.array([4, 6]), "numbers": np.zeros(2), "own_probability": 0.5}
-    with pytest.raises(ValueError, match=message):
-        PARTNERS.choose(**(arguments | changed))  # type: ignore[arg-type]
-
-
 GOOD = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 BROKEN = np.where(np.arange(5)[:, None] == 2, np.nan, GOOD).astype(np.float32)
 
 
+def partners_of(rows: list[int], ends: list[int], neighbours: list[int]) -> Partners:
+    return Partners(*(np.array(each, dtype=np.int64) for each in (rows, ends, neighbours)))
+
+
+def choose(**changed: Any) -> NDArray[np.int64]:
+    arguments = {"rows": np.array([4, 6]), "numbers": np.zeros(2), "own_probability": 0.5}
+    return PARTNERS.choose(**(arguments | changed))
+
+
 @pytest.mark.parametrize(
-    ("embeddings", "k", "rows", "message"),
+    ("call", "message"),
     [
-        (GOOD[0], 1, None, r"embeddings has shape \(3,\), expected \[n, D\]"),
-        (GOOD, 0, None, "got k 0, expected 1 to 4"),
-        (GOOD, 5, None, "got k 5, expected 1 to 4, one less than the 5 embeddings"),
-        (GOOD * 0, 1, None, "0 of 5 embeddings are not zero, expected 2"),
-        (GOOD, 1, np.arange(4), r"rows has shape \(4,\) for 5 embeddings"),
-        (BROKEN, 1, np.arange(5) + 10, "embedding of row 12 is not finite"),
+        (lambda: partners_of([4, 4], [0, 0], []), r"\(2,\) do not ascend"),
+        (lambda: partners_of([6, 4], [0, 0], []), "do not ascend"),
+        (lambda: partners_of([4, 6], [1], [6]), r"ends has shape \(1,\) for 2 rows"),
+        (lambda: partners_of([4, 6], [2, 1], [6, 6]), "must not fall"),
+        (lambda: partners_of([4, 6], [1, 2], [6]), "2 neighbours, but 1"),
+        (lambda: choose(numbers=np.zeros(3)), r"rows has shape \(2,\) and numbers \(3,\)"),
+        (lambda: choose(numbers=np.array([0.5, 1.5])), "between 0.5 and 1.5"),
+        (lambda: choose(numbers=np.array([0.5, np.nan])), "between nan"),
+        (lambda: choose(own_probability=1.1), "own_probability 1.1"),
+        (lambda: mutual_neighbours(GOOD[0], 1), r"shape \(3,\), expected \[n, D\]"),
+        (lambda: mutual_neighbours(GOOD, 0), "k 0, expected 1 to 4"),
+        (lambda: mutual_neighbours(GOOD, 5), "k 5, expected 1 to 4"),
+        (lambda: mutual_neighbours(GOOD * 0, 1), "0 of 5 embeddings"),
+        (lambda: mutual_neighbours(GOOD, 1, rows=np.arange(4)), r"\(4,\) for 5 embeddings"),
+        (lambda: mutual_neighbours(BROKEN, 1, rows=np.arange(5) + 10), "row 12 is not finite"),
     ],
 )
-def test_wrong_embeddings_are_refused(
-    embeddings: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, message: str
-) -> None:
+def test_what_does_not_fit_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mutual_neighbours(embeddings, k, rows=rows)
-
-
-def test_embeddings_of_another_type_are_refused() -> None:
-    with pytest.raises(TypeError, match="embeddings is float64, expected a float32 array"):
+        call()
+    with pytest.raises(TypeError, match="float64, expected a float32 array"):
         mutual_neighbours(GOOD.astype(np.float64), 1)  # type: ignore[arg-type]
