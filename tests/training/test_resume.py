@@ -15,7 +15,7 @@ from tests.composing import typed
 from tests.training.conftest import trainer_in
 from tests.training.stopping import CountValidations, SignalIn, StopAt, StoppedError
 from visual_search.retrieval.protocols import gallery_query
-from visual_search.runs.parts import new_trainer
+from visual_search.runs.parts import Parts
 from visual_search.runs.run import Run
 from visual_search.training.callbacks.history import History
 from visual_search.training.callbacks.retrieval import RetrievalEvaluation
@@ -240,7 +240,7 @@ def test_another_seed_sees_another_order(new_datamodule: Callable[..., CatalogDa
 
 
 def test_a_run_keeps_its_history_before_it_saves(tmp_path: Path) -> None:
-    settings = typed("train", "data=synthetic", "budget=smoke", "callbacks=none", "trainer=cpu")
-    trainer = new_trainer(Run(tmp_path), settings, RunCheckpoint(tmp_path))
+    parts = Parts(typed("train", "trainer=cpu", f"outputs={tmp_path}"))
+    trainer = parts.trainer(Run(tmp_path), RunCheckpoint(tmp_path))
     order = [type(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
     assert order.index(History) < order.index(RunCheckpoint)
