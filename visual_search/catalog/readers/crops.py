@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,8 +153,11 @@ def split_crop_name(image: str) -> tuple[str, Box | None]:
     return found[1], Box(*(float(found[group]) for group in (2, 3, 4, 5)))
 
 
-class CropSource:
-    """Crops of another source's pictures, and its whole pictures.
+AnyBox = TypeVar("AnyBox")
+
+
+class PartSource(ABC, Generic[AnyBox]):
+    """Parts of another source's pictures, and its whole pictures.
 
     A name without a box is given as the other source gives it. Each thread remembers the picture
     that it decoded last, so that crops of one board that follow each other cost one decoding; the
@@ -162,18 +167,30 @@ class CropSource:
         pictures: Where the whole pictures come from.
     """
 
+    version: str  # of how a box becomes pixels, in the content keys
+
     def __init__(self, pictures: PictureSource) -> None:
         self.pictures = pictures
         self._last = threading.local()
 
     def __repr__(self) -> str:
-        return f"CropSource({self.pictures!r})"
+        return f"{type(self).__name__}({self.pictures!r})"
 
-    def __reduce__(self) -> tuple[type[CropSource], tuple[PictureSource]]:
+    def __reduce__(self) -> tuple[type[PartSource[AnyBox]], tuple[PictureSource]]:
         return type(self), (self.pictures,)
+
+    @abstractmethod
+    def split_name(self, image: str) -> tuple[str, AnyBox | None]:
+        """Returns the picture and the box that a name holds, ``None`` where it holds none."""
+
+    @abstractmethod
+    def edges(self, box: AnyBox, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+        """Returns left, top, right and bottom of a box in a picture of this size."""
 
     def load(self, image: str) -> bytes | NDArray[np.uint8]:
         """Returns a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
+
+        What sticks out of the picture is cut off.
 
         Raises:
             FileNotFoundError: No picture has this name.
@@ -181,16 +198,19 @@ class CropSource:
             PictureError: The picture does not decode.
             ValueError: The other source refuses the name or the file.
         """
-        picture, box = split_crop_name(image)
+        picture, box = self.split_name(image)
         loaded = self.pictures.load(picture)
         if box is None:
             return loaded
         whole = self._decoded(loaded) if isinstance(loaded, bytes) else loaded
-        left, top, right, bottom = box.pixels(width_px=whole.shape[1], height_px=whole.shape[0])
+        left, top, right, bottom = self.edges(box, whole.shape[1], whole.shape[0])
         crop = whole[top:bottom, left:right]  # [h, w] or [h, w, 3]
-        if crop.ndim == 2:
-            return np.repeat(crop[:, :, np.newaxis], 3, axis=2)
-        return crop.copy()
+        if not crop.size:
+            raise BoxError(
+                f"the box of {image!r} cuts nothing out of {whole.shape[1]} x {whole.shape[0]} px; "
+                "expected a part of the picture: are these the pictures that it was drawn on?"
+            )
+        return np.repeat(crop[:, :, np.newaxis], 3, axis=2) if crop.ndim == 2 else crop.copy()
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns the picture's own key, and the box for a crop.
@@ -199,11 +219,11 @@ class CropSource:
             FileNotFoundError: No picture has this name.
             ValueError: A box is none, or the other source refuses a name.
         """
-        named = [split_crop_name(image) for image in images]
+        named = [self.split_name(image) for image in images]
         once = list(dict.fromkeys(picture for picture, _ in named))
         key_of = dict(zip(once, self.pictures.content_keys(once), strict=True))
         return [
-            key_of[picture] if box is None else f"{key_of[picture]}-crop{CROP_VERSION}-{box}"
+            key_of[picture] if box is None else f"{key_of[picture]}-{self.version}-{box}"
             for picture, box in named
         ]
 
@@ -215,3 +235,17 @@ class CropSource:
         if len(data) + whole.nbytes <= _MAX_REMEMBERED_BYTES:
             self._last.held = (data, whole)
         return whole
+
+
+class CropSource(PartSource[Box]):
+    """Crops whose boxes are fractions of their picture; see `PartSource`."""
+
+    version = f"crop{CROP_VERSION}"
+
+    def split_name(self, image: str) -> tuple[str, Box | None]:
+        """Returns what `split_crop_name` does."""
+        return split_crop_name(image)
+
+    def edges(self, box: Box, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+        """Returns the box's pixels."""
+        return box.pixels(width_px, height_px)

@@ -7,14 +7,8 @@ A crop is named ``<picture>#xywh=pixel:<x>,<y>,<width>,<height>``, as W3C's Medi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from visual_search.catalog.catalog import PictureSource
-from visual_search.catalog.images import decode_whole
-from visual_search.catalog.readers.crops import BoxError
+from visual_search.catalog.readers.crops import BoxError, PartSource
 
 # Raise it whenever a box gives other pixels than before: it is in the crops' content keys.
 PIXEL_CROP_VERSION = 1
@@ -46,64 +40,23 @@ def pixel_box(left: int, top: int, right: int, bottom: int) -> str:
     return f"#xywh=pixel:{left},{top},{right - left},{bottom - top}"
 
 
-class PixelCropSource:
-    """Crops of another source's pictures, and its whole pictures.
+PixelBox = tuple[int, int, int, int]  # left, top, width, height
 
-    A name without a box is given as the other source gives it.
 
-    Args:
-        pictures: Where the whole pictures come from.
-    """
+class PixelCropSource(PartSource[PixelBox]):
+    """Crops whose boxes are pixels of their picture; see `PartSource`."""
 
-    def __init__(self, pictures: PictureSource) -> None:
-        self.pictures = pictures
+    version = f"px{PIXEL_CROP_VERSION}"
 
-    def __repr__(self) -> str:
-        return f"PixelCropSource({self.pictures!r})"
+    def split_name(self, image: str) -> tuple[str, PixelBox | None]:
+        """Returns picture and box of a crop's name, and ``None`` where it names none."""
+        found = _CROP.fullmatch(image)
+        if found is None:
+            return image, None
+        x, y, width, height = (int(number) for number in found.groups()[1:])
+        return found[1], (x, y, width, height)
 
-    def load(self, image: str) -> bytes | NDArray[np.uint8]:
-        """Returns a crop as ``[h, w, 3] uint8``, RGB; or a whole picture, as the other source does.
-
-        What sticks out of the picture on the right and below is cut off.
-
-        Raises:
-            FileNotFoundError: No picture has this name.
-            BoxError: The box lies outside the picture, or has no area.
-            PictureError: The picture does not decode.
-            ValueError: The other source refuses the name or the file.
-        """
-        picture, box = _split_name(image)
-        loaded = self.pictures.load(picture)
-        if box is None:
-            return loaded
-        whole = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
+    def edges(self, box: PixelBox, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+        """Returns left, top, right and bottom as they were published."""
         x, y, width, height = box
-        crop = whole[y : y + height, x : x + width]  # [h, w] or [h, w, 3]
-        if not crop.size:
-            raise BoxError(
-                f"the box of {image!r} cuts nothing out of {whole.shape[1]} x {whole.shape[0]} px; "
-                "expected a part of the picture: are these the pictures that it was drawn on?"
-            )
-        return np.repeat(crop[:, :, np.newaxis], 3, axis=2) if crop.ndim == 2 else crop.copy()
-
-    def content_keys(self, images: Sequence[str]) -> list[str]:
-        """Returns the picture's own key, and the box for a crop.
-
-        Raises:
-            FileNotFoundError: No picture has this name.
-            ValueError: The other source refuses a name.
-        """
-        named = [_split_name(image) for image in images]
-        once = list(dict.fromkeys(picture for picture, _ in named))
-        key_of = dict(zip(once, self.pictures.content_keys(once), strict=True))
-        return [
-            key_of[picture] if box is None else f"{key_of[picture]}-px{PIXEL_CROP_VERSION}-{box}"
-            for picture, box in named
-        ]
-
-
-def _split_name(image: str) -> tuple[str, tuple[int, ...] | None]:
-    found = _CROP.fullmatch(image)
-    if found is None:
-        return image, None
-    return found[1], tuple(int(number) for number in found.groups()[1:])
+        return x, y, x + width, y + height
