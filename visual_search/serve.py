@@ -26,11 +26,6 @@ def main() -> None:
 
 
 def serve_command(settings: ServeSchema) -> None:
-    """Serves the bundles that the composed config names until the process is told to stop."""
-    serve_bundles(settings)
-
-
-def serve_bundles(settings: ServeSchema) -> None:
     """Opens the bundles that are named and serves them until the process is told to stop.
 
     Args:

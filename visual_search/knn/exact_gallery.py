@@ -14,9 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.knn.exact import exact_squared_distances, row_lengths, tolerance
+from visual_search.knn.exact import MARGIN, exact_squared_distances, row_lengths, tolerance
 
-MARGIN = 16  # candidates beyond k + 1: of 6,000 crops (pixels, PCA-64) none had to ask again
 BATCH_PAIRS = 2**22  # candidates at a time: 50 MB of rows and distances
 
 

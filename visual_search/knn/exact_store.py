@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from visual_search.knn.engine import load_faiss
 from visual_search.knn.exact import (
     BLOCK_BYTES,
+    MARGIN,
     SMALLEST_NORMAL,
     UNIT_ROUNDOFF,
     common_offset,
@@ -22,7 +23,6 @@ from visual_search.knn.exact import (
 )
 from visual_search.knn.store import ArrayStore, EmbeddingStore
 
-MARGIN = 16  # candidates beyond k
 BLOCK_VALUES = 2**22  # float32 numbers a block, 16 MB
 BATCH_VALUES = 2**23  # rounded distances at a time, 32 MB
 OFFSET_SAMPLE = 1024  # rows that tell whether the embeddings share a large offset

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.atomic import scratch_folder
-from visual_search.knn.exact import tolerance
+from visual_search.knn.exact import MARGIN, tolerance
 from visual_search.knn.exact_store import rank_candidates
 from visual_search.knn.lancedb_table import (
     EMBEDDING,
@@ -47,7 +47,6 @@ from visual_search.knn.tuning import efforts, hold_out, tuned_plan
 HINT_FILE = "latest_version_hint.json"  # the one file that is overwritten; LanceDB does without it
 MAX_EF = 2048
 EXACT_ROWS = 20_000  # comparing so many allowed rows exactly takes as long as LanceDB takes
-MARGIN = 16  # candidates beyond k of a scan
 MAX_FETCH = 2**14  # candidates a query; where they do not suffice, the store is searched
 BATCH_QUERIES = 256
 

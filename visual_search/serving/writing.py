@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -24,7 +23,6 @@ from visual_search.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
-    from visual_search.bundle.items import BundleItems
     from visual_search.bundle.writing import Change
 
 
@@ -98,9 +96,10 @@ async def write(new: NewItems, service: Service) -> ChangeResult:
     ]
 
     def change(bundle: Bundle) -> Change:
+        from visual_search.bundle.items import BundleItems
         from visual_search.bundle.writing import add_items
 
-        items = _bundle_items(new, np.concatenate(embeddings), thumbnails)
+        items = BundleItems(new.item_ids, new.columns, np.concatenate(embeddings), thumbnails)
         made_by = snapshot.bundle.manifest.encoder.sha256  # another writer may have changed it
         return add_items(bundle.folder, items, made_by=made_by)
 
@@ -157,19 +156,6 @@ async def _changed(served: ServedBundle, change: Callable[[Bundle], Change]) -> 
         num_removed=made.num_removed,
         num_items=made.num_items,
         generation=made.generation,
-    )
-
-
-def _bundle_items(
-    new: NewItems, embeddings: NDArray[np.float32], thumbnails: Sequence[bytes]
-) -> BundleItems:
-    from visual_search.bundle.items import BundleItems
-
-    return BundleItems(
-        item_ids=list(new.item_ids),
-        columns=new.columns,
-        embeddings=embeddings,
-        thumbnails=list(thumbnails),
     )
 
 
