@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 
 from tests.composing import composed
 from visual_search.cli.command_line import check_overrides, run_command
-from visual_search.cli.sweep_plugins import LAUNCHERS, SAMPLERS, SWEEPERS, check_multirun
+from visual_search.cli.sweep_plugins import check_multirun
 from visual_search.config.builders import ConfigError, config_folder, register_schema
 
 HAS_EXTRA = all(importlib.util.find_spec(name) for name in ("hydra_plugins", "optuna"))
@@ -30,82 +30,98 @@ def check(*overrides: str, command: str = "train") -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "named"),
     [
-        (["seed=1,2", "hydra.launcher._target_=os.system"], r"'os\.system'; expected what one of"),
-        (["seed=1,2", "+hydra.launcher.x=1"], r"hydra\.launcher\.x is 1; expected no such key"),
-        (["seed=1,2", "hydra.sweeper._target_=os.system"], r"'os\.system'; expected what one of"),
-        (["seed=1,2", "hydra.sweeper.max_batch_size=0"], r"max_batch_size is 0; expected a whole"),
-        (["hydra.sweeper.params={seed: 1}"], r"expected overrides of their own here.*-m seed=0"),
-        (["training.learning_rate=interval(1e-4,1e-2)"], r"nothing can be listed.*sweep=optuna"),
-        (["outputs=a,b"], r"outputs differs between the jobs \(a, b\).*outputs=DIR once"),
-        (["seed=1,2", "trainer=ddp_cpu"], r"strategy=ddp within a multirun.*each without -m"),
-        (["seed=1,2", "trainer.devices=2"], r"devices=2 within a multirun.*each without -m"),
-        (["seed=1,2", "trainer.devices=auto"], r"devices=auto within a multirun"),
-        (["seed=1,2", "trainer.strategy=ddp,auto"], r"strategy=ddp within a multirun"),
-        (["sweep=jolib", "seed=1,2"], r"did you mean 'sweep=joblib'"),
+        (["seed=1,2", "hydra.launcher._target_=os.system"], ["hydra.launcher._target_=os.system"]),
+        (["seed=1,2", "+hydra.launcher.x=1"], ["hydra.launcher.x=1", "hydra.launcher.n_jobs"]),
+        (["seed=1,2", "hydra.launcher.n_job=2"], ["mean 'hydra.launcher.n_jobs'"]),
+        (["seed=1,2", "+hydra.launcher.n_jobs=2"], ["hydra.launcher.n_jobs is 2", "sweep="]),
+        (["seed=1,2", "hydra.sweeper._target_=os.system"], ["hydra.sweeper._target_=os.system"]),
+        (["seed=1,2", "hydra.sweeper.max_batch_size=0"], ["max_batch_size is 0"]),
+        (["seed=1,2", "hydra={launcher: {_target_: os.system}}"], ["hydra={launcher"]),
+        (["seed=1,2", "hydra.job.chdir=true"], ["hydra.job.chdir=true", "hydra.sweep.dir"]),
+        (["seed=1,2", "~hydra.callbacks"], ["~hydra.callbacks"]),
+        (["seed=1,2", "hydra.mode=RUN"], ["hydra.mode=RUN"]),
+        (["seed=1,2", "hydra/launcher=joblib"], ["hydra/launcher=joblib", "sweep=", "joblib"]),
+        (["seed=1,2", "hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "[joblib,optuna]"]),
+        (["seed=1,2", "hydra/sweeper/sampler=grid"], ["sampler=grid", "tpe, random, cmaes"]),
+        (["seed=1,2", "hydra.searchpath=[pkg://os]"], ["pkg://os", "file://"]),
+        (["hydra.sweeper.params={seed: 1}"], ["hydra.sweeper.params={seed: 1}", "-m seed=0"]),
+        (["training.learning_rate=interval(1e-4,1e-2)"], ["interval(1e-4,1e-2)", "sweep=optuna"]),
+        (["outputs=a,b"], ["a, b", "outputs=DIR"]),
+        (["seed=1,2", "trainer=ddp_cpu"], ["strategy=ddp", "without -m"]),
+        (["seed=1,2", "trainer.devices=2"], ["devices=2", "without -m"]),
+        (["seed=1,2", "trainer.devices=auto"], ["devices=auto"]),
+        (["seed=1,2", "trainer.strategy=ddp,auto"], ["strategy=ddp"]),
+        (["sweep=jolib", "seed=1,2"], ["mean 'sweep=joblib'"]),
     ],
 )
-def test_a_wrong_multirun_is_refused_before_it_starts(overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_wrong_multirun_is_refused_before_it_starts(
+    overrides: list[str], named: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match="expected") as error:
         check(*overrides)
+    for part in named:
+        assert part in str(error.value)
 
 
 @needs_extra
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "named"),
     [
-        (["sweep=joblib", "hydra.launcher.n_jobs=0"], r"n_jobs is 0; expected a whole number"),
-        (["sweep=joblib", "hydra.launcher.batch_size=x"], r"batch_size is 'x'.*n_jobs"),
-        (["sweep=joblib", "hydra.launcher.pre_dispatch=all"], r"pre_dispatch is 'all'.*code"),
-        (["sweep=joblib", "+hydra.launcher.initializer=x"], r"initializer is 'x'.*no such key"),
-        (["sweep=optuna", "hydra.sweeper.n_trials=0"], r"n_trials is 0; expected a whole number"),
-        (["sweep=optuna", "hydra.sweeper.direction=minimize"], r"'minimize'; expected maximize"),
-        (["hydra/sweeper=optuna"], r"'minimize'; expected maximize.*sweep=optuna sets it"),
-        (["sweep=optuna", "hydra.sweeper.max_failure_rate=2"], r"max_failure_rate is 2.*0 to 1"),
-        (["sweep=optuna", "hydra.sweeper.storage=sqlite:///x"], r"storage is 'sqlite.*start code"),
+        (["sweep=joblib", "hydra.launcher.n_jobs=0"], ["n_jobs is 0"]),
+        (["sweep=joblib", "hydra.launcher.batch_size=x"], ["batch_size=x", "n_jobs"]),
+        (["sweep=joblib", "hydra.launcher.pre_dispatch=all"], ["pre_dispatch=all"]),
+        (["sweep=joblib", "+hydra.launcher.initializer=x"], ["initializer=x"]),
+        (["sweep=optuna", "hydra.sweeper.n_trials=0"], ["n_trials is 0"]),
+        (["sweep=optuna", "hydra.sweeper.direction=minimize"], ["direction=minimize"]),
+        (["sweep=optuna", "hydra.sweeper.max_failure_rate=2"], ["max_failure_rate is 2", "0 to 1"]),
+        (["sweep=optuna", "hydra.sweeper.storage=sqlite:///x"], ["storage=sqlite"]),
         (
             ["sweep=optuna", "hydra.sweeper.storage={_target_: os.system}"],
-            r"storage is .*os\.system.*start code",
+            ["storage={_target_: os.system}"],
         ),
         (
             ["sweep=optuna", "hydra.sweeper.custom_search_space=os.system"],
-            r"custom_search_space is 'os\.system'.*start code",
+            ["custom_search_space=os.system"],
         ),
         (
             ["sweep=optuna", "hydra.sweeper.sampler._target_=os.system"],
-            r"sampler\._target_ is 'os\.system'.*tpe, random, cmaes",
+            ["sampler._target_ is 'os.system'", "TPESampler"],
         ),
-        (["sweep=optuna", "+hydra.sweeper.sampler.x=1"], r"sampler\.x is 1.*no such key"),
+        (["sweep=optuna", "+hydra.sweeper.sampler.x=1"], ["sampler.x is 1", "no such key"]),
         (
             [
                 "sweep=optuna",
                 "hydra/sweeper/sampler=cmaes",
                 "hydra.sweeper.sampler.independent_sampler={_target_: os.system}",
             ],
-            r"sampler\.independent_sampler is .*expected a number, a word",
+            ["sampler.independent_sampler", "os.system"],
         ),
-        (["sweep=optuna", "experiment=glob(*)"], r"cannot search 'experiment=glob\(\*\)'"),
+        (["sweep=optuna", "experiment=glob(*)"], ["experiment=glob(*)"]),
         (
             ["sweep=optuna", "training.evaluate_every_n_epochs=9", "trainer.max_epochs=3"],
-            r"never be measured.*set training\.evaluate_every_n_epochs=3",
+            ["training.evaluate_every_n_epochs=3"],
         ),
-        (["sweep=optuna", "loader.batchsize=range(1,9)"], r"did you mean 'loader\.batch_size'"),
+        (["sweep=optuna", "loader.batchsize=range(1,9)"], ["mean 'loader.batch_size'"]),
     ],
 )
 def test_of_an_extra_plain_settings_may_be_set_and_no_more(
-    overrides: list[str], message: str
+    overrides: list[str], named: list[str]
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as error:
         check("seed=1,2", *overrides)
+    for part in named:
+        assert part in str(error.value)
 
 
 @needs_extra
 def test_plain_settings_pass() -> None:
     check("sweep=joblib", "hydra.launcher.n_jobs=-1", "seed=1,2", "model=glob(*)")
     check("sweep=optuna", "seed=1,2,3", "hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.seed=3")
+    check("sweep=joblib", "hydra.sweep.dir=mine", "seed=1,2")
     check("sweep=optuna", "hydra/sweeper/sampler=random", "training.learning_rate=interval(1,2)")
-    check("sweep=optuna", "hydra/launcher=joblib", "hydra.sweeper.n_jobs=2", "seed=range(1,9)")
+    check("sweep=[optuna,joblib]", "hydra.sweeper.n_jobs=2", "seed=range(1,9)")
 
 
 @needs_extra
@@ -115,23 +131,24 @@ def test_there_must_be_something_to_search() -> None:
 
 
 @needs_extra
-@pytest.mark.parametrize("command", ["compare", "leaderboard"])
-def test_commands_without_jobs_take_no_launcher(command: str) -> None:
-    with pytest.raises(ConfigError, match=rf"for {command}: basic"):
-        check("hydra/launcher=joblib", "seed=1,2", command=command)
-
-
-@needs_extra
-def test_evaluations_have_nothing_to_maximise() -> None:
-    with pytest.raises(ConfigError, match=r"OptunaSweeper'; expected .* for evaluate: basic;"):
-        check("hydra/sweeper=optuna", "query_split=val,test", command="evaluate")
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("compare", ["+sweep=joblib", "seed=1,2"]),
+        ("leaderboard", ["+sweep=joblib", "seed=1,2"]),
+        ("evaluate", ["sweep=optuna", "query_split=val,test"]),  # nothing to maximise
+    ],
+)
+def test_a_command_takes_the_sweeps_that_it_can_hold(command: str, given: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"{command} .*{given[0].lstrip('+')}.*expected"):
+        check(*given, command=command)
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ("{hydra.job.env_set.X: 1}", r"params is .*none of Hydra's own"),
-        ("{+hydra.job.env_set.X: 1}", r"params is .*none of Hydra's own"),
+        ("{hydra.job.env_set.X: 1}", r"params is .*env_set"),
+        ("{+hydra.job.env_set.X: 1}", r"params is .*env_set"),
         ("{seed: '1,2', loader.batchsize: 3}", r"did you mean 'loader\.batch_size'"),
     ],
 )
@@ -146,12 +163,33 @@ def test_ranges_in_a_file_are_checked_as_those_typed(
         check(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
 
 
-def test_a_launcher_file_of_ones_own_starts_nothing_else(tmp_path: Path) -> None:
-    folder = tmp_path / "hydra" / "launcher"
-    folder.mkdir(parents=True)
-    (folder / "mine.yaml").write_text("_target_: os.system\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"'os\.system'; expected what one of these"):
-        check(f"hydra.searchpath=[file://{tmp_path}]", "hydra/launcher=mine", "seed=1,2")
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ("{mode: MULTIRUN}", "hydra.mode is 'MULTIRUN'"),
+        ("{launcher: {_target_: os.system}}", "hydra.launcher._target_ is 'os.system'"),
+        ("{job: {env_set: {PYTHONPATH: x}}}", "hydra.job.env_set.PYTHONPATH is 'x'"),
+        ("{job_logging: {version: 1, root: {level: INFO}}}", "hydra.job_logging"),
+        ("{sweep: {subdir: ../../x}}", "hydra.sweep.subdir is '../../x'"),
+    ],
+)
+def test_a_file_of_ones_own_starts_nothing_else(part: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = f"# @package _global_\nhydra: {part}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="expected") as error:
+        check(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "seed=1,2")
+    assert named in str(error.value)
+
+
+def test_a_launcher_of_ones_own_is_not_chosen(tmp_path: Path) -> None:
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "hydra" / "launcher" / "mine.yaml").write_text("_target_: os.system\n")
+    text = "# @package _global_\ndefaults:\n  - override /hydra/launcher: mine\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\._target_ is 'os\.system'"):
+        check(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "seed=1,2")
 
 
 def test_a_sweep_without_m_says_so() -> None:
@@ -185,17 +223,6 @@ def test_without_the_extra_one_line_names_it(
 @pytest.mark.parametrize("devices", ["1", "'0,'", "[3]"])
 def test_one_device_of_several_may_be_named(devices: str) -> None:
     check_multirun(composed("train", f"trainer.devices={devices}"))
-
-
-@needs_extra
-@pytest.mark.parametrize(
-    ("part", "parts"), [("launcher", LAUNCHERS), ("sweeper", SWEEPERS), ("sampler", SAMPLERS)]
-)
-def test_the_lists_name_what_is_installed(part: str, parts: dict[str, object]) -> None:
-    import hydra.utils
-
-    for target in parts:
-        assert isinstance(hydra.utils.get_class(target), type), part
 
 
 def test_sweep_files_open_with_purpose_and_launch_command() -> None:

@@ -7,9 +7,16 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.explain import explain_error, known_names
+from visual_search.cli.sweep_plugins import (
+    check_hydra,
+    check_hydra_overrides,
+    check_multirun,
+    jobs_to_check,
+)
 from visual_search.cli.typed_text import as_typed, unpacked
 from visual_search.config.builders import ConfigError, config_folder, nearest, register_schema
 from visual_search.config.schemas import SCHEMAS, filled
@@ -27,14 +34,6 @@ BARE = {
 }  # command -> the key of an argument without one
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
-# Parts of Hydra's own config that could start code; they stay as the command's YAML has them. Of
-# the launcher and the sweeper `visual_search.cli.sweep_plugins` says what may be chosen.
-FIXED_PARTS = (
-    "callbacks",
-    "hydra_logging",
-    "job.env_set",
-    "job_logging",
-)
 
 
 def run_command(
@@ -46,16 +45,18 @@ def run_command(
     nearest right one, before anything heavy is loaded. `ConfigError` raised by the task does too.
     What the task returns goes to the sweeper of a multirun, which ``conclude`` sums up.
     """
-    import hydra
-
-    from visual_search.cli.multirun import conclude_with, end_early
-
-    register_schema()
-    if conclude is not None:
-        conclude_with(conclude)
+    register_schema(config_name)
     try:
         sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
-        check_overrides(config_name, sys.argv[1:])
+        if help_text := check_overrides(config_name, sys.argv[1:]):
+            _print_help(help_text)
+            return
+        import hydra
+
+        if conclude is not None:
+            from visual_search.cli.multirun import conclude_with
+
+            conclude_with(conclude)
         hydra.main(
             version_base=HYDRA_VERSION_BASE,
             config_path=str(config_folder()),
@@ -64,12 +65,18 @@ def run_command(
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except SystemExit as end:
-        end_early(end.code)
+    except BaseException as end:
+        from visual_search.cli.multirun import end_early
+
+        end_early(end.code if isinstance(end, SystemExit) else 1)
         raise
-    except BaseException:
-        end_early(1)
-        raise
+
+
+def _print_help(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # of `--help | head`; Python would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_settings(command: str, config: DictConfig) -> Any:
@@ -147,8 +154,8 @@ def _multirun_first(arguments: Sequence[str]) -> list[str]:
     return flags[:1] + [argument for argument in arguments if argument not in flags]
 
 
-def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
-    """Composes what the arguments ask for, once a job; a bare ``--help`` asks for nothing.
+def check_overrides(config_name: str, arguments: Sequence[str]) -> str:
+    """Composes what the arguments ask for, once a job, and returns the help if they ask for it.
 
     Raises:
         ConfigError: Composition failed, or would start code that the package does not name; says
@@ -173,18 +180,22 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
                 "overrides; for configs of your own give hydra.searchpath=[file:///DIR]"
             )
     overrides: list[str] = parsed.overrides
-    asks = parsed.help or parsed.hydra_help or parsed.info or parsed.cfg
+    asks = parsed.hydra_help or parsed.info or parsed.cfg
     if parsed.shell_completion or (asks and not overrides):
-        return
+        return ""
+    check_hydra_overrides(overrides)
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         _check_groups_chosen(config_name, overrides)
-        if not parsed.multirun and (chosen := _chosen_sweep(overrides)):
+        if not (parsed.multirun or parsed.help) and (chosen := _chosen_sweep(overrides)):
             raise ConfigError(
                 f"{chosen} is for several jobs, and this is one; expected -m beside it; add -m, "
                 "and what the jobs differ in"
             )
         try:
+            if parsed.help:
+                return _help_text(config_name, overrides)
             _check_jobs(config_name, overrides, multirun=parsed.multirun)
+            return ""
         except ConfigError:
             raise
         except (
@@ -196,6 +207,35 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         ) as error:
             known = known_names(config_name, _composed_with_groups(config_name, overrides))
             raise ConfigError(explain_error(error, overrides, known)) from error
+
+
+def _help_text(command: str, overrides: Sequence[str]) -> str:
+    """Returns the help with what the overrides choose, but for those that differ between jobs."""
+    from visual_search.cli.help import help_text
+
+    config = _composed(command, _shared(overrides))
+    _check_closed(config)
+    return help_text(command, config)
+
+
+def _composed(command: str, overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose
+
+    return compose(command, overrides=list(overrides), return_hydra_config=True)
+
+
+@functools.cache
+def _as_it_is(folder: Path, command: str, choices: tuple[str, ...]) -> DictConfig:
+    """Returns what the package's own files give, composed once."""
+    return _composed(command, choices)
+
+
+def _shared(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides that are the same in every job of a multirun."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [str(one.input_line) for one in parsed if not one.is_sweep_override()]
 
 
 def _composed_with_groups(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -222,42 +262,16 @@ def _check_jobs(command: str, overrides: Sequence[str], *, multirun: bool) -> No
     Raises:
         ConfigError: Names the key, and what is expected.
     """
-    from hydra import compose
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from visual_search.cli.sweep_plugins import check_multirun, check_sweeper, jobs_to_check
-
-    def composed(given: Sequence[str]) -> DictConfig:
-        return compose(command, overrides=list(given), return_hydra_config=True)
-
-    @functools.cache
-    def as_it_is(choices: tuple[str, ...]) -> DictConfig:
-        return composed(choices)
-
+    as_it_is = functools.partial(_as_it_is, config_folder(), command)
     jobs: Iterable[Sequence[str]] = [overrides]
-    for override in overrides:
-        if override.lstrip("+").startswith("hydra.sweeper.params"):
-            raise ConfigError(
-                f"{override}: a file may give hydra.sweeper.params; expected overrides of their "
-                "own here; give each range by itself, as in -m seed=0,1,2"
-            )
     if multirun:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        lines = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
-        config = composed(lines)
-        check_sweeper(command, config, as_it_is)
+        config = _composed(command, _shared(overrides))
+        check_hydra(command, config, as_it_is)
         jobs = jobs_to_check(overrides, config, MAX_JOBS_CHECKED)
-    own = _fixed_parts(as_it_is(()))
     places = set()
     for job in jobs:
-        config = composed(job)
-        for part, value in _fixed_parts(config).items():
-            if value != own[part]:
-                raise ConfigError(
-                    f"hydra.{part} is {value!r}; expected {own[part]!r}, since it could "
-                    "start code that this package does not name; leave it out"
-                )
-        check_sweeper(command, config, as_it_is)
+        config = _composed(command, job)
+        check_hydra(command, config, as_it_is)
         _check_closed(config)
         _check_references(config)
         if multirun:
@@ -309,16 +323,6 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
                 f"{override} sets a key of {group}, and no {group} is chosen; expected "
                 f"{group}=OPTION beside it{own if of_a_run else ''}"
             )
-
-
-def _fixed_parts(config: DictConfig) -> dict[str, object]:
-    from omegaconf import OmegaConf
-
-    values = {part: OmegaConf.select(config, f"hydra.{part}") for part in FIXED_PARTS}
-    return {
-        part: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        for part, value in values.items()
-    }
 
 
 def _check_references(config: DictConfig) -> None:

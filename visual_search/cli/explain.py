@@ -130,7 +130,6 @@ def _named_keys(text: str, overrides: Sequence[str]) -> Iterable[str]:
 
 def known_names(config_name: str, config: DictConfig) -> list[str]:
     """Returns every dotted key of a command's config, and every group that it can choose from."""
-    import yaml
     from omegaconf import DictConfig
 
     names: list[str] = []
@@ -143,8 +142,14 @@ def known_names(config_name: str, config: DictConfig) -> list[str]:
                 walk(child, f"{prefix}{key}.")
 
     walk(config, "")
-    file = config_folder() / f"{config_name}.yaml"
-    for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]:
-        if isinstance(entry, dict):
-            names += [group for group in entry if (config_folder() / group).is_dir()]
-    return sorted(set(names))
+    return sorted({*names, *groups_of(config_name)})
+
+
+def groups_of(command: str) -> list[str]:
+    """Returns the groups that a command can choose from, in the order of its defaults."""
+    import yaml
+
+    file = config_folder() / f"{command}.yaml"
+    defaults = yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]
+    names = [str(group) for entry in defaults if isinstance(entry, dict) for group in entry]
+    return [name for name in names if (config_folder() / name).is_dir()]

@@ -1,60 +1,47 @@
-"""Which of Hydra's launchers and sweepers may be chosen, and what may be set of them.
+"""What may be set of Hydra's own part of a config: which launcher and sweeper, and a few values.
 
-Both are named by a ``_target_`` and could start code, so a config may only choose among those here
-and set the plain values that are listed; all else stays as the plugin has it.
+Both are named by a ``_target_`` and could start code, as could callbacks, logging and more of it.
+So ``sweep=`` alone chooses them, `SETTINGS` are the values that may be set, and everything else
+stays as the package's own files have it, whoever says otherwise: the command line or a file.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, nearest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 EXTRA = "pip install 'visual-search[sweeps]'"
-SWEPT_COMMANDS = ("train", "evaluate")  # those that record their jobs
+SWEEPS = {"joblib": ("train", "evaluate"), "optuna": ("train",)}  # option -> for which commands
+SAMPLERS = ("tpe", "random", "cmaes")  # of Optuna; a grid is what a multirun does without it
+SAMPLER = "hydra/sweeper/sampler"
+# What Hydra itself writes into its part: it differs from job to job, and nothing is read from it.
+_WRITTEN = ("hydra.overrides", "hydra.runtime", "hydra.job.override_dirname")
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A plain value that may be changed: whether one is allowed, and what to say if not."""
 
-    allows: Callable[[Any], bool]
+    allows: Callable[[object], bool]
     expected: str
 
 
-@dataclass(frozen=True)
-class Part:
-    """A launcher or sweeper: its option, what may be changed of it, and for which commands.
-
-    Attributes:
-        commands: None: for every command.
-    """
-
-    option: str
-    settings: Mapping[str, Setting]
-    commands: tuple[str, ...] | None = SWEPT_COMMANDS
-
-    def is_for(self, command: str) -> bool:
-        """Returns whether a command may choose it."""
-        return self.commands is None or command in self.commands
-
-
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _is_space(value: Any) -> bool:
+def _is_space(value: object) -> bool:
     """Returns whether a value maps keys of our own config to text that is read as overrides."""
     return value is None or (
         isinstance(value, dict)
@@ -64,147 +51,149 @@ def _is_space(value: Any) -> bool:
 
 
 _COUNT = Setting(_is_count, "a whole number of at least 1")
-_SPACE = Setting(_is_space, "keys of the command's config with their ranges, none of Hydra's own")
 _PLAIN = Setting(_is_scalar, "a number, a word, true, false or null")
-
-LAUNCHERS = {
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": Part("basic", {}, None),
-    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": Part(
-        "joblib",
-        {
-            "n_jobs": Setting(
-                lambda value: _is_count(value) or value == -1,
-                "a whole number of at least 1, or -1 for as many as there are cores",
-            ),
-        },
+_PARAMS = "hydra.sweeper.params"
+SETTINGS = {
+    "hydra.searchpath": Setting(
+        lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+        "a list of folders, as in [file:///DIR]",
     ),
-}
-SWEEPERS = {
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": Part(
-        "basic",
-        {
-            "max_batch_size": Setting(
-                lambda value: value is None or _is_count(value), "a whole number or null"
-            ),
-            "params": _SPACE,
-        },
-        None,
+    "hydra.sweep.dir": Setting(lambda value: isinstance(value, str), "a folder"),
+    "hydra.launcher.n_jobs": Setting(
+        lambda value: _is_count(value) or value == -1,
+        "a whole number of at least 1, or -1 for as many as there are cores",
     ),
-    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper": Part(
-        "optuna",
-        {
-            "n_trials": _COUNT,
-            "n_jobs": _COUNT,
-            "params": _SPACE,
-            "direction": Setting(
-                lambda value: value == "maximize",
-                "maximize, since a higher value on the validation queries is better (sweep=optuna "
-                "sets it)",
-            ),
-            "max_failure_rate": Setting(
-                lambda value: isinstance(value, int | float) and 0 <= value <= 1,
-                "a number from 0 to 1",
-            ),
-        },
-        ("train",),
+    "hydra.sweeper.max_batch_size": Setting(
+        lambda value: value is None or _is_count(value), "a whole number of at least 1, or null"
     ),
-}
-SAMPLERS = {
-    "optuna.samplers.TPESampler": "tpe",
-    "optuna.samplers.RandomSampler": "random",
-    "optuna.samplers.CmaEsSampler": "cmaes",
-}  # every point of a grid is what a multirun does without Optuna
+    "hydra.sweeper.n_trials": _COUNT,
+    "hydra.sweeper.n_jobs": _COUNT,
+    "hydra.sweeper.max_failure_rate": Setting(
+        lambda value: isinstance(value, int | float) and 0 <= value <= 1, "a number from 0 to 1"
+    ),
+    _PARAMS: Setting(
+        _is_space, "keys of the command's config with their ranges, none of Hydra's own"
+    ),
+}  # of Optuna's sampler every plain value, besides
+TYPED = [key for key in SETTINGS if key != _PARAMS]
 
 
 def is_optuna(config: DictConfig) -> bool:
     """Returns whether Optuna chooses the jobs of a composed config (with its ``hydra`` node)."""
-    return _chosen(config, "sweeper").endswith(".OptunaSweeper")
+    return _target(config, "sweeper").endswith(".OptunaSweeper")
 
 
 def is_joblib(config: DictConfig) -> bool:
     """Returns whether joblib starts the jobs of a composed config (with its ``hydra`` node)."""
-    return _chosen(config, "launcher").endswith(".JoblibLauncher")
+    return _target(config, "launcher").endswith(".JoblibLauncher")
 
 
-def _chosen(config: DictConfig, part: str) -> str:
+def _target(config: DictConfig, part: str) -> str:
     from omegaconf import OmegaConf
 
     return str(OmegaConf.select(config, f"hydra.{part}._target_", default=""))
 
 
-def check_sweeper(
+def check_hydra_overrides(overrides: Sequence[str]) -> None:
+    """Refuses, by its name, an override of Hydra's own part that is not one of `SETTINGS`.
+
+    Raises:
+        ConfigError: Names the override, and what may be given.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if not key.startswith(("hydra.", "hydra/")) and key != "hydra":
+            continue
+        if key == SAMPLER and value in SAMPLERS:
+            continue
+        if key == "hydra.searchpath" and re.search(r"(?<!file)://", value):
+            raise ConfigError(
+                f"{override} could start code: of a package; expected folders; give "
+                f"{key}=[file:///DIR]"
+            )
+        if key in TYPED or key.startswith("hydra.sweeper.sampler."):
+            continue
+        if key.startswith("hydra/"):
+            fix = (
+                "a sweep chooses its plug-ins; expected sweep=OPTION "
+                f"({', '.join(SWEEPS)}, or both "
+                f"as [{','.join(SWEEPS)}]) and, of Optuna, {SAMPLER}=OPTION ({', '.join(SAMPLERS)})"
+            )
+        elif key.startswith(_PARAMS):
+            fix = (
+                f"a file may give {_PARAMS}; expected overrides of their own here; give each range "
+                "by itself, as in -m seed=0,1,2"
+            )
+        else:
+            fix = (
+                f"it could start code that this package does not name; expected one of "
+                f"{', '.join(TYPED)}{nearest(key, TYPED)}; leave it out"
+            )
+        raise ConfigError(f"{override} is not offered here: {fix}")
+
+
+def check_hydra(
     command: str, config: DictConfig, composed: Callable[[tuple[str, ...]], DictConfig]
 ) -> None:
-    """Refuses a launcher, sweeper or setting of theirs that is not on the lists here.
+    """Refuses what a config has otherwise in Hydra's own part, but for `SETTINGS`.
 
     Args:
-        command: Its launchers and sweepers are asked for.
+        command: Its sweeps are asked for.
         config: Composed from what the user gave, with Hydra's own node.
         composed: Composes the command's config from overrides, and nothing else of the user's.
 
     Raises:
         ConfigError: Names the key and what is expected.
     """
-    for part, parts in (("launcher", LAUNCHERS), ("sweeper", SWEEPERS)):
-        target = _chosen(config, part)
-        options = ", ".join(one.option for one in parts.values() if one.is_for(command))
-        if target not in parts or not parts[target].is_for(command):
-            raise ConfigError(
-                f"hydra.{part}._target_ is {target!r}; expected what one of these names for "
-                f"{command}: {options}; choose it with hydra/{part}=OPTION"
-            )
-        chosen = parts[target]
-        choices: tuple[str, ...] = ()
-        if chosen.option != "basic":
-            choices = (f"hydra/{part}={chosen.option}",)
-        given = _plain(config, part)
-        if "sampler" in given:
-            choices += (f"hydra/sweeper/sampler={_sampler_option(given['sampler'])}",)
-        own = _plain(composed(choices), part)
-        if "sampler" in given:
-            sampler, own_sampler = given.pop("sampler"), own.pop("sampler")
-            settings = {key: _PLAIN for key in own_sampler if key != "_target_"}
-            _check_settings("hydra.sweeper.sampler", sampler, own_sampler, settings)
-        _check_settings(f"hydra.{part}", given, own, chosen.settings)
-
-
-def _plain(config: DictConfig, part: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    node = OmegaConf.to_container(config.hydra[part], resolve=True, enum_to_str=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
-
-
-def _sampler_option(node: Any) -> str:
-    target = str(node.get("_target_")) if isinstance(node, dict) else repr(node)
-    if target not in SAMPLERS:
-        raise ConfigError(
-            f"hydra.sweeper.sampler._target_ is {target!r}; expected one of {', '.join(SAMPLERS)}; "
-            f"choose one of {', '.join(SAMPLERS.values())} with hydra/sweeper/sampler=OPTION"
-        )
-    return SAMPLERS[target]
-
-
-def _check_settings(
-    place: str,
-    given: Mapping[str, Any],
-    own: Mapping[str, Any],
-    settings: Mapping[str, Setting],
-) -> None:
-    offered = ", ".join(settings) or "(none)"
-    for key in [*given, *(key for key in own if key not in given)]:
-        if key in settings:
-            if not settings[key].allows(given.get(key)):
-                raise ConfigError(
-                    f"{place}.{key} is {given.get(key)!r}; expected {settings[key].expected}"
-                )
-        elif key not in given or key not in own or given[key] != own[key]:
+    sweeps = ["optuna"] * is_optuna(config) + ["joblib"] * is_joblib(config)
+    for sweep in sweeps:
+        if command not in SWEEPS[sweep]:
+            offered = ", ".join(name for name, commands in SWEEPS.items() if command in commands)
+            raise ConfigError(
+                f"{command} takes no sweep={sweep}; expected one of {offered or '(none)'}, or jobs "
+                "one after another; leave it out"
+            )
+    choices = [f"sweep=[{','.join(sweeps)}]"] if sweeps else []
+    sampler = config.hydra.runtime.choices.get(SAMPLER)
+    if sampler in SAMPLERS:
+        choices.append(f"{SAMPLER}={sampler}")
+    given, own = dict(_flat(config)), dict(_flat(composed(tuple(choices))))
+    for key, value in [*given.items(), *((key, None) for key in own if key not in given)]:
+        if key in given and key in own and value == own[key]:
+            continue
+        setting = SETTINGS.get(key)
+        if key.startswith("hydra.sweeper.sampler.") and not key.endswith("._target_"):
+            setting = _PLAIN
+        if setting and key in own:
+            resolved = OmegaConf.select(config, key)
+            resolved = OmegaConf.to_object(resolved) if OmegaConf.is_config(resolved) else resolved
+            if not setting.allows(resolved):
+                raise ConfigError(f"{key} is {resolved!r}; expected {setting.expected}")
+        else:
             expected = repr(own[key]) if key in own else "no such key"
             raise ConfigError(
-                f"{place}.{key} is {given.get(key)!r}; expected {expected}, since it could start "
-                f"code that this package does not name; of {place} set one of {offered}"
+                f"{key} is {value!r}; expected {expected}, since it could start code that this "
+                "package does not name; leave it out (sweep=OPTION chooses plug-ins; set one of "
+                f"{', '.join(SETTINGS)})"
             )
+
+
+def _flat(config: DictConfig) -> Iterator[tuple[str, object]]:
+    """Returns the plain values of Hydra's part by their dotted keys, references as they stand."""
+    from omegaconf import OmegaConf
+
+    def walk(node: object, key: str) -> Iterator[tuple[str, object]]:
+        if key in _WRITTEN:
+            return
+        if isinstance(node, Mapping) and node and key not in SETTINGS:
+            for name, child in node.items():
+                yield from walk(child, f"{key}.{name}")
+        else:
+            yield key, node
+
+    return walk(OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True), "hydra")
 
 
 def check_multirun(config: DictConfig) -> None:

@@ -23,9 +23,9 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.cli.sources import arguments
 from visual_search.config.builders import BUILDERS, ConfigError
 from visual_search.config.schemas import SCHEMAS
 
@@ -328,27 +328,11 @@ def _kind_of_argument(group: str, name: str) -> Kind | None:
     kinds = [
         _kind(ast.unparse(argument.annotation))
         for target in targets
-        for argument in _arguments(target)
+        for argument in arguments(target)
         if argument.arg == name and argument.annotation is not None
     ]
     texts = [kind for kind in kinds if kind is not None]
     return functools.reduce(Kind.__or__, texts) if texts else None
-
-
-def _arguments(target: str) -> list[ast.arg]:
-    """Returns a builder's arguments from its source: importing it may load torch."""
-    module, _, name = target.rpartition(".")
-    path = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
-            return _arguments(f"{node.module}.{name}")
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
-            node = next((one for one in methods if one.name == "__init__"), node)
-        if isinstance(node, ast.FunctionDef) and node.name in (name, "__init__"):
-            return [*node.args.args, *node.args.kwonlyargs]
-    return []  # a dataclass, whose fields are numbers
 
 
 def unpacked(command: str, config: DictConfig) -> DictConfig:

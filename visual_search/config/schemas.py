@@ -1,4 +1,8 @@
-"""The closed schemas of the commands' configs: a key that none of them names is an error."""
+"""The closed schemas of the commands' configs: a key that none of them names is an error.
+
+What a key is for stands in its class's ``Attributes``, which ``--help`` shows (`cli.help`); its
+default stands here alone.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,30 @@ COLUMNS_OF_SEVERAL = {"typed": "dict[str, list[str]] | None"}
 
 @dataclass
 class CacheConfig:
-    """Where decoded pictures are kept."""
+    """Where decoded pictures are kept.
+
+    Attributes:
+        cache_dir: Folder of decoded pictures, which all commands share.
+    """
 
     cache_dir: str = "data/cache"
 
 
 @dataclass
 class SplitConfig:
-    """How items without a split get one; see `visual_search.catalog.splits.assign_splits`."""
+    """How items without a split get one; see `visual_search.catalog.splits.assign_splits`.
+
+    Attributes:
+        method: hash tests groups whose hash falls below test_fraction, crc32 every divisor-th,
+            categories whole categories, newest the newest by order_by.
+        val_fraction: Share of the groups that are not tested.
+        test_fraction: Share of the groups, or of the categories; crc32 does not use it.
+        divisor: Of crc32: one group in so many is tested.
+        test_categories: Of categories: those to hold out; null takes test_fraction of them, by
+            hash.
+        order_by: Of newest: the column that tells old from new, such as year.
+        seed: Another one draws other groups, or other categories.
+    """
 
     method: str = "hash"
     val_fraction: float = 0.05
@@ -36,7 +56,13 @@ class SplitConfig:
 
 @dataclass
 class PicturesConfig:
-    """What the network sees, and where decoded pictures are kept."""
+    """What the network sees, and where decoded pictures are kept.
+
+    Attributes:
+        size_px: Side of the square that the network sees.
+        fit: stretch, or letterbox, which keeps the shape and pads with white.
+        cache_dir: Folder of decoded pictures, which all commands share.
+    """
 
     size_px: int = 128
     fit: str = "stretch"
@@ -45,7 +71,13 @@ class PicturesConfig:
 
 @dataclass
 class ItemLimits:
-    """At most so many items a category in each split; null keeps all."""
+    """At most so many items a category in each split; null keeps all.
+
+    Attributes:
+        train: Of those to learn from.
+        val: Of those that are measured during training.
+        test: Of those that are measured at the end.
+    """
 
     train: int | None = None
     val: int | None = None
@@ -54,7 +86,14 @@ class ItemLimits:
 
 @dataclass
 class LoaderConfig:
-    """Batches: how large, read by how many processes, from how many items."""
+    """Batches: how large, read by how many processes, from how many items.
+
+    Attributes:
+        batch_size: Pictures a step, over all processes.
+        num_workers: Processes that read ahead; 0 reads in the training's own.
+        shuffle: In a new order every epoch.
+        max_items_per_category: At most so many items of each category in a split; null keeps all.
+    """
 
     batch_size: int = 128
     num_workers: int = 0
@@ -64,7 +103,21 @@ class LoaderConfig:
 
 @dataclass
 class TrainingConfig:
-    """The optimiser, see `visual_search.training.optimization`, and how often to measure."""
+    """The optimiser, see `visual_search.training.optimization`, and how often to measure.
+
+    Attributes:
+        learning_rate: The highest of the run.
+        optimizer: adam, adamw or sgd.
+        momentum: Of sgd.
+        weight_decay: On matrices and kernels; biases and normalisations have none.
+        schedule: constant, or cosine, which falls to 0 at the last step.
+        warmup_fraction: Share of all steps in which the rate rises from 0.
+        backbone_factor: The network learns at this share of the rate, classifier and projection at
+            all of it.
+        start_from: Folder of a finished run: its network's weights are the first ones here.
+        evaluate_every_n_epochs: One embedding pass each; the loss is validated every epoch.
+        checkpoint_every_n_seconds: Which is what a kill costs at most.
+    """
 
     learning_rate: float = 3e-4
     optimizer: str = "adam"
@@ -80,7 +133,21 @@ class TrainingConfig:
 
 @dataclass
 class EmbeddingConfig:
-    """What of a network is indexed; see `visual_search.models.embedding.EmbeddingSettings`."""
+    """What of a network is indexed; see `visual_search.models.embedding.EmbeddingSettings`.
+
+    Attributes:
+        layer: An encoder layer by name, as the feature maps have it; null: the network's embedding.
+        pool: Of a layer: flatten, average, max or gem.
+        mirror: Mean of a picture's values and its mirror image's.
+        normalize: Scale to length 1.
+        pca: Keep so many principal components of the gallery; null keeps the values as they are.
+        whiten: Divide a component by its standard deviation to this power, 0 to 1.
+        whiten_by: variance: of the gallery; neighbours: between mutual neighbours in it.
+        beside: A descriptor beside the network's values: hog; hog_shape, for
+            pictures.fit=letterbox.
+        beside_pca: Principal components of the descriptor.
+        beside_weight: What the descriptor counts when the network counts 1.
+    """
 
     layer: str | None = None
     pool: str = "flatten"
@@ -96,7 +163,16 @@ class EmbeddingConfig:
 
 @dataclass
 class PartnersConfig:
-    """Whether second views show other items; see `training.callbacks.neighbour_positives`."""
+    """Whether second views show other items; see `training.callbacks.neighbour_positives`.
+
+    Attributes:
+        source: Who is near by it is a partner: a floor, such as hog_pca_256_unit, or beside, the
+            run's own embedding.beside; null: nobody.
+        num_neighbours: Both have to be among the other's so many nearest.
+        own_probability: How often the item itself is shown nonetheless.
+        refresh_every_n_epochs: Choose anew by the network's own embeddings and the source's; null
+            never.
+    """
 
     source: str | None = None
     num_neighbours: int = 5
@@ -106,14 +182,44 @@ class PartnersConfig:
 
 @dataclass
 class IndexConfig:
-    """Who answers a search: ``auto``, ``cpu`` or ``gpu``."""
+    """Who answers a search: ``auto``, ``cpu`` or ``gpu``.
+
+    Attributes:
+        device: auto, cpu or gpu; exact either way.
+    """
 
     device: str = "auto"
 
 
 @dataclass
 class TrainSchema:
-    """The closed top level of ``conf/train.yaml``: any other key is an error."""
+    """The closed top level of ``conf/train.yaml``: any other key is an error.
+
+    Attributes:
+        name: Folder under outputs; null takes the model's name.
+        seed: Of everything that is drawn by chance.
+        rerun: true removes what an earlier run of the same settings left.
+        outputs: Folder of all runs.
+        model: The network.
+        embedding: Which of the network's values are indexed.
+        objective: What the network is trained for.
+        augmentation: How pictures are changed while training.
+        sampler: Which items a batch is made of.
+        partners: For objectives of two views: show another item as the second one.
+        data: The catalogue.
+        split: Which items are for training, validation and test, where the data does not say.
+        pictures: What the network sees.
+        loader: Batches.
+        training: How the weights are changed, and how often it is measured.
+        protocol: Who searches where, and what counts as found.
+        index: Of the gallery.
+        floors: Beside every result: what embeddings that learn nothing reach (cached).
+        near_duplicates: Count, list and draw gallery pictures that are nearly a query's own.
+        trainer: Where and how long; Lightning's Trainer.
+        callbacks: What is drawn during and after training; callbacks.NAME=null leaves one out.
+        logger: Where curves and figures go.
+        profiler: Where the time goes; null measures none.
+    """
 
     name: str | None = None
     seed: int = 0
@@ -142,7 +248,12 @@ class TrainSchema:
 
 @dataclass
 class EvaluationLoader:
-    """How pictures that have no embedding yet are read."""
+    """How pictures that have no embedding yet are read.
+
+    Attributes:
+        batch_size: Pictures a step, in each process.
+        num_workers: Processes that read ahead; 0 reads in the command's own.
+    """
 
     batch_size: int = 128
     num_workers: int = 0
@@ -150,7 +261,13 @@ class EvaluationLoader:
 
 @dataclass
 class EvaluationTrainer:
-    """Where and how exactly a run's network embeds."""
+    """Where and how exactly a run's network embeds.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        precision: auto is the run's own; float32 where this machine does not compute in it.
+        devices: One; [1] takes the second card.
+    """
 
     accelerator: str = "auto"
     precision: str = "auto"
@@ -159,7 +276,20 @@ class EvaluationTrainer:
 
 @dataclass
 class EmbeddingOverride:
-    """What of a run's network is indexed instead; ``own`` is as the run has it."""
+    """What of a run's network is indexed instead; ``own`` is as the run has it.
+
+    Attributes:
+        layer: An encoder layer by name, null for the network's embedding.
+        pool: Of a layer: flatten, average, max or gem.
+        mirror: Mean of a picture's values and its mirror image's: true or false.
+        normalize: Scale to length 1: true or false.
+        pca: Keep so many principal components; null keeps the values as they are.
+        whiten: Divide a component by its standard deviation to this power, 0 to 1.
+        whiten_by: variance or neighbours.
+        beside: hog or hog_shape: a descriptor beside the network's values; null for none.
+        beside_pca: Principal components of the descriptor.
+        beside_weight: What the descriptor counts when the network counts 1.
+    """
 
     layer: Any = field(default="own", metadata=ONE_TEXT)
     pool: Any = field(default="own", metadata=ONE_TEXT)
@@ -175,7 +305,29 @@ class EmbeddingOverride:
 
 @dataclass
 class EvaluateSchema:
-    """The closed top level of ``conf/evaluate.yaml``: any other key is an error."""
+    """The closed top level of ``conf/evaluate.yaml``: any other key is an error.
+
+    Attributes:
+        run: Folder of a finished run.
+        embeddings: Instead of a run: .npy or .parquet of any model, as many rows as ids.
+        ids: Of an .npy: a text file with one id a line, or a CSV or Parquet with item_id; null
+            looks beside it.
+        name: Folder under outputs, for embeddings from outside; null takes the file's name.
+        query_split: The split that asks: test, val or train.
+        rerun: true measures anew what was measured before.
+        outputs: Where embeddings from outside leave their results; a run's lie in its folder.
+        floors: Beside every result: what embeddings that learn nothing reach (cached).
+        near_duplicates: Count, list and draw gallery pictures that are nearly a query's own.
+        data: Another catalogue; null takes the run's own.
+        split: Which items are for training, validation and test; null takes the run's own.
+        protocol: Who searches where, and what counts as found; null takes the run's own.
+        pictures: Of embeddings from outside, for floors and pictures; a run has its own.
+        loader: How pictures that have no embedding yet are read.
+        trainer: Where a run's network embeds what has no embedding yet.
+        embedding: Of a run, where something else of its network is to be indexed; own is as the run
+            has it.
+        index: Of the gallery.
+    """
 
     run: str | None = None
     embeddings: str | None = None
@@ -198,7 +350,17 @@ class EvaluateSchema:
 
 @dataclass
 class CompareSchema:
-    """The closed top level of ``conf/compare.yaml``: any other key is an error."""
+    """The closed top level of ``conf/compare.yaml``: any other key is an error.
+
+    Attributes:
+        runs: Folders of runs or of their evaluations, two or more.
+        names: What to call them, in the same order; null takes their experiments.
+        out: Folder of the comparison; null makes one under outputs/comparisons.
+        outputs: Folder of all runs.
+        pictures: Size and fit are the runs'.
+        num_queries_shown: Search results side by side, where the runs differ most first.
+        seed: Of resamples and permutations.
+    """
 
     runs: list[str] = field(default_factory=list)
     names: list[str] | None = None
@@ -211,7 +373,13 @@ class CompareSchema:
 
 @dataclass
 class LeaderboardSchema:
-    """The closed top level of ``conf/leaderboard.yaml``: any other key is an error."""
+    """The closed top level of ``conf/leaderboard.yaml``: any other key is an error.
+
+    Attributes:
+        outputs: The folder with the runs; may be given without its key.
+        out: Folder of leaderboard.md, .csv and .html; null takes outputs.
+        seed: Of resamples and permutations.
+    """
 
     outputs: str = "outputs"
     out: str | None = None
@@ -220,7 +388,15 @@ class LeaderboardSchema:
 
 @dataclass
 class CompressSchema:
-    """The closed top level of ``conf/compress.yaml``: any other key is an error."""
+    """The closed top level of ``conf/compress.yaml``: any other key is an error.
+
+    Attributes:
+        run: Folder of a finished run, or of one of its evaluations.
+        out: Folder of the table and the figure; null takes compression/ within the run's.
+        max_loss: The most that the headline, such as mAP@5, may lose.
+        times_smaller: The goal, against float32: 8 is 512 numbers in 256 bytes instead of 2,048.
+        seed: Of resamples.
+    """
 
     run: str | None = None
     out: str | None = None
@@ -235,6 +411,19 @@ class DownloadSchema:
 
     From ``requests_per_s`` on they are those of
     `visual_search.catalog.downloads.settings.DownloadSettings`.
+
+    Attributes:
+        data: A catalogue that says its pictures' URLs: complete_the_look or shop_the_look.
+        urls: Instead of data: a CSV or TSV with the columns name (a path below the folder) and url.
+        folder: Where pictures go; null takes data.pictures.
+        requests_per_s: To all hosts together, tries and redirects counted.
+        max_bytes: A larger body is refused; 20971520 is 20 MiB.
+        allowed_hosts: Where redirects may lead besides the host asked, as pictures.example.org.
+        http_hosts: Hosts that may be asked without TLS.
+        private_hosts: Hosts that may be in the own network, as 127.0.0.1:8000.
+        try_again: Outcomes in the manifest that are tried again: failed, gone, refused.
+        check_saved: By size, or by sha256, which reads every picture.
+        user_agent: How requests introduce themselves; a contact address beside it is polite.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -252,7 +441,14 @@ class DownloadSchema:
 
 @dataclass
 class EmbedTrainer:
-    """Where, how exactly and in how many processes a run's network embeds a catalogue."""
+    """Where, how exactly and in how many processes a run's network embeds a catalogue.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        precision: auto is the run's own; float32 where this machine does not compute in it.
+        devices: Of several, each writes shards of its own; [1] takes the second card, -1 all.
+        strategy: How several devices work together; auto is DDP.
+    """
 
     accelerator: str = "auto"
     precision: str = "auto"
@@ -262,7 +458,18 @@ class EmbedTrainer:
 
 @dataclass
 class EmbedSchema:
-    """The closed top level of ``conf/embed.yaml``: any other key is an error."""
+    """The closed top level of ``conf/embed.yaml``: any other key is an error.
+
+    Attributes:
+        run: Folder of a finished run.
+        out: Folder of the shards; the same command there goes on where it was.
+        shard_size: Items a shard, which is what a kill costs at most.
+        pictures: Size and fit are the run's.
+        data: Another catalogue; null takes the run's own, all of its items.
+        split: Which items are for training, validation and test; null takes the run's own.
+        loader: How pictures are read.
+        trainer: Where, how exactly and in how many processes.
+    """
 
     run: str | None = None
     out: str | None = None
@@ -276,7 +483,17 @@ class EmbedSchema:
 
 @dataclass
 class CheckSchema:
-    """The closed top level of ``conf/check.yaml``: any other key is an error."""
+    """The closed top level of ``conf/check.yaml``: any other key is an error.
+
+    Attributes:
+        data: The catalogue; it must be chosen.
+        split: Which items are for training, validation and test, where the data does not say.
+        protocol: Its rule chooses the gallery.
+        pictures: As the training will have them: its cache is then filled already.
+        sheet_items: Pictures a category on its contact sheet.
+        outputs: Folder of all runs.
+        out: Folder of report.html and findings.json; null takes <outputs>/check/<catalogue's name>.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -289,7 +506,22 @@ class CheckSchema:
 
 @dataclass
 class ExportSchema:
-    """The closed top level of ``conf/export.yaml``: any other key is an error."""
+    """The closed top level of ``conf/export.yaml``: any other key is an error.
+
+    Attributes:
+        run: Folder of a finished run.
+        out: Folder of the bundle, new; null takes bundle/ within the run's.
+        name: What the bundle is called; null takes the experiment's.
+        items: seen by the run: its splits within its budget; all of the catalogue; gallery of its
+            index.
+        index: flat, hnsw, ivf, ivfpq or lancedb; auto chooses by number and memory.
+        target_recall: recall@10 against exact search, to which an approximate index is tuned.
+        thumbnail_px: Longer side of the pictures in the bundle.
+        num_checked: Pictures on which the exported encoder is compared with PyTorch.
+        num_threads: Of encoder and index; null takes all cores.
+        data: Another catalogue, searched by the run's network; null takes the run's own.
+        pictures: Size and fit are the run's.
+    """
 
     run: str | None = None
     out: str | None = None
@@ -306,7 +538,23 @@ class ExportSchema:
 
 @dataclass
 class SearchSchema:
-    """The closed top level of ``conf/search.yaml``: any other key is an error."""
+    """The closed top level of ``conf/search.yaml``: any other key is an error.
+
+    Attributes:
+        bundle: Folder that `python -m visual_search.export` made.
+        image: A picture, or several: [one.jpg,two.jpg].
+        item: Id of an item in the bundle, or several, as typed: 1.10, 007; in quotes: '"null"'.
+        k: Neighbours of each.
+        category: Only items of this category, or of these: [Shoes,Hats].
+        where: Only items with these attributes: {baseColour: Red, season: [Summer,Fall], "a:b":
+            "38,5"}.
+        format: table or json.
+        out: PNG of the pictures that were found.
+        inline: The same in terminals that can show it (kitty, iTerm2, WezTerm): auto, never.
+        verify: hashes of the bundle's files before they are used; sizes is quicker with a million
+            items.
+        num_threads: Of encoder and index; null takes all cores.
+    """
 
     bundle: str | None = None
     image: Any = field(default=None, metadata=ONE_OR_MORE)
@@ -323,7 +571,25 @@ class SearchSchema:
 
 @dataclass
 class IndexSchema:
-    """The closed top level of ``conf/index.yaml``: any other key is an error."""
+    """The closed top level of ``conf/index.yaml``: any other key is an error.
+
+    Attributes:
+        action: add, remove, rebuild or info: the word after the command.
+        bundle: Folder that `python -m visual_search.export` made.
+        data: Of add: where the new products come from.
+        image: Of add: instead of data, one picture ...
+        item: ... with its id; of remove: an id, or several.
+        category: Of add: of the one picture.
+        attributes: Of add: of the one picture, as {baseColour: Red}.
+        ids: Of remove: a text file with one id a line, each as it stands.
+        skip_missing: Of remove: pass over ids that are not there; otherwise nothing is removed.
+        index: Of rebuild: another kind (flat, hnsw, ivf, ivfpq, lancedb, auto); null keeps what was
+            asked.
+        target_recall: Of rebuild: recall@10 of an approximate index; null keeps what was asked.
+        wait_s: Seconds for another writer to finish.
+        num_threads: Of encoder and index; null takes all cores.
+        pictures: Size and fit are the encoder's.
+    """
 
     action: str | None = None
     bundle: str | None = None
@@ -346,6 +612,27 @@ class ServeSchema:
     """The closed top level of ``conf/serve.yaml``: any other key is an error.
 
     From ``host`` on they are what `visual_search.serving.settings.ServeSettings` explains.
+
+    Attributes:
+        bundle: Folder that `python -m visual_search.export` made.
+        bundles: Several: two are shown side by side for the same query.
+        verify: hashes of the files before they are used; sizes starts quicker with a million items.
+        host: Address to listen on; 127.0.0.1 is reachable from this machine only.
+        port: 0 takes a free one.
+        trusted_hosts: Names by which browsers may ask; add your own behind a proxy.
+        max_upload_bytes: Largest picture.
+        max_pixels: Of one picture, and of all that are decoded at the same time.
+        max_write_bytes: Largest request that adds items.
+        max_items_per_write: Most items of one request that adds or removes.
+        max_k: Most neighbours of one search.
+        default_k: Neighbours where a request names no number.
+        max_page_size: Most items of one page of GET /api/items.
+        max_batch: Pictures that the encoder takes at once.
+        max_searches: At the same time; further ones are answered 503.
+        num_threads: That decode and search; each search takes one.
+        read_seconds: For a request's head, for its body, and for a client to read on in an answer.
+        refresh_seconds: Between looks for a newer generation of the bundles.
+        shutdown_seconds: That running requests get after a signal to stop.
     """
 
     bundle: str | None = None
@@ -395,7 +682,7 @@ def filled(schema: type[Schema], content: Mapping[str, Any]) -> Schema:
         schema: Of a command, or of a part of one.
         content: Plain containers; a node of a group stays one, its missing values ``???``.
     """
-    parts = _parts(schema)
+    parts = parts_of(schema)
     return schema(
         **{
             name: filled(parts[name], value) if name in parts and value is not None else value
@@ -406,7 +693,7 @@ def filled(schema: type[Schema], content: Mapping[str, Any]) -> Schema:
 
 def known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a config a schema knows; an earlier version may have had other keys."""
-    parts = _parts(schema)
+    parts = parts_of(schema)
     return {
         field.name: known(parts[field.name], content[field.name])
         if field.name in parts and isinstance(content[field.name], Mapping)
@@ -416,7 +703,7 @@ def known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parts(schema: type) -> dict[str, type]:
+def parts_of(schema: type) -> dict[str, type]:
     """Returns the fields that are dataclasses themselves, or may be."""
     found = {}
     for name, hint in typing.get_type_hints(schema).items():
