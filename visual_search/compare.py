@@ -18,6 +18,7 @@ from visual_search.config.schemas import CompareSchema
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import (
+    count,
     difference,
     file_size,
     first_by_size,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Run
     from visual_search.views.html import ComparedQuery
+    from visual_search.views.table import Table
 
 
 def main() -> None:
@@ -255,13 +257,14 @@ def print_comparison(compared: Compared) -> None:
 
     from visual_search.reports.tables import P_RULE
     from visual_search.views.scripts import font_advice
+    from visual_search.views.table import terminal
 
     console = Console(highlight=False)
     comparison = compared.comparison
-    console.print(_runs_table(compared))
-    console.print(_pairs_table(comparison, compared.folder))
+    console.print(terminal(_runs_table(compared)))
+    console.print(terminal(_pairs_table(comparison, compared.folder)))
     if len(compared.runs) == 2:
-        console.print(_categories_table(comparison, list(compared.runs)))
+        console.print(terminal(_categories_table(comparison, list(compared.runs))))
     headline = comparison.headline
     console.print(f"{headline['title']}: {headline['definition']}", markup=False)
     console.print(
@@ -277,45 +280,35 @@ def print_comparison(compared: Compared) -> None:
     console.print(f"  {compared.folder / 'report.html'}", markup=False, soft_wrap=True)
 
 
-def _runs_table(compared: Compared) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    from visual_search.reports.tables import table_style
+def _runs_table(compared: Compared) -> Table:
+    from visual_search.reports.tables import or_low
+    from visual_search.views.table import Cell, Column, Row, Table, cells
 
     headline = compared.comparison.headline
-    table = Table(title=f"Runs, {headline['title']}", **table_style())
-    table.add_column("Run", overflow="fold")
-    for column in ("micro", "95 % interval", "macro", "dim", "Index", "ms/picture"):
-        table.add_column(column, justify="right", no_wrap=True)
-    cells: list[Any]
-    lines: list[tuple[float, list[Any], str]] = []
+    lines: list[tuple[float, Row]] = []
     for line in compared.comparison.runs.to_dict("records"):
         summary = compared.runs[line["run"]].summary()
-        cells = [
-            Text(shown(line["run"])),
-            number(line["micro"]),
-            interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
+        row = cells(
+            line["run"],
+            Cell(
+                number(line["micro"]),
+                interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
+            ),
             number(line["macro"]),
-            f"{summary['embedding_dim']:,}",
+            count(summary["embedding_dim"]),
             file_size(summary["index"]["bytes"]),
             three_digits(summary.get("embedding_ms_per_item")),
-        ]
-        lines.append((line[headline["statistic"]], cells, "bold"))
+        )
+        lines.append((line[headline["statistic"]], Row(row, "run")))
     for title, floor in _floors(compared.runs).items():
-        cells = [
-            Text(shown(title)),
-            number(floor["micro"]),
-            interval(floor["micro_low"], floor["micro_high"]),
-            number(floor["macro"]),
-            f"{floor['dim']:,}",
-            "floor",
-            "",
-        ]
-        lines.append((floor[headline["statistic"]] or 0.0, cells, ""))
-    for _, cells, style in sorted(lines, key=lambda line: -line[0]):
-        table.add_row(*cells, style=style)
-    return table
+        ends = interval(floor["micro_low"], floor["micro_high"])
+        means = Cell(number(floor["micro"]), ends), number(floor["macro"])
+        row = cells(title, *means, count(floor["dim"]), "floor", "")
+        lines.append((floor[headline["statistic"]], Row(row, "floor")))
+    lines.sort(key=lambda line: -or_low(line[0]))
+    columns = [Column("Run", "name"), Column("micro", with_ends=True)]
+    columns += map(Column, ("macro", "Dim", "Index", "ms a picture"))
+    return Table(f"Runs, {headline['title']}", columns, [row for _, row in lines])
 
 
 def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
@@ -332,74 +325,64 @@ def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
     return floors
 
 
-def _pairs_table(comparison: Comparison, folder: Path) -> Any:
+def _pairs_table(comparison: Comparison, folder: Path) -> Table:
     """Returns the tested pairs; of many those of the best run."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from visual_search.reports.tables import MAX_ROWS, table_style
+    from visual_search.reports.tables import MAX_ROWS
+    from visual_search.views.table import Column, Row, Table, cells
 
     pairs, title = comparison.pairs, "Paired differences, a minus b"
     if len(pairs) > MAX_ROWS:
         best = comparison.runs.sort_values(comparison.headline["statistic"])["run"].iloc[-1]
         pairs = pairs[(pairs["a"] == best) | (pairs["b"] == best)]
         title += (
-            f": {of_all(len(pairs), len(comparison.pairs), 'test')}, those of {shown(best)}; "
+            f": {of_all(len(pairs), len(comparison.pairs), 'test')}, those of {best}; "
             f"{folder / 'pairs.csv'} holds all"
         )
-    table = Table(title=Text(title), **table_style())
-    for column in ("a", "b"):
-        table.add_column(column, overflow="fold")
-    for column in ("mean", "a - b [95 %]", "p", "Holm", "verdict"):
-        table.add_column(column, justify="left" if column == "verdict" else "right")
-    for line in pairs.to_dict("records"):
-        table.add_row(
-            Text(shown(line["a"])),
-            Text(shown(line["b"])),
-            line["statistic"],
-            difference(line["difference"], line["low"], line["high"], rough=line["rough"]),
-            p_value(line["p_value"]),
-            p_value(line["p_holm"]),
-            line["verdict"],
+    rows = [
+        Row(
+            cells(
+                line["a"],
+                line["b"],
+                line["statistic"],
+                *_tested(line, "low", "high"),
+                line["verdict"],
+            )
         )
-    return table
+        for line in pairs.to_dict("records")
+    ]
+    numbers = map(Column, ("mean", "a - b [95 %]", "p", "Holm"))
+    names = Column("a", "name"), Column("b", "words")
+    return Table(title, [*names, *numbers, Column("verdict", "words")], rows)
 
 
-def _categories_table(comparison: Comparison, names: Sequence[str]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
+def _tested(line: Mapping[Any, Any], low: str, high: str) -> list[str]:
+    """Returns a difference with its interval, its p and that after Holm's correction."""
+    found = difference(line["difference"], line[low], line[high], rough=line["rough"])
+    return [found, p_value(line["p_value"]), p_value(line["p_holm"])]
 
-    from visual_search.reports.tables import MAX_ROWS, table_style
 
-    per_category, title = (
-        comparison.per_category,
-        "By category, the largest gain of the first first",
-    )
+def _categories_table(comparison: Comparison, names: Sequence[str]) -> Table:
+    from visual_search.reports.tables import MAX_ROWS
+    from visual_search.views.table import Column, Row, Table, cells
+
+    per_category = comparison.per_category
+    title = "By category, the largest gain of the first first"
     queries = per_category["num_queries"].tolist()
     chosen = first_by_size(per_category["category"].tolist(), queries, MAX_ROWS)
     if len(chosen) < len(per_category):
         shown_of = of_all(len(chosen), len(per_category), "category", "categories")
         title += f": {shown_of}, those with most queries; per_category.csv holds all"
-    table = Table(title=title, **table_style())
-    table.add_column("Category", overflow="fold")
-    for column in ("Queries", *names, "a - b [95 %]", "p", "Holm"):
-        table.add_column(escape(column), justify="right", overflow="fold")
     ordered = per_category.iloc[chosen].sort_values(
         ["difference", "category"], ascending=[False, True], na_position="last"
     )
+    rows = []
     for line in ordered.to_dict("records"):
-        few = "*" if line["few_queries"] else ""
-        ends = line["difference_low"], line["difference_high"]
-        table.add_row(
-            Text(shown(line["category"])),
-            f"{line['num_queries']:,}{few}",
-            *(number(line[f"mean:{name}"]) for name in names),
-            difference(line["difference"], *ends, rough=line["rough"]),
-            p_value(line["p_value"]),
-            p_value(line["p_holm"]),
-        )
-    return table
+        asked = count(line["num_queries"]) + "*" * bool(line["few_queries"])
+        means = [number(line[f"mean:{name}"]) for name in names]
+        tested = _tested(line, "difference_low", "difference_high")
+        rows.append(Row(cells(line["category"], asked, *means, *tested)))
+    titles = ("Queries", *names, "a - b [95 %]", "p", "Holm")
+    return Table(title, [Column("Category", "name"), *map(Column, titles)], rows)
 
 
 if __name__ == "__main__":

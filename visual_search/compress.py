@@ -9,12 +9,12 @@ import math
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompressSchema
-from visual_search.wording import difference, file_size, number, shown, three_digits
+from visual_search.wording import count, difference, file_size, number, three_digits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.retrieval.size_quality import SizeQuality, Verdict
     from visual_search.runs.run import Run
+    from visual_search.views.table import Table
+
 
 FOLDER = "compression"
 TABLE_FILE, FIGURE_FILE, SUMMARY_FILE = "compression.csv", "compression.png", "summary.json"
@@ -270,9 +272,11 @@ def print_compression(compressed: Compressed) -> None:
     """Prints the codecs, the largest first, the verdict, and where the figure lies."""
     from rich.console import Console
 
+    from visual_search.views.table import terminal
+
     console = Console(highlight=False)
     measured = compressed.measured
-    console.print(_table(compressed))
+    console.print(terminal(_table(compressed)))
     for name, reason in compressed.left_out.items():
         console.print(f"Left out: {name}: {reason}.", markup=False)
     console.print(
@@ -284,37 +288,32 @@ def print_compression(compressed: Compressed) -> None:
         console.print(f"  {compressed.folder / name}", markup=False, soft_wrap=True)
 
 
-def _table(compressed: Compressed) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    from visual_search.reports.tables import table_style
+def _table(compressed: Compressed) -> Table:
     from visual_search.runs.run import run_name
+    from visual_search.views.table import Column, Row, Table, cells
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline
-    title = f"{run_name(compressed.run.folder)}: {headline['title']} against bytes an item"
-    table = Table(title=Text(shown(title)), **table_style())
-    table.add_column("Codec", overflow="fold")
-    for column in ("Bytes", "Shared", "Smaller", headline["title"], escape("Difference [95 %]")):
-        table.add_column(column, justify="right", no_wrap=True)
     ordered = measured.table.sort_values(
         ["bytes_per_item", "value"], ascending=[False, False], kind="stable"
     )
+    rows = []
     for line in ordered.to_dict("records"):
         is_flat = line["family"] == "flat"
         lost = difference(line["difference"], line["low"], line["high"], rough=measured.rough)
-        table.add_row(
-            Text(line["title"]),
-            f"{line['bytes_per_item']:,}",
+        row = cells(
+            line["title"],
+            count(line["bytes_per_item"]),
             file_size(line["shared_bytes"]) if line["shared_bytes"] else "",
             "" if is_flat else f"{three_digits(line['times_smaller'])}x",
             number(line["value"]),
             "" if is_flat else lost,
-            style="bold" if line["codec"] in (found.smallest, found.smallest_sure) else "",
         )
-    return table
+        chosen = line["codec"] in (found.smallest, found.smallest_sure)
+        rows.append(Row(row, "run" if chosen else ""))
+    titles = ("Bytes", "Shared", "Smaller", headline["title"], "Difference [95 %]")
+    title = f"{run_name(compressed.run.folder)}: {headline['title']} against bytes an item"
+    return Table(title, [Column("Codec", "name"), *map(Column, titles)], rows)
 
 
 if __name__ == "__main__":

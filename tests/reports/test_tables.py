@@ -26,6 +26,7 @@ from visual_search.retrieval.report import with_intervals
 from visual_search.retrieval.report_files import save_report
 from visual_search.runs.finished import Measured
 from visual_search.runs.run import Run, write_json
+from visual_search.views.table import Table, terminal
 
 NASTY = ["[bold]Hats[/bold]", "[/] :shoe: [link=x]", "T-shirt/top", "=cmd()", "red\x1b[2J"]
 TITLES = {"random": "random", "untrained": "own network, untrained"}
@@ -98,9 +99,9 @@ def printed(run: Run, width: int = 80) -> str:
     return text
 
 
-def of_table(table: Any) -> str:
+def of_table(table: Table) -> str:
     console = Console(file=io.StringIO(), width=80, highlight=False, emoji=False)
-    console.print(table)
+    console.print(terminal(table))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 

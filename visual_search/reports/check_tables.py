@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from visual_search.wording import many, shown
+from visual_search.wording import count, many, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.checks import Finding
+    from visual_search.views.table import Table
 
 REPORT_FILE, FINDINGS_FILE = "report.html", "findings.json"
 _NAMED_IN_TERMINAL = 5
@@ -72,12 +73,14 @@ def print_check(checked: Checked) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from visual_search.views.table import terminal
+
     console = Console(highlight=False, emoji=False)
     console.print(f"{shown(checked.cached.catalog.name)}", style="bold", markup=False)
     for name, (value, remark) in numbers_of(checked).items():
         console.print(f"  {name + ':':<20}{value}{f' ({remark})' if remark else ''}", markup=False)
     console.print("")
-    console.print(_category_table(checked.categories))
+    console.print(terminal(_category_table(checked.categories)))
     console.print(shown(checked.rule), markup=False)
     console.print("")
     for finding in checked.findings:
@@ -104,24 +107,20 @@ def _named_lines(finding: Finding) -> Sequence[str]:
     return [*lines, f"... and {rest:,} more"] if lines and rest else lines
 
 
-def _category_table(categories: pd.DataFrame) -> Any:
-    from rich.table import Table
-    from rich.text import Text
+def _category_table(categories: pd.DataFrame) -> Table:
+    from visual_search.views.table import Column, Row, Table, cells
 
-    from visual_search.reports.tables import table_style
-
-    table = Table(**table_style())
-    table.add_column("Category", overflow="fold")
     columns = ("items", "groups", "train", "val", "test", "gallery", "queries")
-    for column in columns:
-        table.add_column(column.capitalize(), justify="right")
-    for line in categories.head(_CATEGORIES_IN_TERMINAL).to_dict("records"):
-        table.add_row(Text(shown(line["category"])), *(f"{line[name]:,}" for name in columns))
+    rows = [
+        Row(cells(line["category"], *(count(line[name]) for name in columns)))
+        for line in categories.head(_CATEGORIES_IN_TERMINAL).to_dict("records")
+    ]
     rest = categories.iloc[_CATEGORIES_IN_TERMINAL:]
     if len(rest):
-        sums = [f"{int(rest[name].sum()):,}" for name in columns]
-        table.add_row(Text(f"{len(rest):,} more"), *sums, style="dim")
-    return table
+        sums = [count(rest[name].sum()) for name in columns]
+        rows.append(Row(cells(f"{len(rest):,} more", *sums), "rest"))
+    titles = [Column(name.capitalize()) for name in columns]
+    return Table("", [Column("Category", "name"), *titles], rows)
 
 
 def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:

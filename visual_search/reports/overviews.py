@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from visual_search.runs.finished import Measured
+    from visual_search.views.table import Table
 
 TABLE_FILE, FIGURE_FILE = "overview.csv", "overview.png"
 
@@ -94,11 +95,12 @@ def conclude(measured: Sequence[Measured], folder: Path) -> None:
     from visual_search.retrieval.report_files import save_table
     from visual_search.views.evaluation_charts import attribute_bars
     from visual_search.views.figures import save_figure
+    from visual_search.views.table import terminal
 
     table = overview(measured)
     console = Console(highlight=False)
     title = measured[0].run.summary()["headline"]["title"]
-    console.print(overview_table(table, title))
+    console.print(terminal(overview_table(table, title)))
     save_table(table, folder / TABLE_FILE)
     several = len(set(table.loc[table["is_run"], "embedding"])) > 1
     heading = {"title": "By what is indexed of the network"} if several else {}
@@ -107,33 +109,22 @@ def conclude(measured: Sequence[Measured], folder: Path) -> None:
         console.print(f"  {folder / name}", markup=False, soft_wrap=True)
 
 
-def overview_table(table: pd.DataFrame, title: str) -> Any:
-    """Returns the overview with a column an evaluation; the best of each column is bold."""
-    from rich.table import Table
-    from rich.text import Text
+def overview_table(table: pd.DataFrame, title: str) -> Table:
+    """Returns the overview with a column an evaluation; ▲ marks the best of each."""
+    from visual_search.views.table import Column, Row, Table, cells
 
-    from visual_search.reports.tables import table_style
-
-    shown = Table(title=f"{title} by what counts as relevant", **table_style())
-    shown.add_column("Embedding", overflow="fold")
     labels = list(dict.fromkeys(table["relevance"]))
-    for label in labels:
-        shown.add_column(Text(label), justify="right")
-    cells = table.pivot_table(index="embedding", columns="relevance", values="value", sort=False)
-    best = cells.max()
-    for embedding in dict.fromkeys(table["embedding"]):
-        if embedding not in cells.index:
-            continue
-        values = [float(cells.loc[embedding].get(label, math.nan)) for label in labels]
-        is_run = bool(table.loc[table["embedding"] == embedding, "is_run"].iloc[0])
-        shown.add_row(
-            Text(str(embedding), style="bold" if is_run else ""),
-            *(
-                Text(number(value), style="bold green" if value == best[label] else "")
-                for value, label in zip(values, labels, strict=True)
-            ),
-        )
-    return shown
+    values = table.pivot_table(index="embedding", columns="relevance", values="value", sort=False)
+    best = values.max()
+    of_runs = set(table.loc[table["is_run"], "embedding"])
+    rows = []
+    for embedding, line in values.reindex(columns=labels).iterrows():
+        marks = ["▲ " * bool(line[label] == best[label]) for label in labels]
+        written = [mark + number(line[label]) for mark, label in zip(marks, labels, strict=True)]
+        kind: Any = "run" if embedding in of_runs else "floor"
+        rows.append(Row(cells(str(embedding), *written), kind))
+    heading = f"{title} by what counts as relevant"
+    return Table(heading, [Column("Embedding", "name"), *map(Column, labels)], rows)
 
 
 def _number(value: float | None) -> float:

@@ -112,8 +112,9 @@ def _print_runs(runs: list[Run]) -> None:
     from rich.console import Console
 
     from visual_search.reports.tables import runs_table
+    from visual_search.views.table import terminal
 
-    Console(highlight=False).print(runs_table(runs))
+    Console(highlight=False).print(terminal(runs_table(runs)))
 
 
 def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> None:

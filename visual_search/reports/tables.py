@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ from visual_search.wording import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
+    from visual_search.views.table import Cell, Table
 
 P_RULE = (
     "p is two-sided, from a paired test that flips whole groups; [ ] holds what the same test does "
@@ -99,9 +100,11 @@ def print_evaluation(measured: Measured) -> None:
 
 def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
     """Prints one measurement: by category, beside its floors, what the numbers mean, leaks."""
-    console.print(category_table(folder, summary))
+    from visual_search.views.table import terminal
+
+    console.print(terminal(category_table(folder, summary)))
     if summary["floors"]:
-        console.print(floor_table(summary, run_name(folder)))
+        console.print(terminal(floor_table(summary, run_name(folder))))
         console.print(P_RULE.format("the floors"), markup=False)
     from visual_search.retrieval.resampling import FEWEST_EFFECTIVE, FEWEST_QUERIES
 
@@ -133,13 +136,6 @@ def _fonts(folder: Path) -> str:
     per_query = load_report(folder / "metrics").per_query
     names = {*per_query["category"], *per_query["query_id"]}
     return shown(font_advice(names)) if not all(map(str.isascii, names)) else ""
-
-
-def table_style() -> dict[str, Any]:
-    """Returns what all tables share: rules without a frame, narrow enough for 80 columns."""
-    from rich.box import SIMPLE_HEAD
-
-    return {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
 
 
 def print_left_behind(console: Console, folder: Path) -> None:
@@ -193,6 +189,7 @@ def _tensorboard() -> str:
     return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
 
 
+MEANS = ("micro", "macro")
 MAX_ROWS = 60  # categories or pairs in a table of the terminal; the files hold all
 LEFT_BEHIND = {
     "report.html": "everything on one page",
@@ -208,109 +205,89 @@ LEFT_BEHIND = {
 
 def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
     """Returns the table of a measurement by category with intervals, micro and macro means last."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     from visual_search.retrieval.report_files import load_report
+    from visual_search.views.table import Column, Row, Table, cells, valued
 
     headline, k = summary["headline"], summary["k"]
-    second = f"precision_at_{k}" if f"micro_precision_at_{k}" in summary else ""
-    graded = bool(summary["identity"]["rules"]["hierarchy"])
+    others = [f"precision_at_{k}"] * (f"micro_precision_at_{k}" in summary)
+    others += [f"ndcg_at_{k}"] * bool(summary["identity"]["rules"]["hierarchy"])
     by = " / ".join(summary["identity"]["rules"]["report_by"])
     title = f"Retrieval by {by}, {summary.get('query_split', 'test')} queries: {run_name(folder)}"
-    table = Table(title=Text(shown(title)), box=SIMPLE_HEAD, show_edge=False)
-    table.add_column("Category", overflow="fold")
-    columns = ["Gallery", "Queries", headline["title"], "95 % interval"]
-    columns += [f"P@{k}"] * bool(second) + [f"nDCG@{k}"] * graded
-    for column in columns:
-        table.add_column(column, justify="right")
+
+    def row(
+        name: str, sizes: Sequence[int], few: str, values: Sequence[Any], ends: Mapping[str, Any]
+    ) -> tuple[Cell, ...]:
+        rough = ends.get("rough") is True
+        shown_ends = interval(ends.get("low"), ends.get("high"), rough=rough)
+        written = [valued(number(value), value) for value in values]
+        written[0] = replace(written[0], ends=shown_ends, rough=rough)
+        return cells(name, count(sizes[0]), f"{count(sizes[1])}{few}", *written)
+
     per_category = load_report(folder / "metrics").per_category
     names, queries = (per_category[name].tolist() for name in ("category", "num_queries_scored"))
     chosen = first_by_size(names, queries, MAX_ROWS)
+    rows = []
     for values in per_category.iloc[chosen].to_dict("records"):
-        few = "*" if values["few_queries"] else ""
-        cells = [
-            f"{values['num_gallery']:,}",
-            f"{values['num_queries_scored']:,}{few}",
-            number(values[headline["mean"]]),
-            interval(
-                values["headline_low"], values["headline_high"], rough=values.get("rough") is True
-            ),
-        ]
-        cells += [number(values[second])] if second else []
-        cells += [number(values[f"ndcg_at_{k}"])] if graded else []
-        table.add_row(Text(shown(values["category"])), *cells)
+        sizes = values["num_gallery"], values["num_queries_scored"]
+        ends = {end: values[f"headline_{end}"] for end in ("low", "high")}
+        ends["rough"] = values.get("rough")
+        means = [values[name] for name in (headline["mean"], *others)]
+        few = "*" * bool(values["few_queries"])
+        rows.append(Row(row(str(values["category"]), sizes, few, means, ends)))
     rest = per_category.drop(per_category.index[chosen])
     if len(rest):
-        sums = [f"{int(rest[name].sum()):,}" for name in ("num_gallery", "num_queries_scored")]
-        table.add_row(
-            f"{len(rest):,} more, with fewer queries: per_category.csv", *sums, style="dim"
-        )
-    table.add_section()
-    for name in ("micro", "macro"):
-        ends = summary["intervals"].get(name, {})
-        cells = [
-            f"{summary['num_gallery']:,}",
-            f"{summary['num_queries_scored']:,}",
-            number(summary[f"{name}_{headline['mean']}"]),
-            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
-        ]
-        cells += [number(summary[f"{name}_{second}"])] if second else []
-        cells += [number(summary[f"{name}_ndcg_at_{k}"])] if graded else []
-        table.add_row(f"{name} mean", *cells, style="bold")
-    return table
+        sums = [count(rest[name].sum()) for name in ("num_gallery", "num_queries_scored")]
+        more = f"{len(rest):,} more, with fewer queries: per_category.csv"
+        rows.append(Row(cells(more, *sums, *[""] * (1 + len(others))), "rest"))
+    for which in ("micro", "macro"):
+        sizes = summary["num_gallery"], summary["num_queries_scored"]
+        means = [summary[f"{which}_{name}"] for name in (headline["mean"], *others)]
+        found = summary["intervals"].get(which, {})
+        rows.append(Row(row(f"{which} mean", sizes, "", means, found), "mean"))
+    columns = [Column("Category", "name"), Column("Gallery"), Column("Queries")]
+    columns += [Column(headline["title"], with_ends=True), *map(Column, map(_short_title, others))]
+    return Table(title, columns, rows)
+
+
+def _short_title(metric: str) -> str:
+    from visual_search.views.style import metric_title
+
+    return metric_title(metric).replace("precision", "P")
 
 
 def floor_table(summary: Mapping[str, Any], name: str) -> Table:
     """Returns run among its floors, the best first; the difference is the run minus the floor."""
-    from rich.table import Table
-    from rich.text import Text
+    from visual_search.views.table import Column, Row, Table, cells
 
     headline = summary["headline"]
     mean = headline["mean"]
     statistic = summary["floors"][0]["statistic"]
-    table = Table(title=f"Beside what learns nothing: {headline['title']}", **table_style())
-    table.add_column("Embedding", overflow="fold")
-    for column in ("micro", "macro", "Run minus floor", "p", "Holm"):
-        table.add_column(column, justify="right", no_wrap=True)
-    run = {
-        "title": name,
-        f"micro_{mean}": summary[f"micro_{mean}"],
-        f"macro_{mean}": summary[f"macro_{mean}"],
-    }
+    run = {"title": name, **{f"{which}_{mean}": summary[f"{which}_{mean}"] for which in MEANS}}
+    rows = []
     for line in sorted(
         [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
     ):
         tested = ["", "", ""]
         if line is not run and not is_missing(line["difference"]):
             ends = line["difference_low"], line["difference_high"]
-            tested = [
-                difference(line["difference"], *ends),
-                p_value(line.get("p_value")),
-                p_value(line["p_holm"]),
-            ]
-        cells = [number(line[f"{which}_{mean}"]) for which in ("micro", "macro")]
-        style = "bold" if line is run else ""
-        table.add_row(Text(shown(line["title"])), *cells, *tested, style=style)
-    return table
+            tested = [difference(line["difference"], *ends)]
+            tested += [p_value(line.get("p_value")), p_value(line["p_holm"])]
+        means = [number(line[f"{which}_{mean}"]) for which in MEANS]
+        rows.append(Row(cells(line["title"], *means, *tested), "run" if line is run else "floor"))
+    columns = [Column("Embedding", "name"), *map(Column, (*MEANS, "Run minus floor", "p", "Holm"))]
+    return Table(f"Beside what learns nothing: {headline['title']}", columns, rows)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
-    from rich.table import Table
-    from rich.text import Text
+    from visual_search.views.table import Cell, Column, Row, Table, cells
 
     finished = [(run, run.summary()) for run in runs]
     finished = [(run, summary) for run, summary in finished if summary]
     names = [run.folder.parent.name for run, _ in finished]
     titles = {summary["headline"]["title"] for _, summary in finished}
-    title = "Runs side by side, test queries; micro means but for macro"
-    table = Table(title=title, **table_style())
-    table.add_column("Run", overflow="fold")
     headline = titles.pop() if len(titles) == 1 else "metric"
-    for column in (headline, "95 % interval", "macro", "Floor", "MSE", "Dim", "Time"):
-        table.add_column(column, justify="right", overflow="fold")
+    rows = []
     for run, summary in finished:
         mean = summary["headline"]["mean"]
         name = run.folder.parent.name
@@ -318,25 +295,28 @@ def runs_table(runs: Sequence[Run]) -> Table:
             name += f"/{run.folder.name}"
         if headline == "metric":
             name += f" {summary['headline']['title']}"
-        ends = summary["intervals"].get("micro", {})
+        found = summary["intervals"].get("micro", {})
+        ends = interval(found.get("low"), found.get("high"), rough=found.get("rough"))
         floors = [or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
-        table.add_row(
-            Text(shown(name)),
-            number(summary[f"micro_{mean}"]),
-            interval(ends.get("low"), ends.get("high"), rough=ends.get("rough")),
+        row = cells(
+            name,
+            Cell(number(summary[f"micro_{mean}"]), ends),
             number(summary[f"macro_{mean}"]),
             number(max(floors, default=None)),
             three_digits(summary.get("test_loss")),
-            f"{summary['embedding_dim']:,}",
+            count(summary["embedding_dim"]),
             duration(run.status().get("seconds", 0.0)),
         )
+        rows.append(Row(row))
     devices = dict.fromkeys(
         device_sentence(summary) for _, summary in finished if summary.get("device")
     )
-    if devices:
-        several = "different devices, by which trained numbers move: " * (len(devices) > 1)
-        table.caption = Text(f"Computed on {several}{'; '.join(devices)}.")
-    return table
+    several = "different devices, by which trained numbers move: " * (len(devices) > 1)
+    columns = [Column("Run", "name"), Column(headline, with_ends=True)]
+    columns += map(Column, ("macro", "Floor", "MSE", "Dim", "Time"))
+    title = "Runs side by side, test queries; micro means but for macro"
+    caption = f"Computed on {several}{'; '.join(devices)}." if devices else ""
+    return Table(title, columns, rows, caption)
 
 
 def _left_out(summary: Mapping[str, Any]) -> str:

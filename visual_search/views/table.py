@@ -51,11 +51,6 @@ class Cell:
     tag: str = ""
     mark: Mapping[str, float] | None = None
 
-    @property
-    def whole(self) -> str:
-        """What is read, with its interval."""
-        return f"{self.text} {self.ends or MISSING}" if self.text else ""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -103,10 +98,10 @@ def terminal(table: Table) -> Any:
     from rich.table import Table as Written
     from rich.text import Text
 
-    written = Written(
-        title=Text(shown(table.title)), box=SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1),
-        caption=Text(table.caption) if table.caption else None,
-    )  # fmt: skip
+    title = Text(shown(table.title)) if table.title else None
+    caption = Text(table.caption) if table.caption else None
+    look: Any = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
+    written = Written(title=title, caption=caption, **look)
     narrow = [place for place, column in enumerate(table.columns) if column.narrow]
     for column in (table.columns[place] for place in narrow):
         head = Text(f"{column.title} [95 %]" if column.with_ends else column.title)
@@ -114,14 +109,20 @@ def terminal(table: Table) -> Any:
             written.add_column(head, justify="right", overflow="fold")
         else:
             written.add_column(head, overflow="fold")
-    for number, row in enumerate(table.rows):
-        if row.kind == "mean" and table.rows[number - 1].kind != "mean":
+    rows = table.rows
+    widest = {
+        place: max((len(row.cells[place].ends) for row in rows), default=0) for place in narrow
+    }
+    for number, row in enumerate(rows):
+        if row.kind == "mean" and rows[number - 1].kind != "mean":
             written.add_section()
         texts = []
         for place in narrow:
-            cell = row.cells[place]
-            text = cell.whole if table.columns[place].with_ends else cell.text
-            texts.append(Text(shown(text) if text else ""))
+            cell, column = row.cells[place], table.columns[place]
+            text = cell.text
+            if column.with_ends and text:
+                text += f" {(cell.ends or MISSING):>{widest[place]}}"
+            texts.append(Text(text if column.kind == "number" else shown(text)))
         written.add_row(*texts, style=_STYLES.get(row.kind, ""))
     return written
 
