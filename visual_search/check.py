@@ -204,7 +204,7 @@ def _sides(
 
 def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> list[Finding]:
     """Says how many queries find nothing relevant, of which a mean is not over them."""
-    from visual_search.catalog.checks import Finding, NamedItem, named
+    from visual_search.catalog.checks import Finding, NamedItem, about
     from visual_search.retrieval.measure import count_admitted
 
     relevant = count_admitted(catalog.table, protocol, selection, protocol.relevance)
@@ -214,7 +214,7 @@ def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> l
         what = f"No query of the {QUERY_SPLIT} split has anything relevant in the gallery, by {by}"
         advice = "Choose another protocol.relevance, or group wider in the data."
         return [Finding("unanswered", "error", f"{what}: nothing can be measured.", advice)]
-    if not lost or protocol.relevance == ("category",):  # categories are named one by one
+    if protocol.relevance == ("category",):  # categories are named one by one
         return []
     what = (
         f"{len(lost):,} of {many(len(relevant), 'query', 'queries')} have nothing relevant in the "
@@ -222,7 +222,7 @@ def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> l
     )
     items = [NamedItem(item_id, f"no item of the gallery has its {by}") for item_id in lost]
     advice = "Give more items like them, or choose another protocol.relevance."
-    return [Finding("unanswered", "warning", what, advice, *named(items))]
+    return about(items, "unanswered", "warning", what, advice)
 
 
 def _leaks(catalog: Catalog, facts: pd.DataFrame, protocol: Protocol) -> list[Finding]:

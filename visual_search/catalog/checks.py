@@ -90,9 +90,18 @@ def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def named(items: Sequence[NamedItem]) -> tuple[tuple[NamedItem, ...], int]:
-    """Returns a finding's items and their number."""
-    return tuple(items), len(items)
+def about(
+    items: Sequence[NamedItem], kind: str, severity: Severity, what: str, advice: str
+) -> list[Finding]:
+    """Returns one finding about items; none where there is no item.
+
+    Example:
+        >>> about([], "copies", "warning", "0 copies.", "Keep one.")
+        []
+        >>> about([NamedItem("a")], "copies", "warning", "1 copy.", "Keep one.")[0].num_items
+        1
+    """
+    return [Finding(kind, severity, what, advice, tuple(items), len(items))] if items else []
 
 
 def left_out(num_left_out: int, num_items: int) -> str:
@@ -130,19 +139,14 @@ def check_left_out(num_left_out: int, num_items: int, on_bad_item: str) -> list[
 
 def check_choices(choices: Sequence[Choice]) -> list[Finding]:
     """Names what the reader found out or chose by itself."""
-    if not choices:
-        return []
-    items = [NamedItem(choice.key or choice.value, str(choice)) for choice in choices]
-    return [
-        Finding(
-            "choices",
-            "note",
-            f"The reader found out {many(len(choices), 'thing')} by itself: "
-            f"{'; '.join(map(str, choices))}.",
-            "Give a setting that it names to have it otherwise.",
-            *named(items),
-        )
-    ]
+    return about(
+        [NamedItem(choice.key or choice.value, str(choice)) for choice in choices],
+        "choices",
+        "note",
+        f"The reader found out {many(len(choices), 'thing')} by itself: "
+        f"{'; '.join(map(str, choices))}.",
+        "Give a setting that it names to have it otherwise.",
+    )
 
 
 def check_refused(
@@ -155,18 +159,16 @@ def check_refused(
         pictures: Refused since the picture is missing or does not decode.
         severity: ``error`` where training would stop because of them.
     """
+    advice = "They are left out (data.on_bad_item=skip); mend them to have them."
+    if severity == "error":
+        advice = "Mend them, or leave them out, counted and listed: data.on_bad_item=skip."
     findings = []
     for kind, refused, what in (
         ("refused_rows", rows, "refused: no item can be made of what the data says"),
         ("broken_pictures", pictures, "refused: the picture cannot be read or does not decode"),
     ):
-        if refused:
-            listed = named([NamedItem(each.item_id, each.reason, each.image) for each in refused])
-            advice = "They are left out (data.on_bad_item=skip); mend them to have them."
-            if severity == "error":
-                advice = "Mend them, or leave them out, counted and listed: data.on_bad_item=skip."
-            text = f"{many(len(refused), 'item')} {what}."
-            findings.append(Finding(kind, severity, text, advice, *listed))
+        items = [NamedItem(each.item_id, each.reason, each.image) for each in refused]
+        findings += about(items, kind, severity, f"{many(len(refused), 'item')} {what}.", advice)
     return findings
 
 
@@ -183,23 +185,19 @@ def torn_groups(catalog: Catalog) -> list[Finding]:
     given = catalog.table[catalog.table["split"] != ""]
     several = given.groupby("group")["split"].nunique()
     torn = sorted(several.index[several > 1])
-    if not torn:
-        return []
     splits = given[given["group"].isin(torn)].groupby("group")["split"].agg(set)
     items = [
         NamedItem(group, ", ".join(split for split in SPLITS if split in splits[group]))
         for group in torn
     ]
-    return [
-        Finding(
-            "leak_groups_given",
-            "error",
-            f"The data puts {many(len(torn), 'group')} into several splits, so that what is "
-            "trained on is measured too.",
-            "Mend the split column, or read the data without it: whole groups are drawn then.",
-            *named(items),
-        )
-    ]
+    return about(
+        items,
+        "leak_groups_given",
+        "error",
+        f"The data puts {many(len(torn), 'group')} into several splits, so that what is trained on "
+        "is measured too.",
+        "Mend the split column, or read the data without it: whole groups are drawn then.",
+    )
 
 
 def check_splits(catalog: Catalog) -> list[Finding]:
@@ -243,50 +241,38 @@ def check_categories(
             )
         )
     alike = _alike(list(counts.index))
-    if alike:
-        findings.append(
-            Finding(
-                "categories_alike",
-                "warning",
-                f"{many(len(alike), 'category', 'categories')} with the name of another one, but "
-                "for capitals, blanks, signs, or how its letters are put together.",
-                "If they mean the same, write them alike in the data.",
-                *named([NamedItem(name, _difference(name, other)) for name, other in alike]),
-            )
-        )
-    lonely = sorted(counts.index[counts < 2])
-    if lonely and len(counts) > 1:
-        findings.append(
-            Finding(
-                "categories_of_one",
-                "warning",
-                f"{many(len(lonely), 'category', 'categories')} with a single item: nothing "
-                "relevant can be found.",
-                "Merge them into a wider category, or leave them out.",
-                *named([NamedItem(name, "1 item") for name in lonely]),
-            )
-        )
-    ratio = counts.iloc[0] / counts.median()
-    if ratio > IMBALANCE:
-        findings.append(
-            Finding(
-                "imbalance",
-                "warning",
-                f"The largest category, {counts.index[0]!r}, has "
-                f"{many(int(counts.iloc[0]), 'item')}, "
-                f"{ratio:,.0f} times the median of {counts.median():,.0f}; the smallest "
-                f"has {counts.iloc[-1]:,}.",
-                "Read macro means beside micro means; sampler=balanced trains all categories "
-                "equally often.",
-                *named(
-                    [
-                        NamedItem(str(name), many(number, "item"))
-                        for name, number in counts.items()
-                        if number > IMBALANCE * counts.median()
-                    ]
-                ),
-            )
-        )
+    findings += about(
+        [NamedItem(name, _difference(name, other)) for name, other in alike],
+        "categories_alike",
+        "warning",
+        f"{many(len(alike), 'category', 'categories')} with the name of another one, but for "
+        "capitals, blanks, signs, or how its letters are put together.",
+        "If they mean the same, write them alike in the data.",
+    )
+    lonely = sorted(counts.index[counts < 2]) if len(counts) > 1 else []
+    findings += about(
+        [NamedItem(name, "1 item") for name in lonely],
+        "categories_of_one",
+        "warning",
+        f"{many(len(lonely), 'category', 'categories')} with a single item: nothing relevant can "
+        "be found.",
+        "Merge them into a wider category, or leave them out.",
+    )
+    median = counts.median()
+    findings += about(
+        [
+            NamedItem(str(name), many(number, "item"))
+            for name, number in counts.items()
+            if number > IMBALANCE * median
+        ],
+        "imbalance",
+        "warning",
+        f"The largest category, {counts.index[0]!r}, has {many(int(counts.iloc[0]), 'item')}, "
+        f"{counts.iloc[0] / median:,.0f} times the median of {median:,.0f}; the smallest has "
+        f"{counts.iloc[-1]:,}.",
+        "Read macro means beside micro means; sampler=balanced trains all categories equally "
+        "often.",
+    )
     return findings + _measurable(table, gallery_rows, query_rows)
 
 
@@ -295,40 +281,31 @@ def _measurable(
 ) -> list[Finding]:
     held = table["category"].iloc[gallery_rows].value_counts()
     asking = table["category"].iloc[query_rows].value_counts()
-    findings = []
+
+    def queries_of(names: Sequence[str]) -> list[NamedItem]:
+        return [NamedItem(name, many(int(asking[name]), "query", "queries")) for name in names]
+
     unanswered = sorted(set(asking.index) - set(held.index)) if len(held) else []
-    if unanswered:
-        findings.append(
-            Finding(
-                "categories_unanswered",
-                "warning",
-                f"{many(len(unanswered), 'category', 'categories')} with queries and without an "
-                f"item in the gallery: {many(int(asking[unanswered].sum()), 'query', 'queries')} "
-                "cannot be scored.",
-                "Give more items of them, or another split.seed.",
-                *named(
-                    [
-                        NamedItem(name, many(int(asking[name]), "query", "queries"))
-                        for name in unanswered
-                    ]
-                ),
-            )
-        )
     few = sorted(asking.index[asking < FEW_QUERIES], key=lambda name: (asking[name], name))
-    if few:
-        findings.append(
-            Finding(
-                "few_queries",
-                "note",
-                f"{len(few):,} of {len(asking):,} categories with queries have fewer than "
-                f"{FEW_QUERIES} queries: their own means will be rough.",
-                "Raise split.test_fraction, or read the overall means.",
-                *named(
-                    [NamedItem(name, many(int(asking[name]), "query", "queries")) for name in few]
-                ),
-            )
-        )
-    return findings
+    return [
+        *about(
+            queries_of(unanswered),
+            "categories_unanswered",
+            "warning",
+            f"{many(len(unanswered), 'category', 'categories')} with queries and without an item "
+            f"in the gallery: {many(int(asking[unanswered].sum()), 'query', 'queries')} cannot be "
+            "scored.",
+            "Give more items of them, or another split.seed.",
+        ),
+        *about(
+            queries_of(few),
+            "few_queries",
+            "note",
+            f"{len(few):,} of {len(asking):,} categories with queries have fewer than "
+            f"{FEW_QUERIES} queries: their own means will be rough.",
+            "Raise split.test_fraction, or read the overall means.",
+        ),
+    ]
 
 
 def _alike(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -364,35 +341,29 @@ def _difference(name: str, other: str) -> str:
 def check_groups(catalog: Catalog) -> list[Finding]:
     """Checks how large groups are, and whether they mix categories."""
     counts = catalog.table["group"].value_counts()
-    findings: list[Finding] = []
     large = counts[counts > max(LARGE_GROUP * len(catalog), 1)]
-    if len(large):
-        findings.append(
-            Finding(
-                "large_groups",
-                "warning",
-                f"{many(len(large), 'group')} with more than {LARGE_GROUP:.0%} of the items each: "
-                "a group is never split, so the shares of the splits hang on where they fall.",
-                "Check the group column; it should name one product, look or board.",
-                *named([NamedItem(str(g), many(number, "item")) for g, number in large.items()]),
-            )
-        )
-    if len(counts) < len(catalog):
-        categories = catalog.table.groupby("group")["category"].nunique()
-        mixed = sorted(categories.index[categories > 1])
-        if mixed:
-            findings.append(
-                Finding(
-                    "groups_mixed",
-                    "note",
-                    f"{len(mixed):,} of {len(counts):,} groups hold items of several categories.",
-                    "Right for looks and boards; for products it is a mistake in the labels.",
-                    *named(
-                        [NamedItem(g, many(categories[g], "category", "categories")) for g in mixed]
-                    ),
-                )
-            )
-    return findings
+    categories = catalog.table.groupby("group")["category"].nunique()
+    mixed = sorted(categories.index[categories > 1])
+    return [
+        *about(
+            [NamedItem(str(group), many(number, "item")) for group, number in large.items()],
+            "large_groups",
+            "warning",
+            f"{many(len(large), 'group')} with more than {LARGE_GROUP:.0%} of the items each: a "
+            "group is never split, so the shares of the splits hang on where they fall.",
+            "Check the group column; it should name one product, look or board.",
+        ),
+        *about(
+            [
+                NamedItem(group, many(categories[group], "category", "categories"))
+                for group in mixed
+            ],
+            "groups_mixed",
+            "note",
+            f"{len(mixed):,} of {len(counts):,} groups hold items of several categories.",
+            "Right for looks and boards; for products it is a mistake in the labels.",
+        ),
+    ]
 
 
 def check_attributes(catalog: Catalog) -> list[Finding]:
@@ -413,22 +384,18 @@ def check_attributes(catalog: Catalog) -> list[Finding]:
     )
     for kind, which, what in cases:
         concerned = facts[which(facts)]
-        if len(concerned):
-            items = [
+        findings += about(
+            [
                 NamedItem(name, f"filled for {many(filled, 'item')}")
                 for name, filled in zip(
                     concerned["attribute"], concerned["num_filled"], strict=True
                 )
-            ]
-            findings.append(
-                Finding(
-                    kind,
-                    "note",
-                    f"Of {many(len(facts), 'attribute')}, {len(concerned):,} {what}.",
-                    "Do not measure relevance by them, or fill them.",
-                    *named(items),
-                )
-            )
+            ],
+            kind,
+            "note",
+            f"Of {many(len(facts), 'attribute')}, {len(concerned):,} {what}.",
+            "Do not measure relevance by them, or fill them.",
+        )
     return findings
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
-from visual_search.catalog.checks import Finding, NamedItem, Severity, named
+from visual_search.catalog.checks import Finding, NamedItem, Severity, about
 from visual_search.catalog.duplicates import NO_HASH
 from visual_search.catalog.images import Fit
 from visual_search.wording import many
@@ -135,8 +135,6 @@ def _found(
     advice: str,
 ) -> list[Finding]:
     rows = np.flatnonzero(which)
-    if not len(rows):
-        return []
     ids = catalog.table["item_id"].to_numpy()
     items = [NamedItem(ids[row], details[row]) for row in rows.tolist()]
     share = f"Of {many(len(which), 'picture')}, {len(rows):,}"
@@ -145,7 +143,7 @@ def _found(
         what = f"{_SINGULAR[verb]} {rest}"
     elif len(rows) == len(which):
         share = f"All {len(which):,} pictures"
-    return [Finding(kind, severity, f"{share} {what}", advice, *named(items))]
+    return about(items, kind, severity, f"{share} {what}", advice)
 
 
 def check_copies(catalog: Catalog, facts: pd.DataFrame) -> list[Finding]:
@@ -169,30 +167,24 @@ def check_copies(catalog: Catalog, facts: pd.DataFrame) -> list[Finding]:
                 other.append(NamedItem(item_id, why, ids[beside]))
             else:
                 same.append(NamedItem(item_id, category, ids[0]))
-    findings = []
-    if other:
-        findings.append(
-            Finding(
-                "copies_other_category",
-                "warning",
-                f"{many(len(other), 'item')} with the very picture of an item of another category.",
-                "One of the two labels is wrong, the picture shows several products, or it stands "
-                "for those without one; mend the label, keep one of them, or leave them out.",
-                *named(other),
-            )
-        )
-    if same:
-        findings.append(
-            Finding(
-                "copies",
-                "warning",
-                f"{many(len(same), 'item')} with the very picture of another item of the category.",
-                "They are found without any skill; keep one, or give them one group, so that no "
-                "split tears them apart.",
-                *named(same),
-            )
-        )
-    return findings
+    return [
+        *about(
+            other,
+            "copies_other_category",
+            "warning",
+            f"{many(len(other), 'item')} with the very picture of an item of another category.",
+            "One of the two labels is wrong, the picture shows several products, or it stands for "
+            "those without one; mend the label, keep one of them, or leave them out.",
+        ),
+        *about(
+            same,
+            "copies",
+            "warning",
+            f"{many(len(same), 'item')} with the very picture of another item of the category.",
+            "They are found without any skill; keep one, or give them one group, so that no split "
+            "tears them apart.",
+        ),
+    ]
 
 
 def check_near_copies(
