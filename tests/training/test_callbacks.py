@@ -227,16 +227,12 @@ def test_named_items_are_drawn_and_unknown_ones_refused(
 def tested(new_module: NewModule, run_folder: Path) -> Callable[..., EncoderModule]:
     """Returns a module whose network was validated and tested by a protocol, untrained."""
 
-    def run(datamodule: CatalogDataModule, protocol: Protocol, **settings: Any) -> EncoderModule:
+    def run(
+        datamodule: CatalogDataModule, protocol: Protocol, *drawing: Callback, **settings: Any
+    ) -> EncoderModule:
         module = new_module()
-        trainer = trainer_in(
-            run_folder,
-            RetrievalEvaluation(protocol, every_n_epochs=1),
-            CategoryChart(),
-            SearchResults(),
-            ClassDistribution(),
-            **settings,
-        )
+        evaluation = RetrievalEvaluation(protocol, every_n_epochs=1)
+        trainer = trainer_in(run_folder, evaluation, *drawing, **settings)
         if len(datamodule.rows("val")):
             trainer.validate(module, datamodule, verbose=False)
         trainer.test(module, datamodule, verbose=False)
@@ -310,7 +306,8 @@ def test_queries_that_are_a_part_of_the_split_are_found_among_its_steps(
 ) -> None:
     datamodule = new_datamodule()
     protocol = cross_domain("colour", "blue", "red", k=3, relevance=["category"])
-    evaluation = tested(datamodule, protocol).evaluation
+    drawing = CategoryChart(), SearchResults(), ClassDistribution()  # of what cannot be scored
+    evaluation = tested(datamodule, protocol, *drawing).evaluation
     assert evaluation is not None
     colours = datamodule.catalog.table["colour"].to_numpy()
     assert set(colours[evaluation.query_rows]) == {"blue"}
@@ -333,7 +330,8 @@ def test_a_limit_that_shows_no_query_leaves_no_evaluation(
     datamodule = without(datamodule, "val")
     datamodule.batch_size = 1
     assert tested(datamodule, protocol).evaluation is not None
-    assert tested(datamodule, protocol, limit_test_batches=2).evaluation is None
+    drawing = CategoryChart(), SearchResults(), ClassDistribution()
+    assert tested(datamodule, protocol, *drawing, limit_test_batches=2).evaluation is None
 
 
 @pytest.mark.parametrize(

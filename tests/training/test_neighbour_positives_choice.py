@@ -75,17 +75,13 @@ def test_partners_are_near_and_never_from_another_split(
     assert all(categories[row] == categories[partner] for row, partner in other)
 
 
-def test_the_own_picture_is_shown_as_often_as_asked(
+def test_the_own_picture_is_shown_as_often_as_asked_and_partners_are_chosen_anew(
     tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
 ) -> None:
-    _, always, _ = fit(tmp_path / "a", new_datamodule(), own_probability=1.0)
-    assert all(rows == partners for rows, partners in always.batches)
-
-
-def test_they_are_chosen_anew_after_so_many_epochs(
-    tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule]
-) -> None:
-    partners, _, module = fit(tmp_path, new_datamodule(), refresh_every_n_epochs=2)
+    partners, always, module = fit(
+        tmp_path, new_datamodule(), own_probability=1.0, refresh_every_n_epochs=2
+    )
+    assert all(rows == others for rows, others in always.batches)
     assert partners.chosen_at_epoch == 2
     assert module.training  # left in the mode that it was in
 
@@ -142,11 +138,10 @@ def test_an_objective_without_a_second_view_is_refused(
 def test_a_resumed_run_has_the_same_partners(
     tmp_path: Path, new_datamodule: Callable[..., CatalogDataModule], refresh: int | None
 ) -> None:
-    _, whole, _ = fit(tmp_path / "whole", new_datamodule(), refresh_every_n_epochs=refresh)
+    fitted, whole, _ = fit(tmp_path / "whole", new_datamodule(), refresh_every_n_epochs=refresh)
     partners = NeighbourPartners(
         "pixels_8", tmp_path / "again", num_neighbours=3, refresh_every_n_epochs=refresh
     )
-    fitted, _, _ = fit(tmp_path / "other", new_datamodule(), refresh_every_n_epochs=refresh)
     partners.load_state_dict(fitted.state_dict())
     assert partners.chosen_at_epoch == fitted.chosen_at_epoch
     datamodule = new_datamodule()

@@ -89,17 +89,9 @@ class TimmNetwork(BackboneNetwork):
         options: dict[str, Any] = {}
         if config and config.fixed_input_size and self.native_size_px != image_size_px:
             options["img_size"] = image_size_px
-        create = partial(timm.create_model, name, num_classes=0, **options)
-        try:
-            self.network = create(pretrained=pretrained)
-        except (TypeError, AssertionError, ValueError) as error:
-            if not options:
-                raise
-            raise wrong_size(name, image_size_px, self.native_size_px, error) from error
-        except Exception as error:  # whatever the library that downloads has
-            if not pretrained:
-                raise
-            raise no_connection(name, error) from error
+        create = partial(timm.create_model, name, pretrained, num_classes=0, **options)
+        size = (image_size_px, self.native_size_px) if options else None
+        self.network = _created(create, name, size, pretrained)
         # what it was created with: a tag may stand for another scale than the name alone
         settings: Mapping[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(settings["mean"]), tuple(settings["std"])
@@ -155,19 +147,10 @@ class TorchvisionNetwork(BackboneNetwork):
         settings = models.get_model_weights(name).DEFAULT.transforms()
         self.native_size_px = settings.crop_size[0]
         options = {"image_size": image_size_px} if name.startswith("vit_") else {}
-        create = partial(models.get_model, name, progress=False, **options)
-        try:
-            self.network = create(weights="DEFAULT" if pretrained else None)
-        except (ValueError, AssertionError) as error:
-            if not options:
-                raise
-            raise wrong_size(
-                TORCHVISION + name, image_size_px, self.native_size_px, error
-            ) from error
-        except OSError as error:
-            if not pretrained:
-                raise
-            raise no_connection(TORCHVISION + name, error) from error
+        weights = "DEFAULT" if pretrained else None
+        create = partial(models.get_model, name, weights=weights, progress=False, **options)
+        size = (image_size_px, self.native_size_px) if options else None
+        self.network = _created(create, TORCHVISION + name, size, pretrained)
         self.mean, self.std = tuple(settings.mean), tuple(settings.std)
         # VGG and AlexNet keep a map of 7 x 7 or 6 x 6 for their classifiers: 25,088 values
         if isinstance(getattr(self.network, "avgpool", None), nn.AdaptiveAvgPool2d):
@@ -215,6 +198,33 @@ class TorchvisionNetwork(BackboneNetwork):
                 yield name, child
 
 
+def _created(
+    create: Callable[[], nn.Module], name: str, size: tuple[int, int] | None, pretrained: bool
+) -> nn.Module:
+    """Creates a library's network, and says what its errors mean.
+
+    Args:
+        create: Does it.
+        name: For messages.
+        size: Side that is asked for and side that is usual, of a network that is built for one.
+        pretrained: Whether weights may have to be downloaded.
+    """
+    try:
+        return create()
+    except (TypeError, AssertionError, ValueError) as error:
+        if size is None:
+            raise
+        raise wrong_size(name, *size, error) from error
+    except Exception as error:  # whatever the library that downloads has
+        if not pretrained:
+            raise
+        raise ConnectionError(
+            f"the pretrained weights of {name!r} are not on this machine and could not be "
+            f"downloaded ({type(error).__name__}: {error}); connect it, or give a file as "
+            "model.weights=PATH with model.pretrained=false"
+        ) from error
+
+
 class _PooledMap(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden
@@ -247,15 +257,6 @@ def unknown_name(name: str, known: list[str]) -> ValueError:
     return ValueError(
         f"got the backbone {name!r}, expected a network of timm or {TORCHVISION}NAME; near it "
         f"are {', '.join(near)}: correct model.name"
-    )
-
-
-def no_connection(name: str, error: Exception) -> ConnectionError:
-    """Returns the error for weights that cannot be fetched."""
-    return ConnectionError(
-        f"the pretrained weights of {name!r} are not on this machine and could not be downloaded "
-        f"({type(error).__name__}: {error}); connect it, or give a file as model.weights=PATH "
-        "with model.pretrained=false"
     )
 
 
