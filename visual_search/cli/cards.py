@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
@@ -31,7 +30,7 @@ def visible_cards() -> str:
     return ",".join(map(str, range(torch.cuda.device_count())))
 
 
-def take_a_card(folder: Path, devices: Any) -> None:
+def take_a_card(folder: Path, devices: object) -> None:
     """Leaves a worker one card, in turns with the other workers of its sweep.
 
     The number of its turn is the first that no living process holds: a lock on a file, which the

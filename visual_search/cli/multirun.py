@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hydra.experimental.callback import Callback
 
@@ -351,12 +351,12 @@ def conclude_with(conclude: Conclude) -> None:
 class TableAtEnd(Callback):
     """Ends a multirun with its jobs side by side, and with status 1 if one failed."""
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Makes ready for the jobs: a folder, records, signals, threads."""
         with _not_swallowed():
             _UNDER_WAY[:] = [Sweep(config)]
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Prints the tables and the failures."""
         sweep = _UNDER_WAY.pop()
         with _not_swallowed():

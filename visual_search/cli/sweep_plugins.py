@@ -229,7 +229,7 @@ def check_multirun(config: DictConfig) -> None:
         )
 
 
-def _is_one_device(devices: Any) -> bool:
+def _is_one_device(devices: int | str | Sequence[int]) -> bool:
     """Returns whether Lightning would use one device: ``1``, ``"1"``, or a list of one as ``"0,"``.
 
     >>> [_is_one_device(devices) for devices in (1, "1", "0,", [3], 2, "auto", -1, "0,1")]

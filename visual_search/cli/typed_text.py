@@ -110,7 +110,7 @@ def _reads(override: str) -> object:
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString
     from hydra.errors import HydraException
 
-    def plain(value: Any) -> Any:
+    def plain(value: object) -> object:
         if isinstance(value, ChoiceSweep):
             return ("jobs", plain(value.list))
         if isinstance(value, QuotedString):
@@ -296,7 +296,7 @@ def kind_of(command: str, key: str) -> Kind | None:
                 f"{key} is no setting; expected the columns of {name} in braces: "
                 f"'{name}={{{column}: ...}}'"
             )
-        if name in BUILDERS and str(field.type).startswith("dict[str, Any]"):
+        if name in BUILDERS and str(field.type).startswith("Node"):
             return _kind_of_argument(name, rest[-1])
         hints = typing.get_type_hints(schema)[name]
         nested = [one for one in (hints, *typing.get_args(hints)) if dataclasses.is_dataclass(one)]

@@ -30,7 +30,7 @@ class Workers(Launcher):
         others: What else joblib's pool would take.
     """
 
-    def __init__(self, n_jobs: int, **others: Any) -> None:
+    def __init__(self, n_jobs: int, **others: object) -> None:
         self.num_places = n_jobs
 
     def setup(

@@ -151,7 +151,7 @@ def register_schema(*commands: str) -> None:
 
 
 def build(
-    group: str, node: Mapping[str, Any] | None, *, key: str | None = None, **supplied: Any
+    group: str, node: Mapping[str, object] | None, *, key: str | None = None, **supplied: object
 ) -> Any:
     """Builds what a config node names, after checking every argument.
 
@@ -172,7 +172,7 @@ def build(
 
 
 def bind(
-    group: str, node: Mapping[str, Any] | None, *, key: str | None = None
+    group: str, node: Mapping[str, object] | None, *, key: str | None = None
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Returns the builder that a node names and its checked arguments, building nothing.
 
@@ -203,7 +203,7 @@ def _check_arguments(
     supplied: frozenset[str],
     target: str,
     builder: Callable[..., Any],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
 ) -> None:
     parameters = {
         name: parameter
@@ -233,7 +233,7 @@ def _check_arguments(
             _check_type(f"{place}.{name}", value, hints[name])
 
 
-def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
+def _type_hints(builder: Callable[..., Any]) -> dict[str, object]:
     function = builder.__init__ if inspect.isclass(builder) else builder
     try:
         return typing.get_type_hints(function)
@@ -241,7 +241,7 @@ def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _check_type(key: str, value: Any, hint: Any) -> None:
+def _check_type(key: str, value: object, hint: Any) -> None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))

@@ -9,7 +9,10 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+# A chosen option of a group: a ``_target_`` of `config.builders`, and what that is given.
+Node: TypeAlias = dict[str, Any]
 
 # Fields of text for which OmegaConf has no type; `cli.typed_text` reads these instead.
 ONE_TEXT = {"typed": "str | None"}
@@ -225,25 +228,25 @@ class TrainSchema:
     seed: int = 0
     rerun: bool = False
     outputs: str = "outputs"
-    model: dict[str, Any] = field(default_factory=dict)
+    model: Node = field(default_factory=dict)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    objective: dict[str, Any] = field(default_factory=dict)
-    augmentation: dict[str, Any] | None = None
-    sampler: dict[str, Any] = field(default_factory=dict)
+    objective: Node = field(default_factory=dict)
+    augmentation: Node | None = None
+    sampler: Node = field(default_factory=dict)
     partners: PartnersConfig = field(default_factory=PartnersConfig)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     split: SplitConfig = field(default_factory=SplitConfig)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: Node = field(default_factory=dict)
     index: IndexConfig = field(default_factory=IndexConfig)
     floors: bool = True
     near_duplicates: bool = True
-    trainer: dict[str, Any] = field(default_factory=dict)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    profiler: dict[str, Any] | None = None
+    trainer: Node = field(default_factory=dict)
+    callbacks: Node = field(default_factory=dict)
+    logger: Node = field(default_factory=dict)
+    profiler: Node | None = None
 
 
 @dataclass
@@ -291,14 +294,14 @@ class EmbeddingOverride:
         beside_weight: What the descriptor counts when the network counts 1.
     """
 
-    layer: Any = field(default="own", metadata=ONE_TEXT)
-    pool: Any = field(default="own", metadata=ONE_TEXT)
+    layer: str | None = field(default="own", metadata=ONE_TEXT)
+    pool: str | None = field(default="own", metadata=ONE_TEXT)
     mirror: Any = "own"
     normalize: Any = "own"
     pca: Any = "own"
     whiten: Any = "own"
-    whiten_by: Any = field(default="own", metadata=ONE_TEXT)
-    beside: Any = field(default="own", metadata=ONE_TEXT)
+    whiten_by: str | None = field(default="own", metadata=ONE_TEXT)
+    beside: str | None = field(default="own", metadata=ONE_TEXT)
     beside_pca: Any = "own"
     beside_weight: Any = "own"
 
@@ -338,9 +341,9 @@ class EvaluateSchema:
     outputs: str = "outputs"
     floors: bool = True
     near_duplicates: bool = True
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     split: SplitConfig | None = None
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: Node = field(default_factory=dict)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
     trainer: EvaluationTrainer = field(default_factory=EvaluationTrainer)
@@ -426,7 +429,7 @@ class DownloadSchema:
         user_agent: How requests introduce themselves; a contact address beside it is polite.
     """
 
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     urls: str | None = None
     folder: str | None = None
     requests_per_s: float = 10.0
@@ -475,7 +478,7 @@ class EmbedSchema:
     out: str | None = None
     shard_size: int = 50_000
     pictures: CacheConfig = field(default_factory=CacheConfig)
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     split: SplitConfig | None = None
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
     trainer: EmbedTrainer = field(default_factory=EmbedTrainer)
@@ -495,9 +498,9 @@ class CheckSchema:
         out: Folder of report.html and findings.json; null takes <outputs>/check/<catalogue's name>.
     """
 
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     split: SplitConfig = field(default_factory=SplitConfig)
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: Node = field(default_factory=dict)
     pictures: PicturesConfig = field(default_factory=PicturesConfig)
     sheet_items: int = 24
     outputs: str = "outputs"
@@ -532,7 +535,7 @@ class ExportSchema:
     thumbnail_px: int = 192
     num_checked: int = 64
     num_threads: int | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     pictures: CacheConfig = field(default_factory=CacheConfig)
 
 
@@ -593,7 +596,7 @@ class IndexSchema:
 
     action: str | None = None
     bundle: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Node = field(default_factory=dict)
     image: str | None = None
     item: Any = field(default=None, metadata=ONE_OR_MORE)
     category: str | None = field(default=None, metadata=ONE_TEXT)

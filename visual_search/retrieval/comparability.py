@@ -129,7 +129,7 @@ def _differences(
     return words, overrides
 
 
-def _items(part: str, held: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+def _items(part: str, held: Mapping[str, object], expected: Mapping[str, object]) -> str:
     """How the galleries or the queries differ: by their number, or else by their hashes."""
     verb, noun = ("the gallery holds", "items") if part == "gallery" else ("it asks", "queries")
     here, there = (one.get(f"num_{part}") for one in (held, expected))
@@ -138,11 +138,13 @@ def _items(part: str, held: Mapping[str, Any], expected: Mapping[str, Any]) -> s
     return f"{verb} other {noun} ({_hashes(part, held, expected)})"
 
 
-def _hashes(part: str, held: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+def _hashes(part: str, held: Mapping[str, object], expected: Mapping[str, object]) -> str:
     return f"sha256 {str(held[part])[:10]}, expected {str(expected[part])[:10]}"
 
 
-def _settings(held: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _settings(
+    held: Mapping[str, Any], expected: Mapping[str, Any]
+) -> dict[str, tuple[object, object]]:
     """The protocol's settings that differ, k apart: dotted name -> (held, expected)."""
     ours, theirs = (flat(one.get("protocol_settings") or {}) for one in (held, expected))
     return {
@@ -152,14 +154,14 @@ def _settings(held: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str,
     }
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Returns nested settings by their dotted names.
 
     Example:
         >>> flat({"k": 5, "gallery": {"splits": ["train"]}})
         {'k': 5, 'gallery.splits': ['train']}
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{name}.")
@@ -168,7 +170,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """A setting as Hydra's command line writes it."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
@@ -180,6 +182,6 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _override(name: str, value: Any) -> str:
+def _override(name: str, value: object) -> str:
     """An override that both the shell and Hydra read as this value."""
     return shlex.quote(f"{name}={_plain(value)}")

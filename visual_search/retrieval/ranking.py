@@ -6,9 +6,10 @@ overstates: a run that is not shown to differ from the one above it carries a ma
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from visual_search.retrieval.resampling import Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
+    PairedDifference,
     align_queries,
     holm,
     paired_difference,
@@ -34,6 +36,7 @@ from visual_search.retrieval.statistics import (
 from visual_search.wording import rough_text
 
 FLOOR = "floor"
+Compared = Callable[..., PairedDifference]  # `paired_difference` with its draws chosen
 KEY = ("data", *MUST_AGREE)
 COLUMNS: dict[str, Any] = {
     "rank": "Int64",
@@ -164,18 +167,19 @@ def rank(
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:
         raise ValueError(f"path {twice[0]!r} stands twice among the entries; expected each once")
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
         identity = identity_of(entry.summary)
         check_comparable({entry.name: identity}, {entry.name: entry.path})
         groups.setdefault(tuple(identity.get(part) for part in KEY), []).append(entry)
-    settings: dict[str, Any] = {
-        "num_resamples": num_resamples,
-        "num_permutations": num_permutations,
-        "confidence": confidence,
-        "seed": seed,
-    }
-    found = [_group(members, per_query or {}, settings) for members in groups.values()]
+    compared = functools.partial(
+        paired_difference,
+        num_resamples=num_resamples,
+        num_permutations=num_permutations,
+        confidence=confidence,
+        seed=seed,
+    )
+    found = [_group(members, per_query or {}, compared) for members in groups.values()]
     return sorted(found, key=_group_order)
 
 
@@ -186,7 +190,7 @@ def _group_order(group: RankedGroup) -> tuple[str, str, int, list[str]]:
 
 
 def _group(
-    entries: Sequence[Entry], per_query: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]
+    entries: Sequence[Entry], per_query: Mapping[str, pd.DataFrame], compared: Compared
 ) -> RankedGroup:
     newest = max(entries, key=lambda entry: (entry.finished_at, entry.path))
     headline = headline_of(newest.summary)
@@ -203,7 +207,7 @@ def _group(
     for line in runs:
         if not math.isnan(line[statistic]):
             line["rank"] = 1 + sum(other > line[statistic] for other in values)
-    tested = _mark_ties(runs, statistic, headline["column"], per_query, settings)
+    tested = _mark_ties(runs, statistic, headline["column"], per_query, compared)
     lines = runs + _floor_lines(entries, headline["mean"], statistic, k)
     lines.sort(key=lambda line: (_descending(line[statistic]), not line["is_floor"], *_tie(line)))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype(COLUMNS)
@@ -292,7 +296,7 @@ def _mark_ties(
     statistic: Statistic,
     column: str,
     per_query: Mapping[str, pd.DataFrame],
-    settings: Mapping[str, Any],
+    compared: Compared,
 ) -> set[bool]:
     """Sets ``tied_with_above``; gives which ways were used: True tested, False by intervals."""
     used, tests = set(), []
@@ -307,7 +311,7 @@ def _mark_ties(
                     check_columns(table, ["query_id", "category", "group", column])
                 a, b = align_queries(*tables)
                 labels = a["group"], a["category"]
-                found = paired_difference(a[column], b[column], *labels, statistic, **settings)
+                found = compared(a[column], b[column], *labels, statistic)
             except ValueError as error:
                 raise ValueError(
                     f"runs {above['path']} (a) and {line['path']} (b): {error}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.config.builders import ConfigError, bind
-from visual_search.config.schemas import ItemLimits, SplitConfig, TrainSchema
+from visual_search.config.schemas import ItemLimits, Node, SplitConfig, TrainSchema
 
 if TYPE_CHECKING:
     from visual_search.runs.run import Run
@@ -75,7 +75,7 @@ def typed_command(command: str) -> str:
 
 
 def merged_settings(
-    own: TrainSchema, data: Mapping[str, Any], split: SplitConfig | None, cache_dir: str
+    own: TrainSchema, data: Node, split: SplitConfig | None, cache_dir: str
 ) -> TrainSchema:
     """Returns a run's settings with the catalogue that a command names, all of its items.
 
@@ -93,6 +93,6 @@ def merged_settings(
     return merged
 
 
-def replaced(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def replaced(own: Node, given: Node) -> Node:
     """Returns a node with what is given: another one, or some of its keys (+data.path=...)."""
     return {**({} if "_target_" in given else own), **given}

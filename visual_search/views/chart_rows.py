@@ -314,7 +314,7 @@ def rough_rows(
 
 
 def checked_intervals(
-    names: Sequence[str], value: Any, low: Any, high: Any
+    names: Sequence[str], value: object, low: object, high: object
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Returns means and the ends of their intervals, ``[N] float64`` each, in [0, 1] or NaN.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,7 +136,7 @@ def check_page(page: CheckPage) -> str:
     return render("check.html", lambda detail: _context(page, detail))
 
 
-def _context(page: CheckPage, detail: Detail) -> dict[str, Any]:
+def _context(page: CheckPage, detail: Detail) -> dict[str, object]:
     sections = [("findings", "Findings"), ("categories", "Categories")]
     sections += [("attributes", "Attributes")] * bool(len(page.attributes))
     sections += [("pictures", "Pictures")] * bool(len(page.pictures))
@@ -153,12 +152,12 @@ def _context(page: CheckPage, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _titled(table: pd.DataFrame, detail: Detail) -> dict[str, Any]:
+def _titled(table: pd.DataFrame, detail: Detail) -> dict[str, object]:
     titles = {"num_filled": "filled", "num_values": "values", "median_kb": "median kB"}
     return plain_table(table.rename(columns=titles), detail.max_table_rows)
 
 
-def _finding(finding: CheckFinding, detail: Detail) -> dict[str, Any]:
+def _finding(finding: CheckFinding, detail: Detail) -> dict[str, object]:
     table = finding.table
     # Every finding has a table of its own: together they may hold no more than one page does.
     most = max(20, detail.max_table_rows // 15)
@@ -180,7 +179,7 @@ def _finding(finding: CheckFinding, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _sheet(sheet: ContactSheet, detail: Detail) -> dict[str, Any]:
+def _sheet(sheet: ContactSheet, detail: Detail) -> dict[str, object]:
     side = min(detail.picture_px, _SHEET_PX, sheet.pictures.shape[-1])
     pixels = sheet_pixels(sheet.pictures, side)
     source, width, height = picture_uri(pixels, max(pixels.shape[:2]), detail.quality)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from visual_search.views.html_page import Detail, render
 from visual_search.views.html_tables import shown_table
@@ -62,7 +61,7 @@ def leaderboard_page(page: LeaderboardPage) -> str:
     return render("leaderboard.html", lambda detail: _context(page, detail))
 
 
-def _context(page: LeaderboardPage, detail: Detail) -> dict[str, Any]:
+def _context(page: LeaderboardPage, detail: Detail) -> dict[str, object]:
     groups = [
         {
             "id": f"group-{place}",

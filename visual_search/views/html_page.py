@@ -140,7 +140,7 @@ def picture(pixels: NDArray[np.uint8], detail: Detail) -> str:
     return picture_uri(shown, detail.picture_px, detail.quality)[0]
 
 
-def search_row(row: SearchRow, detail: Detail) -> dict[str, Any]:
+def search_row(row: SearchRow, detail: Detail) -> dict[str, object]:
     """Returns a query and its neighbours as the template ``macros.html`` shows them."""
     return {
         "picture": picture(row.query_image, detail),
@@ -161,7 +161,7 @@ def search_row(row: SearchRow, detail: Detail) -> dict[str, Any]:
 
 
 def render(
-    template: str, context: Callable[[Detail], Mapping[str, Any]], scripts: Sequence[str] = ()
+    template: str, context: Callable[[Detail], Mapping[str, object]], scripts: Sequence[str] = ()
 ) -> str:
     """Renders a page with the most detail that stays within 5,000,000 bytes.
 
@@ -206,7 +206,7 @@ def _source_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def script_json(value: Any) -> Markup:
+def script_json(value: object) -> Markup:
     r"""Returns JSON that may stand in a ``<script type="application/json">``.
 
     Whatever could end the element, or is no JavaScript, is written as ``\u``.
@@ -242,7 +242,7 @@ def relative_link(path: str) -> str:
     return quoted if quoted.startswith("../") else f"./{quoted}"
 
 
-def clean(value: Any) -> Any:
+def clean(value: object) -> Any:
     """Puts a replacement character where a text holds what a page may not."""
     from markupsafe import Markup
 
@@ -251,7 +251,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Returns whatever stands in a table as a reader expects it."""
     if is_missing(value):
         return MISSING
@@ -266,7 +266,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a table's cell is set to the right."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 

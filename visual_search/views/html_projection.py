@@ -161,7 +161,7 @@ def projection_data(view: ProjectionView, detail: Detail) -> dict[str, Any]:
     return data
 
 
-def _style(name: str, colour: str, marker: str, num_points: int) -> dict[str, Any]:
+def _style(name: str, colour: str, marker: str, num_points: int) -> dict[str, object]:
     return {
         "name": name,
         "count": num_points,

@@ -123,7 +123,7 @@ def floor_row(floor: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dic
     }
 
 
-def standing_table(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+def standing_table(summary: Mapping[str, Any], name: str) -> dict[str, object] | None:
     """Returns the run and then its floors, best first; None where there are no floors."""
     floors = summary.get("floors") or []
     if not floors:
@@ -240,7 +240,7 @@ def _best_floors(
     return best
 
 
-def shown_table(table: Table, max_rows: int) -> dict[str, Any]:
+def shown_table(table: Table, max_rows: int) -> dict[str, object]:
     """Returns a table as the pages' macro writes it: the first rows, and how many there are.
 
     Raises:
@@ -259,7 +259,7 @@ def shown_table(table: Table, max_rows: int) -> dict[str, Any]:
     return {"columns": table.columns, "rows": rows, "given": len(table.rows)}
 
 
-def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, Any]:
+def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, object]:
     """Returns any table: column names, which are numbers, the first rows, how many there are."""
     rows = [list(row) for row in table.head(max_rows).itertuples(index=False, name=None)]
     return {
