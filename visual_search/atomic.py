@@ -27,7 +27,7 @@ from visual_search.wording import file_size
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.[^.]*)?", re.DOTALL)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)  # of some network disks
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE = bytes(2**16)
 
 _swept: set[str] = set()  # folders in which this process has removed what others left
@@ -213,7 +213,7 @@ def telling_full_disk(path: Path, written_to: Path | None = None) -> Iterator[No
 
 def _full_code(error: Exception, written_to: Path | None) -> int | None:
     """Returns the number of the error that a full disk is; None where it is something else."""
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return error.errno
     if written_to is None or not written_to.is_file():
         return None
@@ -223,7 +223,7 @@ def _full_code(error: Exception, written_to: Path | None) -> int | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as probed:
-        return probed.errno if probed.errno in _FULL else None
+        return probed.errno if probed.errno in FULL_DISK else None
     return None
 
 

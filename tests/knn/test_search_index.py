@@ -13,7 +13,6 @@ from tests.knn.test_exact_store import PlainStore, brute_force
 from visual_search.knn import faiss_index
 from visual_search.knn.engine import faiss_threads, load_faiss
 from visual_search.knn.indexes import build_index
-from visual_search.knn.search_index import SearchIndex
 from visual_search.knn.store import ArrayStore
 
 APPROXIMATE = ("hnsw", "ivf", "ivfpq")
@@ -30,18 +29,6 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
 
 
 GALLERY, QUERIES = clustered(1500), clustered(40, seed=1)
-
-
-@pytest.fixture(scope="module")
-def indexes() -> dict[str, SearchIndex]:
-    store = ArrayStore([GALLERY[:700], GALLERY[700:]])
-    return {kind: build_index(store, kind) for kind in OURS}
-
-
-@pytest.fixture
-def _always_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets small galleries be searched as large ones are."""
-    monkeypatch.setattr(faiss_index, "EXACT_VALUES", 0)
 
 
 def recall_of(rows: np.ndarray, expected: np.ndarray) -> float:

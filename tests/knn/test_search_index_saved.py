@@ -16,7 +16,6 @@ from tests.knn.test_search_index import (
     clustered,
     recall_of,
 )
-from visual_search.knn import faiss_index
 from visual_search.knn.engine import load_faiss
 from visual_search.knn.indexes import build_index, load_index
 from visual_search.knn.plan import SearchPlan
@@ -28,15 +27,7 @@ LONGER = ArrayStore([GALLERY, LATER])
 ALL = np.concatenate([GALLERY, LATER])
 
 
-@pytest.fixture(autouse=True)
-def _always_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets small galleries be searched as large ones are."""
-    monkeypatch.setattr(faiss_index, "EXACT_VALUES", 0)
-
-
-@pytest.fixture(scope="module")
-def indexes() -> dict[str, SearchIndex]:
-    return {kind: build_index(ArrayStore(GALLERY), kind) for kind in OURS}
+pytestmark = pytest.mark.usefixtures("_always_approximate")
 
 
 @pytest.fixture(scope="module")

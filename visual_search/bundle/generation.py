@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_search.atomic import DiskFullError, atomic_path, sweep
+from visual_search.atomic import FULL_DISK, DiskFullError, atomic_path, sweep
 from visual_search.bundle.files import DamagedError, sync_folder
 from visual_search.bundle.locking import write_lock
 from visual_search.bundle.manifest import (
@@ -43,8 +43,7 @@ FOLDERS = ("segments", "index", "removed")
 MAX_REMOVED_SHARE = 0.2  # of the rows, before they are written anew without the removed ones
 RESERVE_FILE = ".reserve"  # room for a removal on a full disk
 _RESERVE_BYTES = 2**16  # and 8 for each row that may be removed before the bundle is rebuilt
-_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DISK_ERRORS = (*_FULL_ERRORS, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (*FULL_DISK, errno.EROFS, errno.EIO)
 
 
 @dataclass
@@ -181,11 +180,6 @@ def next_generation(folder: Path, wait_seconds: float) -> Iterator[Draft]:
                     f"generation {base.generation}: make room on its disk and try again",
                 ) from error
             raise
-
-
-def is_full(error: OSError) -> bool:
-    """Returns whether an error is that of a full disk."""
-    return error.errno in _FULL_ERRORS
 
 
 def use_reserve(folder: Path) -> bool:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.atomic import FULL_DISK
 from visual_search.bundle.arrow import flags_of, integer_array, text_array
 from visual_search.bundle.files import check_file
 from visual_search.bundle.filters import is_unicode
-from visual_search.bundle.generation import Draft, is_full, next_generation, use_reserve
+from visual_search.bundle.generation import Draft, next_generation, use_reserve
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.manifest import BundleManifest, segment_files
 from visual_search.bundle.segments import read_items, text_table
@@ -149,7 +150,7 @@ def remove_items(
     try:
         return remove(tidy)
     except OSError as error:
-        if not is_full(error) or not use_reserve(place):
+        if error.errno not in FULL_DISK or not use_reserve(place):
             raise
     return remove(tidy=False)  # what makes room comes first: without writing all rows anew
 
