@@ -8,6 +8,7 @@ counted and named, not raised: a catalogue goes on without them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -153,7 +154,7 @@ class _Download:
         tasks: set[asyncio.Task[None]] = set()
         is_stopped = False
         self._tell()
-        async with Fetcher(self._settings, self._patience) as fetcher:
+        async with contextlib.aclosing(Fetcher(self._settings, self._patience)) as fetcher:
             try:
                 while True:
                     is_stopped = is_stopped or should_stop()

@@ -13,7 +13,6 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -43,7 +42,7 @@ _MAX_DRAINED_BYTES = 2**14  # of an answer that is no picture, to keep its conne
 
 
 class Fetcher:
-    """Asks for pictures over connections that stay open between them; a context manager.
+    """Asks for pictures over connections that stay open between them, until `aclose`.
 
     Args:
         settings: Limits and rules.
@@ -65,15 +64,8 @@ class Fetcher:
             auto_decompress=False,
         )
 
-    async def __aenter__(self) -> Fetcher:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
+        """Closes the connections."""
         await self._session.close()
 
     async def fetch(self, url: Url, left_s: float) -> bytes | Url:
