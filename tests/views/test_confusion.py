@@ -1,57 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tests.views.test_figures import assert_texts_within_page, texts
-from visual_search.views.confusion import confusion_matrix, retrieved_shares
+from visual_search.views.confusion import confusion_matrix
 from visual_search.views.style import HEAT
 
 NASTY = ["$x$ $\\frac{1}{2}$", "<script>alert(1)</script>", "W" * 90, "Über", "a\nb", "", "$"]
-
-
-def per_query(asked: list[str], found: list[Any]) -> pd.DataFrame:
-    return pd.DataFrame({"category": asked, "neighbour_categories": found})
-
-
-def counted(asked: list[str], found: list[list[str]]) -> dict[tuple[str, str], float]:
-    """The obvious second version: counts one pair after the other."""
-    shares = {}
-    for row in set(asked):
-        items = [c for name, names in zip(asked, found, strict=True) if name == row for c in names]
-        for column in {*asked, *(c for names in found for c in names)}:
-            shares[row, column] = items.count(column) / len(items) if items else float("nan")
-    return shares
-
-
-def test_shares_are_those_counted_one_by_one() -> None:
-    rng = np.random.default_rng(0)
-    names = ["hat", "Bag", "shoe", "coat"]
-    asked = rng.choice(names[:3], 40).tolist()
-    found = [rng.choice(names, rng.integers(0, 6)).tolist() for _ in asked]
-    shares = retrieved_shares(per_query(asked, found))
-    assert list(shares.index) == ["Bag", "hat", "shoe"]
-    assert list(shares.columns) == ["Bag", "coat", "hat", "shoe"]
-    for (row, column), share in counted(asked, found).items():
-        assert shares.loc[row, column] == pytest.approx(share)
-    assert shares.sum(axis=1).to_numpy() == pytest.approx(1.0)
-
-
-def test_only_the_first_k_count() -> None:
-    shares = retrieved_shares(per_query(["hat"], [["hat", "shoe", "shoe"]]), k=1)
-    assert shares.loc["hat"].to_dict() == {"hat": 1.0}
-
-
-def test_empty_and_missing_lists_add_nothing() -> None:
-    found = [np.array(["hat", "hat"], dtype=object), [], None, []]
-    shares = retrieved_shares(per_query(["hat", "hat", "hat", "shoe"], found))
-    assert shares.loc["hat"].to_dict() == {"hat": 1.0, "shoe": 0.0}
-    assert shares.loc["shoe"].isna().all()
 
 
 def cell_texts(figure: Figure) -> dict[tuple[int, int], str]:
@@ -95,7 +52,7 @@ def test_the_steps_grow_darker() -> None:
 
 
 def test_a_row_without_items_is_dashed() -> None:
-    figure = confusion_matrix(["hat", "shoe"], [["hat"], []])
+    figure = confusion_matrix(["hat", "shoe", "hat"], [["hat"], [], None])  # type: ignore[list-item]
     assert [cell_texts(figure)[1, x] for x in (0, 1)] == ["–", "–"]  # noqa: RUF001
     assert any("a row of dashes" in text for text in texts(figure))
 
@@ -134,25 +91,10 @@ def test_any_number_of_categories_fits_the_page(num_categories: int) -> None:
 
 
 def test_any_name_is_shown_literally() -> None:
-    figure = confusion_matrix(NASTY, [NASTY] * len(NASTY), k=5, title="$t$ " * 90)
+    figure = confusion_matrix(NASTY, [NASTY] * len(NASTY))
     assert_texts_within_page(figure)
     assert not any(text.get_parse_math() for text in figure.findobj(Text))
     assert "<script>ale…(1)</script>" in texts(figure)
-
-
-def test_shares_refuse_a_missing_column() -> None:
-    with pytest.raises(ValueError, match="no column 'neighbour_categories'"):
-        retrieved_shares(pd.DataFrame({"category": ["hat"]}))
-
-
-def test_shares_refuse_no_query() -> None:
-    with pytest.raises(ValueError, match="0 rows"):
-        retrieved_shares(per_query([], []))
-
-
-def test_shares_refuse_a_k_of_zero() -> None:
-    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
-        retrieved_shares(per_query(["hat"], [["hat"]]), k=0)
 
 
 def test_the_matrix_refuses_no_query() -> None:
@@ -163,8 +105,3 @@ def test_the_matrix_refuses_no_query() -> None:
 def test_the_matrix_refuses_other_lengths() -> None:
     with pytest.raises(ValueError, match="1 categories asked for and 2 lists"):
         confusion_matrix(["hat"], [["hat"], ["hat"]])
-
-
-def test_the_matrix_refuses_a_k_of_zero() -> None:
-    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
-        confusion_matrix(["hat"], [["hat"]], k=0)

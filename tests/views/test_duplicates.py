@@ -31,7 +31,7 @@ def pair(number: int = 0, other: str = "Hats") -> DuplicatePair:
 
 @pytest.mark.parametrize("number", [1, 2, 5, 24])
 def test_pairs_show_ids_categories_and_closeness(number: int) -> None:
-    figure = duplicate_pairs([pair(i) for i in range(number)], title="Near duplicates")
+    figure = duplicate_pairs([pair(i) for i in range(number)])
     shown = texts(figure)
     assert f"Near duplicates: {number} {'pair' if number == 1 else 'pairs'}" in shown
     assert {f"q{i}" for i in range(number)} <= set(shown)
@@ -85,8 +85,6 @@ def test_what_is_refused() -> None:
         duplicate_pairs([])
     with pytest.raises(ValueError, match="num_pairs is 1 for 2 pairs"):
         duplicate_pairs([pair(), pair()], num_pairs=1)
-    with pytest.raises(ValueError, match="pairs_a_row 1, expected the number of all pairs and at"):
-        duplicate_pairs([pair()], pairs_a_row=1)
     with pytest.raises(ValueError, match=r"query_image\[None\] is \[1, 3, 16, 16\] float64"):
         replace(pair(), query_image=pair().query_image / 255)
     with pytest.raises(ValueError, match=r"gallery_image\[None\] is \[1, 16, 16, 3\] uint8"):

@@ -31,9 +31,9 @@ def test_the_strongest_channels_come_first() -> None:
     layer = np.zeros((4, 2, 2), np.float32)
     layer[2] = -3.0  # strength counts without sign
     layer[1] = 2.0
-    figure = feature_map_grid(ORIGINAL, {"conv1": layer}, "hat", num_channels=2)
-    assert [text for text in texts(figure) if text.startswith("ch ")] == ["ch 2", "ch 1"]
-    _, mean, first, second = figure.axes[0].images
+    figure = feature_map_grid(ORIGINAL, {"conv1": layer}, "hat")
+    assert [text for text in texts(figure) if text.startswith("ch ")][:2] == ["ch 2", "ch 1"]
+    _, mean, first, second, *_ = figure.axes[0].images
     assert np.asarray(mean.get_array()) == pytest.approx(np.full((2, 2), -0.25))
     assert (np.asarray(first.get_array()) == -3).all()
     assert (np.asarray(second.get_array()) == 2).all()
@@ -78,8 +78,3 @@ def test_refuses_nan() -> None:
     layer[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="'conv' holds NaN or infinity"):
         feature_map_grid(ORIGINAL, {"conv": layer}, "hat")
-
-
-def test_refuses_no_channel() -> None:
-    with pytest.raises(ValueError, match="num_channels is 0"):
-        feature_map_grid(ORIGINAL, {"conv": maps(2, 4)}, "hat", num_channels=0)

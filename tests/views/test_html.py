@@ -128,7 +128,7 @@ def projection(number: int = 30, label: str = "hat") -> html.ProjectionView:
     categories = [label if i % 2 else "shoe" for i in range(number)]
     return html.ProjectionView(
         points, [f"{label}-{i}" for i in range(number)], categories, "UMAP to 3 dimensions",
-        pictures(number), None, [None if i % 3 == 0 else i % 3 == 1 for i in range(number)],
+        pictures(number),
     )  # fmt: skip
 
 
@@ -137,12 +137,12 @@ def whole_run() -> html.RunPage:
     return html.RunPage(
         "baseline", "179231a1fb", summary(), "23 November 2026", per_category(),
         pd.DataFrame({"category": ["hat", "shoe"], "hog": [0.4, 0.2], "random": [0.1, 0.1]}),
-        floors_chart=chart(), category_chart=chart(), attribute_chart=chart(), curves=chart(),
+        floors_chart=chart(), category_chart=chart(), curves=chart(),
         reconstructions=chart(), feature_maps=[chart(), chart()], projection=projection(),
         examples=[html.ExampleGroup("hat", [search_row()], [search_row(query="q2")], "n 100")],
-        fixed_examples=[search_row(query="q3")], confusion=chart(), class_distribution=chart(),
+        confusion=chart(), class_distribution=chart(),
         findings=[html.DataFinding("Near-duplicates", "Two of them.", pd.DataFrame({"a": [1]}),
-                               [pair], False, chart())],
+                               [pair], False)],
         config="name: baseline\n", environment={"packages": {"torch": "2.15"}},
         command="train experiment=baseline", facts={"parameters": "2,898,915"},
     )  # fmt: skip
@@ -256,8 +256,8 @@ def test_run_report_shows_everything_in_its_order() -> None:
     page = Page(html.run_report(whole_run()))
     ids = [section["id"] for section in page.all("section")]
     assert ids == [
-        "floors", "categories", "attributes", "curves", "reconstructions", "feature-maps",
-        "projection", "examples", "fixed", "confusion", "distribution", "findings", "definitions",
+        "floors", "categories", "curves", "reconstructions", "feature-maps",
+        "projection", "examples", "confusion", "distribution", "findings", "definitions",
         "provenance",
     ]  # fmt: skip
     shown = page.text

@@ -67,7 +67,7 @@ def _run(label: str) -> html.RunPage:
         label, label, told, label, per_category((label, "shoe")),
         pd.DataFrame({"category": [label], label: [0.4]}),
         examples=[html.ExampleGroup(label, [_row(label)], [_row(label)], label)],
-        fixed_examples=[_row(label)], findings=[html.DataFinding(label, label, table, [pair])],
+        findings=[html.DataFinding(label, label, table, [pair])],
         config=label, environment={label: {label: label}}, command=label, facts={label: label},
     )  # fmt: skip
 

@@ -147,7 +147,6 @@ def large() -> html.RunPage:
         "large", "1", summary(), per_category=table, reconstructions=[noise] * 3,
         feature_maps=[noise] * 3, projection=view, config="x: y\n" * 200_000,
         examples=[html.ExampleGroup(name, [noisy] * 2, [noisy] * 2) for name in names[:25]],
-        fixed_examples=[noisy] * 20,
         findings=[html.DataFinding("Duplicates", "Many.", table, [pair] * 60)],
     )  # fmt: skip
 

@@ -111,14 +111,6 @@ def test_only_pictures_of_shown_points_are_read() -> None:
     assert asked == choose_points(4_000, 3_000).tolist()
 
 
-def test_outcomes_are_counted_where_they_are_known() -> None:
-    assert "outcomes" not in projection_data(view(4), FULL)
-    data = projection_data(view(4, correct=[True, False, None, True]), FULL)
-    assert data["outcome"] == [0, 1, 2, 0]
-    assert [outcome["count"] for outcome in data["outcomes"]] == [2, 1, 1]
-    assert len({outcome["symbol"] for outcome in data["outcomes"]}) == 3
-
-
 def test_same_points_everywhere_give_finite_places() -> None:
     data = projection_data(view(3, points=np.ones((3, 3), np.float32)), FULL)
     assert data["x"] == [0.0, 0.0, 0.0]
@@ -132,7 +124,6 @@ def test_same_points_everywhere_give_finite_places() -> None:
         ({"points": np.full((2, 3), np.nan, np.float32)}, "expected finite"),
         ({"item_ids": ["a"]}, "there are 2 points, but"),
         ({"categories": ["a"]}, "'categories': 1"),
-        ({"correct": [True]}, "'correct': 1"),
         ({"picture_rows": np.zeros(3, np.int64)}, "'picture_rows': 3"),
     ],
 )

@@ -149,7 +149,7 @@ def test_any_names_fit_the_page(num_epochs: int, num_floors: int) -> None:
     data = history(epoch=epochs, train=values + 1, micro=values, macro=values)
     names = ["$x$ $\\frac{1}{2}$", "<script>", "W" * 90, "Über", "a\nb", "", "$", "long " * 30]
     floors = {name: i % 2 for i, name in enumerate(names[:num_floors])}
-    figure = training_curves(data, floors=floors, title="$t$ " * 90)
+    figure = training_curves(data, floors=floors)
     assert_texts_within_page(figure)
 
 

@@ -89,9 +89,9 @@ def fit_width(
     return cut_to(low - 1)
 
 
-def names_width_in(names: Sequence[str], size: float = 10.0) -> float:
+def names_width_in(names: Sequence[str]) -> float:
     """Returns the room that the longest name needs left of an axis, in inches."""
-    return max(0.4, *(text_width_in(name, size) for name in names)) + 0.15
+    return max(0.4, *(text_width_in(name) for name in names)) + 0.15
 
 
 def chart_page(

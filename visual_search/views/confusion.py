@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from visual_search.views.chart_rows import (
     chart_page,
-    check_columns,
     names_width_in,
     number_cell,
 )
@@ -34,9 +32,7 @@ from visual_search.views.style import (
 )
 from visual_search.wording import MISSING, one_line
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+TITLE = "What was found where a category was asked for"
 MAX_SHOWN = 40  # more categories are too small to read; the rarest become one
 _NAME_COLUMNS = 24
 # Where each colour begins. The steps grow with the share: small shares are what a confusion is
@@ -46,54 +42,12 @@ _MIN_CELL_IN = 0.25  # smaller cells carry no number
 _FIRST_DARK = 6  # the step from which on numbers are written light: both are at least 4.9 to 1
 
 
-def retrieved_shares(per_query: pd.DataFrame, k: int | None = None) -> pd.DataFrame:
-    """Returns how the items retrieved for each query category are spread over the categories.
+def confusion_matrix(asked: Sequence[str], found: Sequence[Iterable[str]]) -> Figure:
+    """Returns a heat map of shares: a row a query category, a column a retrieved one.
 
-    Share of category c in row q = (items of category c among the first k of all queries of
-    category q) / (items among the first k of all queries of category q). Every retrieved item
-    counts once, also for queries that are left out of the metrics; queries with an empty list add
-    nothing, and a category that has only such queries gets a row of NaN.
-
-    Args:
-        per_query: Of a retrieval report: ``category`` and ``neighbour_categories`` (lists, best
-            first).
-        k: Only the first k of each list; None takes all.
-
-    Returns:
-        Rows: the query categories, alphabetical. Columns: these and whatever else was retrieved,
-        alphabetical. Values in [0, 1], each row sums to 1.
-
-    Raises:
-        ValueError: A column is missing, there is no query, or ``k`` is below 1.
-
-    Example:
-        >>> import pandas as pd
-        >>> found = [["hat", "shoe"], ["hat", "hat"], ["bag"]]
-        >>> table = pd.DataFrame({"category": ["hat", "hat", "shoe"], "neighbour_categories": found})
-        >>> retrieved_shares(table)
-              bag   hat  shoe
-        hat   0.0  0.75  0.25
-        shoe  1.0  0.00  0.00
-    """  # noqa: E501 (the example is clearer with its table on one line)
-    import pandas as pd
-
-    remedy = "give the queries of a retrieval report"
-    check_columns(per_query, ("category", "neighbour_categories"), "per_query", remedy)
-    asked, found = _texts(
-        per_query["category"].tolist(), per_query["neighbour_categories"].tolist(), k
-    )
-    rows, columns, counts = _counts(asked, found)
-    return pd.DataFrame(_shares(counts), index=rows, columns=columns)
-
-
-def confusion_matrix(
-    asked: Sequence[str],
-    found: Sequence[Iterable[str]],
-    *,
-    k: int | None = None,
-    title: str = "What was found where a category was asked for",
-) -> Figure:
-    """Returns a heat map of `retrieved_shares`: a row a query category, a column a retrieved one.
+    Share of category c in row q = (items of category c among those found for all queries of
+    category q) / (items found for all queries of category q). Every retrieved item counts once,
+    also for queries that are left out of the metrics; queries with an empty list add nothing.
 
     Both are in alphabetical order, as in every other table, so that a name is found; the outlined
     cells are the right ones. Beyond 40 categories the rarest become "other". Numbers are per cent,
@@ -102,13 +56,19 @@ def confusion_matrix(
     Args:
         asked: Q categories of the queries.
         found: Q lists of the categories of what was retrieved, best first; they may be empty.
-        k: Only the first k of each list; None takes all.
-        title: What stands above.
 
     Raises:
-        ValueError: There is no query, the lengths differ, or ``k`` is below 1.
+        ValueError: There is no query, or the lengths differ.
     """
-    asked, lists = _texts(asked, found, k)
+    if len(asked) != len(found):
+        raise ValueError(
+            f"there are {len(asked)} categories asked for and {len(found)} lists of what was "
+            "found, expected one list a query; take both from the same table."
+        )
+    if len(asked) == 0:
+        raise ValueError("asked is empty, expected one category a query; check the queries.")
+    asked = [str(name) for name in asked]
+    lists = [[] if names is None else [str(name) for name in names] for names in found]
     everything = [*asked, *(name for names in lists for name in names)]
     kept = group_rare(everything, MAX_SHOWN)
     num_grouped = len(set(everything)) - len(set(kept)) + 1
@@ -121,9 +81,8 @@ def confusion_matrix(
     rows, columns, counts = _counts(asked, lists, last)
     shares = _shares(counts)
     notes = [
-        "rows: category of the query; columns: category of what was retrieved"
-        + (f" among the first {k}" if k is not None else "")
-        + "; per cent of all that was retrieved for the row",
+        "rows: category of the query; columns: category of what was retrieved; per cent of all "
+        "that was retrieved for the row",
         "both alphabetical; outlined: the query's own category",
     ]
     if last is not None:
@@ -138,7 +97,7 @@ def confusion_matrix(
         above = names_width_in(column_names)
         wide, high = cell_in * len(columns), cell_in * len(rows)
         figure, header_in = chart_page(
-            max(left + wide + 1.75 + MARGIN_IN, 8.0), above + high + 0.75, title, notes
+            max(left + wide + 1.75 + MARGIN_IN, 8.0), above + high + 0.75, TITLE, notes
         )
         axes = axes_in_inches(figure, left, header_in + above, wide, high)
         _cells(axes, shares, cell_in)
@@ -159,23 +118,6 @@ def confusion_matrix(
         _totals(axes, asked, rows, counts, cell_in)
         _scale(figure, left, header_in + above + high + 0.2)
     return show_literally(figure)
-
-
-def _texts(
-    asked: Sequence[str], found: Sequence[Iterable[str]], k: int | None
-) -> tuple[list[str], list[list[str]]]:
-    """Returns plain lists, each cut to the first k; a missing list is an empty one."""
-    if k is not None and k < 1:
-        raise ValueError(f"k is {k}, expected at least 1; None takes all that was retrieved.")
-    if len(asked) != len(found):
-        raise ValueError(
-            f"there are {len(asked)} categories asked for and {len(found)} lists of what was "
-            "found, expected one list a query; take both from the same table."
-        )
-    if len(asked) == 0:
-        raise ValueError("asked is empty, expected one category a query; check the queries.")
-    lists = [[] if names is None else [str(n) for n in names][:k] for names in found]
-    return [str(name) for name in asked], lists
 
 
 def _counts(

@@ -30,6 +30,7 @@ _INSIDE_IN = 0.04  # between the two pictures of a pair
 _GAP_IN = 0.3
 _PAIR_IN = 2 * _CELL_IN + _INSIDE_IN
 _ROW_IN = _CELL_IN + 0.78
+_PAIRS_A_ROW = 4
 _COLUMNS_A_CELL = 17  # characters of 9 points that fit under a picture
 
 
@@ -69,9 +70,6 @@ class DuplicatePair:
 def duplicate_pairs(
     pairs: Sequence[DuplicatePair],
     num_pairs: int | None = None,
-    title: str = "Near duplicates",
-    *,
-    pairs_a_row: int = 4,
 ) -> Figure:
     """Returns a page of pairs, the query at the left and the gallery item at the right of each.
 
@@ -81,24 +79,20 @@ def duplicate_pairs(
     Args:
         pairs: The pairs in the order to show, such as the closest first; the first 24 are shown.
         num_pairs: How many pairs there are in all, also those not given; None for ``len(pairs)``.
-        title: What the pairs are.
-        pairs_a_row: Pairs beside each other, at least 2.
 
     Raises:
-        ValueError: There is no pair, ``num_pairs`` is below ``len(pairs)``, or ``pairs_a_row``
-            below 2.
+        ValueError: There is no pair, or ``num_pairs`` is below ``len(pairs)``.
     """
     if not pairs:
         raise ValueError("pairs is empty, expected at least one; draw no page without duplicates.")
     total = len(pairs) if num_pairs is None else num_pairs
-    if total < len(pairs) or pairs_a_row < 2:
+    if total < len(pairs):
         raise ValueError(
-            f"num_pairs is {num_pairs} for {len(pairs)} pairs and pairs_a_row {pairs_a_row}, "
-            "expected the number of all pairs and at least 2; leave them out for those of the list "
-            "and 4."
+            f"num_pairs is {num_pairs} for {len(pairs)} pairs, expected the number of all pairs; "
+            "leave it out for those of the list."
         )
     shown = pairs[:MAX_SHOWN]
-    columns = min(pairs_a_row, len(shown))
+    columns = min(_PAIRS_A_ROW, len(shown))
     rows = math.ceil(len(shown) / columns)
     which = "" if len(shown) == total else f", {len(shown)} shown"
     num_differ = sum(pair.query_category != pair.gallery_category for pair in shown)
@@ -106,7 +100,7 @@ def duplicate_pairs(
         sheet = Sheet(
             max(MARGIN_IN * 2 + columns * (_PAIR_IN + _GAP_IN) - _GAP_IN, 7.2),
             HEADER_IN + 0.05 + rows * _ROW_IN,
-            f"{title}: {total:,} {'pair' if total == 1 else 'pairs'}{which}",
+            f"Near duplicates: {many(total, 'pair')}{which}",
             f"left query, right gallery; ≠ categories differ ({num_differ}); "
             "bits of 64; rel. d²: random pair = 1",
         )

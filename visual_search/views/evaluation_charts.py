@@ -127,8 +127,6 @@ def comparison_bars(
     per_category: pd.DataFrame,
     run_names: Sequence[str],
     metric_title: str,
-    *,
-    title: str | None = None,
 ) -> Figure:
     """Returns each run's mean by category with its interval; for two runs also their difference.
 
@@ -145,7 +143,6 @@ def comparison_bars(
         run_names: 2 or more, all different. Of more than 6 those with the highest mean over the
             queries are drawn.
         metric_title: The metric in print, such as "mAP@5".
-        title: Replaces "mAP@5 by category, 2 runs".
 
     Raises:
         ValueError: There are not 2 or more different runs, a column is missing, there is no
@@ -210,7 +207,7 @@ def comparison_bars(
         figure, header_in = chart_page(
             max(width_in, 8.0),
             0.35 + row_in * len(order) + 0.65,
-            title or f"{fit_width(metric_title, 3, 13)} by category, {num_runs} runs",
+            f"{fit_width(metric_title, 3, 13)} by category, {num_runs} runs",
             notes,
             [
                 (marker, color, run)

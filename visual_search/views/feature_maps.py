@@ -25,6 +25,7 @@ _GAP_IN = 0.07
 _NAMES_IN = 1.35
 _ROW_IN = _CELL_IN + 0.26
 _LAYERS_A_BLOCK = 10
+_STRONGEST = 5  # channels of a layer
 TIMES = "\u00d7"
 
 
@@ -32,8 +33,6 @@ def feature_map_grid(
     original: NDArray[np.uint8],
     layers: Mapping[str, NDArray[np.float32]],
     label: str,
-    *,
-    num_channels: int = 5,
 ) -> Figure:
     """Returns viridis maps of every layer: the mean over the channels, then the strongest channels.
 
@@ -45,17 +44,14 @@ def feature_map_grid(
         original: ``[3, S, S] uint8``.
         layers: In the network's order, name to ``[C, h, w] float32`` of this one item.
         label: The item's name.
-        num_channels: How many of the strongest channels to show.
 
     Raises:
-        ValueError: The original is no picture, there is no layer, a layer is not ``[C, h, w]`` or
-            not finite, or ``num_channels`` is not positive.
+        ValueError: The original is no picture, there is no layer, or a layer is not ``[C, h, w]``
+            or not finite.
     """
     check_pictures(np.asarray(original)[None], "original[None]")
     if not layers:
         raise ValueError("layers is empty, expected name -> [C, h, w]; give the encoder's layers.")
-    if num_channels <= 0:
-        raise ValueError(f"num_channels is {num_channels}, expected at least 1, as 5.")
     for name, maps in layers.items():
         if maps.ndim != 3 or 0 in maps.shape:
             raise ValueError(
@@ -69,7 +65,7 @@ def feature_map_grid(
             )
     num_blocks = math.ceil(len(layers) / _LAYERS_A_BLOCK)
     layers_a_block = math.ceil(len(layers) / num_blocks)
-    block_in = _NAMES_IN + (1 + num_channels) * (_CELL_IN + _GAP_IN)
+    block_in = _NAMES_IN + (1 + _STRONGEST) * (_CELL_IN + _GAP_IN)
     maps_top = HEADER_IN + 0.25
     original_in = 1.5
     with quiet_style():
@@ -77,7 +73,7 @@ def feature_map_grid(
             max(MARGIN_IN + original_in + 0.35 + num_blocks * (block_in + 0.35), 7.2),
             maps_top + max(layers_a_block * _ROW_IN, original_in + 0.4) + 0.05,
             f"What every encoder layer sees: {one_line(label, 40)}",
-            f"{many(len(layers), 'layer')} in order; mean over channels, then the {num_channels} "
+            f"{many(len(layers), 'layer')} in order; mean over channels, then the {_STRONGEST} "
             "strongest (largest mean |activation|); each map on its own scale, bright is high",
         )
         sheet.text(MARGIN_IN, HEADER_IN, "original", 9, color=MUTED)
@@ -94,16 +90,14 @@ def feature_map_grid(
                 sheet.text(x + _NAMES_IN, HEADER_IN, "mean", 9, color=MUTED)
                 after = x + _NAMES_IN + _CELL_IN + _GAP_IN
                 sheet.text(after, HEADER_IN, "strongest channels", 9, color=MUTED)
-            _layer_row(sheet, x, maps_top + row * _ROW_IN, name, maps, num_channels)
+            _layer_row(sheet, x, maps_top + row * _ROW_IN, name, maps)
     return show_literally(sheet.figure)
 
 
-def _layer_row(
-    sheet: Sheet, x: float, y: float, name: str, maps: NDArray[np.float32], num_channels: int
-) -> None:
+def _layer_row(sheet: Sheet, x: float, y: float, name: str, maps: NDArray[np.float32]) -> None:
     channels, height, width = maps.shape
     strength = np.abs(maps).mean(axis=(1, 2), dtype=np.float64)  # [C]
-    strongest = np.argsort(-strength, kind="stable")[:num_channels]
+    strongest = np.argsort(-strength, kind="stable")[:_STRONGEST]
     sheet.text(x, y + 0.05, one_line(name, 16), 10, **bold(name))
     sheet.text(x, y + 0.26, f"{channels} {TIMES} {height} {TIMES} {width}", 9, color=MUTED)
     sheet.text(x, y + 0.44, f"{maps.min():.3g} to {maps.max():.3g}", 8, color=MUTED)

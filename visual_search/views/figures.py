@@ -250,9 +250,7 @@ def _mean_lines(axes: Axes, micro: float, macro: float, num_rows: int) -> None:
         )
 
 
-def class_distribution(
-    counts: Mapping[str, Mapping[str, int]], title: str = "Class distribution"
-) -> Figure:
+def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Returns one panel a set with the number of items in each category, sorted alphabetically.
 
     All panels share the rows (a category that a set lacks shows 0); each has its own scale,
@@ -260,7 +258,6 @@ def class_distribution(
 
     Args:
         counts: Items by set and category, such as ``{"training": {"hat": 3}, "gallery": ...}``.
-        title: What stands above.
 
     Raises:
         ValueError: There is no set, no category, or a count is negative.
@@ -296,7 +293,7 @@ def class_distribution(
         figure = new_figure(
             max(left + len(counts) * (panel_in + gap_in), 6.5),
             header_in + bar_in * len(categories) + 0.65,
-            title,
+            "Class distribution",
             subtitle,
         )
         for panel, (name, of_set) in enumerate(counts.items()):

@@ -293,9 +293,7 @@ def _environment() -> Environment:
     return environment
 
 
-def mark(
-    mean: Any, low: Any, high: Any, limit: float, *, start: float = 0.0
-) -> dict[str, float] | None:
+def mark(mean: Any, low: Any, high: Any, limit: float) -> dict[str, float] | None:
     """Returns where a table's small bar and its interval stand, in percent of its width.
 
     Args:
@@ -303,13 +301,12 @@ def mark(
         low: The interval's lower end, missing where there is none.
         high: Its upper end.
         limit: The value at the right end.
-        start: The value at the left end; a bar grows from 0.
     """
-    if is_missing(mean) or limit <= start:
+    if is_missing(mean) or limit <= 0:
         return None
 
     def place(value: float) -> float:
-        return round(min(max((float(value) - start) / (limit - start), 0.0), 1.0) * 100, 2)
+        return round(min(max(float(value) / limit, 0.0), 1.0) * 100, 2)
 
     at, zero = place(mean), place(0.0)
     ends = (at, at) if is_missing(low) or is_missing(high) else (place(low), place(high))

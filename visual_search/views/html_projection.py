@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from visual_search.views.html_figures import DARK_PAGE, readable
 from visual_search.views.html_page import Detail
 from visual_search.views.style import (
-    RIGHT,
-    WRONG,
     group_rare,
     styles_by_category,
 )
@@ -30,7 +28,6 @@ _PLOTLY = Path(__file__).parent / "vendor" / "plotly"
 _SYMBOLS = {"o": "circle", "^": "cross", "s": "square", "D": "diamond", "v": "circle-open"}
 _BLOCK = 256  # pictures that are read at a time
 _MAX_LABEL = 120
-_UNKNOWN = "#8a8a8a"
 
 
 class SpritePictures(Protocol):
@@ -51,8 +48,6 @@ class ProjectionView:
         pictures: By row number; only the rows of shown points are read. None shows none.
         picture_rows: ``[N] int64``, the row of each point's picture; None where row i belongs to
             point i.
-        correct: For each point whether its first neighbour is relevant, None where nobody asked;
-            None for all leaves this colouring out.
         num_all: Items of the gallery, of which these points are some; None where they are all.
 
     Raises:
@@ -66,7 +61,6 @@ class ProjectionView:
     description: str
     pictures: SpritePictures | None = None
     picture_rows: NDArray[np.int64] | None = None
-    correct: Sequence[bool | None] | None = None
     num_all: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,9 +71,8 @@ class ProjectionView:
                 "embeddings to three dimensions."
             )
         lengths = {"item_ids": len(self.item_ids), "categories": len(self.categories)}
-        for name, values in (("picture_rows", self.picture_rows), ("correct", self.correct)):
-            if values is not None:
-                lengths[name] = len(values)
+        if self.picture_rows is not None:
+            lengths["picture_rows"] = len(self.picture_rows)
         if set(lengths.values()) != {shape[0]}:
             raise ValueError(
                 f"there are {shape[0]} points, but {lengths}; give one entry a point in each."
@@ -138,18 +131,6 @@ def projection_data(view: ProjectionView, detail: Detail) -> dict[str, Any]:
         "group": [group_places[grouped[row]] for row in rows],
         "axis": "UMAP" if "umap" in view.description.lower() else "PCA",
     }
-    if view.correct is not None:
-        codes = [2 if outcome is None else 0 if outcome else 1 for outcome in view.correct]
-        looks = (
-            ("first neighbour right", RIGHT, "o"),
-            ("first neighbour wrong", WRONG, "D"),
-            ("not asked", _UNKNOWN, "s"),
-        )
-        data["outcomes"] = [
-            _style(name, colour, marker, codes.count(code))
-            for code, (name, colour, marker) in enumerate(looks)
-        ]
-        data["outcome"] = [codes[row] for row in rows]
     if view.pictures is not None:
         of_points = rows if view.picture_rows is None else np.asarray(view.picture_rows)[rows]
         columns = math.ceil(math.sqrt(len(rows)))

@@ -71,7 +71,6 @@ class DataFinding:
         sentence: The finding with its numbers.
         table: What was found in detail.
         pairs: Pictures to look at.
-        figure: A figure that consists of pictures, such as `duplicate_pairs`.
         good: True where nothing is wrong, False where something is; None makes no claim.
     """
 
@@ -80,7 +79,6 @@ class DataFinding:
     table: pd.DataFrame | None = None
     pairs: Sequence[PicturePair] = ()
     good: bool | None = None
-    figure: Figure | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +94,12 @@ class RunPage:
         floors_per_category: Column ``category`` and one a floor, named as in ``summary["floors"]``.
         floors_chart: The run among its floors.
         category_chart: The headline by category.
-        attribute_chart: The headline by what counts as relevant.
         curves: Losses and metrics by epoch.
         reconstructions: Figures that consist of pictures.
         feature_maps: Likewise, one an item.
         projection: Points to turn.
         examples: Best and worst queries, one group a category.
         num_example_categories: Categories that could be among them.
-        fixed_examples: Queries that are the same for every run on the data.
         confusion: Categories asked for against categories retrieved.
         class_distribution: Items by category and set.
         findings: Leaks and near-duplicates.
@@ -121,14 +117,12 @@ class RunPage:
     floors_per_category: pd.DataFrame | None = None
     floors_chart: Figure | None = None
     category_chart: Figure | None = None
-    attribute_chart: Figure | None = None
     curves: Figure | None = None
     reconstructions: Figure | Sequence[Figure] | None = None
     feature_maps: Figure | Sequence[Figure] | None = None
     projection: ProjectionView | None = None
     examples: Sequence[ExampleGroup] = ()
     num_example_categories: int = 0
-    fixed_examples: Sequence[SearchRow] = ()
     confusion: Figure | None = None
     class_distribution: Figure | None = None
     findings: Sequence[DataFinding] = ()
@@ -193,8 +187,6 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
          "are in the table above.", True),
         ("category_chart", page.category_chart, f"{title} by category; the numbers are in the "
          "table below.", True),
-        ("attribute_chart", page.attribute_chart, f"{title} of the run and its floors by what "
-         "counts as relevant.", True),
         ("curves", page.curves, "Losses and metrics by epoch.", True),
         ("confusion", page.confusion, "Heat map: the category asked for against the categories of "
          "the items found.", False),
@@ -215,7 +207,7 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
         context[f"{name}_given"] = len(given)
     context |= _projection(page.projection, detail, pictures)
     context |= _examples(page, detail)
-    context["findings"] = [_finding(finding, detail, pictures) for finding in page.findings]
+    context["findings"] = [_finding(finding, detail) for finding in page.findings]
     context["sections"] = [
         (key, heading) for key, heading, there in _sections(page, context) if there
     ]
@@ -228,13 +220,11 @@ def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str,
         ("floors", "Against embeddings that learn nothing",
          context["standing"] or context["floors_chart"]),
         ("categories", "By category", context["categories"] or context["category_chart"]),
-        ("attributes", "By what counts as relevant", context["attribute_chart"]),
         ("curves", "Training", context["curves"]),
         ("reconstructions", "Reconstructions", context["reconstructions"]),
         ("feature-maps", "Feature maps", context["feature_maps"]),
         ("projection", "The gallery in three dimensions", context["projection"]),
         ("examples", "Best and worst queries", context["groups"]),
-        ("fixed", "The same queries in every run", context["fixed"]),
         ("confusion", "What was found instead", context["confusion"]),
         ("distribution", "The data", context["class_distribution"]),
         ("findings", "Leaks and near-duplicates", context["findings"]),
@@ -279,7 +269,6 @@ def _projection(
         "projection": {
             "json": script_json(data),
             "groups": data["groups"],
-            "outcomes": data.get("outcomes"),
             "shown": len(data["ids"]),
             "num_points": len(view.points),
             "num_all": view.num_all or len(view.points),
@@ -296,7 +285,6 @@ def _examples(page: RunPage, detail: Detail) -> dict[str, Any]:
     """Returns the rows of pictures; of many queries every group keeps its first ones."""
     groups = [group for group in page.examples if len(group.best) or len(group.worst)]
     given = sum(len(group.best) + len(group.worst) for group in groups)
-    fixed = list(page.fixed_examples)[: max(detail.max_search_rows // 4, 1)]
     groups = groups[: max(detail.max_search_rows // 2, 1)]
     each = max(detail.max_search_rows // max(2 * len(groups), 1), 1)
     shown = [
@@ -313,19 +301,15 @@ def _examples(page: RunPage, detail: Detail) -> dict[str, Any]:
         "groups": shown,
         "queries_given": given,
         "queries_shown": num_shown,
-        "fixed": [search_row(row, detail) for row in fixed],
     }
 
 
-def _finding(finding: DataFinding, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
+def _finding(finding: DataFinding, detail: Detail) -> dict[str, Any]:
     max_pairs = max(detail.max_search_rows // 4, 1)
     return {
         "title": finding.title,
         "sentence": finding.sentence,
         "good": finding.good,
-        "figure": None
-        if finding.figure is None
-        else pictures.figure(finding.figure, f"{finding.title}: pictures side by side.", detail),
         "table": None
         if finding.table is None or len(finding.table) == 0
         else plain_table(finding.table, min(detail.max_table_rows, 200)),

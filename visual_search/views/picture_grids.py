@@ -24,6 +24,8 @@ from visual_search.views.style import (
 )
 from visual_search.wording import many, number, one_line, three_digits
 
+_BRIGHTEST_ERROR = 1.0  # from which on a map is brightest
+_ITEMS_A_BAND = 8  # so many columns before a new band begins below
 _CELL_IN = 1.3
 _GAP_IN = 0.14
 _COLUMNS_A_CELL = 19  # characters of 9 points that fit under a picture
@@ -99,9 +101,6 @@ def reconstruction_grid(
     squared_errors: NDArray[np.floating],
     labels: Sequence[str],
     epoch: int | None = None,
-    *,
-    max_shown_error: float = 1.0,
-    items_a_band: int = 8,
 ) -> Figure:
     """Returns original above reconstruction above a map of the error, one item a column.
 
@@ -115,12 +114,10 @@ def reconstruction_grid(
         squared_errors: ``[B]`` mean squared error of each item on [-1, 1], as the loss has it.
         labels: B names, such as the category.
         epoch: Shown in the title as given.
-        max_shown_error: The error from which on the map is brightest.
-        items_a_band: So many columns before a new band begins below.
 
     Raises:
-        ValueError: There is no item, shapes differ or are no pictures, a list has another length,
-            or ``max_shown_error`` or ``items_a_band`` is not positive.
+        ValueError: There is no item, shapes differ or are no pictures, or a list has another
+            length.
     """
     check_pictures(originals, "originals")
     check_pictures(reconstructions, "reconstructions")
@@ -137,17 +134,12 @@ def reconstruction_grid(
             f"{num_items} items have {len(squared_errors)} squared errors and {len(labels)} "
             "labels, expected one of each an item."
         )
-    if max_shown_error <= 0 or items_a_band <= 0:
-        raise ValueError(
-            f"max_shown_error is {max_shown_error} and items_a_band {items_a_band}, expected "
-            "both above 0; leave them out for 1.0 and 8."
-        )
     # uint8 0..255 stands for -1..1: a difference of d is 2 d / 255 there
     difference = (originals.astype(np.float32) - reconstructions.astype(np.float32)) * (2 / 255)
     error_maps = (difference**2).mean(axis=1)  # [B, 3, S, S] -> [B, S, S]
-    norm = PowerNorm(gamma=0.5, vmin=0, vmax=max_shown_error, clip=True)
-    columns = min(num_items, items_a_band)
-    bands = math.ceil(num_items / items_a_band)
+    norm = PowerNorm(gamma=0.5, vmin=0, vmax=_BRIGHTEST_ERROR, clip=True)
+    columns = min(num_items, _ITEMS_A_BAND)
+    bands = math.ceil(num_items / _ITEMS_A_BAND)
     names_in, step = 1.2, _CELL_IN + _GAP_IN
     band_in = 0.28 + 3 * (_CELL_IN + 0.06) + 0.42
     when = "" if epoch is None else f", epoch {epoch}"
@@ -161,7 +153,7 @@ def reconstruction_grid(
             "pixels in [-1, 1]",
         )
         for item in range(num_items):
-            band, column = divmod(item, items_a_band)
+            band, column = divmod(item, _ITEMS_A_BAND)
             x = MARGIN_IN + names_in + column * step
             y = HEADER_IN + band * band_in
             sheet.text(x, y, one_line(labels[item], _COLUMNS_A_CELL), 9)
@@ -187,11 +179,11 @@ def reconstruction_grid(
             2.6,
             norm,
             "inferno",
-            [max_shown_error * part for part in (0, 0.04, 0.25, 1)],
+            [_BRIGHTEST_ERROR * part for part in (0, 0.04, 0.25, 1)],
             "squared error of a pixel, mean of R, G, B in [-1, 1]; brightest at "
-            f"{max_shown_error:g} and above"
+            f"{_BRIGHTEST_ERROR:g} and above"
             if columns > 4
-            else f"squared error of a pixel (max. {max_shown_error:g})",
+            else f"squared error of a pixel (max. {_BRIGHTEST_ERROR:g})",
         )
     return show_literally(sheet.figure)
 

@@ -34,6 +34,7 @@ MAX_SHEET_PX = 8192  # the projector's limit for a side of the sheet (WebGL text
 MAX_SPRITE_PX = 64
 _MIN_SPRITE_PX = 4
 _MISSING = "(none)"
+_CATEGORY = "category"  # the column that colours the points; it may be missing
 _TENSORS, _METADATA, _SPRITES = "tensors.tsv", "metadata.tsv", "sprites.png"
 
 
@@ -139,9 +140,6 @@ def write_projector(
     points: NDArray[np.float32],
     metadata: pd.DataFrame,
     sprites: NDArray[np.uint8] | None = None,
-    *,
-    category_column: str = "category",
-    sprite_size_px: int | None = None,
 ) -> Path:
     """Writes one embedding for TensorBoard's projector and gives its folder back.
 
@@ -152,8 +150,8 @@ def write_projector(
     Line breaks and tabs in labels become blanks; an empty or missing value becomes "(none)", since
     the projector skips empty lines and would shift the rows; a text that a spreadsheet would run
     as formula (``=``, ``+``, ``-``, ``@``, but no number) gets an apostrophe in front. With more
-    than 50 different values in ``category_column``, which the projector would refuse to colour,
-    there is another column "<category_column> (49 largest)" with the rest as "other".
+    than 50 different values in ``category``, which the projector would refuse to colour, there is
+    another column "category (49 largest)" with the rest as "other".
 
     The projector opens without colours until somebody picks a column under "Color by", and then
     tints the pictures; so each sprite has a frame in its category's colour, the same as in
@@ -166,8 +164,6 @@ def write_projector(
         points: ``[N, P] float32``, P >= 2; three dimensions are shown as they are.
         metadata: N rows in the points' order; the first text column labels the points.
         sprites: ``[N, 3, S, S] uint8`` or None.
-        category_column: The column that colours the points; it may be missing.
-        sprite_size_px: See `sprite_sheet`.
 
     Raises:
         ValueError: The name holds other characters, points are no finite ``[N, P]``, metadata or
@@ -206,28 +202,28 @@ def write_projector(
         (folder / _SPRITES).unlink(missing_ok=True)
     else:
         frame_colors = None
-        if category_column in names:
-            shown = group_rare(_cells(metadata[category_column]))
+        if _CATEGORY in names:
+            shown = group_rare(_cells(metadata[_CATEGORY]))
             styles = styles_by_category(shown)
             frame_colors = [styles[category][0] for category in shown]
-        sheet = sprite_sheet(sprites, sprite_size_px, frame_colors)
+        sheet = sprite_sheet(sprites, frame_colors=frame_colors)
         with atomic_path(folder / _SPRITES) as temporary:
             # compress_level 3: a sheet of 10,000 in a third of the time at 5 % more bytes
             mpl_image.imsave(temporary, sheet, pil_kwargs={"compress_level": 3})
-    write_text(folder / _METADATA, _metadata_text(metadata, category_column))
+    write_text(folder / _METADATA, _metadata_text(metadata))
     with atomic_path(folder / _TENSORS) as temporary:
         np.savetxt(temporary, points, fmt="%.7g", delimiter="\t")
     _write_config(log_dir, others)
     return folder
 
 
-def _metadata_text(metadata: pd.DataFrame, category_column: str) -> str:
+def _metadata_text(metadata: pd.DataFrame) -> str:
     """Returns table as the projector reads it: a header only where there are several columns."""
     columns = {str(name): _cells(metadata[name]) for name in metadata.columns}
-    if category_column in columns and len(set(columns[category_column])) > MAX_CATEGORIES:
-        grouped = group_rare(columns[category_column])
+    if _CATEGORY in columns and len(set(columns[_CATEGORY])) > MAX_CATEGORIES:
+        grouped = group_rare(columns[_CATEGORY])
         kept = len(set(grouped) - {OTHER_NAME})
-        columns[f"{category_column} ({kept} largest)"] = grouped
+        columns[f"{_CATEGORY} ({kept} largest)"] = grouped
     lines = ["\t".join(row) for row in zip(*columns.values(), strict=True)]
     if len(columns) > 1:
         lines.insert(0, "\t".join(_safe(name) for name in columns))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from visual_search.wording import MISSING, escaped, is_missing, shown
 
+_SHORT_HEAD = 8  # letters, which no column is too narrow for
 _STYLES = {"run": "bold", "mean": "bold", "rest": "dim"}
 
 
@@ -102,29 +103,33 @@ def terminal(table: Table) -> Any:
     caption = Text(table.caption) if table.caption else None
     look: Any = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
     written = Written(title=title, caption=caption, **look)
-    narrow = [place for place, column in enumerate(table.columns) if column.narrow]
-    for column in (table.columns[place] for place in narrow):
+    for place, column in enumerate(table.columns):
+        if not column.narrow:
+            continue
         head = Text(f"{column.title} [95 %]" if column.with_ends else column.title)
-        if column.kind == "number":
-            written.add_column(head, justify="right", overflow="fold")
+        if column.kind == "number":  # breaks in its head alone
+            longest = max((len(text) for text in _narrow(table, place)), default=0)
+            fits = len(head) <= max(longest, _SHORT_HEAD)
+            written.add_column(head, justify="right", overflow="fold", no_wrap=fits)
         else:
             written.add_column(head, overflow="fold")
-    rows = table.rows
-    widest = {
-        place: max((len(row.cells[place].ends) for row in rows), default=0) for place in narrow
-    }
-    for number, row in enumerate(rows):
-        if row.kind == "mean" and rows[number - 1].kind != "mean":
+    texts = [_narrow(table, place) for place, column in enumerate(table.columns) if column.narrow]
+    for number, (row, line) in enumerate(zip(table.rows, zip(*texts, strict=True), strict=True)):
+        if row.kind == "mean" and table.rows[number - 1].kind != "mean":
             written.add_section()
-        texts = []
-        for place in narrow:
-            cell, column = row.cells[place], table.columns[place]
-            text = cell.text
-            if column.with_ends and text:
-                text += f" {(cell.ends or MISSING):>{widest[place]}}"
-            texts.append(Text(text if column.kind == "number" else shown(text)))
-        written.add_row(*texts, style=_STYLES.get(row.kind, ""))
+        written.add_row(*map(Text, line), style=_STYLES.get(row.kind, ""))
     return written
+
+
+def _narrow(table: Table, place: int) -> list[str]:
+    """Returns a column as a terminal has it: intervals below each other, names harmless."""
+    column, held = table.columns[place], [row.cells[place] for row in table.rows]
+    if column.kind != "number":
+        return [shown(cell.text) for cell in held]
+    if not column.with_ends:
+        return [cell.text for cell in held]
+    widest = max((len(cell.ends) for cell in held), default=0)
+    return [f"{cell.text} {cell.ends or MISSING:>{widest}}" if cell.text else "" for cell in held]
 
 
 def markdown(table: Table) -> str:

@@ -46,7 +46,6 @@ def training_curves(
     *,
     metric: str = "map_at_5",
     floors: Mapping[str, float] | None = None,
-    title: str = "Training",
 ) -> Figure:
     """Returns losses (left) and retrieval, micro and macro (right), over the epochs trained.
 
@@ -60,7 +59,6 @@ def training_curves(
             (``<split>/<metric>`` and ``<split>/macro_<metric>``); NaN where not measured.
         metric: What the right panel draws.
         floors: Title and value, drawn as horizontal lines in the right panel; NaN is left out.
-        title: What stands above.
 
     Raises:
         ValueError: ``epoch`` is missing or no whole number, nothing was measured, or a retrieval
@@ -105,7 +103,7 @@ def training_curves(
         figure, header_in = chart_page(
             MARGIN_IN + 2 * (_LEFT_IN + _WIDE_IN) + beside_in + MARGIN_IN,
             keys_in + _HIGH_IN + 0.6,
-            title,
+            "Training",
             notes,
         )
         top = header_in + keys_in

@@ -16,24 +16,21 @@
   const dark = matchMedia("screen and (prefers-color-scheme: dark)");
   const eye = { x: 1.15, y: 1.15, z: 0.7 };
   const middle = { x: 0, y: 0, z: -0.2 };
-  let mode = "group";
   let started = false;
-  const hidden = { group: new Set(), outcome: new Set() };
+  let hidden = new Set();
 
   const sheet = new Image();
   if (data.sprite) sheet.src = data.sprite.uri; else canvas.remove();
 
-  const styles = () => (mode === "group" ? data.groups : data.outcomes);
   const traces = () => {
-    const of = mode === "group" ? data.group : data.outcome;
-    return styles().map((style, place) => {
+    return data.groups.map((style, place) => {
       const members = [];
-      of.forEach((each, point) => { if (each === place) members.push(point); });
+      data.group.forEach((each, point) => { if (each === place) members.push(point); });
       const take = (values) => members.map((point) => values[point]);
       return {
         type: "scatter3d", mode: "markers", hoverinfo: "none", customdata: members,
         x: take(data.x), y: take(data.y), z: take(data.z),
-        visible: !hidden[mode].has(place),
+        visible: !hidden.has(place),
         marker: {
           // a cross covers less of its square than a disc
           size: (data.x.length > 1500 ? 3.2 : 4.5) * ({ circle: 1, square: 0.95, diamond: 1.2 }[style.symbol] || 1.6),
@@ -86,8 +83,7 @@
         pen.drawImage(sheet, (point % columns) * px, Math.floor(point / columns) * px, px, px, 0, 0, canvas.width, canvas.height);
       }
     }
-    const outcome = data.outcomes && data.outcome[point] < 2 ? ` (${data.outcomes[data.outcome[point]].name})` : "";
-    card.querySelector(".card-category").textContent = data.names[data.category[point]] + outcome;
+    card.querySelector(".card-category").textContent = data.names[data.category[point]];
     card.querySelector(".card-id").textContent = data.ids[point];
     card.hidden = false;
     place();
@@ -100,35 +96,25 @@
   plot.addEventListener("pointermove", track, true);
   plot.addEventListener("pointerdown", track, true);
 
-  // The legend, the colours, the view
-  const legends = [...box.querySelectorAll(".legend")];
-  const colours = [...box.querySelectorAll("[data-colour]")];
+  // The legend, the view
+  const legend = box.querySelector(".legend");
   const mark = () => {
-    for (const legend of legends) {
-      legend.hidden = legend.dataset.mode !== mode;
-      for (const button of legend.querySelectorAll("button")) {
-        button.setAttribute("aria-pressed", String(!hidden[legend.dataset.mode].has(Number(button.dataset.place))));
-      }
+    for (const button of legend.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.place))));
     }
-    for (const button of colours) button.setAttribute("aria-pressed", String(button.dataset.colour === mode));
     card.hidden = true;
   };
-  for (const legend of legends) {
-    legend.addEventListener("click", (event) => {
-      const button = event.target.closest("button");
-      if (!button) return;
-      const number = Number(button.dataset.place);
-      if (!hidden[mode].delete(number)) hidden[mode].add(number);
-      mark();
-      draw();
-    });
-  }
-  for (const button of colours) {
-    button.addEventListener("click", () => { mode = button.dataset.colour; mark(); draw(); });
-  }
+  legend.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const number = Number(button.dataset.place);
+    if (!hidden.delete(number)) hidden.add(number);
+    mark();
+    draw();
+  });
   for (const button of box.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => {
-      hidden[mode] = new Set(button.dataset.show === "all" ? [] : styles().keys());
+      hidden = new Set(button.dataset.show === "all" ? [] : data.groups.keys());
       mark();
       draw();
     });
