@@ -43,11 +43,6 @@ class Hardware:
     strategy: str
     precision: ResolvedPrecision
 
-    @property
-    def num_devices(self) -> int:
-        """How many processes there will be, one a device."""
-        return self.devices if isinstance(self.devices, int) else len(self.devices)
-
 
 def find_hardware(
     accelerator: Accelerator = "auto",
