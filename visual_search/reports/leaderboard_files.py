@@ -102,7 +102,7 @@ def leaderboard_table(group: RankedGroup, folder: Path | None = None) -> Table:
         Column("ms a picture", narrow=False),
         Column("Epochs"),
         Column("Finished", "words", narrow=False),
-        Column("Folder", "words", narrow=False),
+        Column("Folder", "words", narrow=False, on_page=False),
     ]
     data = group.identity.get("data", "unknown")
     return Table(f"{data}, {protocol_of(group)}: {title}", columns, rows)

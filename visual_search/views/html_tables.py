@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.views.html_page import is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
-from visual_search.views.table import Table
+from visual_search.views.table import Cell, Table
 from visual_search.wording import ALPHA, is_missing
 
 if TYPE_CHECKING:
@@ -246,17 +246,17 @@ def shown_table(table: Table, max_rows: int) -> dict[str, object]:
     Raises:
         ValueError: A link leads elsewhere.
     """
+    places = [place for place, column in enumerate(table.columns) if column.on_page]
     rows = [
-        {
-            "kind": row.kind,
-            "cells": [
-                replace(cell, href=relative_link(cell.href)) if cell.href else cell
-                for cell in row.cells
-            ],
-        }
+        {"kind": row.kind, "cells": [_linked(row.cells[place]) for place in places]}
         for row in table.rows[:max_rows]
     ]
-    return {"columns": table.columns, "rows": rows, "given": len(table.rows)}
+    columns = [table.columns[place] for place in places]
+    return {"columns": columns, "rows": rows, "given": len(table.rows)}
+
+
+def _linked(cell: Cell) -> Cell:
+    return replace(cell, href=relative_link(cell.href)) if cell.href else cell
 
 
 def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, object]:

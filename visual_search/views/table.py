@@ -21,12 +21,14 @@ class Column:
         kind: ``name`` and ``words`` are set to the left, ``number`` to the right; ``mark`` draws
             the bar and whisker of its cells, on pages alone.
         narrow: A terminal, which may have 80 columns, has it.
+        on_page: A page, which has links, has it.
         with_ends: There it has the intervals of its cells too.
     """
 
     title: str
     kind: Literal["name", "number", "words", "mark"] = "number"
     narrow: bool = True
+    on_page: bool = True
     with_ends: bool = False
 
 
