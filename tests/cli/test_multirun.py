@@ -21,6 +21,7 @@ from tests.holding import Hold
 from visual_search.runs.jobs import Record, read_records
 from visual_search.runs.run import Run
 from visual_search.train import main
+from visual_search.wording import number
 
 pytestmark = pytest.mark.slow
 
@@ -209,7 +210,7 @@ def test_the_end_is_a_leaderboard_and_what_failed(
     assert "seed=1 training.learning_rate=0.0001" in table
     assert "1e+30" not in table
     best = max(records(tmp_path), key=lambda record: record.value or 0.0)
-    assert f"Highest val/map_at_5: {best.value:.4f} with seed=" in shown.out
+    assert f"Highest val/map_at_5: {number(best.value)} with seed=" in shown.out
 
 
 @needs_extra
@@ -258,7 +259,7 @@ def test_optuna_maximises_validation_and_asks_the_same_again(
     values = [record.value for record in records(tmp_path)]
     results = yaml.safe_load((newest(tmp_path) / "optimization_results.yaml").read_text())
     assert results["best_value"] == max(value for value in values if value is not None)
-    assert f"Highest val/map_at_5: {results['best_value']:.4f} with training.learning_rate" in out
+    assert f"Highest val/map_at_5: {number(results['best_value'])} with training.learning_rate" in out
 
 
 def finished_by_rate(folder: Path) -> dict[float, int]:
