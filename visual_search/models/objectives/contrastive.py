@@ -124,9 +124,9 @@ class ReconstructionContrastive(SimClr, Reconstruction):
 
     Args:
         embedding_dim: D of the network.
-        temperature: As in `simclr`.
+        temperature: Divides the cosines; a lower one looks at the nearest negatives more.
         reconstruction_weight: Of the mean squared error, in -1..1.
-        projection_dim: As in `simclr`.
+        projection_dim: Width in which cosines are taken.
 
     Raises:
         ValueError: ``temperature`` is not above 0, ``reconstruction_weight`` negative, or
