@@ -259,7 +259,9 @@ def test_optuna_maximises_validation_and_asks_the_same_again(
     values = [record.value for record in records(tmp_path)]
     results = yaml.safe_load((newest(tmp_path) / "optimization_results.yaml").read_text())
     assert results["best_value"] == max(value for value in values if value is not None)
-    assert f"Highest val/map_at_5: {number(results['best_value'])} with training.learning_rate" in out
+    assert (
+        f"Highest val/map_at_5: {number(results['best_value'])} with training.learning_rate" in out
+    )
 
 
 def finished_by_rate(folder: Path) -> dict[float, int]:
