@@ -387,11 +387,11 @@ def test_items_need_an_id_each_and_one_at_least(num_ids: int, num_pictures: int)
 @pytest.mark.slow
 @pytest.mark.skipif(not CROPS.exists(), reason="complete-the-look-crops is not on this machine")
 def test_the_floor_of_complete_the_look(tmp_path: Path) -> None:
+    from tests.retrieval.searching import evaluate_retrieval
     from visual_search.catalog.cache import cache_pictures
     from visual_search.catalog.readers.table import table
     from visual_search.catalog.splits import assign_splits
     from visual_search.knn.gallery_index import EmbeddingIndex
-    from visual_search.retrieval.measure import evaluate_retrieval
 
     cached = cache_pictures(
         table(CROPS, item_id="product_id", group="board"),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from tests.retrieval.searching import evaluate_retrieval
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.reports.tables import (
     category_table,
@@ -21,7 +22,6 @@ from visual_search.reports.tables import (
     runs_table,
 )
 from visual_search.retrieval.floor_comparison import floor_differences, standing
-from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.report import with_intervals
 from visual_search.retrieval.report_files import save_report
 from visual_search.runs.finished import Measured

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.retrieval.searching import evaluate_retrieval
 from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
-from visual_search.retrieval.measure import evaluate_retrieval
 from visual_search.retrieval.metrics import definitions
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.retrieval.statistics import MIN_QUERIES, Interval
@@ -275,63 +275,3 @@ class TestIntervals:
     def test_refusals(self, settings, message):
         with pytest.raises(ValueError, match=message):
             with_intervals(hand_worked(), **settings)
-
-
-class TestRefusals:
-    def evaluate(self, found, categories=("hat",), **changes):
-        settings = {
-            "gallery_categories": GALLERY_CATEGORIES,
-            "gallery_ids": GALLERY_IDS,
-            "k": 2,
-            **changes,
-        }
-        return evaluate_retrieval(found, categories, **settings)
-
-    def test_no_query(self):
-        empty = np.zeros((0, 2), dtype=np.int64)
-        found = NearestItems(
-            np.zeros(0, object), np.zeros((0, 2), object), empty, empty.astype(float)
-        )
-        with pytest.raises(ValueError, match="holds no query"):
-            self.evaluate(found, [])
-
-    def test_a_query_that_stands_twice(self):
-        found = result(x=["h1", "h2"], y=["h1", "h2"])
-        twice = replace(found, query_ids=np.array(["x", "x"], dtype=object))
-        with pytest.raises(ValueError, match=r"query 'x' stands 2 times .* distributed sampler"):
-            self.evaluate(twice, ["hat", "hat"])
-
-    def test_a_query_among_its_own_neighbours(self):
-        with pytest.raises(ValueError, match="query 'h1' is among its own neighbours"):
-            self.evaluate(result(h1=["h1", "h2"]))
-
-    @pytest.mark.parametrize("ids", [GALLERY_IDS[::-1], GALLERY_IDS[:1]])
-    def test_the_ids_of_another_gallery(self, ids):
-        with pytest.raises(ValueError, match=f"the {len(ids)} gallery ids are not those"):
-            self.evaluate(
-                result(x=["h1", "h2"]),
-                gallery_ids=ids,
-                gallery_categories=GALLERY_CATEGORIES[: len(ids)],
-            )
-
-    def test_lengths_that_differ(self):
-        with pytest.raises(ValueError, match=r"query_categories is 2 value\(s\); expected 1"):
-            self.evaluate(result(x=["h1", "h2"]), ["hat", "hat"])
-        with pytest.raises(ValueError, match=r"gallery_categories is 1 value\(s\); expected 6"):
-            self.evaluate(result(x=["h1", "h2"]), gallery_categories=["hat"])
-
-    def test_k_beyond_the_result(self):
-        with pytest.raises(ValueError, match=r"k is 3, but the result holds 2"):
-            self.evaluate(result(x=["h1", "h2"]), k=3)
-
-    def test_k_below_one_or_no_integer(self):
-        with pytest.raises(ValueError, match="k is 0"):
-            self.evaluate(result(x=["h1", "h2"]), k=0)
-        with pytest.raises(TypeError, match="expected a whole number"):
-            self.evaluate(result(x=["h1", "h2"]), k=1.5)
-
-    def test_a_category_that_is_no_text(self):
-        with pytest.raises(TypeError, match="query_categories, row 0, is 3"):
-            self.evaluate(result(x=["h1", "h2"]), [3])
-        with pytest.raises(TypeError, match="gallery_categories, row 0, is nan"):
-            self.evaluate(result(x=["h1", "h2"]), gallery_categories=[math.nan] * 6)

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_search.retrieval.measure import evaluate_retrieval
+from tests.retrieval.searching import evaluate_retrieval
 from visual_search.retrieval.statistics import (
     FEW,
     FLIPS,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from visual_search.knn.embeddings import check_array, check_k, check_texts
+from visual_search.knn.embeddings import check_array
 from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
 from visual_search.retrieval.equality import count_equal, equal_codes
 from visual_search.retrieval.protocol import Protocol, Rows, Selection, fingerprint, labels
@@ -268,81 +268,6 @@ def identity(
         "num_gallery": len(selection.gallery_rows),
         "num_queries": len(selection.query_rows),
     }
-
-
-def evaluate_retrieval(
-    result: NearestItems,
-    query_categories: Sequence[str],
-    gallery_categories: Sequence[str],
-    gallery_ids: Sequence[str],
-    k: int = 5,
-) -> RetrievalReport:
-    """Measures a search result by category, without a catalogue; every query is its own group.
-
-    Args:
-        result: Q queries with K >= k neighbours; the queries are excluded from their own.
-        query_categories: Q categories, in the result's order.
-        gallery_categories: N categories, in the index's row order.
-        gallery_ids: N ids, in the index's row order.
-        k: Neighbours that count.
-
-    Raises:
-        TypeError: A category or id is no text, or ``k`` no integer.
-        ValueError: There is no query, a query stands twice, a query is among its own neighbours,
-            lengths differ, the gallery's ids are not those of the result, or ``k`` is outside 1..K.
-
-    Example:
-        >>> ids, categories = ["h1", "h2", "s1"], ["hat", "hat", "shoe"]
-        >>> embeddings = np.array([[0], [1], [5]], dtype=np.float32)
-        >>> index = EmbeddingIndex.build(embeddings, ids)
-        >>> found = index.search(embeddings, k=2, exclude_ids=ids)
-        >>> report = evaluate_retrieval(found, categories, categories, ids, k=2)
-        >>> report.summary["micro_map_at_2"], report.summary["num_left_out"]
-        (1.0, 1)
-    """
-    k = check_k(k)
-    asked = check_texts(query_categories, len(result), "query_categories")
-    gallery = check_texts(gallery_ids, len(gallery_ids), "gallery_ids")
-    held = check_texts(gallery_categories, len(gallery), "gallery_categories")
-    _check_result(result, gallery, k)
-    ids = [*gallery, *result.query_ids.tolist()]
-    table = pd.DataFrame({"item_id": ids, "group": ids, "category": [*held, *asked]}, dtype=object)
-    selection = Selection(np.arange(len(gallery)), np.arange(len(gallery), len(ids)))
-    protocol = Protocol("search_result", "As searched.", k, lambda table, split: selection)
-    neighbours = Neighbours(
-        result.rows[:, :k],
-        result.squared_distances[:, :k].astype(np.float64),
-        np.full(len(result), k, dtype=np.int64),
-    )
-    return score(table, protocol, selection, neighbours)
-
-
-def _check_result(result: NearestItems, gallery_ids: list[str], k: int) -> None:
-    if not len(result):
-        raise ValueError("the search result holds no query; expected at least one: check the split")
-    if k > result.k:
-        raise ValueError(
-            f"k is {k}, but the result holds {result.k} neighbour(s) a query; search with k={k}"
-        )
-    counts = pd.Series(result.query_ids, dtype=object).value_counts()
-    if counts.iloc[0] > 1:
-        raise ValueError(
-            f"query {counts.index[0]!r} stands {counts.iloc[0]} times in the result; expected each "
-            "query once: drop what a distributed sampler repeats"
-        )
-    if int(result.rows.max()) >= len(gallery_ids) or not np.array_equal(
-        np.array([*gallery_ids, None], dtype=object)[result.rows], result.item_ids
-    ):
-        raise ValueError(
-            f"the {len(gallery_ids)} gallery ids are not those that the result's rows point to; "
-            "expected the index's item_ids, in row order: pass index.item_ids"
-        )
-    itself = np.flatnonzero((result.item_ids == result.query_ids[:, None]).any(axis=1))
-    if len(itself):
-        raise ValueError(
-            f"query {result.query_ids[itself[0]]!r} is among its own neighbours "
-            f"({len(itself)} such query row(s)); expected it excluded: search with exclude_ids"
-        )
 
 
 def _parts(
