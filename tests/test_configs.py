@@ -33,7 +33,16 @@ from visual_search.config.builders import (
     config_folder,
     register_schema,
 )
-from visual_search.config.schemas import SCHEMAS, SplitConfig, TrainSchema, parts_of
+from visual_search.config.schemas import (
+    SCHEMAS,
+    EmbeddingConfig,
+    SplitConfig,
+    TrainingConfig,
+    TrainSchema,
+    parts_of,
+)
+from visual_search.models.embedding import EmbeddingSettings
+from visual_search.training.optimization import Optimization
 
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -281,6 +290,14 @@ def test_schema_has_the_arguments_of_the_function(
     fields = {field.name for field in dataclasses.fields(schema_class)}
     parameters = list(inspect.signature(function).parameters)[1:]  # the catalogue comes first
     assert fields == set(parameters)
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"), [(TrainingConfig, Optimization), (EmbeddingConfig, EmbeddingSettings)]
+)
+def test_a_default_below_is_that_of_the_schema(part: Any, settings: Any) -> None:
+    own = dataclasses.asdict(settings())
+    assert own.items() <= dataclasses.asdict(part()).items()
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from visual_search.cli.command_line import check_overrides, run_command
@@ -69,6 +71,16 @@ def test_help_ends_well_and_starts_nothing(
     assert out.startswith(f"visual-search {command}: ")
     assert f"python -m visual_search.{command} " in out
     assert ("sampler: balanced" in out) == (command == "train")  # no group of another command
+
+
+def test_a_terminal_without_a_sign_gets_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("sys.argv", ["search", "--help"])  # an example of it has a euro sign
+    run_command("search", lambda settings: pytest.fail("it started"))
+    assert b"Preis (\\u20ac)" in written.getvalue()
 
 
 def test_a_wrong_key_beside_it_is_named() -> None:
