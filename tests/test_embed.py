@@ -19,7 +19,7 @@ from tests.composing import typed
 from tests.test_train import run_here
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.config.builders import ConfigError
-from visual_search.embed import Embedded, embed_catalog, print_embedded
+from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
 from visual_search.runs.embedding_shards import read_shards
 from visual_search.runs.run import Run, RunLockedError
 
@@ -43,14 +43,14 @@ def asked(run: Run, out: Path, *more: str) -> Any:
     return typed("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
 
 
-def embedded(run: Run, out: Path, *more: str) -> Embedded:
+def embedded(run: Run, out: Path, *more: str) -> EmbeddedCatalog:
     found = embed_catalog(asked(run, out, *more))
     assert found is not None
     return found
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedCatalog:
     return embedded(run, tmp_path_factory.mktemp("out") / "whole")
 
 
@@ -64,13 +64,13 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def begun(whole: Embedded, tmp_path: Path) -> Path:
+def begun(whole: EmbeddedCatalog, tmp_path: Path) -> Path:
     """A copy of the finished folder, to be spoilt."""
     return Path(shutil.copytree(whole.folder, tmp_path / "begun"))
 
 
 def test_every_item_of_the_runs_catalogue_has_the_embedding_that_the_run_gave_it(
-    run: Run, whole: Embedded
+    run: Run, whole: EmbeddedCatalog
 ) -> None:
     table, embeddings = read(whole.folder)
     assert len(table) == len(set(table["item_id"])) == 72  # the run itself was limited to fewer
@@ -84,7 +84,7 @@ def test_every_item_of_the_runs_catalogue_has_the_embedding_that_the_run_gave_it
     assert table["split"].iloc[rows].tolist() == known["split"].tolist()
 
 
-def test_a_shard_is_plain_parquet(run: Run, whole: Embedded) -> None:
+def test_a_shard_is_plain_parquet(run: Run, whole: EmbeddedCatalog) -> None:
     files = sorted((whole.folder / "shards").iterdir())
     assert [pq.read_metadata(file).num_rows for file in files] == [20, 20, 20, 12]
     schema = pq.read_schema(files[0])
@@ -98,7 +98,7 @@ def test_a_shard_is_plain_parquet(run: Run, whole: Embedded) -> None:
     assert len(pd.read_parquet(whole.folder / "shards")) == 72  # as a folder of shards alone
 
 
-def test_the_manifest_says_what_it_is(run: Run, whole: Embedded) -> None:
+def test_the_manifest_says_what_it_is(run: Run, whole: EmbeddedCatalog) -> None:
     manifest = json.loads((whole.folder / "manifest.json").read_text(encoding="utf-8"))
     index = json.loads((run.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
     for name in ("model_hash", "embedding_hash", "preprocessing_hash"):
@@ -114,7 +114,7 @@ def test_the_manifest_says_what_it_is(run: Run, whole: Embedded) -> None:
 
 
 def test_the_same_again_writes_nothing(
-    run: Run, whole: Embedded, capsys: pytest.CaptureFixture[str]
+    run: Run, whole: EmbeddedCatalog, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = shards(whole.folder)
     times = [path.stat().st_mtime_ns for path in sorted((whole.folder / "shards").iterdir())]
@@ -131,7 +131,7 @@ def test_the_same_again_writes_nothing(
 
 
 def test_what_is_missing_or_damaged_is_written_again(
-    run: Run, whole: Embedded, begun: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, whole: EmbeddedCatalog, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (begun / "manifest.json").unlink()
     (begun / "finished" / "00000.json").unlink()  # killed between the shard and its record

@@ -42,7 +42,7 @@ def embed_command(settings: EmbedSchema) -> None:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedCatalog:
     """A finished folder of shards.
 
     Attributes:
@@ -56,7 +56,7 @@ class Embedded:
     num_written: int
 
 
-def embed_catalog(settings: EmbedSchema) -> Embedded | None:
+def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
     """Writes the embeddings of every item of a catalogue, or what is missing of them.
 
     Args:
@@ -106,7 +106,7 @@ def embed_catalog(settings: EmbedSchema) -> Embedded | None:
             _embed(shards, missing, settings, cached, module, trainer)
         if helps:
             return None
-        return Embedded(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
+        return EmbeddedCatalog(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
     finally:
         place.unlock()
 
@@ -128,7 +128,7 @@ def check_columns(catalog: Catalog) -> None:
         )
 
 
-def print_embedded(embedded: Embedded) -> None:
+def print_embedded(embedded: EmbeddedCatalog) -> None:
     """Prints what lies where, and what was refused."""
     manifest = embedded.manifest
     there = len(manifest["shards"]) - embedded.num_written

@@ -206,14 +206,16 @@ def grid_png(searched: Searched) -> bytes:
     import io
 
     from visual_search.catalog.thumbnails import thumbnail
-    from visual_search.views.search_grid import Cell, Row, draw_grid
+    from visual_search.views.search_grid import GridPicture, GridRow, draw_grid
 
     bundle = searched.bundle
     rows = [
-        Row(
-            Cell(thumbnail(answer.picture) if answer.picture else b"", ("query", answer.title)),
+        GridRow(
+            GridPicture(
+                thumbnail(answer.picture) if answer.picture else b"", ("query", answer.title)
+            ),
             tuple(
-                Cell(
+                GridPicture(
                     bundle.thumbnail(hit.item_id),
                     (
                         f"{hit.rank} · {hit.item_id}",

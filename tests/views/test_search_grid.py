@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visual_search.views.search_grid import CELL_PX, GAP_PX, MARGIN_PX, Cell, Row, draw_grid
+from visual_search.views.search_grid import (
+    CELL_PX,
+    GAP_PX,
+    MARGIN_PX,
+    GridPicture,
+    GridRow,
+    draw_grid,
+)
 
 
 def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (40, 40)) -> bytes:
@@ -26,10 +33,16 @@ def middle(column: int, row_height: int, row: int = 0) -> tuple[int, int]:
 def test_every_picture_stands_in_its_place() -> None:
     colours = [(200, 0, 0), (0, 180, 0), (0, 0, 220)]
     rows = [
-        Row(Cell(jpeg(colours[0]), ("query", "a")), (Cell(jpeg(colours[1]), ("1", "x", "0.1")),)),
-        Row(
-            Cell(jpeg(colours[2]), ("query", "b")),
-            (Cell(jpeg(colours[0]), ("1",)), Cell(jpeg(colours[1], (80, 20)), ("2",))),
+        GridRow(
+            GridPicture(jpeg(colours[0]), ("query", "a")),
+            (GridPicture(jpeg(colours[1]), ("1", "x", "0.1")),),
+        ),
+        GridRow(
+            GridPicture(jpeg(colours[2]), ("query", "b")),
+            (
+                GridPicture(jpeg(colours[0]), ("1",)),
+                GridPicture(jpeg(colours[1], (80, 20)), ("2",)),
+            ),
         ),
     ]
     grid = draw_grid(rows)
@@ -47,8 +60,8 @@ def test_every_picture_stands_in_its_place() -> None:
 
 
 def test_long_texts_stay_in_their_column() -> None:
-    short = draw_grid([Row(Cell(b"", ("query",)), (Cell(b"", ("1",)),))])
-    long = draw_grid([Row(Cell(b"", ("query" * 40,)), (Cell(b"", ("1",)),))])
+    short = draw_grid([GridRow(GridPicture(b"", ("query",)), (GridPicture(b"", ("1",)),))])
+    long = draw_grid([GridRow(GridPicture(b"", ("query" * 40,)), (GridPicture(b"", ("1",)),))])
     assert short.size == long.size
     left = MARGIN_PX + CELL_PX
     gap = np.asarray(long)[:, left + 2 : left + GAP_PX - 2]
@@ -62,7 +75,7 @@ def test_no_row_is_refused() -> None:
 
 
 def texts(*lines: str) -> bytes:
-    return draw_grid([Row(Cell(b"", ("query",)), (Cell(b"", lines),))]).tobytes()
+    return draw_grid([GridRow(GridPicture(b"", ("query",)), (GridPicture(b"", lines),))]).tobytes()
 
 
 def test_letters_are_drawn_or_told_to_have_no_font() -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from visual_search.catalog.picture_costs import (
-    Parts,
+    PictureSizes,
     TooManyPartsError,
     decoding_px,
     hidden_px,
@@ -255,7 +255,12 @@ def _decoded(data: bytes, limits: PictureLimits, target: Target, use: Use) -> ND
 
 
 def _if_small(
-    data: bytes, limits: PictureLimits, target: Target, use: Use, parts: Parts, opening_px: int
+    data: bytes,
+    limits: PictureLimits,
+    target: Target,
+    use: Use,
+    parts: PictureSizes,
+    opening_px: int,
 ) -> tuple[NDArray[np.uint8] | None, int]:
     """Returns what is made of a picture that needs no further share, and what share it needs."""
     with _open(data, limits) as image:

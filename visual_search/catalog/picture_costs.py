@@ -52,7 +52,7 @@ class TooManyPartsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Parts:
+class PictureSizes:
     """What an encoded file consists of, as far as it decides what decoding takes.
 
     Attributes:
@@ -70,7 +70,7 @@ class Parts:
         return min(self.num_texts, _MAX_TEXTS) * _TEXT_PX
 
 
-def parts_of(data: bytes) -> Parts:
+def parts_of(data: bytes) -> PictureSizes:
     """Returns what an encoded file consists of, if that can be gone through in short time.
 
     Of other formats than JPEG and PNG nothing is said: their parts cost nothing.
@@ -88,11 +88,11 @@ def parts_of(data: bytes) -> Parts:
         return _png_parts(data)
     if data.startswith(b"BM") and data[30:34] in _RLE and len(data) > MAX_RLE_BYTES:
         raise _too_many("bytes of run-length encoded BMP", len(data), MAX_RLE_BYTES)
-    return Parts()
+    return PictureSizes()
 
 
 def decoding_px(
-    image: Image.Image, parts: Parts, stored_size: tuple[int, int], *, is_whole: bool = False
+    image: Image.Image, parts: PictureSizes, stored_size: tuple[int, int], *, is_whole: bool = False
 ) -> int:
     """Returns the pixels that count for decoding a picture of which only the header was read.
 
@@ -116,7 +116,7 @@ def hidden_px(image: Image.Image) -> int:
     return _HIDDEN_PX.get(str(image.format), 0)
 
 
-def _png_parts(data: bytes) -> Parts:
+def _png_parts(data: bytes) -> PictureSizes:
     place, num_chunks, num_texts, num_before = len(_PNG), 0, 0, 0
     has_pixels = False
     while place + 8 <= len(data):
@@ -130,10 +130,10 @@ def _png_parts(data: bytes) -> Parts:
         if num_chunks > MAX_PNG_CHUNKS:
             raise _too_many("chunks", num_chunks, MAX_PNG_CHUNKS)
         place += 12 + int.from_bytes(data[place : place + 4], "big")
-    return Parts(num_texts=num_texts)
+    return PictureSizes(num_texts=num_texts)
 
 
-def _jpeg_parts(data: bytes) -> Parts:
+def _jpeg_parts(data: bytes) -> PictureSizes:
     num_components, num_scans, is_progressive = 0, 0, False
     for number, (marker, place) in enumerate(_jpeg_segments(data), 1):
         if number > MAX_PARTS:
@@ -145,10 +145,10 @@ def _jpeg_parts(data: bytes) -> Parts:
             num_scans += 1
             of_scan = data[place + 2] if place + 2 < len(data) else 0
             if num_scans == 1 and not is_progressive and of_scan >= num_components:
-                return Parts()  # one scan holds all of it
+                return PictureSizes()  # one scan holds all of it
             if num_scans > MAX_SCANS:
                 raise _too_many("scans", num_scans, MAX_SCANS)
-    return Parts(keeps_coefficients=True)
+    return PictureSizes(keeps_coefficients=True)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:

@@ -43,7 +43,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Column:
+class FilterColumn:
     """One bundle's part of the results; ``problem`` says why there is none."""
 
     served: ServedBundle
@@ -106,7 +106,7 @@ def where_texts(query: Query) -> list[str]:
     return [f"{column}:{value}" for column, values in query.where.items() for value in values]
 
 
-def answer_column(served: ServedBundle, answer: Answer, query: Query) -> Column:
+def answer_column(served: ServedBundle, answer: Answer, query: Query) -> FilterColumn:
     """Returns an answer as cards."""
     cards = [
         _card(
@@ -115,10 +115,10 @@ def answer_column(served: ServedBundle, answer: Answer, query: Query) -> Column:
         )
         for hit in answer.hits
     ]  # fmt: skip
-    return Column(served, answer, cards)
+    return FilterColumn(served, answer, cards)
 
 
-def compared(columns: Sequence[Column]) -> list[Column]:
+def compared(columns: Sequence[FilterColumn]) -> list[FilterColumn]:
     """Returns the columns with every card's rank in the other one noted.
 
     Nothing is noted where there are not two answers.

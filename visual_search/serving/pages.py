@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from visual_search.catalog.thumbnails import jpeg
 from visual_search.serving.page_view import (
-    Column,
+    FilterColumn,
     answer_column,
     column_filter,
     compared,
@@ -111,7 +111,7 @@ class _Pages:
             query.item_id not in one.snapshot.bundle for one in others
         ):
             raise no_such_item(query.item_id, chosen[0].name)
-        columns: list[Column] = list(
+        columns: list[FilterColumn] = list(
             await asyncio.gather(*(self._column(query, one, others) for one in chosen))
         )
         pictures = [column.answer.picture for column in columns if column.answer is not None]
@@ -124,7 +124,7 @@ class _Pages:
 
     async def _column(
         self, query: Query, served: ServedBundle, others: Sequence[ServedBundle]
-    ) -> Column:
+    ) -> FilterColumn:
         """Returns one bundle's answer; what only this one cannot do stands in its column."""
         try:
             answer: Answer = await self._service.searcher.search(query, served, others=others)
@@ -132,7 +132,7 @@ class _Pages:
             is_its_own = problem.kind in ("no-such-item", "invalid") and len(others) > 1
             if not is_its_own:
                 raise
-            return Column(served, None, [], problem)
+            return FilterColumn(served, None, [], problem)
         return await self._service.searcher.look_up(answer_column, served, answer, query)
 
     def _address(self, query: Query, page: int) -> str:

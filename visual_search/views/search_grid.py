@@ -32,7 +32,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridPicture:
     """A picture and what stands below it.
 
     Attributes:
@@ -46,14 +46,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """A query and the items that it found, the nearest first."""
 
-    query: Cell
-    found: tuple[Cell, ...]
+    query: GridPicture
+    found: tuple[GridPicture, ...]
 
 
-def draw_grid(rows: Sequence[Row]) -> Image.Image:
+def draw_grid(rows: Sequence[GridRow]) -> Image.Image:
     """Returns the grid as an RGB picture: the query at the left, framed, its neighbours beside it.
 
     Args:
@@ -63,8 +63,8 @@ def draw_grid(rows: Sequence[Row]) -> Image.Image:
         ValueError: There is no row.
 
     Example:
-        >>> row = Row(Cell(b"", ("query",)), (Cell(b"", ("1  shoe-7", "Shoes", "0.13")),))
-        >>> draw_grid([row]).size
+        >>> found = GridPicture(b"", ("1  shoe-7", "Shoes", "0.13"))
+        >>> draw_grid([GridRow(GridPicture(b"", ("query",)), (found,))]).size
         (374, 254)
     """
     if not rows:
@@ -88,7 +88,7 @@ def draw_grid(rows: Sequence[Row]) -> Image.Image:
 def _draw_cell(
     sheet: Image.Image,
     pen: ImageDraw.ImageDraw,
-    cell: Cell,
+    cell: GridPicture,
     place: tuple[int, int],
     *,
     is_query: bool,
