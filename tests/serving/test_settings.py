@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from tests.composing import settings_of
 from tests.serving.running import serve_settings
-from visual_search.config.schemas import ServeSchema
 from visual_search.serving.app import create_app
 from visual_search.serving.problems import KINDS, Problem
 
@@ -15,11 +12,6 @@ from visual_search.serving.problems import KINDS, Problem
 def test_the_token_is_never_written_out() -> None:
     settings = serve_settings(write_token="a-token-of-some-length")
     assert "a-token" not in repr(settings)
-
-
-def test_the_file_repeats_the_schemas_defaults() -> None:
-    """Its comments are what ``--help`` shows."""
-    assert settings_of("serve") == asdict(ServeSchema())
 
 
 @pytest.mark.parametrize(
