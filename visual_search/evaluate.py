@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
@@ -78,7 +78,7 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     protocol = parts.protocol
     with telling_moved_data("evaluate", run, merged.data, settings.data):
         catalog = parts.catalog
-    asked: list[Any] = [merged.protocol, settings.query_split, catalog.fingerprint()]
+    asked: list[object] = [merged.protocol, settings.query_split, catalog.fingerprint()]
     rules = _merged(own, dataclasses.replace(settings, protocol={})).protocol
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
     if merged.embedding != own.embedding:
@@ -117,7 +117,7 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     return measured(place, parts, settings, embed, _floors(parts), run=run_label(run.folder))
 
 
-def _place(run: Run, name: str, asked: list[Any]) -> Run:
+def _place(run: Run, name: str, asked: list[object]) -> Run:
     return Run(run.folder / EVALUATIONS / f"{name}-{_digest(asked)[:8]}")
 
 
@@ -169,7 +169,7 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
     print(given.sentence())
     parts = Parts(_merged(None, settings), bound_left_out=True)
     merged = parts.settings
-    asked: list[Any] = [merged.protocol, settings.query_split, parts.catalog.fingerprint()]
+    asked: list[object] = [merged.protocol, settings.query_split, parts.catalog.fingerprint()]
     asked.append(given.digest())
     asked += [merged.pictures.size_px, merged.pictures.fit]  # what the floors see
     place = open_run(settings.outputs, settings.name or source.stem, _digest(asked)[:10])
@@ -197,7 +197,7 @@ def measured(
     settings: EvaluateSchema,
     embed: Callable[[Sides], Embedded],
     floors: Floors,
-    **facts: Any,
+    **facts: object,
 ) -> Measured:
     """Measures in a folder what is not there yet, and writes its page.
 
@@ -248,7 +248,7 @@ def _merged(own: TrainSchema | None, settings: EvaluateSchema) -> TrainSchema:
     return merged
 
 
-def _digest(parts: Any) -> str:
+def _digest(parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, bind, build, one_of, told_as_config
-from visual_search.config.schemas import TrainSchema
+from visual_search.config.schemas import Node, TrainSchema
 from visual_search.runs.catalogs import build_catalog, check_left_out, prepare, within_budget
 from visual_search.runs.progress import progress_bar
 from visual_search.runs.run import PROJECTION, Run
@@ -324,7 +323,7 @@ class Parts:
         )
 
 
-def new_trainer(node: Mapping[str, Any], **supplied: Any) -> Trainer:
+def new_trainer(node: Node, **supplied: Any) -> Trainer:
     """Returns the Trainer of a config's node.
 
     Raises:
@@ -335,7 +334,7 @@ def new_trainer(node: Mapping[str, Any], **supplied: Any) -> Trainer:
     return trainer
 
 
-def new_protocol(node: Mapping[str, Any]) -> Protocol:
+def new_protocol(node: Node) -> Protocol:
     """Returns the protocol that a config's node names.
 
     Raises:
@@ -346,7 +345,7 @@ def new_protocol(node: Mapping[str, Any]) -> Protocol:
     return protocol
 
 
-def protocol_in_full(node: dict[str, Any]) -> dict[str, Any]:
+def protocol_in_full(node: Node) -> Node:
     """Returns a protocol's config with the arguments that were left to their defaults.
 
     The same rules are then the same config, however much of it was written. A node of an older
@@ -387,7 +386,7 @@ def check_hardware(
         check_hardware(accelerator, devices, strategy=strategy, precision=precision)
 
 
-def new_logger(name: str, node: dict[str, Any], folder: Path) -> Logger:
+def new_logger(name: str, node: Node, folder: Path) -> Logger:
     """Returns a logger that writes under ``<folder>/<name>``.
 
     Raises:
@@ -469,7 +468,7 @@ def load_module(run: Run) -> EncoderModule:
     return module.eval()
 
 
-def _without_first_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+def _without_first_weights(model: Node) -> Node:
     """Returns a model's node without what its checkpoint replaces: files, downloads."""
-    first: dict[str, Any] = {"weights": None, "pretrained": False}
+    first: Node = {"weights": None, "pretrained": False}
     return {name: first.get(name, value) for name, value in model.items()}

@@ -145,7 +145,7 @@ class Run:
         found: list[dict[str, Any]] = held.get("computed_on", [])
         return found
 
-    def save_environment(self, device: Mapping[str, Any] | None = None) -> None:
+    def save_environment(self, device: Mapping[str, object] | None = None) -> None:
         """Writes ``environment.json``: packages, machine, and what computed it, before and now.
 
         Args:
@@ -281,7 +281,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> Path:
+def write_json(path: str | Path, content: Mapping[str, object]) -> Path:
     """Writes readable JSON atomically; NaN is refused, since JSON has none."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
