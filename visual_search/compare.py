@@ -282,7 +282,7 @@ def print_comparison(compared: Compared) -> None:
 
 def _runs_table(compared: Compared) -> Table:
     from visual_search.reports.tables import or_low
-    from visual_search.views.table import Cell, Column, Row, Table, cells
+    from visual_search.views.table import Cell, Row, Table, TableColumn, cells
 
     headline = compared.comparison.headline
     lines: list[tuple[float, Row]] = []
@@ -306,8 +306,8 @@ def _runs_table(compared: Compared) -> Table:
         row = cells(title, *means, count(floor["dim"]), "floor", "")
         lines.append((floor[headline["statistic"]], Row(row, "floor")))
     lines.sort(key=lambda line: -or_low(line[0]))
-    columns = [Column("Run", "name"), Column("micro", with_ends=True)]
-    columns += map(Column, ("macro", "Dim", "Index", "ms a picture"))
+    columns = [TableColumn("Run", "name"), TableColumn("micro", with_ends=True)]
+    columns += map(TableColumn, ("macro", "Dim", "Index", "ms a picture"))
     return Table(f"Runs, {headline['title']}", columns, [row for _, row in lines])
 
 
@@ -328,7 +328,7 @@ def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
 def _pairs_table(comparison: Comparison, folder: Path) -> Table:
     """Returns the tested pairs; of many those of the best run."""
     from visual_search.reports.tables import MAX_ROWS
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     pairs, title = comparison.pairs, "Paired differences, a minus b"
     if len(pairs) > MAX_ROWS:
@@ -350,9 +350,9 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Table:
         )
         for line in pairs.to_dict("records")
     ]
-    numbers = map(Column, ("mean", "a - b [95 %]", "p", "Holm"))
-    names = Column("a", "name"), Column("b", "words")
-    return Table(title, [*names, *numbers, Column("verdict", "words")], rows)
+    numbers = map(TableColumn, ("mean", "a - b [95 %]", "p", "Holm"))
+    names = TableColumn("a", "name"), TableColumn("b", "words")
+    return Table(title, [*names, *numbers, TableColumn("verdict", "words")], rows)
 
 
 def _tested(line: Mapping[Any, Any], low: str, high: str) -> list[str]:
@@ -363,7 +363,7 @@ def _tested(line: Mapping[Any, Any], low: str, high: str) -> list[str]:
 
 def _categories_table(comparison: Comparison, names: Sequence[str]) -> Table:
     from visual_search.reports.tables import MAX_ROWS
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     per_category = comparison.per_category
     title = "By category, the largest gain of the first first"
@@ -382,7 +382,7 @@ def _categories_table(comparison: Comparison, names: Sequence[str]) -> Table:
         tested = _tested(line, "difference_low", "difference_high")
         rows.append(Row(cells(line["category"], asked, *means, *tested)))
     titles = ("Queries", *names, "a - b [95 %]", "p", "Holm")
-    return Table(title, [Column("Category", "name"), *map(Column, titles)], rows)
+    return Table(title, [TableColumn("Category", "name"), *map(TableColumn, titles)], rows)
 
 
 if __name__ == "__main__":

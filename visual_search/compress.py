@@ -290,7 +290,7 @@ def print_compression(compressed: Compressed) -> None:
 
 def _table(compressed: Compressed) -> Table:
     from visual_search.runs.run import run_name
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     measured, found = compressed.measured, compressed.verdict
     headline = measured.headline
@@ -313,7 +313,7 @@ def _table(compressed: Compressed) -> Table:
         rows.append(Row(row, "run" if chosen else ""))
     titles = ("Bytes", "Shared", "Smaller", headline["title"], "Difference [95 %]")
     title = f"{run_name(compressed.run.folder)}: {headline['title']} against bytes an item"
-    return Table(title, [Column("Codec", "name"), *map(Column, titles)], rows)
+    return Table(title, [TableColumn("Codec", "name"), *map(TableColumn, titles)], rows)
 
 
 if __name__ == "__main__":

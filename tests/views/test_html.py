@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from visual_search.views import html
 from visual_search.views.html_page import mark
 from visual_search.views.picture_grids import SearchRow
-from visual_search.views.table import Cell, Column, Row, Table, valued
+from visual_search.views.table import Cell, Row, Table, TableColumn, valued
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
@@ -179,8 +179,13 @@ def ranking(*names: str, href: str = "") -> Table:
              Cell(name)), "floor" if name == "HOG" else "run")
         for rank, name in enumerate(names, 1)
     ]  # fmt: skip
-    columns = [Column("#"), Column("Run", "name"), Column("mAP@5"), Column("0.6", "mark")]
-    return Table("", [*columns, Column("Folder", "words")], rows)
+    columns = [
+        TableColumn("#"),
+        TableColumn("Run", "name"),
+        TableColumn("mAP@5"),
+        TableColumn("0.6", "mark"),
+    ]
+    return Table("", [*columns, TableColumn("Folder", "words")], rows)
 
 
 def leaderboard() -> html.LeaderboardPage:

@@ -6,7 +6,16 @@ import io
 
 from rich.console import Console
 
-from visual_search.views.table import Cell, Column, Row, Table, cells, markdown, terminal, valued
+from visual_search.views.table import (
+    Cell,
+    Row,
+    Table,
+    TableColumn,
+    cells,
+    markdown,
+    terminal,
+    valued,
+)
 
 TEST = "+0.256 [+0.130, +0.383]"
 
@@ -18,8 +27,8 @@ def table() -> Table:
         Row(cells("long name " * 9, "", Cell(), ""), "rest"),
         Row(cells("micro mean", "0.45", Cell(), ""), "mean"),
     ]
-    columns = [Column("Run", "name"), Column("mAP@5", with_ends=True)]
-    columns += [Column("0.6", "mark", narrow=False), Column("A long head of a number")]
+    columns = [TableColumn("Run", "name"), TableColumn("mAP@5", with_ends=True)]
+    columns += [TableColumn("0.6", "mark", narrow=False), TableColumn("A long head of a number")]
     return Table("[bold]Runs", columns, rows, "Beside it.")
 
 

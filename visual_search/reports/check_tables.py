@@ -108,7 +108,7 @@ def _named_lines(finding: Finding) -> Sequence[str]:
 
 
 def _category_table(categories: pd.DataFrame) -> Table:
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     columns = ("items", "groups", "train", "val", "test", "gallery", "queries")
     rows = [
@@ -119,8 +119,8 @@ def _category_table(categories: pd.DataFrame) -> Table:
     if len(rest):
         sums = [count(rest[name].sum()) for name in columns]
         rows.append(Row(cells(f"{len(rest):,} more", *sums), "rest"))
-    titles = [Column(name.capitalize()) for name in columns]
-    return Table("", [Column("Category", "name"), *titles], rows)
+    titles = [TableColumn(name.capitalize()) for name in columns]
+    return Table("", [TableColumn("Category", "name"), *titles], rows)
 
 
 def numbers_of(checked: Checked) -> dict[str, tuple[str, str]]:

@@ -51,7 +51,7 @@ def leaderboard_table(group: RankedGroup, folder: Path | None = None) -> Table:
     """
     from visual_search.reports.run_page import relative_to
     from visual_search.views.html_page import mark, scale_limit
-    from visual_search.views.table import Cell, Column, Row, Table, cells, valued
+    from visual_search.views.table import Cell, Row, Table, TableColumn, cells, valued
 
     records = group.table.to_dict("records")
     lines = [{str(key): value for key, value in line.items()} for line in records]
@@ -90,19 +90,19 @@ def leaderboard_table(group: RankedGroup, folder: Path | None = None) -> Table:
         )
         rows.append(Row(row, "floor" if is_floor else "run"))
     columns = [
-        Column("#"),
-        Column("Run", "name"),
-        Column(f"{title} {ranked_by}", with_ends=True),
-        Column(number(limit, 1), "mark", narrow=False),
-        Column(other),
-        Column(f"P@{k}"),
-        Column("hit@1", narrow=False),
-        Column("Dim"),
-        Column("Index", narrow=False),
-        Column("ms a picture", narrow=False),
-        Column("Epochs"),
-        Column("Finished", "words", narrow=False),
-        Column("Folder", "words", narrow=False, on_page=False),
+        TableColumn("#"),
+        TableColumn("Run", "name"),
+        TableColumn(f"{title} {ranked_by}", with_ends=True),
+        TableColumn(number(limit, 1), "mark", narrow=False),
+        TableColumn(other),
+        TableColumn(f"P@{k}"),
+        TableColumn("hit@1", narrow=False),
+        TableColumn("Dim"),
+        TableColumn("Index", narrow=False),
+        TableColumn("ms a picture", narrow=False),
+        TableColumn("Epochs"),
+        TableColumn("Finished", "words", narrow=False),
+        TableColumn("Folder", "words", narrow=False, on_page=False),
     ]
     data = group.identity.get("data", "unknown")
     return Table(f"{data}, {protocol_of(group)}: {title}", columns, rows)

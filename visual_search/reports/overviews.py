@@ -111,7 +111,7 @@ def conclude(measured: Sequence[Measured], folder: Path) -> None:
 
 def overview_table(table: pd.DataFrame, title: str) -> Table:
     """Returns the overview with a column an evaluation; ▲ marks the best of each."""
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     labels = list(dict.fromkeys(table["relevance"]))
     values = table.pivot_table(index="embedding", columns="relevance", values="value", sort=False)
@@ -124,7 +124,7 @@ def overview_table(table: pd.DataFrame, title: str) -> Table:
         kind: Any = "run" if embedding in of_runs else "floor"
         rows.append(Row(cells(str(embedding), *written), kind))
     heading = f"{title} by what counts as relevant"
-    return Table(heading, [Column("Embedding", "name"), *map(Column, labels)], rows)
+    return Table(heading, [TableColumn("Embedding", "name"), *map(TableColumn, labels)], rows)
 
 
 def _number(value: float | None) -> float:

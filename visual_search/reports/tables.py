@@ -206,7 +206,7 @@ LEFT_BEHIND = {
 def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
     """Returns the table of a measurement by category with intervals, micro and macro means last."""
     from visual_search.retrieval.report_files import load_report
-    from visual_search.views.table import Column, Row, Table, cells, valued
+    from visual_search.views.table import Row, Table, TableColumn, cells, valued
 
     headline, k = summary["headline"], summary["k"]
     others = [f"precision_at_{k}"] * (f"micro_precision_at_{k}" in summary)
@@ -244,8 +244,11 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
         means = [summary[f"{which}_{name}"] for name in (headline["mean"], *others)]
         found = summary["intervals"].get(which, {})
         rows.append(Row(row(f"{which} mean", sizes, "", means, found), "mean"))
-    columns = [Column("Category", "name"), Column("Gallery"), Column("Queries")]
-    columns += [Column(headline["title"], with_ends=True), *map(Column, map(_short_title, others))]
+    columns = [TableColumn("Category", "name"), TableColumn("Gallery"), TableColumn("Queries")]
+    columns += [
+        TableColumn(headline["title"], with_ends=True),
+        *map(TableColumn, map(_short_title, others)),
+    ]
     return Table(title, columns, rows)
 
 
@@ -257,7 +260,7 @@ def _short_title(metric: str) -> str:
 
 def floor_table(summary: Mapping[str, Any], name: str) -> Table:
     """Returns run among its floors, the best first; the difference is the run minus the floor."""
-    from visual_search.views.table import Column, Row, Table, cells
+    from visual_search.views.table import Row, Table, TableColumn, cells
 
     headline = summary["headline"]
     mean = headline["mean"]
@@ -274,13 +277,16 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
             tested += [p_value(line.get("p_value")), p_value(line["p_holm"])]
         means = [number(line[f"{which}_{mean}"]) for which in MEANS]
         rows.append(Row(cells(line["title"], *means, *tested), "run" if line is run else "floor"))
-    columns = [Column("Embedding", "name"), *map(Column, (*MEANS, "Run minus floor", "p", "Holm"))]
+    columns = [
+        TableColumn("Embedding", "name"),
+        *map(TableColumn, (*MEANS, "Run minus floor", "p", "Holm")),
+    ]
     return Table(f"Beside what learns nothing: {headline['title']}", columns, rows)
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
-    from visual_search.views.table import Cell, Column, Row, Table, cells
+    from visual_search.views.table import Cell, Row, Table, TableColumn, cells
 
     finished = [(run, run.summary()) for run in runs]
     finished = [(run, summary) for run, summary in finished if summary]
@@ -312,8 +318,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
         device_sentence(summary) for _, summary in finished if summary.get("device")
     )
     several = "different devices, by which trained numbers move: " * (len(devices) > 1)
-    columns = [Column("Run", "name"), Column(headline, with_ends=True)]
-    columns += map(Column, ("macro", "Floor", "MSE", "Dim", "Time"))
+    columns = [TableColumn("Run", "name"), TableColumn(headline, with_ends=True)]
+    columns += map(TableColumn, ("macro", "Floor", "MSE", "Dim", "Time"))
     title = "Runs side by side, test queries; micro means but for macro"
     caption = f"Computed on {several}{'; '.join(devices)}." if devices else ""
     return Table(title, columns, rows, caption)

@@ -52,8 +52,8 @@ def leaderboard_page(page: LeaderboardPage) -> str:
         ValueError: A ``href`` is absolute.
 
     Example:
-        >>> from visual_search.views.table import Column, Row, cells
-        >>> table = Table("", [Column("Run", "name")], [Row(cells("baseline"), "run")])
+        >>> from visual_search.views.table import TableColumn, Row, cells
+        >>> table = Table("", [TableColumn("Run", "name")], [Row(cells("baseline"), "run")])
         >>> group = LeaderboardGroup("shop", "gallery_query", table)
         >>> "baseline" in leaderboard_page(LeaderboardPage([group]))
         True

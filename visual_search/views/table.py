@@ -13,7 +13,7 @@ _STYLES = {"run": "bold", "mean": "bold", "rest": "dim"}
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column, and where there is room for it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Table:
     """
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     rows: Sequence[Row]
     caption: str = ""
 
@@ -147,6 +147,6 @@ def markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _in_markdown(cell: Cell, column: Column) -> str:
+def _in_markdown(cell: Cell, column: TableColumn) -> str:
     text = f"{cell.text} {cell.ends}".strip()
     return text if column.kind == "number" else escaped(text)  # numbers are ours
