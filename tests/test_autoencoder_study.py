@@ -39,7 +39,7 @@ def write_evaluation(
     folder = run / "evaluations" / name
     (folder / "metrics").mkdir(parents=True)
     (folder / "config.yaml").write_text(
-        yaml.safe_dump({"embedding": OWN | embedding, "protocol": protocol})
+        yaml.safe_dump({"embedding": OWN | embedding, "protocol": {"_target_": protocol}})
     )
     summary = {
         "query_split": split,
@@ -74,7 +74,7 @@ def write_run(folder: Path, value: float, error: float | None, state: str = "fin
     )
     own = {"device": "cpu", "embedding_dim": 512, "epochs": 4, **loss}
     (folder / "metrics" / "summary.json").write_text(json.dumps(own))
-    config: dict[str, Any] = {"embedding": OWN, "protocol": "gallery_query"}
+    config: dict[str, Any] = {"embedding": OWN, "protocol": {"_target_": "gallery_query"}}
     config |= {"objective": {"_target_": "visual_search.models.objectives.reconstruction.mse"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     history = pd.DataFrame(

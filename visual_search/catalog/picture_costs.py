@@ -80,7 +80,7 @@ def parts_of(data: bytes) -> PictureSizes:
 
     Example:
         >>> parts_of(b"GIF89a")
-        Parts(num_texts=0, keeps_coefficients=False)
+        PictureSizes(num_texts=0, keeps_coefficients=False)
     """
     if data.startswith(b"\xff\xd8"):
         return _jpeg_parts(data)

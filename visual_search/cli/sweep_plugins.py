@@ -8,6 +8,7 @@ stays as the package's own files have it, whoever says otherwise: the command li
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,7 +76,14 @@ SETTINGS = {
         _is_space, "keys of the command's config with their ranges, none of Hydra's own"
     ),
 }  # of Optuna's sampler every plain value, besides
+# Where Lightning tells the processes that it starts to work, and under which name.
+LAUNCHED = ("hydra.run.dir", "hydra.job.name", "hydra.output_subdir")
 TYPED = [key for key in SETTINGS if key != _PARAMS]
+
+
+def _is_launched(key: str) -> bool:
+    """Returns whether a key is one that this process was started with, to help the first one."""
+    return key in LAUNCHED and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def is_optuna(config: DictConfig) -> bool:
@@ -111,7 +119,7 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
                 f"{override} could start code: of a package; expected folders; give "
                 f"{key}=[file:///DIR]"
             )
-        if key in TYPED or key.startswith("hydra.sweeper.sampler."):
+        if key in TYPED or key.startswith("hydra.sweeper.sampler.") or _is_launched(key):
             continue
         if key.startswith("hydra/"):
             fix = (
@@ -163,7 +171,7 @@ def check_hydra(
     for key, value in [*given.items(), *((key, None) for key in own if key not in given)]:
         if key in given and key in own and value == own[key]:
             continue
-        setting = SETTINGS.get(key)
+        setting = _PLAIN if _is_launched(key) else SETTINGS.get(key)
         if key.startswith("hydra.sweeper.sampler.") and not key.endswith("._target_"):
             setting = _PLAIN
         if setting and key in own:
