@@ -1,8 +1,10 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from visual_search.catalog.synthetic import CATEGORIES, SyntheticSource, synthetic
 from visual_search.catalog.synthetic.drawing import (
@@ -19,6 +21,7 @@ from visual_search.catalog.synthetic.drawing import (
 )
 from visual_search.catalog.synthetic.generator import COLOURS, DRAWINGS
 
+SHEET = Path(__file__).parents[1] / "data" / "drawn.png"  # a row a category, 40 px a picture
 UPRIGHT = Pose(scale=1.0, angle_deg=0.0, shift=(0.0, 0.0), flip=False)
 
 
@@ -41,6 +44,17 @@ def test_the_table_knows_every_attribute() -> None:
         assert set(rows["style"]) == set(DRAWINGS[str(category)].styles)
     assert set(catalog.table["split"]) == {""}
     assert catalog.table["item_id"][0] == f"{CATEGORIES[0].lower()}-00000"
+
+
+def test_products_look_as_they_did() -> None:
+    """Names of runs and every number on drawn products rest on them."""
+    catalog = synthetic(8, image_size_px=40)
+    pictures = np.stack([catalog.source.load(image) for image in catalog.table["image"]])
+    rows = pictures.reshape(len(CATEGORIES), 8, 40, 40, 3).swapaxes(1, 2)
+    with Image.open(SHEET) as sheet:
+        expected = np.asarray(sheet.convert("RGB"), dtype=np.int64)
+    # 2 of 255 for what another version of Pillow rounds.
+    np.testing.assert_allclose(rows.reshape(expected.shape), expected, rtol=0, atol=2)
 
 
 def test_more_items_or_other_categories_change_none() -> None:
