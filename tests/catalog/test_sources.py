@@ -37,7 +37,9 @@ def shop(tmp_path: Path) -> Path:
 def shop_zip(shop: Path) -> Path:
     path = shop.parent / "shop.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(shop / "images" / "1.jpg", "images/1.jpg")
+        one = zipfile.ZipInfo("images/1.jpg")
+        one.extra = b"\xfe\xca\x04\x00more"  # 8 bytes between the name and the picture
+        archive.writestr(one, (shop / "images" / "1.jpg").read_bytes())
         archive.write(shop / "images" / "zwei ü.jpg", "images/zwei ü.jpg", zipfile.ZIP_DEFLATED)
     return path
 

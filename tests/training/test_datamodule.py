@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.training.conftest import trainer_in
 from visual_search.training.datamodule import (
     CatalogDataModule,
     EvaluationBatches,
@@ -106,3 +108,24 @@ def test_impossible_settings_are_refused(
     other = new_datamodule()
     with pytest.raises(ValueError, match=message):
         CatalogDataModule(other.catalog, other.pictures, **{argument: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 12),  # 40 items in batches of 10, thrice
+        ({"accumulate_grad_batches": 3}, 6),
+        ({"limit_train_batches": 3}, 9),
+        ({"limit_train_batches": 0.5}, 6),
+    ],
+)
+def test_a_schedule_knows_all_steps_of_a_run(
+    new_datamodule: Callable[..., CatalogDataModule],
+    tmp_path: Path,
+    settings: dict[str, float],
+    steps: int,
+) -> None:
+    datamodule = new_datamodule()
+    assert len(datamodule.rows("train")) == 40
+    datamodule.trainer = trainer_in(tmp_path, max_epochs=3, **settings)
+    assert datamodule.num_training_steps() == steps
