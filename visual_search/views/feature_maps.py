@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from visual_search.views.chart_rows import fit_width
 from visual_search.views.picture_grids import check_pictures
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, Sheet
 from visual_search.views.style import (
@@ -81,7 +82,7 @@ def feature_map_grid(
             np.ascontiguousarray(original.transpose(1, 2, 0)),
             MARGIN_IN, maps_top, original_in, original_in,
         )  # fmt: skip
-        sheet.text(MARGIN_IN, maps_top + original_in + 0.06, one_line(label, 20), 9)
+        sheet.text(MARGIN_IN, maps_top + original_in + 0.06, fit_width(label, original_in, 9), 9)
         for number, (name, maps) in enumerate(layers.items()):
             block, row = divmod(number, layers_a_block)
             x = MARGIN_IN + original_in + 0.35 + block * (block_in + 0.35)

@@ -11,6 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from visual_search.views.chart_rows import fit_width
 from visual_search.views.sheet import HEADER_IN, MARGIN_IN, Sheet
 from visual_search.views.style import (
     INK,
@@ -22,13 +23,12 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import many, number, one_line, three_digits
+from visual_search.wording import many, number, three_digits
 
 _BRIGHTEST_ERROR = 1.0  # from which on a map is brightest
 _ITEMS_A_BAND = 8  # so many columns before a new band begins below
 _CELL_IN = 1.3
 _GAP_IN = 0.14
-_COLUMNS_A_CELL = 19  # characters of 9 points that fit under a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ def reconstruction_grid(
             band, column = divmod(item, _ITEMS_A_BAND)
             x = MARGIN_IN + names_in + column * step
             y = HEADER_IN + band * band_in
-            sheet.text(x, y, one_line(labels[item], _COLUMNS_A_CELL), 9)
+            sheet.text(x, y, fit_width(labels[item], _CELL_IN, 9), 9)
             tops = [y + 0.22 + row * (_CELL_IN + 0.06) for row in range(3)]
             sheet.picture(_display(originals[item]), x, tops[0], _CELL_IN, _CELL_IN)
             sheet.picture(_display(reconstructions[item]), x, tops[1], _CELL_IN, _CELL_IN)
@@ -256,6 +256,6 @@ def _search_cell(
 ) -> None:
     sheet.picture(_display(picture), x, y, _CELL_IN, _CELL_IN)
     below = y + _CELL_IN + 0.05
-    sheet.text(x, below, one_line(category, _COLUMNS_A_CELL), 9, color=INK)
+    sheet.text(x, below, fit_width(category, _CELL_IN, 9), 9, color=INK)
     sheet.text(x, below + 0.17, number, 9, **bold(number))
-    sheet.text(x, below + 0.34, one_line(label, 18), 8, color=MUTED)
+    sheet.text(x, below + 0.34, fit_width(label, _CELL_IN, 8), 8, color=MUTED)
