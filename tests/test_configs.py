@@ -48,7 +48,7 @@ CONF = config_folder()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COMMANDS = sorted(path for path in FILES if "/" not in path)
 # These set Hydra's own part, which is not in the composed config: tests/cli/test_sweep_plugins.py.
-OF_HYDRA = ("base/", "sweep/")
+OF_HYDRA = ("launch/", "sweep/")
 OPTIONS = sorted(path for path in FILES if "/" in path and not path.startswith(OF_HYDRA))
 GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
 SEVERAL = ("callbacks", "logger")  # groups that name builders one level down
