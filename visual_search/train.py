@@ -69,12 +69,12 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
             run.clear()
         if on_open is not None:
             on_open(run)
-        if training is None or _is_done(run, settings):
+        if _is_done(run, settings):
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
             if not run.checkpoint.is_file():
                 print(f"Run {run.folder}")
-            _work(training)
+            _work(training or _Training(run, parts))  # cleared by another one meanwhile
     finally:
         run.unlock()
     print_result(run)

@@ -113,9 +113,12 @@ class Parts:
         pictures = self.settings.pictures
         return Preprocessing(pictures.size_px, one_of("pictures.fit", pictures.fit, get_args(Fit)))
 
-    @property
     def optimization(self) -> Optimization:
-        """The optimiser and its schedule."""
+        """Returns the optimiser and its schedule.
+
+        Raises:
+            ConfigError: A value is wrong.
+        """
         from visual_search.training.optimization import Optimization
 
         names = {field.name for field in dataclasses.fields(Optimization)}
@@ -123,9 +126,12 @@ class Parts:
         with told_as_config():
             return Optimization(**{name: given[name] for name in names & given.keys()})
 
-    @property
     def embedding(self) -> EmbeddingSettings:
-        """What of a network is indexed."""
+        """Returns what of a network is indexed.
+
+        Raises:
+            ConfigError: A value is wrong.
+        """
         from visual_search.models.embedding import EmbeddingSettings
 
         with told_as_config():
@@ -135,7 +141,7 @@ class Parts:
         """Returns what turns a network's values into what is indexed."""
         from visual_search.models.embedding import EmbeddingHead
 
-        return EmbeddingHead(model, self.embedding)
+        return EmbeddingHead(model, self.embedding())
 
     @cached_property
     def floors(self) -> Floors:
@@ -206,7 +212,7 @@ class Parts:
             head=self.head(self.model),
             augmentation=build("augmentation", augmentation) if augmentation else None,
             labels=Labels.of_catalog(catalog, objective.columns),
-            optimization=self.optimization,
+            optimization=self.optimization(),
             seed=settings.seed,
             item_ids=list(catalog.table["item_id"]),
         )
@@ -235,7 +241,7 @@ class Parts:
         """
         from visual_search.training.query_gallery import check_depth
 
-        assert self.embedding
+        self.embedding()
 
         selection = self.protocol.choose(self.catalog.table, split)
         check_depth(self.protocol, self.catalog, selection, split)
@@ -260,7 +266,7 @@ class Parts:
             check_loader(settings.loader.batch_size, settings.loader.num_workers)
             sampling = build("sampler", settings.sampler).for_batches(settings.loader.batch_size)
             check_partners(settings.partners.source, objective, head)
-        assert self.optimization
+        self.optimization()
         Labels.of_catalog(catalog, objective.columns)
         check_test_items(catalog)
         rows = catalog.rows_of_split("train")
