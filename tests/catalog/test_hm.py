@@ -1,9 +1,8 @@
-import re
 from pathlib import Path
 
 import pytest
 
-from visual_search.catalog.catalog import BadItemsError
+from tests.catalog.shops import one_refused, refuses, saved
 from visual_search.catalog.readers.hm import hm
 from visual_search.catalog.splits import assign_splits
 
@@ -17,24 +16,19 @@ BLACK = (
 )
 WHITE = "0108775044,0108775,Strap top,253,Vest top,Garment Upper body,White,Ladieswear,\n"
 BRA = "0110065001,0110065,OP T-shirt (Idro),306,Bra,Underwear,Black,Ladieswear,Microfibre bra\n"
+IDS = ["0108775015", "0108775044", "0110065001"]
 
 
-def shop(root: Path, rows: str, *ids: str, inner: str = "") -> Path:
-    for item_id in ids:
-        folder = root / inner / "images" / item_id[:3]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{item_id}.jpg").write_bytes(item_id.encode())
-    (root / inner / "articles.csv").write_text(HEADER + rows, encoding="utf-8")
-    return root
+def shop(root: Path, rows: str) -> Path:
+    pictures = {f"images/{item_id[:3]}/{item_id}.jpg": item_id for item_id in IDS}
+    return saved(root, pictures | {"articles.csv": HEADER + rows})
 
 
-ALL = ("0108775015", "0108775044", "0110065001")
-
-
-def test_articles_become_items(tmp_path: Path) -> None:
-    catalog = hm(shop(tmp_path, BLACK + WHITE + BRA, *ALL, inner="h-and-m"))
+def test_articles_become_items_and_colours_of_a_product_stay_together(tmp_path: Path) -> None:
+    shop(tmp_path / "h-and-m", BLACK + WHITE + BRA)
+    catalog = hm(tmp_path)
     columns = catalog.table.to_dict("list")
-    assert columns["item_id"] == list(ALL)  # the zero in front stays
+    assert columns["item_id"] == IDS  # the zero in front stays
     assert columns["image"][2] == "h-and-m/images/011/0110065001.jpg"
     assert columns["category"] == ["Vest top", "Vest top", "Bra"]
     assert columns["group"] == ["0108775", "0108775", "0110065"]
@@ -43,25 +37,11 @@ def test_articles_become_items(tmp_path: Path) -> None:
     assert catalog.attributes == HEADER.strip().split(",")[1:]
     assert catalog.name == "hm"
     assert catalog.source.load(columns["image"][2]) == b"0110065001"
-
-
-def test_the_colours_of_a_product_stay_together(tmp_path: Path) -> None:
-    catalog = hm(shop(tmp_path, BLACK + WHITE + BRA, *ALL))
-    drawn = [
-        assign_splits(catalog, method="crc32", divisor=d, val_fraction=0, test_fraction=0, seed=0)
-        for d in (2, 3)
-    ]
-    splits = [list(each.table["split"]) for each in drawn]
     # the CRC-32 of 0108775 is divisible by 2, that of 0110065 by 3
-    assert splits == [["test", "test", "train"], ["train", "train", "test"]]
-
-
-def test_another_category(tmp_path: Path) -> None:
-    root = shop(tmp_path, BLACK + BRA, *ALL)
-    assert hm(root, category="product_group_name").categories == ["Garment Upper body", "Underwear"]
-    assert hm(root, category="colour_group_name").categories == ["Black"]
-    with pytest.raises(ValueError, match=r"data\.category is 'group'; expected one of"):
-        hm(root, category="group")
+    for divisor, expected in ((2, ["test", "test", "train"]), (3, ["train", "train", "test"])):
+        rule = {"method": "crc32", "val_fraction": 0, "test_fraction": 0, "seed": 0}
+        drawn = assign_splits(catalog, **rule, divisor=divisor)  # type: ignore[arg-type]
+        assert list(drawn.table["split"]) == expected
 
 
 BAD_ROWS = {
@@ -76,30 +56,22 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize("row", BAD_ROWS)
 def test_a_bad_row_is_refused_and_named(tmp_path: Path, row: str) -> None:
-    root = shop(tmp_path, BLACK + row.strip() + "\n" + WHITE, *ALL)
-    with pytest.raises(BadItemsError, match=r"^1 bad item\(s\)") as caught:
-        hm(root)
-    (item,) = caught.value.refused
-    said = f"{item.item_id}: {item.reason}" if item.item_id == "line 3" else item.reason
-    assert re.search(BAD_ROWS[row], said)
-    catalog = hm(root, on_bad_item="skip")
-    assert list(catalog.table["item_id"]) == ["0108775015", "0108775044"]
-    assert catalog.refused == (item,)
+    root = shop(tmp_path, BLACK + row.strip() + "\n" + WHITE)
+    assert one_refused(BAD_ROWS[row], hm, root) == IDS[:2]
 
 
-def test_what_is_no_such_catalogue(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        hm(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"there is no articles\.csv in .*Kaggle"):
-        hm(tmp_path)
-    root = shop(tmp_path, "", *ALL)
-    with pytest.raises(ValueError, match="gives no item"):
-        hm(root)
-    with pytest.raises(ValueError, match="on_bad_item is 'drop'"):
-        hm(root, on_bad_item="drop")  # type: ignore[arg-type]
-    (root / "articles.csv").write_text("article_id,product_type_name,product_group_name\n")
-    with pytest.raises(ValueError, match=r"articles\.csv\) has no column \['product_code'\]"):
-        hm(root)
-    (root / "articles.csv").write_bytes(b"\xff\n")
-    with pytest.raises(ValueError, match=r"articles\.csv\): line 1 is not UTF-8"):
-        hm(root)
+def test_another_category_and_what_is_no_such_catalogue(tmp_path: Path) -> None:
+    refuses(FileNotFoundError, "nowhere", hm, tmp_path / "nowhere")
+    refuses(FileNotFoundError, r"there is no articles\.csv in .*Kaggle", hm, tmp_path)
+    root = shop(tmp_path, BLACK + BRA)
+    assert hm(root, category="product_group_name").categories == ["Garment Upper body", "Underwear"]
+    assert hm(root, category="colour_group_name").categories == ["Black"]
+    message = r"data\.category is 'group'; expected one of"
+    refuses(ValueError, message, hm, root, category="group")
+    refuses(ValueError, "on_bad_item is 'drop'", hm, root, on_bad_item="drop")
+    for text, message in (
+        (HEADER, "gives no item"),
+        (HEADER.replace("product_code,", ""), r"articles\.csv\) has no column \['product_code'\]"),
+        (b"\xff\n", r"articles\.csv\): line 1 is not UTF-8"),
+    ):
+        refuses(ValueError, message, hm, saved(root, {"articles.csv": text}))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.catalog.odd_pictures import encoded
+from tests.catalog.shops import one_refused, refuses, saved
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers.open_metric_learning import open_metric_learning
 from visual_search.catalog.readers.sources import FolderSource
@@ -29,6 +30,9 @@ FRAME = pd.DataFrame(
         "y_2": [2, None, 3, None, 9],
     }
 )
+PLAIN = FRAME[["label", "path", "split", "is_query", "is_gallery"]]
+PATHS = list(FRAME["path"])
+RULE = {"method": "hash", "val_fraction": 0.0, "test_fraction": 0.5, "seed": 0}
 
 
 def picture(red: int) -> bytes:
@@ -39,10 +43,7 @@ def picture(red: int) -> bytes:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    (tmp_path / "images").mkdir()
-    for red, name in enumerate("abcde"):
-        (tmp_path / "images" / f"{name}.png").write_bytes(picture(red))
-    return tmp_path
+    return saved(tmp_path, {path: picture(red) for red, path in enumerate(PATHS)})
 
 
 def write(shop: Path, frame: pd.DataFrame, **options: object) -> Path:
@@ -50,25 +51,28 @@ def write(shop: Path, frame: pd.DataFrame, **options: object) -> Path:
     return shop / "df.csv"
 
 
-PLAIN = FRAME[["label", "path", "split", "is_query", "is_gallery"]]
-
-
 def test_the_required_columns_suffice(shop: Path) -> None:
     catalog = open_metric_learning(write(shop, PLAIN))  # with pandas' index in front
+    labels = ["0", "0", "1", "1", "2"]
     assert catalog.table.to_dict("list") == {
-        "item_id": [f"images/{name}.png" for name in "abcde"],
-        "image": [f"images/{name}.png" for name in "abcde"],
-        "category": ["0", "0", "1", "1", "2"],
-        "group": ["0", "0", "1", "1", "2"],
+        "item_id": PATHS,
+        "image": PATHS,
+        "category": labels,
+        "group": labels,
         "split": ["train", "train", "test", "test", "test"],
         "column_1": ["0", "1", "2", "3", "4"],
-        "label": ["0", "0", "1", "1", "2"],
+        "label": labels,
         "is_query": ["", "", "1", "0", "1"],
         "is_gallery": ["", "", "0", "1", "1"],
     }
     assert catalog.name == "df"
     assert isinstance(catalog.source, FolderSource)
     assert catalog.source.load("images/b.png") == picture(1)
+    drawn = assign_splits(catalog, **RULE).table  # type: ignore[arg-type]
+    assert list(drawn["split"]) == list(catalog.table["split"])
+    for relevance in ("label", "group"):
+        sides = published(relevance=[relevance]).choose(drawn, "test")
+        assert (sides.query_rows.tolist(), sides.gallery_rows.tolist()) == ([2, 4], [3, 4])
 
 
 def test_all_columns_and_boxes(shop: Path) -> None:
@@ -76,46 +80,22 @@ def test_all_columns_and_boxes(shop: Path) -> None:
     catalog = open_metric_learning(path, name="mine")
     assert catalog.name == "mine"
     images = list(catalog.table["image"])
-    assert images == [
-        "images/a.png#xywh=pixel:1,0,2,2",
-        "images/b.png",
-        "images/c.png#xywh=pixel:0,0,4,3",
-        "images/d.png",
-        "images/e.png#xywh=pixel:2,1,7,8",
-    ]
+    boxes = ["1,0,2,2", "", "0,0,4,3", "", "2,1,7,8"]
+    names = zip(PATHS, boxes, strict=True)
+    assert images == [name + (f"#xywh=pixel:{box}" if box else "") for name, box in names]
     assert list(catalog.table["item_id"]) == images
     assert list(catalog.table["category"]) == ["hats", "hats", "shoes", "shoes", "shoes"]
     assert list(catalog.table["group"]) == ["0", "0", "1", "1", "2"]
     assert catalog.attributes == ["label", "is_query", "is_gallery", "sequence", "price"]
     source = pickle.loads(pickle.dumps(catalog.source))
-    first = source.load(images[0])
-    assert first.tolist() == [[[0, 1, 0], [0, 2, 0]], [[0, 1, 1], [0, 2, 1]]]
+    assert source.load(images[0]).tolist() == [[[0, 1, 0], [0, 2, 0]], [[0, 1, 1], [0, 2, 1]]]
     assert source.load(images[1]) == picture(1)
     assert source.load(images[2]).shape == (3, 4, 3)
     assert source.load(images[4]).shape == (2, 2, 3)  # what sticks out is cut off
-
-
-def test_two_boxes_of_one_picture_are_two_items(shop: Path) -> None:
-    twice = FRAME.assign(
-        path="images/a.png", x_1=[0, 1, 0, 1, 2], x_2=4, y_1=[0, 0, 1, 1, 1], y_2=3
-    )
-    catalog = open_metric_learning(write(shop, twice))
+    boxes_of_one = {"x_1": [0, 1, 0, 1, 2], "x_2": 4, "y_1": [0, 0, 1, 1, 1], "y_2": 3}
+    catalog = open_metric_learning(write(shop, FRAME.assign(path=PATHS[0], **boxes_of_one)))
     assert catalog.table["item_id"].nunique() == 5
     assert len(set(catalog.source.content_keys(list(catalog.table["image"])))) == 5
-
-
-@pytest.mark.parametrize("relevance", ["label", "group"])
-def test_the_published_protocol(shop: Path, relevance: str) -> None:
-    catalog = assign_splits(
-        open_metric_learning(write(shop, PLAIN)),
-        method="hash",
-        val_fraction=0.0,
-        test_fraction=0.5,
-        seed=0,
-    )
-    assert list(catalog.table["split"]) == ["train", "train", "test", "test", "test"]
-    sides = published(relevance=[relevance]).choose(catalog.table, "test")
-    assert (sides.query_rows.tolist(), sides.gallery_rows.tolist()) == ([2, 4], [3, 4])
 
 
 @pytest.mark.parametrize(
@@ -123,49 +103,40 @@ def test_the_published_protocol(shop: Path, relevance: str) -> None:
     [("True", "False", ""), ("1", "0", "None"), ("1.0", "0.0", "nan"), ("TRUE", "false", "0")],
 )
 def test_how_flags_are_written(shop: Path, yes: str, no: str, nothing: str) -> None:
-    flags = {
-        "is_query": [nothing, nothing, yes, no, yes],
-        "is_gallery": [nothing, nothing, no, yes, yes],
-    }
-    catalog = open_metric_learning(write(shop, PLAIN.assign(**flags)))
-    assert list(catalog.table["is_query"][2:]) == ["1", "0", "1"]
-    assert set(catalog.table["is_gallery"][:2]) <= {"", "0"}
+    queries, galleries = [nothing, nothing, yes, no, yes], [nothing, nothing, no, yes, yes]
+    path = write(shop, PLAIN.assign(is_query=queries, is_gallery=galleries))
+    found = open_metric_learning(path).table
+    assert list(found["is_query"][2:]) == ["1", "0", "1"]
+    assert set(found["is_gallery"][:2]) <= {"", "0"}
 
 
 def test_roots_and_separators(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("tables")
-    absolute = PLAIN.assign(path=[f"{shop}/images/{name}.png" for name in "abcde"])
-    path = write(elsewhere, absolute, sep=";")
+    path = write(elsewhere, PLAIN.assign(path=[f"{shop}/{name}" for name in PATHS]), sep=";")
     catalog = open_metric_learning(path, dataset_root=shop, sep=";")
     assert catalog.table["item_id"][0] == "images/a.png"
-    with pytest.raises(BadItemsError, match=r"5 bad item(.|\n)*is absolute"):
-        open_metric_learning(path, sep=";")
-    with pytest.raises(FileNotFoundError, match="no folder at"):
-        open_metric_learning(path, dataset_root=shop / "nowhere", sep=";")
+    refuses(BadItemsError, r"5 bad item(.|\n)*is absolute", open_metric_learning, path, sep=";")
+    lost = shop / "nowhere"
+    refuses(FileNotFoundError, "no folder at", open_metric_learning, path, dataset_root=lost)
 
 
 def test_what_is_found_out_is_said(shop: Path) -> None:
     catalog = open_metric_learning(write(shop, PLAIN, sep=";"))
-    assert {choice.key: choice.value for choice in catalog.choices} == {
-        "data.separator": "';'",
-        "data.category": "label",
-    }
+    said = {choice.key: choice.value for choice in catalog.choices}
+    assert said == {"data.separator": "';'", "data.category": "label"}
     path = write(shop, FRAME)
     told = open_metric_learning(path, category="sequence", separator=",")
     assert (list(told.table["category"])[:2], told.choices) == (["s0", "s0"], ())
     assert open_metric_learning(path).choices == ()
-    with pytest.raises(ValueError, match=r"data\.category is 'sequenze'.*'sequence'"):
-        open_metric_learning(path, category="sequenze")
 
 
 def test_labels_on_both_sides_need_another_group(shop: Path) -> None:
     path = write(shop, PLAIN.assign(label=7))
-    rule = {"method": "hash", "val_fraction": 0.0, "test_fraction": 0.5, "seed": 0}
-    with pytest.raises(ValueError, match="A group on both sides leaks"):
-        assign_splits(open_metric_learning(path), **rule)  # type: ignore[arg-type]
+    message = "A group on both sides leaks"
+    refuses(ValueError, message, assign_splits, open_metric_learning(path), **RULE)
     catalog = open_metric_learning(path, group=None)
     assert list(catalog.table["group"]) == list(catalog.table["item_id"])
-    assert len(assign_splits(catalog, **rule)) == 5  # type: ignore[arg-type]
+    assert len(assign_splits(catalog, **RULE)) == 5  # type: ignore[arg-type]
 
 
 BAD_ROWS = {
@@ -189,40 +160,31 @@ BAD_ROWS = {
 @pytest.mark.parametrize(("column", "value"), BAD_ROWS)
 def test_a_bad_row_is_refused_and_named(shop: Path, column: str, value: object) -> None:
     frame = FRAME.astype(object)
-    frame.loc[3, ["x_1", "y_1", "x_2", "y_2"]] = (
-        [0, 0, 4, 3] if column in ("x_1", "x_2", "y_1", "y_2") else [None] * 4
-    )
+    if column[1] == "_":
+        frame.loc[3, ["x_1", "y_1", "x_2", "y_2"]] = [0, 0, 4, 3]
     frame.loc[3, column] = value
     path = write(shop, frame, index=False)
-    with pytest.raises(BadItemsError, match=rf"line 5: .*{BAD_ROWS[column, value]}") as caught:
-        open_metric_learning(path)
-    catalog = open_metric_learning(path, on_bad_item="skip")
-    assert len(catalog) == 4
-    assert catalog.refused == caught.value.refused
+    assert len(one_refused(f"line 5: .*{BAD_ROWS[column, value]}", open_metric_learning, path)) == 4
 
 
-def test_what_is_no_such_table(shop: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no table at .*nowhere\.csv"):
-        open_metric_learning(shop / "nowhere.csv")
+def test_what_is_no_such_table(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, lost = open_metric_learning, shop / "nowhere.csv"
+    refuses(FileNotFoundError, r"no table at .*nowhere\.csv", read, lost)
     path = write(shop, FRAME)
-    with pytest.raises(ValueError, match="on_bad_item is 'drop'"):
-        open_metric_learning(path, on_bad_item="drop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"data\.separator is ';;'; expected one character"):
-        open_metric_learning(path, sep=";;")
-    with pytest.raises(ValueError, match=r"no column \['product'\]"):
-        open_metric_learning(path, group="product")
-    with pytest.raises(ValueError, match=r"df\.csv has no column \['is_query'\].*'isquery'"):
-        open_metric_learning(write(shop, FRAME.rename(columns={"is_query": "isquery"})))
-    with pytest.raises(ValueError, match=r"has no column \['y_2'\]"):
-        open_metric_learning(write(shop, FRAME.drop(columns="y_2")))
-    with pytest.raises(ValueError, match="gives no item"):
-        open_metric_learning(write(shop, FRAME[:0]))
+    for settings, message in (
+        ({"on_bad_item": "drop"}, "on_bad_item is 'drop'"),
+        ({"sep": ";;"}, r"data\.separator is ';;'; expected one character"),
+        ({"group": "product"}, r"no column \['product'\]"),
+        ({"category": "sequenze"}, r"data\.category is 'sequenze'.*'sequence'"),
+    ):
+        refuses(ValueError, message, read, path, **settings)
+    for frame, message in (
+        (FRAME.rename(columns={"is_query": "isquery"}), r"df\.csv .*\['is_query'\].*'isquery'"),
+        (FRAME.drop(columns="y_2"), r"has no column \['y_2'\]"),
+        (FRAME[:0], "gives no item"),
+    ):
+        refuses(ValueError, message, read, write(shop, frame))
     path.write_bytes(b"label\n\xff\n")
-    with pytest.raises(ValueError, match=r"df\.csv: line 2 is not UTF-8"):
-        open_metric_learning(path)
-
-
-def test_a_table_over_the_limit_is_refused(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses(ValueError, r"df\.csv: line 2 is not UTF-8", read, path)
     monkeypatch.setattr("visual_search.catalog.readers.open_metric_learning.MAX_LISTING_BYTES", 9)
-    with pytest.raises(ValueError, match="split the table"):
-        open_metric_learning(write(shop, FRAME))
+    refuses(ValueError, "split the table", read, write(shop, FRAME))

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import zipfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.catalog.odd_pictures import encoded, noise
+from tests.catalog.shops import SHARED, needs_shared, one_refused, refuses, saved, zip_of
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers.shop_the_look import (
     needed_pictures,
@@ -23,9 +20,6 @@ from visual_search.catalog.readers.shop_the_look import (
 from visual_search.catalog.splits import assign_splits
 from visual_search.retrieval.protocols import cross_domain, gallery_query
 
-SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
-CATEGORIES = SHARED / "datasets" / "shop-the-look-fashion-cat.json"
-
 COAT, SHOE, HAT = (digit * 32 for digit in "123")  # products
 ROOM, STREET = (digit * 32 for digit in "ab")  # scenes
 PATHS = {
@@ -33,6 +27,7 @@ PATHS = {
     SHOE: "Apparel & Accessories|Shoes",
     HAT: "Apparel & Accessories|Clothing Accessories|Hats",
 }
+DRAWN = {"method": "hash", "val_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
 
 
 def pair(product: Any, scene: Any, *bbox: Any) -> dict[str, Any]:
@@ -44,10 +39,7 @@ PAIRS = [
     pair(COAT, ROOM, 0, 0, 0.5, 1),
     pair(SHOE, ROOM, 0.25, 0.5, 0.75, 0.75),
 ]
-
-
-def png(seed: int) -> bytes:
-    return encoded(noise(40, 20, seed))
+PICTURES = {s: encoded(noise(40, 20, n)) for n, s in enumerate((COAT, SHOE, HAT, ROOM, STREET))}
 
 
 class Published:
@@ -55,12 +47,9 @@ class Published:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "fashion.json"
-        self.categories = folder / "fashion-cat.json"
-        self.pictures = folder / "pictures"
-        self.pictures.mkdir()
-        for seed, signature in enumerate((COAT, SHOE, HAT, ROOM, STREET)):
-            (self.pictures / f"{signature}.jpg").write_bytes(png(seed))
+        self.path, self.categories = folder / "fashion.json", folder / "fashion-cat.json"
+        named = {f"{signature}.jpg": data for signature, data in PICTURES.items()}
+        self.pictures = saved(folder / "pictures", named)
         self.write(PAIRS, PATHS)
 
     def write(self, pairs: list[Any], paths: Any = PATHS) -> Published:
@@ -81,89 +70,75 @@ def published(tmp_path: Path) -> Published:
 
 def test_products_and_crops_are_items(published: Published) -> None:
     catalog = shop_the_look(*published.files)
-    root = "Apparel & Accessories"
+    coat = [["Shoes", level] for level in ("Clothing", "Outerwear", "Coats & Jackets")]
+    levels = [["Apparel & Accessories"] * 5, *([s, c, c, s, s] for s, c in coat)]
+    boxes = ["0.0,0.0,0.5,1.0", "0.25,0.5,0.5,0.25", "0.5,0.25,0.5,0.75"]
+    scenes = [ROOM, ROOM, STREET]
     assert catalog.table.to_dict("list") == {
         "item_id": [SHOE, COAT, f"{ROOM}-{COAT}", f"{ROOM}-{SHOE}", f"{STREET}-{SHOE}"],
-        "image": [
-            f"{SHOE}.jpg",
-            f"{COAT}.jpg",
-            f"{ROOM}.jpg#0.0,0.0,0.5,1.0",
-            f"{ROOM}.jpg#0.25,0.5,0.5,0.25",
-            f"{STREET}.jpg#0.5,0.25,0.5,0.75",
-        ],
+        "image": [f"{SHOE}.jpg", f"{COAT}.jpg"]
+        + [f"{scene}.jpg#{box}" for scene, box in zip(scenes, boxes, strict=True)],
         "category": ["Shoes", "Coats & Jackets", "Coats & Jackets", "Shoes", "Shoes"],
         "group": [SHOE, COAT, COAT, SHOE, SHOE],
         "split": [""] * 5,
         "domain": ["product", "product", "scene", "scene", "scene"],
         "product": [SHOE, COAT, COAT, SHOE, SHOE],
-        "scene": ["", "", ROOM, ROOM, STREET],
-        "level_1": [root] * 5,
-        "level_2": ["Shoes", "Clothing", "Clothing", "Shoes", "Shoes"],
-        "level_3": ["Shoes", "Outerwear", "Outerwear", "Shoes", "Shoes"],
-        "level_4": ["Shoes", "Coats & Jackets", "Coats & Jackets", "Shoes", "Shoes"],
-    }
+        "scene": ["", "", *scenes],
+    } | {f"level_{n}": level for n, level in enumerate(levels, 1)}
     assert (catalog.name, catalog.refused) == ("shop_the_look", ())
     pixels = np.asarray(Image.open(published.pictures / f"{STREET}.jpg"))
     crop = catalog.source.load(catalog.table["image"][4])
     np.testing.assert_array_equal(crop, pixels[5:20, 20:40])
-    assert catalog.source.load(f"{SHOE}.jpg") == (published.pictures / f"{SHOE}.jpg").read_bytes()
+    assert catalog.source.load(f"{SHOE}.jpg") == PICTURES[SHOE]
 
 
 def test_an_array_is_read_like_lines(published: Published) -> None:
     lines = shop_the_look(*published.files).table
-    for text in (json.dumps(PAIRS), json.dumps(PAIRS, indent=2), "\ufeff " + json.dumps(PAIRS)):
+    texts = [json.dumps(PAIRS), json.dumps(PAIRS, indent=2), "\ufeff " + json.dumps(PAIRS)]
+    for text in (*texts, "\ufeff\r\n" + "\r\n\r\n".join(map(json.dumps, PAIRS))):
         published.path.write_text(text, encoding="utf-8")
         assert shop_the_look(*published.files).table.equals(lines)
-    published.path.write_text("\ufeff\r\n" + "\r\n\r\n".join(map(json.dumps, PAIRS)), "utf-8")
-    assert shop_the_look(*published.files).table.equals(lines)
 
 
 # ---- what fits which protocol
 
 
-def many(published: Published, num_products: int = 60) -> Published:
-    """Each product is shown by two of as many scenes, each scene shows two products."""
-    products = [f"{number:032x}" for number in range(num_products)]
-    scenes = [f"{number:032x}" for number in range(1000, 1000 + num_products)]
+@pytest.fixture
+def many(published: Published) -> tuple[Path, Path, None]:
+    """Each of 60 products is shown by two of as many scenes, each scene shows two products."""
+    products, scenes = ([f"{start + n:032x}" for n in range(60)] for start in (0, 1000))
     pairs = [
-        pair(product, scenes[(number + step) % num_products], 0.1, 0.1, 0.5 + step / 4, 0.9)
+        pair(product, scenes[(number + step) % 60], 0.1, 0.1, 0.5 + step / 4, 0.9)
         for number, product in enumerate(products)
         for step in (0, 1)
     ]
-    return published.write(pairs, dict.fromkeys(products, "Shop|Shoes"))
+    return *published.write(pairs, dict.fromkeys(products, "Shop|Shoes")).files[:2], None
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_crops_ask_for_their_product_when_splits_are_drawn_by_product(
-    published: Published, split: str
+    many: tuple[Path, Path, None], split: str
 ) -> None:
-    files = many(published).files[:2]
-    catalog = assign_splits(
-        shop_the_look(*files, None), method="hash", val_fraction=0.2, test_fraction=0.2, seed=0
-    )
-    table = catalog.table
+    table = assign_splits(shop_the_look(*many), **DRAWN).table  # type: ignore[arg-type]
     assert len(table[["group", "split"]].drop_duplicates()) == 60, "a product and its crops stay"
     protocol = cross_domain("domain", query_value="scene", gallery_value="product")
     chosen = protocol.choose(table, split)
     assert len(chosen.gallery_rows) == 60
     queries, gallery = table.iloc[chosen.query_rows], table.iloc[chosen.gallery_rows]
     assert 0 < len(queries) < 120
-    assert set(queries["domain"]) == {"scene"}
-    assert set(queries["split"]) == {split}
+    assert (set(queries["domain"]), set(queries["split"])) == ({"scene"}, {split})
     for group in queries["group"]:
         assert list(gallery["item_id"][gallery["group"] == group]) == [group], "one is relevant"
-    trained = table[table["split"] == "train"]
-    assert not set(trained["product"]) & set(queries["product"])
+    assert not set(table["product"][table["split"] == "train"]) & set(queries["product"])
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_crops_ask_all_products_when_split_by_domain(published: Published, split: str) -> None:
-    files = many(published).files[:2]
-    read = shop_the_look(*files, None, split_by="domain")
-    table = assign_splits(
-        read, method="hash", val_fraction=0.2, test_fraction=0.2, seed=0
-    ).table  # which keeps the splits as they are
-    assert table.equals(read.table)
+def test_crops_ask_all_products_when_split_by_domain(
+    many: tuple[Path, Path, None], split: str
+) -> None:
+    read = shop_the_look(*many, split_by="domain")
+    table = assign_splits(read, **DRAWN).table  # type: ignore[arg-type]
+    assert table.equals(read.table), "the splits stay as they are"
     assert set(table["split"][table["domain"] == "product"]) == {"train"}
     scenes = table[table["domain"] == "scene"]
     assert set(scenes["split"]) == {"val", "test"}
@@ -174,8 +149,7 @@ def test_crops_ask_all_products_when_split_by_domain(published: Published, split
     for protocol in (by_product, gallery_query()):
         chosen = protocol.choose(table, split)
         queries, gallery = table.iloc[chosen.query_rows], table.iloc[chosen.gallery_rows]
-        assert len(gallery) == 60
-        assert set(queries["split"]) == {split}
+        assert (len(gallery), set(queries["split"])) == (60, {split})
         assert set(queries["product"]) <= set(gallery["product"])
         assert not set(queries["group"]) & set(gallery["group"])
 
@@ -209,20 +183,14 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
 def test_a_bad_entry_is_refused_and_named(published: Published, kind: str) -> None:
     entry, message = BAD_ENTRIES[kind]
     published.write([*PAIRS, entry, pair(HAT, STREET, *SMALL)])
-    with pytest.raises(BadItemsError, match="1 bad item") as caught:
-        shop_the_look(*published.files)
-    (item,) = caught.value.refused
-    assert re.search(message, item.reason)
-    catalog = shop_the_look(*published.files, on_bad_item="skip")
-    assert len(catalog) == 7
-    assert f"{STREET}-{HAT}" in set(catalog.table["item_id"])
-    assert catalog.refused == caught.value.refused
+    ids = one_refused(message, shop_the_look, *published.files)
+    assert len(ids) == 7
+    assert f"{STREET}-{HAT}" in ids
 
 
 def test_two_boxes_of_one_product_in_a_scene_are_numbered(published: Published) -> None:
     boxes = [(0, 0, 0.5, 0.5), (0, 0, 0, 0), (0, 0, 0.5, 1)]
-    published.write([pair(COAT, ROOM, *box) for box in boxes])
-    read = read_pairs(published.path)
+    read = read_pairs(published.write([pair(COAT, ROOM, *box) for box in boxes]).path)
     assert [entry.item_id for entry in read.pairs] == [f"{ROOM}-{COAT}", f"{ROOM}-{COAT}-3"]
     assert [item.item_id for item in read.refused] == [f"{ROOM}-{COAT}-2"]
 
@@ -241,25 +209,21 @@ PATH_PROBLEMS = {
 def test_a_product_without_a_category_is_refused_with_its_crops(
     published: Published, text: Any
 ) -> None:
-    paths = {product: path for product, path in PATHS.items() if product != SHOE}
-    if text is not None:
-        paths[SHOE] = text
-    published.write(PAIRS, paths)
+    published.write(PAIRS, {COAT: PATHS[COAT]} | ({} if text is None else {SHOE: text}))
     catalog = shop_the_look(*published.files, on_bad_item="skip")
     assert list(catalog.table["item_id"]) == [COAT, f"{ROOM}-{COAT}"]
-    reasons = {item.item_id: item.reason for item in catalog.refused}
-    assert set(reasons) == {SHOE, f"{ROOM}-{SHOE}", f"{STREET}-{SHOE}"}
-    for reason in reasons.values():
-        assert SHOE in reason
-        assert PATH_PROBLEMS[text] in reason
+    refused = {item.item_id for item in catalog.refused}
+    assert refused == {SHOE, f"{ROOM}-{SHOE}", f"{STREET}-{SHOE}"}
+    for item in catalog.refused:
+        assert SHOE in item.reason
+        assert PATH_PROBLEMS[text] in item.reason
     assert set(needed_pictures(*published.files[:2])) == {f"{COAT}.jpg", f"{ROOM}.jpg"}
 
 
 def test_missing_pictures_are_refused_one_by_one(published: Published) -> None:
-    (published.pictures / f"{SHOE}.jpg").unlink()
-    (published.pictures / f"{ROOM}.jpg").unlink()
-    with pytest.raises(BadItemsError, match=rf"no picture '{SHOE}\.jpg'"):
-        shop_the_look(*published.files)
+    for gone in (SHOE, ROOM):
+        (published.pictures / f"{gone}.jpg").unlink()
+    refuses(BadItemsError, rf"no picture '{SHOE}\.jpg'", shop_the_look, *published.files)
     catalog = shop_the_look(*published.files, on_bad_item="skip")
     assert list(catalog.table["item_id"]) == [COAT, f"{STREET}-{SHOE}"]
     assert [(item.item_id, item.image) for item in catalog.refused] == [
@@ -270,104 +234,74 @@ def test_missing_pictures_are_refused_one_by_one(published: Published) -> None:
     assert catalog.refused[0].reason.startswith("line 1: no picture")
 
 
-# ---- categories
-
-
-def test_a_leaf_of_two_paths_is_told_apart(published: Published) -> None:
+def test_a_leaf_of_two_paths_is_told_apart_and_a_path_may_end_early(published: Published) -> None:
     published.write(PAIRS, {COAT: "Women | Coats", SHOE: "Men|Coats", HAT: "Men|Hats"})
     names = read_categories(published.categories).category_names()
-    assert names == {
-        ("Women", "Coats"): "Women|Coats",
-        ("Men", "Coats"): "Men|Coats",
-        ("Men", "Hats"): "Hats",
-    }
+    paths = ["Women|Coats", "Men|Coats", "Men|Hats"]
+    assert names == {tuple(path.split("|")): path.replace("Men|H", "H") for path in paths}
     assert shop_the_look(*published.files).categories == ["Men|Coats", "Women|Coats"]
-
-
-def test_a_path_may_end_where_another_goes_on(published: Published) -> None:
     published.write(PAIRS, {COAT: "Furniture|Chairs", SHOE: "Furniture|Chairs|Stools"})
     table = shop_the_look(*published.files).table
-    assert list(table["category"][:2]) == ["Stools", "Chairs"]
-    assert list(table["level_3"][:2]) == ["Stools", "Chairs"]
+    assert list(table["category"][:2]) == list(table["level_3"][:2]) == ["Stools", "Chairs"]
 
 
 # ---- files
 
 
 def test_pictures_in_a_zip_by_other_patterns(published: Published) -> None:
-    path = published.folder / "pictures.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for seed, signature in enumerate((COAT, SHOE)):
-            archive.writestr(f"fashion/product/{signature}.jpg", png(seed))
-        for seed, signature in enumerate((ROOM, STREET)):
-            archive.writestr(f"fashion/scene/{signature[:2]}/{signature}.jpg", png(seed))
+    names = {f"fashion/product/{signature}.jpg": signature for signature in (SHOE, COAT)}
+    names |= {f"fashion/scene/{s[:2]}/{s}.jpg": s for s in (STREET, ROOM)}
+    path = zip_of(published.folder / "a.zip", {name: PICTURES[s] for name, s in names.items()})
     patterns = ("fashion/product/{signature}.jpg", "fashion/scene/{signature:.2}/{signature}.jpg")
     catalog = shop_the_look(*published.files[:2], path, *patterns)
     assert len(catalog) == 5
-    for image in catalog.table["image"]:
-        assert len(catalog.source.load(image)) > 0
+    assert all(len(catalog.source.load(image)) > 0 for image in catalog.table["image"])
     assert len(set(catalog.source.content_keys(list(catalog.table["image"])))) == 5
     assert list(needed_pictures(*published.files[:2], *patterns).items()) == [
-        (f"fashion/product/{SHOE}.jpg", f"https://i.pinimg.com/400x/22/22/22/{SHOE}.jpg"),
-        (f"fashion/product/{COAT}.jpg", f"https://i.pinimg.com/400x/11/11/11/{COAT}.jpg"),
-        (f"fashion/scene/bb/{STREET}.jpg", f"https://i.pinimg.com/400x/bb/bb/bb/{STREET}.jpg"),
-        (f"fashion/scene/aa/{ROOM}.jpg", f"https://i.pinimg.com/400x/aa/aa/aa/{ROOM}.jpg"),
+        (name, f"https://i.pinimg.com/400x/{s[:2]}/{s[:2]}/{s[:2]}/{s}.jpg")
+        for name, s in names.items()
     ]
 
 
-def test_what_is_out_of_range_is_refused(published: Published) -> None:
-    with pytest.raises(ValueError, match="split_by is 'scene'; expected 'product' or 'domain'"):
-        shop_the_look(*published.files, split_by="scene")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="on_bad_item is 'drop'"):
-        shop_the_look(*published.files, on_bad_item="drop")  # type: ignore[arg-type]
+def test_what_is_out_of_range_or_another_file_is_refused(published: Published) -> None:
+    path, categories, pictures = files = published.files
+    nowhere, read = published.folder / "nowhere", shop_the_look
+    message = "split_by is 'scene'; expected 'product' or 'domain'"
+    refuses(ValueError, message, read, *files, split_by="scene")
+    refuses(ValueError, "on_bad_item is 'drop'", read, *files, on_bad_item="drop")
     for name in ("product_pattern", "scene_pattern"):
-        for reader in (shop_the_look, needed_pictures):
-            files = published.files[: 3 if reader is shop_the_look else 2]
-            with pytest.raises(ValueError, match=rf"{name} '\{{id\}}\.jpg' is malformed"):
-                reader(*files, **{name: "{id}.jpg"})  # type: ignore[operator]
-
-
-def test_other_files_are_named(published: Published) -> None:
-    path, categories, pictures = published.files
-    nowhere = published.folder / "nowhere"
-    with pytest.raises(FileNotFoundError, match=r"nowhere; give the path of fashion\.json"):
-        shop_the_look(nowhere, categories, pictures)
-    with pytest.raises(FileNotFoundError, match=r"nowhere; give the path of fashion-cat\.json"):
-        shop_the_look(path, nowhere, pictures)
-    with pytest.raises(FileNotFoundError, match=r"no folder or zip at .*nowhere"):
-        shop_the_look(path, categories, nowhere)
-    with pytest.raises(ValueError, match=r"fashion\.json is no JSON .*expected fashion-cat\.json"):
-        shop_the_look(path, path, pictures)
-    categories.write_text("[1]")
-    with pytest.raises(ValueError, match="holds a JSON list; expected an object, product ->"):
-        shop_the_look(path, categories, pictures)
-    categories.write_bytes(b'{"a": "\xfc"}')
-    with pytest.raises(ValueError, match="line 1, is not UTF-8"):
-        shop_the_look(path, categories, pictures)
+        message = rf"{name} '\{{id\}}\.jpg' is malformed"
+        refuses(ValueError, message, read, *files, **{name: "{id}.jpg"})
+        refuses(ValueError, message, needed_pictures, *files[:2], **{name: "{id}.jpg"})
+    for error, message, *given in (
+        (FileNotFoundError, r"nowhere; give the path of fashion\.json", nowhere, categories),
+        (FileNotFoundError, r"nowhere; give the path of fashion-cat\.json", path, nowhere),
+        (FileNotFoundError, r"no folder or zip at .*nowhere", path, categories, nowhere),
+        (ValueError, r"fashion\.json is no JSON .*expected fashion-cat\.json", path, path),
+    ):
+        refuses(error, message, read, *(*given, pictures)[:3])
+    for content, message in (
+        (b"[1]", "holds a JSON list; expected an object, product ->"),
+        (b'{"a": "\xfc"}', "line 1, is not UTF-8"),
+    ):
+        categories.write_bytes(content)
+        refuses(ValueError, message, read, *files)
     published.write(PAIRS)
-    path.write_text("[" + json.dumps(PAIRS[0]) + ",")
-    with pytest.raises(ValueError, match="starts as a JSON array and is none"):
-        shop_the_look(path, categories, pictures)
-    for nothing in ("", "[]"):
-        path.write_text(nothing)
-        with pytest.raises(ValueError, match="gives no item"):
-            shop_the_look(path, categories, pictures)
+    for text, message in (
+        ("[" + json.dumps(PAIRS[0]) + ",", "starts as a JSON array and is none"),
+        ("", "gives no item"),
+        ("[]", "gives no item"),
+    ):
+        path.write_text(text)
+        refuses(ValueError, message, read, *files)
 
 
-@pytest.mark.skipif(not CATEGORIES.exists(), reason="fashion-cat.json is not on this machine")
-def test_the_real_categories_read_completely(tmp_path: Path) -> None:
-    known = read_categories(CATEGORIES)
+@needs_shared("shop-the-look-fashion-cat.json")
+def test_the_real_categories_read_completely() -> None:
+    known = read_categories(SHARED / "shop-the-look-fashion-cat.json")
     assert (len(known.paths), len(known.problems), known.num_levels) == (38_111, 0, 4)
     names = known.category_names()
-    count = Counter(names[path] for path in known.paths.values())
-    assert len(count) == 10
-    assert (count["Shoes"], count["Coats & Jackets"], count["Necklaces"]) == (11_780, 2_485, 909)
-    products = list(known.paths)
-    pairs = [
-        pair(product, products[-1 - number], 0, 0, 0.5, 1)
-        for number, product in enumerate(products)
-    ]
-    path = tmp_path / "fashion.json"
-    path.write_text("\n".join(map(json.dumps, pairs)))
-    catalog = shop_the_look(path, CATEGORIES, None)
-    assert (len(catalog), len(catalog.categories)) == (2 * 38_111, 10)
+    categories = [names[path] for path in known.paths.values()]
+    assert len(set(categories)) == 10
+    counts = [categories.count(name) for name in ("Shoes", "Coats & Jackets", "Necklaces")]
+    assert counts == [11_780, 2_485, 909]

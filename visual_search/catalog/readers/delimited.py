@@ -216,7 +216,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, Choice | None
     raise ValueError(
         f"line {line} is not UTF-8 (byte {data[at]:#04x}), and its encoding is not certain; "
         "expected it by name: give data.encoding, or save the file as UTF-8 (the line would be "
-        f"{', '.join(readings) or 'unreadable in the usual ones'})"
+        f"{', '.join(readings)})"  # mac_roman reads any bytes
     )
 
 
