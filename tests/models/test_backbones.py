@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from visual_search.models.backbone_networks import TimmNetwork, TorchvisionNetwo
 from visual_search.models.backbones import BackboneEncoder, backbone
 
 SIDE = 32
-IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
-IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean, standard deviation
+HALVES = ([0.5] * 3, [0.5] * 3)
 
 
 def pictures(num: int = 4) -> Tensor:
@@ -32,21 +33,21 @@ def built(name: str, *args: Any, **kwargs: Any) -> BackboneEncoder:
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "std"),
+    ("name", "scale"),
     [
-        ("resnet10t", IMAGENET_MEAN, IMAGENET_STD),
-        ("tf_efficientnet_lite0", torch.tensor(0.5), torch.tensor(0.5)),
-        ("test_vit", torch.tensor(0.5), torch.tensor(0.5)),
-        ("torchvision/squeezenet1_1", IMAGENET_MEAN, IMAGENET_STD),
+        ("resnet10t", IMAGENET),
+        ("tf_efficientnet_lite0", HALVES),
+        ("test_vit", HALVES),
+        ("torchvision/squeezenet1_1", IMAGENET),
     ],
 )
 def test_pictures_are_brought_to_the_scale_of_the_weights(
-    name: str, mean: Tensor, std: Tensor
+    name: str, scale: tuple[list[float], list[float]]
 ) -> None:
     encoder = built(name).eval()
-    in_0_1 = (pictures() + 1) / 2
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in scale)
     with torch.no_grad():
-        expected = encoder.backbone.network((in_0_1 - mean) / std).flatten(1)
+        expected = encoder.backbone.network(((pictures() + 1) / 2 - mean) / std).flatten(1)
         torch.testing.assert_close(encoder.encode(pictures()), expected)
     assert {"scale", "shift"} <= set(encoder.state_dict())  # a checkpoint keeps them
 
@@ -58,10 +59,6 @@ def test_without_a_projection_the_embedding_is_what_the_backbone_pools() -> None
     assert encoder.embedding_dim == 7
     assert isinstance(encoder.projection, nn.Linear)
     assert encoder.projection.in_features == 96
-
-
-def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 def test_a_frozen_backbone_stays_as_it_is_while_the_projection_learns() -> None:
@@ -84,8 +81,9 @@ def test_a_backbone_that_is_not_frozen_trains_its_norms() -> None:
     encoder = built("test_resnet", 6)
     assert encoder.training
     encoder.encode(pictures()).sum().backward()
-    assert len(norms(encoder)) > 4
-    assert all(norm.num_batches_tracked == 1 for norm in norms(encoder))  # none from measuring it
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) > 4
+    assert all(norm.num_batches_tracked == 1 for norm in norms)  # none from measuring it
     assert encoder.layers(pictures())["layer4"].requires_grad
 
 
@@ -117,28 +115,19 @@ def test_torchvision_norms_before_the_classifier_are_kept() -> None:
     assert "backbone.network.classifier.0.weight" in encoder.state_dict()
 
 
-def test_torchvision_swin_gives_channels_first() -> None:
-    from torchvision.models import SwinTransformer
+def test_layers_of_networks_that_no_name_was_chosen_for() -> None:
+    from torchvision.models import SwinTransformer, VisionTransformer
 
     network = TorchvisionNetwork("squeezenet1_1", SIDE, pretrained=False)
     network.network = SwinTransformer([4, 4], 8, [1, 1], [1, 1], [2, 2]).eval()
-    maps = network.maps(pictures())
+    maps = network.maps(pictures())  # channels first
     assert [tuple(m.shape[1:]) for m in maps.values()] == [(8, 8, 8), (8, 8, 8), *[(16, 4, 4)] * 2]
-
-
-def test_layers_of_a_torchvision_vision_transformer_are_refused() -> None:
-    from torchvision.models import VisionTransformer
-
-    network = TorchvisionNetwork("squeezenet1_1", SIDE, pretrained=False)
     network.network = VisionTransformer(SIDE, 16, 1, 1, 8, 8).eval()
     with pytest.raises(ValueError, match=r"VisionTransformer of torchvision.*same one of timm"):
         network.maps(pictures())
-
-
-def test_layers_of_a_network_without_stages_are_refused() -> None:
-    network = TimmNetwork("test_resnet", SIDE, pretrained=False)
-    network.network = nn.Flatten()
-    encoder = BackboneEncoder(network, 3 * SIDE * SIDE, None, False, SIDE)
+    of_timm = TimmNetwork("test_resnet", SIDE, pretrained=False)
+    of_timm.network = nn.Flatten()  # without stages
+    encoder = BackboneEncoder(of_timm, 3 * SIDE * SIDE, None, False, SIDE)
     with pytest.raises(ValueError, match="got Flatten, expected a network of timm that gives"):
         encoder.layers(pictures())
 
@@ -170,42 +159,27 @@ def test_a_size_that_a_network_cannot_take_is_refused(name: str, native_px: int)
         backbone(name, image_size_px=40)
 
 
-def test_pretrained_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
-    from torchvision import models
-
-    def fails(*_args: Any, **_kwargs: Any) -> nn.Module:
-        raise OSError("name or service not known")
-
-    monkeypatch.setattr(timm, "create_model", fails)
-    monkeypatch.setattr(models, "get_model", fails)
-    for name in ("test_resnet", "torchvision/squeezenet1_1"):
-        message = rf"weights of '{name}' are not on this machine.*not known.*model\.weights=PATH"
-        with pytest.raises(ConnectionError, match=message):
-            built(name, pretrained=True)
-
-
 def test_pretrained_is_handed_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
     from torchvision import models
 
     asked: list[Any] = []
-    create_timm, create_torchvision = timm.create_model, models.get_model
+    create = {"timm": timm.create_model, "torchvision": models.get_model}
 
-    def timm_model(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-        asked.append(pretrained)
-        return create_timm(name, **kwargs)
+    def model(library: str, name: str, pretrained: Any = None, **kwargs: Any) -> Any:
+        asked.append(pretrained if library == "timm" else kwargs.pop("weights"))
+        if asked[-1]:
+            raise OSError("name or service not known")
+        return create[library](name, **kwargs)
 
-    def torchvision_model(name: str, weights: str | None, **kwargs: Any) -> Any:
-        asked.append(weights)
-        return create_torchvision(name, **kwargs)
-
-    monkeypatch.setattr(timm, "create_model", timm_model)
-    monkeypatch.setattr(models, "get_model", torchvision_model)
-    for pretrained in (False, True):
-        built("test_resnet", pretrained=pretrained)
-        built("torchvision/squeezenet1_1", pretrained=pretrained)
-    assert asked == [False, None, True, "DEFAULT"]
+    monkeypatch.setattr(timm, "create_model", partial(model, "timm"))
+    monkeypatch.setattr(models, "get_model", partial(model, "torchvision"))
+    for name in ("test_resnet", "torchvision/squeezenet1_1"):
+        built(name, pretrained=False)
+        message = rf"weights of '{name}' are not on this machine.*not known.*model\.weights=PATH"
+        with pytest.raises(ConnectionError, match=message):
+            built(name, pretrained=True)
+    assert asked == [False, True, None, "DEFAULT"]
 
 
 def test_pretrained_where_nobody_published_weights() -> None:

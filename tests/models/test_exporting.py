@@ -15,14 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.models.served import (
-    RECIPE,
-    embedded,
-    fitted_head,
-    letterboxed,
-    settled,
-    small_encoder,
-)
+from tests.models.served import RECIPE, embedded, fitted_head, letterboxed, settled, small_encoder
 from visual_search.bundle import encoder as reading
 from visual_search.models import exporting
 from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings

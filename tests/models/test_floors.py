@@ -54,12 +54,7 @@ def embed(
     chosen = FLOORS[floor] if isinstance(floor, str) else floor
     with tempfile.TemporaryDirectory() as folder:
         ((_, found),) = embed_floors(
-            [chosen],
-            gallery,
-            queries,
-            seed=seed,
-            scratch_dir=Path(folder),
-            on_progress=on_progress,
+            [chosen], gallery, queries, seed=seed, scratch_dir=Path(folder), on_progress=on_progress
         )
         return found
 
@@ -352,10 +347,7 @@ def test_a_place_that_does_not_do_is_refused_before_anything_is_described(
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))  # noqa: B023
         counting = Counting(random_pictures(NUM_GALLERY))
         in_turn = embed_floors(
-            [FLOORS["hog"]],
-            FloorItems(GALLERY.item_ids, counting),
-            QUERIES,
-            scratch_dir=tmp_path,
+            [FLOORS["hog"]], FloorItems(GALLERY.item_ids, counting), QUERIES, scratch_dir=tmp_path
         )
         if free == needed:
             next(in_turn)

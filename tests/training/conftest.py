@@ -10,16 +10,10 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
+from tests.models.networks import small_autoencoder
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.sources import ArraySource
-from visual_search.models.autoencoder import (
-    Autoencoder,
-    Conv,
-    ConvTransposed,
-    LayerTableAutoencoder,
-    Pool,
-)
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.optimization import Optimization
@@ -28,19 +22,6 @@ from visual_search.training.trainer import build_trainer
 SIDE = 16
 SPLITS = ["train"] * 40 + ["val"] * 9 + ["test"] * 9
 CATEGORIES = ["Hats", "Shoes", "T-shirt/top"]
-
-
-def small_autoencoder() -> Autoencoder:
-    return LayerTableAutoencoder(
-        encoder=[Conv(3, 8, stride=2), Pool(), Conv(8, 16, activation="none"), Pool()],
-        decoder=[
-            ConvTransposed(16, 8, stride=2, kernel=2, padding=0),
-            ConvTransposed(8, 8, stride=2, kernel=2, padding=0),
-            ConvTransposed(8, 3, stride=2, kernel=2, padding=0, activation="tanh"),
-        ],
-        bottleneck=(16, 2, 2),
-        image_size_px=SIDE,
-    )
 
 
 def coloured_pictures(cache_dir: Path) -> CachedCatalog:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from tests.models.objectives.small import CASES, SIDE, SmallVariational
+from tests.models.objectives.small import CASES, SIDE, SmallVariational, case_objective
 from tests.training.conftest import coloured_pictures, trainer_in
 from visual_search.runs.parts import quieten
 from visual_search.training.datamodule import CatalogDataModule
@@ -26,9 +26,9 @@ def main(folder: Path) -> None:
     cached = coloured_pictures(folder / os.environ.get("LOCAL_RANK", "0"))
     table = cached.catalog.table.assign(colour=["red", "green"] * 29)
     catalog = replace(cached.catalog, table=table)
-    for name, case in CASES.items():
+    for name in CASES:
         torch.manual_seed(1)
-        objective = case.build()
+        objective = case_objective(name)
         module = EncoderModule(
             SmallVariational(),
             Preprocessing(SIDE, "stretch"),

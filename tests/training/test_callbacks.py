@@ -108,9 +108,7 @@ class WholeRun:
 
 @pytest.fixture(scope="module")
 def whole(
-    new_module: NewModule,
-    new_datamodule: NewDatamodule,
-    tmp_path_factory: pytest.TempPathFactory,
+    new_module: NewModule, new_datamodule: NewDatamodule, tmp_path_factory: pytest.TempPathFactory
 ) -> WholeRun:
     return WholeRun(tmp_path_factory.mktemp("whole") / "run", new_module(), new_datamodule())
 
@@ -195,10 +193,7 @@ def test_the_projector_shows_every_gallery_item(whole: WholeRun) -> None:
     ],
 )
 def test_every_mode_of_the_trainer_is_survived_without_a_logger(
-    new_module: NewModule,
-    new_datamodule: NewDatamodule,
-    run_folder: Path,
-    settings: dict[str, Any],
+    new_module: NewModule, new_datamodule: NewDatamodule, run_folder: Path, settings: dict[str, Any]
 ) -> None:
     module, datamodule = new_module(), new_datamodule()
     callbacks = all_callbacks(run_folder, CountedFloors(run_folder / "cache"))

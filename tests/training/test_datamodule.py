@@ -9,11 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.conftest import trainer_in
-from visual_search.training.datamodule import (
-    CatalogDataModule,
-    EvaluationBatches,
-    TrainingBatches,
-)
+from visual_search.training.datamodule import CatalogDataModule, EvaluationBatches, TrainingBatches
 
 pytestmark = pytest.mark.slow  # imports lightning
 

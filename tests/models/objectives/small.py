@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
+from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from visual_search.config.builders import BUILDERS
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.encoder import Encoder
-from visual_search.models.objectives import contrastive, reconstruction, supervised
 from visual_search.models.objectives.objective import Objective, StepBatch
 
 SIDE = 16
 DIM = 8
 BATCH = 12
-NUM_LABELS = {"category": 3, "colour": 2}
+COUNT = {"category": 3, "colour": 2}.__getitem__
+BUILDS = {path.rpartition(".")[2]: resolve_name(path) for path in BUILDERS["objective"]}
 
 
 class SmallEncoder(Encoder):
@@ -113,74 +116,56 @@ def batch_of(
 
 @dataclass(frozen=True)
 class Case:
-    """A builder, a network that it can train, and what is known about its objective."""
+    """A network that an objective can train, and what is known about the objective."""
 
-    build: Callable[[], Objective]
     network: type[Encoder]
     num_views: int
+    parts: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     has_errors: bool = True
-    parts: tuple[str, ...] = ()
     least_loss: float = 0.0
 
 
-RECONSTRUCTION = {
-    "mse": Case(reconstruction.mse, SmallAutoencoder, 0),
-    "denoising": Case(reconstruction.denoising, SmallAutoencoder, 1),
-    "sparse": Case(
-        reconstruction.sparse, SmallAutoencoder, 0, parts=("reconstruction", "activity")
-    ),
-    "variational": Case(
-        reconstruction.variational, SmallVariational, 0, parts=("reconstruction", "kl")
-    ),
-    "ssim": Case(reconstruction.ssim, SmallAutoencoder, 0, parts=("reconstruction", "ssim")),
-    "mixed": Case(reconstruction.mixed, SmallAutoencoder, 0, parts=("reconstruction", "ssim")),
-    "masked": Case(lambda: reconstruction.masked(patch_px=4), SmallAutoencoder, 1),
-}
-CONTRASTIVE = {
-    "simclr": Case(lambda: contrastive.simclr(DIM), SmallEncoder, 2, has_errors=False),
-    "vicreg": Case(
-        lambda: contrastive.vicreg(DIM, projection_dim=16),
-        SmallEncoder,
-        2,
-        has_errors=False,
-        parts=("invariance", "variance", "covariance"),
-    ),
-    "reconstruction_contrastive": Case(
-        lambda: contrastive.reconstruction_contrastive(DIM),
-        SmallAutoencoder,
-        2,
-        parts=("contrastive", "reconstruction"),
-    ),
-}
-_CATEGORY = ("category",)
-COUNT = NUM_LABELS.__getitem__
-SUPERVISED = {
-    "cross_entropy": Case(lambda: supervised.cross_entropy(DIM, COUNT), SmallEncoder, 1, _CATEGORY),
-    "mixup": Case(
-        lambda: supervised.cross_entropy(DIM, COUNT, mixup=0.2), SmallEncoder, 1, _CATEGORY
-    ),
-    "cosine_softmax": Case(
-        lambda: supervised.cosine_softmax(DIM, COUNT), SmallEncoder, 1, _CATEGORY
-    ),
+CASES = {
+    "mse": Case(SmallAutoencoder, 0),
+    "denoising": Case(SmallAutoencoder, 1),
+    "sparse": Case(SmallAutoencoder, 0, ("reconstruction", "activity")),
+    "variational": Case(SmallVariational, 0, ("reconstruction", "kl")),
+    "ssim": Case(SmallAutoencoder, 0, ("reconstruction", "ssim")),
+    "mixed": Case(SmallAutoencoder, 0, ("reconstruction", "ssim")),
+    "masked": Case(SmallAutoencoder, 1),
+    "simclr": Case(SmallEncoder, 2, has_errors=False),
+    "vicreg": Case(SmallEncoder, 2, ("invariance", "variance", "covariance"), has_errors=False),
+    "reconstruction_contrastive": Case(SmallAutoencoder, 2, ("contrastive", "reconstruction")),
+    "cross_entropy": Case(SmallEncoder, 1, columns=("category",)),
+    "mixup": Case(SmallEncoder, 1, columns=("category",)),
+    "cosine_softmax": Case(SmallEncoder, 1, columns=("category",)),
     "multi_head": Case(
-        lambda: supervised.multi_head(DIM, COUNT, ["category", "colour"], [2.0, 1.0]),
-        SmallEncoder,
-        1,
-        ("category", "colour"),
-        parts=("cross_entropy/category", "cross_entropy/colour"),
+        SmallEncoder, 1, ("cross_entropy/category", "cross_entropy/colour"), ("category", "colour")
     ),
-    "arcface": Case(lambda: supervised.arcface(DIM, COUNT), SmallEncoder, 1, _CATEGORY),
-    "proxy_anchor": Case(
-        lambda: supervised.proxy_anchor(DIM, COUNT), SmallEncoder, 1, _CATEGORY, has_errors=False
-    ),
-    "supcon": Case(
-        lambda: supervised.supcon(DIM),
-        SmallEncoder,
-        2,
-        _CATEGORY,
-        has_errors=False,
-        least_loss=math.log(7),  # 7 pictures that are equally right
+    "arcface": Case(SmallEncoder, 1, columns=("category",)),
+    "proxy_anchor": Case(SmallEncoder, 1, columns=("category",), has_errors=False),
+    "supcon": Case(  # 7 pictures are equally right
+        SmallEncoder, 2, columns=("category",), has_errors=False, least_loss=math.log(7)
     ),
 }
-CASES = {**RECONSTRUCTION, **CONTRASTIVE, **SUPERVISED}
+SUPERVISED = [name for name, case in CASES.items() if case.columns]
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "masked": {"patch_px": 4},
+    "vicreg": {"projection_dim": 16},
+    "multi_head": {"columns": ["category", "colour"], "weights": [2.0, 1.0]},
+    "mixup": {"mixup": 0.2},
+}
+
+
+def build(name: str, **settings: Any) -> Objective:
+    """Returns an objective as a config names it, with what a command passes itself."""
+    given = {"embedding_dim": DIM, "num_labels": COUNT}
+    passed = given.keys() & signature(BUILDS[name]).parameters
+    objective: Objective = BUILDS[name](**{key: given[key] for key in passed} | settings)
+    return objective
+
+
+def case_objective(name: str) -> Objective:
+    """Returns the objective of a case."""
+    return build({"mixup": "cross_entropy"}.get(name, name), **_SETTINGS.get(name, {}))

@@ -1,0 +1,65 @@
+"""Every network small enough to be asked for everything; those of fixed layers as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from visual_search.models.autoencoder import (
+    Autoencoder,
+    Conv,
+    ConvTransposed,
+    LayerTableAutoencoder,
+    Pool,
+)
+from visual_search.models.backbones import backbone
+from visual_search.models.encoder import Encoder
+from visual_search.models.plain import plain_encoder
+from visual_search.models.residual import residual, residual_encoder
+from visual_search.models.variants import baseline, plus_layer
+from visual_search.models.variational import variational
+
+SIDE = 32
+small: dict[str, Any] = {"embedding_dim": 24, "image_size_px": SIDE, "width": 4}
+own_width: dict[str, Any] = {"image_size_px": SIDE}
+projected: dict[str, Any] = {"embedding_dim": 24, "image_size_px": SIDE}
+NETWORKS: dict[str, Callable[[], Encoder]] = {
+    "plus_layer": plus_layer,
+    "baseline": baseline,
+    "residual_encoder": partial(residual_encoder, **small),
+    "residual_encoder_odd": partial(
+        residual_encoder, 32, 45, width=4, num_blocks=[2, 1, 1, 2], stem_stride=4
+    ),
+    "plain_encoder": partial(plain_encoder, SIDE, width=2),
+    "residual": partial(residual, **small),
+    "variational": partial(variational, **small),
+    "timm": partial(backbone, "test_resnet", **projected),
+    "timm_own_width": partial(backbone, "tf_efficientnet_lite0", **own_width),
+    "timm_transformer": partial(backbone, "test_vit", **projected),
+    "timm_mobile": partial(backbone, "mobilenetv3_small_050", **projected),
+    "torchvision": partial(backbone, "torchvision/squeezenet1_1", **projected),
+    "frozen": partial(backbone, "test_resnet", frozen=True, **projected),
+}
+
+
+def built(name: str, seed: int = 0) -> Encoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return NETWORKS[name]()
+
+
+def small_autoencoder() -> Autoencoder:
+    """Returns a network of four layers for pictures of 16 px, D 64."""
+    return LayerTableAutoencoder(
+        encoder=[Conv(3, 8, stride=2), Pool(), Conv(8, 16, activation="none"), Pool()],
+        decoder=[
+            ConvTransposed(16, 8, stride=2, kernel=2, padding=0),
+            ConvTransposed(8, 8, stride=2, kernel=2, padding=0),
+            ConvTransposed(8, 3, stride=2, kernel=2, padding=0, activation="tanh"),
+        ],
+        bottleneck=(16, 2, 2),
+        image_size_px=16,
+    )
