@@ -6,11 +6,12 @@ Each alone and all in turn, described once, nothing left behind.
 import os
 import shutil
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from visual_search.models import floor_items, principal_components
 from visual_search.models.descriptors import resized_pixels
-from visual_search.models.floor_items import FloorEmbeddings, FloorItems, OnProgress
+from visual_search.models.floor_items import FloorEmbeddings, FloorItems
 from visual_search.models.floors import FLOORS, FloorModel, embed_floors
 
 SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -47,16 +48,13 @@ def embed(
     floor: FloorModel | str,
     gallery: FloorItems = GALLERY,
     queries: FloorItems = QUERIES,
-    seed: int = 0,
-    on_progress: OnProgress | None = None,
+    **settings: Any,
 ) -> FloorEmbeddings:
     """One floor by itself."""
     chosen = FLOORS[floor] if isinstance(floor, str) else floor
     with tempfile.TemporaryDirectory() as folder:
-        ((_, found),) = embed_floors(
-            [chosen], gallery, queries, seed=seed, scratch_dir=Path(folder), on_progress=on_progress
-        )
-        return found
+        found = dict(embed_floors([chosen], gallery, queries, scratch_dir=Path(folder), **settings))
+        return found[chosen.name]
 
 
 def assert_same(found: FloorEmbeddings, expected: FloorEmbeddings) -> None:
@@ -72,6 +70,17 @@ def floor(request: pytest.FixtureRequest) -> FloorModel:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floor_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
+
+
+class Calls(list[tuple[int, int]]):
+    """What a progress was told, which only grows and ends at the total."""
+
+    def tell(self, done: int, total: int) -> None:
+        self.append((done, total))
+
+    def check(self, total: int) -> None:
+        assert self[-1] == (total, total)
+        assert [done for done, _ in self] == sorted({done for done, _ in self})
 
 
 class Counting:
@@ -141,38 +150,25 @@ def test_an_embedding_depends_on_its_item_and_the_gallery_alone(floor: FloorMode
     np.testing.assert_allclose(again.queries, found.queries, atol=1e-4)
 
 
-def test_blocks_and_progress(floor: FloorModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_progress(floor: FloorModel, request: pytest.FixtureRequest) -> None:
     at_once = embed(floor)
-    monkeypatch.setattr(floor_items, "BLOCK_BYTES", 2 * 3 * 64 * 64)  # two pictures
-    calls: list[tuple[int, int]] = []
-    counting = Counting(random_pictures(NUM_GALLERY))
-    in_blocks = embed(
-        floor,
-        FloorItems(GALLERY.item_ids, counting),
-        on_progress=lambda done, total: calls.append((done, total)),
-    )
+    request.getfixturevalue("small_blocks")
+    calls, counting = Calls(), Counting(random_pictures(NUM_GALLERY))
+    in_blocks = embed(floor, FloorItems(GALLERY.item_ids, counting), on_progress=calls.tell)
     assert counting.most == (2 if floor.describe else 0)
-    total = (2 if floor.name in REDUCED else 1) * NUM_ITEMS  # described, and projected
-    assert calls[-1] == (total, total)
-    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+    calls.check((2 if floor.name in REDUCED else 1) * NUM_ITEMS)  # described, and projected
     np.testing.assert_allclose(in_blocks.gallery, at_once.gallery, atol=1e-5)
     np.testing.assert_allclose(in_blocks.queries, at_once.queries, atol=1e-5)
 
 
-@pytest.mark.parametrize("size_px", [1, 28, 100])
-def test_pictures_of_any_size(floor: FloorModel, size_px: int) -> None:
-    sides = items(random_pictures(4, size_px)), items(random_pictures(3, size_px, seed=1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_any_size_and_no_other_kind(floor: FloorModel) -> None:
+    for size_px in (1, 28, 100):
+        sides = items(random_pictures(4, size_px)), items(random_pictures(3, size_px, seed=1))
         found = embed(floor, *sides)
-    assert np.isfinite(found.gallery).all()
-    assert np.isfinite(found.queries).all()
-
-
-def test_other_pictures_are_refused(floor: FloorModel) -> None:
-    if floor.describe is None:
-        return  # looks at none
-    for side in ("gallery", "queries"):
+        assert np.isfinite(found.gallery).all()
+        assert np.isfinite(found.queries).all()
+    for side in ("gallery", "queries") if floor.describe else ():
         with pytest.raises(TypeError, match="float32; expected uint8"):
             embed(floor, **{side: items(np.zeros((2, 3, 8, 8), np.float32))})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"expected \[n, 3, S, S\]"):
@@ -194,19 +190,14 @@ def test_pca_against_a_singular_value_decomposition() -> None:
     np.testing.assert_allclose(found.gallery, (pixels - mean) @ directions.T, atol=1e-4)
     np.testing.assert_allclose(found.queries, (asked - mean) @ directions.T, atol=1e-4)
 
-
-def test_all_components_of_a_large_enough_gallery() -> None:
-    found = embed("pixels_32_pca_64", items(random_pictures(80, 32), "gallery"))
-    assert found.dim == 64
-    np.testing.assert_allclose(found.gallery.mean(axis=0), 0, atol=1e-4)
-    assert (np.diff(found.gallery.var(axis=0)) <= 0).all()
-
-
-def test_both_solvers_agree() -> None:
+    whole = embed("pixels_32_pca_64", items(random_pictures(80, 32), "gallery"))
+    assert whole.dim == 64  # of a large enough gallery
+    np.testing.assert_allclose(whole.gallery.mean(axis=0), 0, atol=1e-4)
+    assert (np.diff(whole.gallery.var(axis=0)) <= 0).all()
     numbers = np.random.default_rng(0).normal(size=(40, 6)) * [9, 7, 5, 3, 2, 1]
     tall = principal_components.principal_components(numbers, 3)
     wide = principal_components.principal_components(np.pad(numbers, ((0, 0), (0, 60))), 3)
-    np.testing.assert_allclose(wide[:, :6], tall, atol=1e-9)
+    np.testing.assert_allclose(wide[:, :6], tall, atol=1e-9)  # both solvers agree
 
 
 @pytest.mark.parametrize("name", REDUCED)
@@ -270,37 +261,22 @@ def test_each_is_to_the_bit_what_it_is_alone(
 def test_pictures_are_described_once_and_pca_is_fitted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitted: list[tuple[int, int]] = []
-    calls: list[tuple[int, int]] = []
-    fit = principal_components.principal_components
-
-    def counted(described: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-        fitted.append((described.shape[1], most))
-        return fit(described, most)
-
-    monkeypatch.setattr(principal_components, "principal_components", counted)
-    sides = [
-        FloorItems(side.item_ids, Counting(np.asarray(side.pictures)))
-        for side in (GALLERY, QUERIES)
-    ]
-    in_turn = embed_floors(
-        list(FLOORS.values()),
-        *sides,
-        scratch_dir=tmp_path,
-        on_progress=lambda done, total: calls.append((done, total)),
-    )
-    held = 0
-    for _ in in_turn:
+    fit = Mock(wraps=principal_components.principal_components)
+    monkeypatch.setattr(principal_components, "principal_components", fit)
+    counted = [Counting(np.asarray(side.pictures)) for side in (GALLERY, QUERIES)]
+    sides = [FloorItems(GALLERY.item_ids, counted[0]), FloorItems(QUERIES.item_ids, counted[1])]
+    calls, held = Calls(), 0
+    floors = list(FLOORS.values())
+    for _ in embed_floors(floors, *sides, scratch_dir=tmp_path, on_progress=calls.tell):
         held = max(held, len(files_in(tmp_path)))
         assert not list(tmp_path.iterdir())  # they have no name
     assert held == 2  # the gallery's descriptions and the queries', never of two kinds
-    assert sorted(fitted) == [(2352, 256), (3072, 64)]
-    for side in sides:
-        asked = side.pictures.asked  # type: ignore[attr-defined]
-        assert {asked[row] for row in range(1, len(side))} == {4}  # row 0: for its size, too
-    total = 7 * NUM_ITEMS  # random, 4 described, 2 projected
-    assert calls[-1] == (total, total)
-    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+    fits = sorted((described.shape[1], most) for (described, most), _ in fit.call_args_list)
+    assert fits == [(2352, 256), (3072, 64)]
+    for pictures in counted:
+        # row 0: for its size, too
+        assert {pictures.asked[row] for row in range(1, len(pictures))} == {4}
+    calls.check(7 * NUM_ITEMS)  # random, 4 described, 2 projected
 
 
 # What is left behind, and errors.
@@ -340,29 +316,24 @@ def test_the_files_are_gone_when_nobody_holds_what_came_from_them(tmp_path: Path
 def test_a_place_that_does_not_do_is_refused_before_anything_is_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    floors, counting = [FLOORS["hog"]], Counting(random_pictures(NUM_GALLERY))
+    gallery = FloorItems(GALLERY.item_ids, counting)
     with pytest.raises(FileNotFoundError, match="missing"):
-        next(embed_floors([FLOORS["hog"]], GALLERY, QUERIES, scratch_dir=tmp_path / "missing"))
+        next(embed_floors(floors, gallery, QUERIES, scratch_dir=tmp_path / "missing"))
     needed = NUM_GALLERY * 2352 * 4
-    for free in (needed - 1, needed):
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))  # noqa: B023
-        counting = Counting(random_pictures(NUM_GALLERY))
-        in_turn = embed_floors(
-            [FLOORS["hog"]], FloorItems(GALLERY.item_ids, counting), QUERIES, scratch_dir=tmp_path
-        )
-        if free == needed:
-            next(in_turn)
-            continue
-        with pytest.raises(OSError, match=f"{NUM_GALLERY} pictures") as error:
-            next(in_turn)
-        assert error.value.filename == str(tmp_path)
-        assert set(counting.asked) == {0}  # for its size
+    disk = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
+    with pytest.raises(OSError, match=f"{NUM_GALLERY} pictures") as error:
+        next(embed_floors(floors, gallery, QUERIES, scratch_dir=tmp_path))
+    assert error.value.filename == str(tmp_path)
+    assert set(counting.asked) == {0}  # for its size
+    disk.free = needed
+    assert next(embed_floors(floors, gallery, QUERIES, scratch_dir=tmp_path))
 
 
 @pytest.mark.parametrize(("dim", "dtype"), [(8, np.float32), (7, np.float64)])
 def test_descriptions_of_another_kind_are_refused(dim: int, dtype: type) -> None:
-    floor = FloorModel(
-        "own", "own", dim, "Own.", lambda pictures: np.zeros((len(pictures), 7), dtype)
-    )
+    floor = FloorModel("own", "own", dim, "Own.", lambda side: np.zeros((len(side), 7), dtype))
     with pytest.raises(ValueError, match=rf"{dtype.__name__} of shape \(12, 7\).*\(12, {dim}\)"):
         embed(floor)
 
@@ -385,34 +356,24 @@ def test_the_floor_of_complete_the_look(tmp_path: Path) -> None:
     from visual_search.catalog.splits import assign_splits
     from visual_search.knn.gallery_index import EmbeddingIndex
 
+    every = table(CROPS, item_id="product_id", group="board")
     cached = cache_pictures(
-        table(CROPS, item_id="product_id", group="board"),
-        size_px=128,
-        fit="stretch",
-        cache_dir=tmp_path,
-        on_bad_item="error",
+        every, size_px=128, fit="stretch", cache_dir=tmp_path, on_bad_item="error"
     )
-    catalog = assign_splits(
-        cached.catalog, method="crc32", val_fraction=0, test_fraction=0.1, seed=0
-    )
-    rows = catalog.rows_of_split("train"), catalog.rows_of_split("test")
-    ids, categories = (
-        [catalog.table[column].iloc[side].tolist() for side in rows]
-        for column in ("item_id", "category")
-    )
-    pictures = [
-        replace(cached.pictures, store_rows=cached.pictures.store_rows[side]) for side in rows
-    ]
-    sides = [FloorItems(*side) for side in zip(ids, pictures, strict=True)]
+    split = {"method": "crc32", "val_fraction": 0, "test_fraction": 0.1, "seed": 0}
+    catalog = assign_splits(cached.catalog, **split)  # type: ignore[arg-type]
+    sides, categories = [], []
+    for rows in (catalog.rows_of_split("train"), catalog.rows_of_split("test")):
+        of_side, stored = catalog.table.iloc[rows], cached.pictures.store_rows[rows]
+        pictures = replace(cached.pictures, store_rows=stored)
+        sides.append(FloorItems(of_side["item_id"].tolist(), pictures))
+        categories.append(of_side["category"].tolist())
     assert [len(side) for side in sides] == [11_029, 1_196]
     found = embed("hog_pca_256_unit", *sides)
-    index = EmbeddingIndex.build(found.gallery, ids[0], device="cpu")
-    neighbours = index.search(found.queries, 5, exclude_ids=ids[1])
-    summary = evaluate_retrieval(neighbours, categories[1], categories[0], ids[0]).summary
-    expected = {
-        "micro_map_at_5": 0.722,
-        "macro_map_at_5": 0.563,
-        "micro_precision_at_5": 0.762,
-        "micro_hit_at_1": 0.812,
-    }
+    ids = sides[0].item_ids
+    index = EmbeddingIndex.build(found.gallery, ids, device="cpu")
+    neighbours = index.search(found.queries, 5, exclude_ids=sides[1].item_ids)
+    summary = evaluate_retrieval(neighbours, categories[1], categories[0], ids).summary
+    expected = {"micro_map_at_5": 0.722, "macro_map_at_5": 0.563}
+    expected |= {"micro_precision_at_5": 0.762, "micro_hit_at_1": 0.812}
     assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.01)
