@@ -19,6 +19,8 @@ from visual_search.training.module import EncoderModule, Preprocessing
 from visual_search.training.optimization import Optimization
 from visual_search.training.trainer import build_trainer
 
+NewModule = Callable[[], EncoderModule]
+NewDatamodule = Callable[..., CatalogDataModule]
 SIDE = 16
 SPLITS = ["train"] * 40 + ["val"] * 9 + ["test"] * 9
 CATEGORIES = ["Hats", "Shoes", "T-shirt/top"]
@@ -54,7 +56,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> CachedCatalog:
 
 
 @pytest.fixture(scope="session")
-def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
+def new_module(cached: CachedCatalog) -> NewModule:
     """Returns modules that start from the same weights."""
 
     def build() -> EncoderModule:
@@ -70,7 +72,7 @@ def new_module(cached: CachedCatalog) -> Callable[[], EncoderModule]:
 
 
 @pytest.fixture(scope="session")
-def new_datamodule(cached: CachedCatalog) -> Callable[..., CatalogDataModule]:
+def new_datamodule(cached: CachedCatalog) -> NewDatamodule:
     def build(num_workers: int = 0) -> CatalogDataModule:
         return CatalogDataModule(
             cached.catalog, cached.pictures, batch_size=10, num_workers=num_workers, seed=3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -13,38 +14,23 @@ class StoppedError(Exception):
     """Ends a run as a kill would, without a last word."""
 
 
-class StopAt(Callback):
-    """Raises in a hook at a step."""
-
-    def __init__(self, hook: str, step: int) -> None:
-        self.hook = hook
-        self.step = step
-
-    def _stop(self, hook: str, trainer: Trainer) -> None:
-        if hook == self.hook and trainer.global_step == self.step:
-            raise StoppedError
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        self._stop("batch", trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("validation", trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop("epoch", trainer)
+def stop() -> None:
+    raise StoppedError
 
 
-class SignalIn(Callback):
-    """Sends this process SIGTERM in a hook at a step."""
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    def __init__(self, hook: str, step: int) -> None:
-        def send(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+
+class At(Callback):
+    """Does something in a hook at a step."""
+
+    def __init__(self, hook: str, step: int, do: Callable[[], None]) -> None:
+        def act(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
             if trainer.global_step == step:
-                os.kill(os.getpid(), signal.SIGTERM)
+                do()
 
-        setattr(self, hook, send)
+        setattr(self, hook, act)
 
 
 class CountValidations(Callback):

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.training.conftest import NewModule
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.images import Fit
@@ -28,86 +32,100 @@ from visual_search.training.floors import Floors, best_floor, floors_per_categor
 from visual_search.training.module import EncoderModule
 
 PROTOCOL = gallery_query(max_per_category=6)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the sides whose pictures the floor ``mean_colour`` described, two a search."""
-    made: list[int] = []
-
-    def describe(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        made.append(len(pictures))
-        return mean_colours(pictures)
-
-    floor = FloorModel("mean_colour", "mean colour", 3, "The mean of all pixels.", describe)
-    monkeypatch.setitem(FLOORS, "mean_colour", floor)
-    return made
+BY_GROUP = leave_one_out()
 
 
 def mean_colours(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(pictures.mean(axis=(2, 3)), dtype=np.float32)
 
 
-def measure(
-    cache_dir: Path,
-    cached: CachedCatalog,
-    protocol: Protocol = PROTOCOL,
-    selection: Selection | None = None,
-    catalog: Catalog | None = None,
-    **floors: object,
-) -> tuple[Floor, ...]:
-    catalog = catalog or cached.catalog
-    selection = selection or protocol.choose(catalog.table, "test")
-    settings = {"names": ["mean_colour"], **floors}
-    return Floors(cache_dir, **settings).measure(  # type: ignore[arg-type]
-        catalog, cached.pictures, protocol, selection
+class Measured:
+    """Measures floors of the small catalogue, by default ``mean_colour`` alone."""
+
+    def __init__(self, folder: Path, cached: CachedCatalog) -> None:
+        self.folder = folder
+        self.cached = cached
+        self.searched: list[int] = []  # sizes of the sides whose pictures `mean_colour` described
+
+    def describe(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.searched.append(len(pictures))
+        return mean_colours(pictures)
+
+    def all(
+        self,
+        protocol: Protocol = PROTOCOL,
+        catalog: Catalog | None = None,
+        selection: Selection | None = None,
+        folder: str = "",
+        on_progress: Callable[[int, int], None] | None = None,
+        **floors: Any,
+    ) -> tuple[Floor, ...]:
+        catalog = catalog or self.cached.catalog
+        selection = selection or protocol.choose(catalog.table, "test")
+        kept = Floors(self.folder / folder, **{"names": ["mean_colour"]} | floors)
+        pictures = self.cached.pictures
+        return kept.measure(catalog, pictures, protocol, selection, on_progress=on_progress)
+
+    def __call__(self, *args: Any, **settings: Any) -> RetrievalReport:
+        return self.all(*args, **settings)[-1].report
+
+    def kept(self) -> list[Path]:
+        return list((self.folder / "floors").iterdir())
+
+    def with_columns(self, **columns: Any) -> Catalog:
+        catalog = self.cached.catalog
+        return replace(catalog, table=catalog.table.assign(**columns))
+
+
+@pytest.fixture
+def measured(tmp_path: Path, cached: CachedCatalog, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    made = Measured(tmp_path, cached)
+    floor = FloorModel("mean_colour", "mean colour", 3, "The mean of all pixels.", made.describe)
+    monkeypatch.setitem(FLOORS, "mean_colour", floor)
+    return made
+
+
+def answers(report: RetrievalReport) -> list[list[str]]:
+    found: list[list[str]] = report.per_query["neighbour_ids"].tolist()
+    return found
+
+
+def test_a_floor_is_what_one_computes_by_hand_and_searched_once(measured: Measured) -> None:
+    calls: list[tuple[int, int]] = []
+    (floor,) = measured.all(on_progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (27, 27)
+    catalog, selection = (
+        measured.cached.catalog,
+        PROTOCOL.choose(measured.cached.catalog.table, "test"),
     )
-
-
-def test_a_search_is_done_once(tmp_path: Path, cached: CachedCatalog, calls: list[int]) -> None:
-    first = measure(tmp_path, cached)
-    assert calls == [18, 9]
-    second = measure(tmp_path, cached)
-    assert calls == [18, 9]
-    pd.testing.assert_frame_equal(first[0].report.per_query, second[0].report.per_query)
-    assert first[0].report.summary == second[0].report.summary
-    assert (first[0].title, first[0].dim) == (second[0].title, second[0].dim) == ("mean colour", 3)
-    assert [path.suffix for path in (tmp_path / "floors").iterdir()] == [".parquet"]
-
-
-def test_a_floor_is_what_one_computes_by_hand(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int]
-) -> None:
-    floor = measure(tmp_path, cached)[0]
-    table, selection = cached.catalog.table, PROTOCOL.choose(cached.catalog.table, "test")
-    ids = table["item_id"].to_numpy()
-    sides = [
-        mean_colours(cached.pictures[rows])
+    gallery, queries = (
+        mean_colours(measured.cached.pictures[rows])
         for rows in (selection.gallery_rows, selection.query_rows)
-    ]
-    index = EmbeddingIndex.build(sides[0], ids[selection.gallery_rows].tolist(), device="cpu")
-    report = score(
-        table, PROTOCOL, selection, find_neighbours(index, table, PROTOCOL, selection, sides[1])
     )
-    pd.testing.assert_frame_equal(floor.report.per_query, report.per_query)
-    assert floor.report.summary == report.summary
+    ids = catalog.table["item_id"].to_numpy()[selection.gallery_rows].tolist()
+    index = EmbeddingIndex.build(gallery, ids, device="cpu")
+    neighbours = find_neighbours(index, catalog.table, PROTOCOL, selection, queries)
+    report = score(catalog.table, PROTOCOL, selection, neighbours)
     assert report.summary["micro_map_at_5"] == 1  # every category has a colour of its own
+    (again,) = measured.all()
+    assert measured.searched == [18, 9]
+    for found in (floor, again):
+        pd.testing.assert_frame_equal(found.report.per_query, report.per_query)
+        assert found.report.summary == report.summary
+        assert (found.title, found.dim) == ("mean colour", 3)
+    (path,) = measured.kept()
+    ranks = [f"{name}_{rank}" for name in ("position", "squared_distance") for rank in range(5)]
+    assert pq.read_schema(path).names == [*ranks, "num_found", "dim"]
 
 
-def test_another_relevance_searches_nothing_anew(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int]
-) -> None:
-    by_category = measure(tmp_path, cached)[0]
-    table = cached.catalog.table.assign(odd=["yes", "no"] * 29)
-    catalog = Catalog("colours", table, cached.catalog.source)
-    other = measure(tmp_path, cached, replace(PROTOCOL, relevance=("odd",)), catalog=catalog)[0]
-    assert len(calls) == 2
-    assert other.report.summary["rules"] != by_category.report.summary["rules"]
-    assert other.report.summary["micro_map_at_5"] < 1
-    assert (
-        other.report.per_query["neighbour_ids"].tolist()
-        == by_category.report.per_query["neighbour_ids"].tolist()
-    )
+def test_another_relevance_searches_nothing_anew(measured: Measured) -> None:
+    by_category = measured()
+    catalog = measured.with_columns(odd=["yes", "no"] * 29)
+    other = measured(replace(PROTOCOL, relevance=("odd",)), catalog)
+    assert len(measured.searched) == 2
+    assert other.summary["rules"] != by_category.summary["rules"]
+    assert other.summary["micro_map_at_5"] < 1
+    assert answers(other) == answers(by_category)
 
 
 @pytest.mark.parametrize(
@@ -120,145 +138,107 @@ def test_another_relevance_searches_nothing_anew(
         pytest.param(leave_one_out(exclude="item"), id="sides"),
     ],
 )
-def test_another_search_is_done_anew(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int], protocol: Protocol
-) -> None:
-    measure(tmp_path, cached)
-    afresh = measure(tmp_path / "other", cached, protocol)[0]
-    beside = measure(tmp_path, cached, protocol)[0]
-    assert len(calls) == 6
-    pd.testing.assert_frame_equal(beside.report.per_query, afresh.report.per_query)
+def test_another_search_is_done_anew(measured: Measured, protocol: Protocol) -> None:
+    measured()
+    afresh, beside = measured(protocol, folder="other"), measured(protocol)
+    assert len(measured.searched) == 6
+    pd.testing.assert_frame_equal(beside.per_query, afresh.per_query)
 
 
-def test_another_order_is_another_search(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int]
-) -> None:
-    selection = PROTOCOL.choose(cached.catalog.table, "test")
+def test_the_order_of_a_side_and_excluded_groups_decide_too(measured: Measured) -> None:
+    selection = PROTOCOL.choose(measured.cached.catalog.table, "test")
     turned = Selection(selection.gallery_rows[::-1].copy(), selection.query_rows)
-    first = measure(tmp_path, cached, selection=selection)[0]
-    second = measure(tmp_path, cached, selection=turned)[0]
-    assert len(calls) == 4
-    assert (
-        first.report.per_query["neighbour_ids"].tolist()
-        == second.report.per_query["neighbour_ids"].tolist()
-    )
+    assert answers(measured()) == answers(measured(selection=turned))
+    assert len(measured.searched) == 4
+    other = measured.with_columns(group=measured.cached.catalog.table["colour"])
+    measured(catalog=other)  # where groups are not excluded they count for nothing
+    assert len(measured.searched) == 4
+    measured(BY_GROUP)
+    measured(BY_GROUP, other)
+    assert len(measured.searched) == 8
 
 
-def test_other_groups_count_only_where_they_are_excluded(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int]
-) -> None:
-    table = cached.catalog.table.assign(group=cached.catalog.table["colour"])
-    other = Catalog("colours", table, cached.catalog.source)
-    by_group = leave_one_out()
-    for protocol, expected in ((PROTOCOL, 1), (by_group, 3)):
-        measure(tmp_path, cached, protocol)
-        measure(tmp_path, cached, protocol, catalog=other)
-        assert len(calls) == 2 * expected
-
-
-def test_other_pixels_and_another_fit_are_other_searches(tmp_path: Path, calls: list[int]) -> None:
-    rng = np.random.default_rng(0)
-
-    def measured(fit: Fit, root: str) -> int:
-        catalog = folder(tmp_path / root)
-        table = catalog.table.assign(split=["train"] * 7 + ["test"] * 2)
-        found = cache_pictures(
-            replace(catalog, table=table),
-            size_px=8,
-            fit=fit,
-            cache_dir=tmp_path,
-            on_bad_item="error",
-        )
-        measure(tmp_path, found, gallery_query())
-        return len(calls) // 2
-
+def test_other_pixels_and_another_fit_are_other_searches(measured: Measured) -> None:
+    rng, tmp_path = np.random.default_rng(0), measured.folder
     for root in ("shop", "other"):
         (tmp_path / root / "Hats").mkdir(parents=True)
         for n in range(9):  # the first is square, so that letterbox and stretch agree on it
             pixels = rng.integers(0, 255, (8, 8 if n < 4 else 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / root / "Hats" / f"{n}.png")
+
+    def num_searches(fit: Fit, root: str) -> int:
+        catalog = folder(tmp_path / root)
+        split = replace(catalog, table=catalog.table.assign(split=["train"] * 7 + ["test"] * 2))
+        measured.cached = cache_pictures(
+            split, size_px=8, fit=fit, cache_dir=tmp_path, on_bad_item="error"
+        )
+        measured(gallery_query())
+        return len(measured.searched) // 2
+
     searches: list[tuple[Fit, str]] = [
         ("stretch", "shop"), ("letterbox", "shop"), ("stretch", "other")
     ]  # fmt: skip
-    assert [measured(*search) for search in searches] == [1, 2, 3]
-    assert [measured(*search) for search in searches] == [3, 3, 3]
+    assert [num_searches(*search) for search in searches] == [1, 2, 3]
+    assert [num_searches(*search) for search in searches] == [3, 3, 3]
 
 
-def test_another_seed_is_another_random_floor(tmp_path: Path, cached: CachedCatalog) -> None:
-    found = [measure(tmp_path, cached, names=["random"], seed=seed)[0] for seed in (0, 1, 0)]
-    answers = [floor.report.per_query["neighbour_ids"].tolist() for floor in found]
-    assert answers[0] == answers[2] != answers[1]
+def test_another_seed_is_another_random_floor(measured: Measured) -> None:
+    found = [answers(measured(names=["random"], seed=seed)) for seed in (0, 1, 0)]
+    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "another table", "fewer queries", "places"])
-def test_a_damaged_file_is_computed_anew_and_mended(
-    tmp_path: Path, cached: CachedCatalog, calls: list[int], damage: str
-) -> None:
-    first = measure(tmp_path, cached)[0]
-    (path,) = (tmp_path / "floors").iterdir()
-    whole = path.read_bytes()
+def test_a_damaged_file_is_computed_anew_and_mended(measured: Measured, damage: str) -> None:
+    first = measured()
+    (path,) = measured.kept()
+    whole, table = path.read_bytes(), pd.read_parquet(path)
     if damage in ("empty", "garbage"):
         path.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
+    elif damage == "places":
+        table.assign(position_0=18).to_parquet(path)
     else:
-        table = pd.read_parquet(path)
-        if damage == "another table":
-            table = pd.DataFrame({"a": [1]})
-        elif damage == "fewer queries":
-            table = table.iloc[1:]
-        else:
-            table["position_0"] = 18
-        table.to_parquet(path)
-    again = measure(tmp_path, cached)[0]
-    assert len(calls) == 4
-    pd.testing.assert_frame_equal(first.report.per_query, again.report.per_query)
-    assert measure(tmp_path, cached)
-    assert len(calls) == 4
-    assert [kept.name for kept in (tmp_path / "floors").iterdir()] == [path.name]
+        (table.iloc[1:] if damage == "fewer queries" else table[["dim"]]).to_parquet(path)
+    again = measured()
+    assert len(measured.searched) == 4
+    pd.testing.assert_frame_equal(first.per_query, again.per_query)
+    assert measured()
+    assert len(measured.searched) == 4
+    assert measured.kept() == [path]
 
 
 def test_the_untrained_network_is_a_floor_of_its_own_weights(
-    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], EncoderModule]
+    measured: Measured, new_module: NewModule
 ) -> None:
-    def network(seed: int) -> Callable[[], EncoderModule]:
-        def first_weights() -> EncoderModule:
-            module = new_module()
-            with torch.no_grad():
-                for weights in module.model.parameters():
-                    weights.add_(
-                        torch.randn(weights.shape, generator=torch.Generator().manual_seed(seed))
-                    )
-            return module
-
-        return first_weights
+    def module_of(seed: int) -> EncoderModule:
+        module, generator = new_module(), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in module.model.parameters():
+                weights.add_(torch.randn(weights.shape, generator=generator))
+        return module
 
     found = [
-        measure(tmp_path, cached, names=["random"], first_weights=network(seed))[-1]
+        measured.all(names=["random"], first_weights=partial(module_of, seed))[-1]
         for seed in (1, 2, 1)
     ]
-    assert {floor.name for floor in found} == {"untrained"}
-    assert [floor.dim for floor in found] == [64] * 3
+    assert {(floor.name, floor.dim) for floor in found} == {("untrained", 64)}
     distances = [floor.report.per_query["neighbour_squared_distances"].tolist() for floor in found]
     assert distances[0] == distances[2] != distances[1]
     # One file a network, one of the random floor, and nothing else.
-    kept = [path.suffix for path in (tmp_path / "floors").iterdir()]
-    assert kept == [".parquet"] * 3
+    assert [path.suffix for path in measured.kept()] == [".parquet"] * 3
 
 
 def test_the_untrained_floor_is_embedded_as_the_run_is(
-    tmp_path: Path, cached: CachedCatalog, new_module: Callable[[], EncoderModule]
+    tmp_path: Path, cached: CachedCatalog, new_module: NewModule
 ) -> None:
-    selection = PROTOCOL.choose(cached.catalog.table, "test")
-    floors = Floors(tmp_path, names=[], first_weights=new_module)
+    module = new_module().train()
+    floors = Floors(tmp_path, names=[], first_weights=lambda: module)
+    asked = cached.catalog, cached.pictures, PROTOCOL, PROTOCOL.choose(cached.catalog.table, "test")
 
     def distances(precision: MixedPrecision | None) -> list[list[float]]:
-        (floor,) = floors.measure(
-            cached.catalog, cached.pictures, PROTOCOL, selection, precision=precision
-        )
+        (floor,) = floors.measure(*asked, precision=precision)
         found: list[list[float]] = floor.report.per_query["neighbour_squared_distances"].tolist()
         return found
 
-    module = new_module().train()
-    floors.first_weights = lambda: module
     exact, rounded = distances(None), distances(MixedPrecision("bf16-mixed", "cpu"))
     assert exact != rounded
     np.testing.assert_allclose(exact, rounded, rtol=0.2, atol=1e-3)
@@ -278,9 +258,11 @@ def test_the_best_floor_is_the_highest_that_has_a_number() -> None:
     assert best_floor([]) is None
 
 
-def test_the_tables_have_a_column_a_floor(tmp_path: Path, cached: CachedCatalog) -> None:
+def test_the_tables_have_a_column_a_floor(measured: Measured) -> None:
     names = ["random", "pixels_8", "hog_pca_256_unit"]
-    floors = measure(tmp_path, cached, names=names)
+    seen: list[tuple[int, int]] = []
+    floors = measured.all(names=names, on_progress=lambda *told: seen.append(told))
+    assert max(seen) == (4 * 27, 4 * 27)  # one is described and then projected
     per_query, per_category = floors_per_query(floors), floors_per_category(floors)
     assert list(per_query.columns) == ["query_id", *names]
     assert per_query["query_id"].tolist() == [f"item-{n}" for n in range(49, 58)]
@@ -289,16 +271,6 @@ def test_the_tables_have_a_column_a_floor(tmp_path: Path, cached: CachedCatalog)
     assert per_query["pixels_8"].mean() == pytest.approx(floors[1].report.summary["micro_map_at_5"])
     assert floors_per_query([]).empty
     assert floors[2].dim < 256  # 18 gallery items have no more components
-    again = measure(tmp_path, cached, names=names)
+    again = measured.all(names=names)
     pd.testing.assert_frame_equal(floors_per_query(again), per_query)
     assert [floor.dim for floor in again] == [floor.dim for floor in floors]
-
-
-def test_progress_tells_of_every_floor(tmp_path: Path, cached: CachedCatalog) -> None:
-    seen: list[tuple[int, int]] = []
-    selection = PROTOCOL.choose(cached.catalog.table, "test")
-    Floors(tmp_path, names=["random", "pixels_8"]).measure(
-        cached.catalog, cached.pictures, PROTOCOL, selection,
-        on_progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
-    assert seen[-1][0] == seen[-1][1] == 2 * 27
