@@ -16,23 +16,25 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.catalog.odd_pictures import chunk, encoded
+from tests.catalog.shops import refuses
+from visual_search.catalog import picture_costs
 from visual_search.catalog.images import PictureError, PictureLimits, decode, decode_whole
+from visual_search.catalog.picture_costs import PictureSizes, decoding_px
 from visual_search.catalog.pixel_budget import BudgetExceededError, PixelBudget
 
 MILLION = 1_000_000
 
 
-def encoded(kind: str, width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, (width, height)).save(file, kind, **options)
-    return file.getvalue()
+def blank(kind: str, width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
+    return encoded(Image.new(mode, (width, height)), kind, **options)
 
 
 class Watched(PixelBudget):
     """Notes every share, and the most that were held at once."""
 
-    def __init__(self, total_px: int, **further: Any) -> None:
-        super().__init__(total_px, **further)
+    def __init__(self, total_px: int) -> None:
+        super().__init__(total_px)
         self.shares: list[int] = []
         self.most = 0
 
@@ -44,23 +46,25 @@ class Watched(PixelBudget):
             yield
 
 
-def asked(data: bytes, total_px: int = 64 * MILLION) -> int:
+def asked(data: bytes, total_px: int = 64 * MILLION, *, whole: bool = False) -> int:
     """Pixels that a picture asked for at most, at one go."""
-    budget = Watched(total_px)
-    decode(data, 32, "letterbox", PictureLimits(budget=budget))
+    limits = PictureLimits(budget=(budget := Watched(total_px)))
+    if whole:
+        decode_whole(data, limits)
+    else:
+        decode(data, 32, "letterbox", limits)
     assert budget.taken_px == 0
     return max(budget.shares)
 
 
 def test_pictures_that_are_decoded_together_stay_within_the_budget() -> None:
     budget = Watched(3 * MILLION)
-    limits = PictureLimits(budget=budget)
-    picture = encoded("PNG", 1_200, 1_000)
+    picture = blank("PNG", 1_200, 1_000)
     together = threading.Barrier(8)
 
     def one(_: int) -> tuple[int, ...]:
         together.wait(20)
-        return decode(picture, 16, "stretch", limits).shape
+        return decode(picture, 16, "stretch", PictureLimits(budget=budget)).shape
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(one, range(8))) == [(3, 16, 16)] * 8
@@ -70,27 +74,31 @@ def test_pictures_that_are_decoded_together_stay_within_the_budget() -> None:
 
 
 def test_a_picture_counts_what_it_takes() -> None:
-    size = (3_000, 2_000)
-    assert asked(encoded("JPEG", *size)) <= MILLION  # drafted to 375 x 250
-    assert asked(encoded("JPEG", *size, progressive=True)) == 6 * MILLION
-    assert asked(encoded("PNG", *size)) == 6 * MILLION
-    assert asked(encoded("WEBP", *size)) == 12 * MILLION
-    with pytest.raises(PictureError, match=r"3000 x 2000 .* WEBP .* 12,000,000; at most 7,000,000"):
-        asked(encoded("WEBP", *size), total_px=7 * MILLION)
-    avif = encoded("AVIF", 30, 20)  # its frames may be larger than it says
+    size = (2_000, 1_500)
+    assert asked(blank("JPEG", *size)) <= MILLION  # drafted to a part of it
+    assert asked(blank("JPEG", *size, progressive=True)) == 3 * MILLION
+    assert asked(blank("PNG", *size)) == 3 * MILLION
+    assert asked(blank("PNG", *size, mode="LA")) == 4.5 * MILLION
+    assert asked(blank("JPEG", *size), whole=True) == 4.5 * MILLION
+    webp = blank("WEBP", *size)
+    assert asked(webp) == 6 * MILLION
+    message = r"2000 x 1500 .* WEBP .* 6,000,000; at most 5,000,000"
+    refuses(PictureError, message, asked, webp, total_px=5 * MILLION)
+    avif = blank("AVIF", 30, 20)  # its frames may be larger than it says
     assert asked(avif) >= 30 * MILLION
     assert asked(avif, total_px=2000) == 2000
-    budget = Watched(64 * MILLION)
-    assert decode_whole(encoded("JPEG", *size), PictureLimits(budget=budget)).shape == (
-        *size[::-1],
-        3,
-    )
-    assert max(budget.shares) >= 6 * MILLION
+
+
+def test_no_format_counts_as_less_than_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where neither mode nor keeping it whole makes it dearer."""
+    monkeypatch.setattr(picture_costs, "_COST_OF_MODE", {"RGB": 0.0})
+    image = Image.open(io.BytesIO(blank("PNG", 40, 30)))
+    assert decoding_px(image, PictureSizes(), image.size) == 1200
 
 
 def test_a_jpeg_in_several_scans_without_progression_counts_whole() -> None:
     """Each colour in a scan of its own: libjpeg keeps all coefficients here too."""
-    data = encoded("JPEG", 2_000, 1_000)
+    data = blank("JPEG", 2_000, 1_000)
     start = data.rindex(b"\xff\xda")
     assert data[start + 4] == 3
     one_colour = b"\xff\xda\0\x08\x01" + data[start + 5 : start + 7] + b"\0\x3f\0"
@@ -102,46 +110,33 @@ def test_shares_come_in_their_turn_and_in_time() -> None:
     with budget.share(60):
         with budget.share(40):
             assert budget.taken_px == 100
-        with pytest.raises(BudgetExceededError, match=r"60 of 100 pixels for 0.02 s; expected 50"):
-            budget.share(50).__enter__()
+        message = r"60 of 100 pixels for 0.02 s; expected 50"
+        refuses(BudgetExceededError, message, budget.share(50).__enter__)
         with budget.share(40):  # who gave up is no longer in the way
             pass
     assert budget.taken_px == 0
-    with pytest.raises(ValueError, match="101 pixels; expected at most 100"):
-        budget.share(101).__enter__()
-    with pytest.raises(ValueError, match="total_px is 0"):
-        PixelBudget(0)
-    with budget.share(100):
-        limits = PictureLimits(budget=budget)
-        with pytest.raises(BudgetExceededError):  # no picture is at fault
-            decode(encoded("PNG", 4, 4), 4, "stretch", limits)
+    refuses(ValueError, "101 pixels; expected at most 100", budget.share(101).__enter__)
+    refuses(ValueError, "total_px is 0", PixelBudget, 0)
+    with budget.share(100), pytest.raises(BudgetExceededError):  # no picture is at fault
+        decode(blank("PNG", 4, 4), 4, "stretch", PictureLimits(budget=budget))
 
 
 @pytest.mark.parametrize("cut", [40, 200, 2_000])
 def test_a_damaged_picture_gives_its_share_back(cut: int) -> None:
-    budget = Watched(4 * MILLION)
+    limits = PictureLimits(budget=Watched(4 * MILLION))
     with pytest.raises(PictureError):
-        decode(encoded("PNG", 2_000, 2_000)[:cut], 8, "stretch", PictureLimits(budget=budget))
-    assert budget.taken_px == 0
+        decode(blank("PNG", 2_000, 2_000)[:cut], 8, "stretch", limits)
+    assert limits.budget.taken_px == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
-    picture = encoded("PNG", 1_200, 1_000)
+    picture = blank("PNG", 1_200, 1_000)
     with PictureLimits().budget.share(160 * MILLION):
         child = os.fork()
         if child == 0:
             os._exit(0 if decode(picture, 8, "stretch").any() == 0 else 1)
         assert os.waitpid(child, 0)[1] == 0
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
 
 
 def bmp_of_runs(side: int, runs: bytes) -> bytes:
@@ -150,15 +145,15 @@ def bmp_of_runs(side: int, runs: bytes) -> bytes:
     return b"BM" + head + info + bytes(1024) + runs
 
 
+JPEG, PNG = blank("JPEG", 8, 8), blank("PNG", 8, 8)
+PROGRESSIVE = blank("JPEG", 64, 64, progressive=True)
+LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
+
+
 def test_texts_of_a_png_count_with_its_pixels() -> None:
-    plain = encoded("PNG", 1_200, 1_000)
+    plain = blank("PNG", 1_200, 1_000)
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(MILLION)))
     assert asked(plain[:33] + 20 * text + plain[33:]) == 1_200_000 + 20 * 2**20 // 8
-
-
-JPEG, PNG = encoded("JPEG", 8, 8), encoded("PNG", 8, 8)
-PROGRESSIVE = encoded("JPEG", 64, 64, progressive=True)
-LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
 
 
 @pytest.mark.parametrize(
@@ -176,8 +171,7 @@ LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
 )  # fmt: skip
 def test_more_parts_than_a_real_file_has_are_refused_unread(data: bytes, what: str) -> None:
     """Each would keep a thread, most of them the whole process, for seconds to hours."""
-    with pytest.raises(PictureError, match=rf"{what}.*at most [\d,]+ are read"):
-        decode(data, 8, "stretch")
+    refuses(PictureError, rf"{what}.*at most [\d,]+ are read", decode, data, 8, "stretch")
 
 
 @pytest.mark.parametrize(

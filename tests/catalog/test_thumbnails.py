@@ -6,12 +6,11 @@ import io
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from visual_search.catalog.catalog import Catalog
+from tests.catalog.odd_pictures import encoded
+from tests.catalog.shops import catalog_of, refuses
 from visual_search.catalog.images import PictureError, PictureLimits
 from visual_search.catalog.readers.sources import ArraySource
 from visual_search.catalog.thumbnails import thumbnail, thumbnails
@@ -29,32 +28,25 @@ def test_a_wide_picture_lies_whole_on_white() -> None:
     assert small.shape == (32, 32, 3)
     assert small[:8].min() > 240
     assert small[14:18].max() < 15
-    file = io.BytesIO()
-    Image.fromarray(black).save(file, "PNG")
-    np.testing.assert_array_equal(pixels(thumbnail(file.getvalue(), 32)), small)
+    file = encoded(Image.fromarray(black))
+    np.testing.assert_array_equal(pixels(thumbnail(file, 32)), small)
 
 
 def test_a_catalogue_has_one_an_item_in_the_order_asked_for() -> None:
     arrays = np.stack([np.full((4, 4, 3), 3 * n, np.uint8) for n in range(80)])
     names = [f"p{n}" for n in range(80)]
-    table = pd.DataFrame(
-        {"item_id": names, "image": names, "category": "grey", "group": names, "split": "train"}
-    )
-    catalog = Catalog("grey", table, ArraySource(arrays, names))
+    catalog = catalog_of(ArraySource(arrays, names), image=names)
     rows = np.arange(79, -1, -1)
     told: list[Any] = []
     made = thumbnails(catalog, rows, 8, lambda done, total: told.append((done, total)))
-    means = [pixels(jpeg).mean() for jpeg in made]
-    np.testing.assert_allclose(means, 3 * rows, atol=2)
+    np.testing.assert_allclose([pixels(jpeg).mean() for jpeg in made], 3 * rows, atol=2)
     assert told == [(64, 80), (80, 80)]
+    assert thumbnails(catalog, rows[:2], 8) == made[:2]
 
 
 def test_what_is_no_picture_or_too_large_is_refused() -> None:
-    with pytest.raises(PictureError, match="not a picture"):
-        thumbnail(b"<html>", 8)
-    file = io.BytesIO()
-    Image.new("RGB", (20, 20)).save(file, "PNG")
-    with pytest.raises(PictureError, match="400 pixels; at most 100"):
-        thumbnail(file.getvalue(), 8, PictureLimits(max_pixels=100))
-    with pytest.raises(ValueError, match="size_px"):
-        thumbnail(np.zeros((4, 4, 3), np.uint8), 0)
+    refuses(PictureError, "not a picture", thumbnail, b"<html>", 8)
+    file = encoded(Image.new("RGB", (20, 20)))
+    limits = PictureLimits(max_pixels=100)
+    refuses(PictureError, "400 pixels; at most 100", thumbnail, file, 8, limits)
+    refuses(ValueError, "size_px", thumbnail, np.zeros((4, 4, 3), np.uint8), 0)
