@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import socket
 import ssl
 import threading
@@ -12,12 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from tests.catalog.odd_pictures import encoded, noise
 from visual_search.catalog.downloads.download import download_pictures
 from visual_search.catalog.downloads.manifest import LOCK_NAME, MANIFEST_NAME
 from visual_search.catalog.downloads.report import DownloadProgress, DownloadReport
@@ -27,21 +23,15 @@ from visual_search.download import request_settings
 
 # Waits for nothing for long, but for a machine that does other things as well.
 QUICK = Patience(
-    backoff_s=0.01,
-    max_backoff_s=0.05,
-    connect_timeout_s=30.0,
-    read_timeout_s=30.0,
-    total_timeout_s=60.0,
-)
+    backoff_s=0.01, max_backoff_s=0.05,
+    connect_timeout_s=30.0, read_timeout_s=30.0, total_timeout_s=60.0,
+)  # fmt: skip
 
 
 @functools.cache
 def jpeg(number: int = 0) -> bytes:
     """A small picture; another number, another picture."""
-    pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(noise(16, 16, number), "JPEG")
 
 
 def left_in(folder: Path) -> list[str]:
@@ -136,6 +126,9 @@ class _Server(ThreadingHTTPServer):
 class PictureServer:
     """The server, and what it was asked.
 
+    Args:
+        folder: Where pictures go that are downloaded from here.
+
     Attributes:
         asked: Moment (`time.monotonic`) and path of every request.
         headers: Of every request.
@@ -143,25 +136,19 @@ class PictureServer:
         max_open: Most requests under way at the same time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = Path()) -> None:
+        self.folder = folder
         self.lock = threading.Lock()
         self.asked: list[tuple[float, str]] = []
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, list[Answer]] = {}
-        self.num_open = self.max_open = 0
-        self.port = 0
-        self.num_connections = 0
+        self.num_open = self.max_open = self.port = self.num_connections = 0
         self.start()
 
     def __enter__(self) -> PictureServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.die()
 
     @property
@@ -216,33 +203,29 @@ class PictureServer:
 
     def config(self, **more: Any) -> DownloadSchema:
         """Returns a config of the command that allows this server; others are the defaults."""
-        own: dict[str, Any] = {
-            "requests_per_s": 2000.0,
-            "http_hosts": [self.place],
-            "private_hosts": [self.place],
-        }
-        return DownloadSchema(**(own | more))
+        own: dict[str, Any] = {"http_hosts": [self.place], "private_hosts": [self.place]}
+        return DownloadSchema(**({"requests_per_s": 2000.0} | own | more))
 
     def download(
         self,
-        wanted: Sequence[WantedPicture],
-        folder: Path,
+        wanted: Sequence[WantedPicture] | int,
+        folder: Path | None = None,
         *,
         on_progress: Callable[[DownloadProgress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         **more: Any,
     ) -> DownloadReport:
-        """Downloads pictures from here; ``more`` are settings, and what `Patience` holds."""
+        """Downloads pictures from here, or so many; ``more`` are settings, and of `Patience`."""
         patient = {one.name: more.pop(one.name) for one in fields(Patience) if one.name in more}
         return download_pictures(
-            wanted,
-            folder,
+            self.wanted(wanted) if isinstance(wanted, int) else wanted,
+            self.folder if folder is None else folder,
             settings=request_settings(self.config(**more)),
             patience=replace(QUICK, **patient),
             on_progress=on_progress,
             should_stop=should_stop,
         )
 
-    def load(self, folder: Path, path: str = "/0.jpg", **more: Any) -> DownloadReport:
+    def load(self, folder: Path | None = None, **more: Any) -> DownloadReport:
         """Downloads one picture."""
-        return self.download([WantedPicture("0.jpg", self.url(path))], folder, **more)
+        return self.download(1, folder, **more)

@@ -82,9 +82,9 @@ def goes_wrong(data: bytes, number: int) -> np.ndarray:
         raise KeyError("a bug")
     if number == 4:
         raise PictureError
-    if number == 5:
+    if number == 6:  # the last one: no other process is started after it
         os._exit(0)
-    return np.ones(128 * 2**20 if number == 6 else 1, np.uint8)
+    return np.ones(64 * 2**20 if number == 5 else 1, np.uint8)
 
 
 def hangs(data: bytes, number: int) -> np.ndarray:
@@ -95,17 +95,17 @@ def hangs(data: bytes, number: int) -> np.ndarray:
 @pytest.mark.slow
 def test_a_crash_a_hang_and_another_error_are_failures() -> None:
     wholes = whole_files()
-    names = [f"file {i} of seed {SEED} ({', '.join(damaged(i, wholes)[:2])})" for i in range(6)]
-    report = fuzz(8, decode_one=goes_wrong, max_cpu_s=2.0)
+    names = [f"file {i} of seed {SEED} ({', '.join(damaged(i, wholes)[:2])})" for i in range(7)]
+    report = fuzz(7, decode_one=goes_wrong, max_cpu_s=1.0)
     assert report.failures == [
         f"{names[1]} ended the process by SIGSEGV",
         f"{names[2]} ended the process by SIGPROF",
         f"{names[3]} raised KeyError: 'a bug'",
         f"{names[4]} no reason",
-        f"{names[5]} ended the process with status 0",
+        f"{names[6]} ended the process with status 0",
     ]
-    assert sum(report.outcomes.values()) == 3
+    assert sum(report.outcomes.values()) == 2
     # Half of it: what the process had given back before is used again without a growth.
-    assert report.growth_bytes >= 64 * 2**20
+    assert report.growth_bytes >= 32 * 2**20
     report = fuzz(1, decode_one=hangs, max_wait_s=0.5)
     assert report.failures == [f"{names[0]} gave no answer for 0.5 s"]

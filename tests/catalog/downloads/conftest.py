@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.catalog.picture_server import PictureServer
 
 
 @pytest.fixture
-def server() -> Iterator[PictureServer]:
-    with PictureServer() as running:
+def server(tmp_path: Path) -> Iterator[PictureServer]:
+    """What is downloaded goes to ``server.folder``, the test's own."""
+    with PictureServer(tmp_path) as running:
         yield running

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.catalog.picture_server import Answer, Handler, PictureServer, jpeg, left_in, picture
+from tests.catalog.shops import CHECKOUT, saved
 from visual_search.catalog.downloads.manifest import MANIFEST_NAME, read_manifest
 
 # Run by the tests in a process of its own, which is killed; loads little, to start quickly.
@@ -30,8 +31,8 @@ download_pictures([WantedPicture(*one) for one in wanted], folder, settings=sett
 
 
 @pytest.mark.slow
-def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path: Path) -> None:
-    wanted = server.wanted(60)
+def test_a_killed_download_goes_on_where_it_was(server: PictureServer) -> None:
+    wanted, folder = server.wanted(60), server.folder
     killed = threading.Event()
 
     def held(number: int) -> Answer:
@@ -44,13 +45,11 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
     for number, want in enumerate(wanted):
         server.on(f"/{want.name}", picture(jpeg(number)) if number < 20 else held(number))
     config = asdict(server.config(requests_per_s=100.0))
-    content = [[(want.name, want.url) for want in wanted], str(tmp_path), config]
-    process = subprocess.Popen(
-        [sys.executable, "-c", DOWNLOAD, json.dumps(content)], cwd=Path(__file__).parents[3]
-    )
+    content = json.dumps([[(want.name, want.url) for want in wanted], str(folder), config])
+    process = subprocess.Popen([sys.executable, "-c", DOWNLOAD, content], cwd=CHECKOUT)
     try:
         deadline = time.monotonic() + 300
-        while len(read_manifest(tmp_path / MANIFEST_NAME)) < 10:
+        while len(read_manifest(folder / MANIFEST_NAME)) < 10:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
@@ -59,40 +58,33 @@ def test_a_killed_download_goes_on_where_it_was(server: PictureServer, tmp_path:
         process.wait()
         killed.set()
     assert process.returncode == -signal.SIGKILL
-    known = read_manifest(tmp_path / MANIFEST_NAME)
-    there = {path.name for path in tmp_path.glob("*.jpg") if not path.name.startswith(".")}
+    known = read_manifest(folder / MANIFEST_NAME)
+    there = {path.name for path in folder.glob("*.jpg") if not path.name.startswith(".")}
     assert 10 <= len(known) < 60
     assert set(known) <= there
     server.asked.clear()
-    report = server.download(wanted, tmp_path, requests_per_s=100.0, max_connections=4)
-    assert sorted(server.paths) == sorted(
-        f"/{want.name}" for want in wanted if want.name not in there
-    )
+    report = server.download(wanted, requests_per_s=500.0, max_connections=4)
+    missing = {want.name for want in wanted} - there
+    assert sorted(server.paths) == sorted(f"/{name}" for name in missing)
     assert len(report.of("saved")) == 60
     assert report.num_new == len(server.paths) >= 1
-    assert left_in(tmp_path) == sorted(want.name for want in wanted)
+    assert left_in(folder) == sorted(want.name for want in wanted)
     for number, want in enumerate(wanted):
-        assert (tmp_path / want.name).read_bytes() == jpeg(number)
+        assert (folder / want.name).read_bytes() == jpeg(number)
 
 
-def test_a_torn_manifest_is_mended_and_half_pictures_are_removed(
-    server: PictureServer, tmp_path: Path
-) -> None:
-    wanted = server.wanted(4, "a/{}.jpg")
-    server.download(wanted, tmp_path, max_connections=1)
-    manifest = tmp_path / MANIFEST_NAME
+def test_a_torn_manifest_is_mended_and_half_pictures_are_removed(server: PictureServer) -> None:
+    wanted, folder = server.wanted(4, "a/{}.jpg"), server.folder
+    server.download(wanted, max_connections=1)
+    manifest = folder / MANIFEST_NAME
     last = json.loads(manifest.read_text().splitlines()[-1])["name"]  # threads save: any may be it
     manifest.write_bytes(manifest.read_bytes()[:-20])
-    (tmp_path / last).unlink()
+    (folder / last).unlink()
     stem = Path(last).stem
-    half = tmp_path / "a" / f".{stem}.0123abcd.tmp.jpg"
-    half.write_bytes(jpeg()[:100])
-    kept = tmp_path / "a" / f".{stem}.tmp.jpg"
-    kept.write_bytes(b"somebody else's")
+    half, kept = f"a/.{stem}.0123abcd.tmp.jpg", f"a/.{stem}.tmp.jpg"
+    saved(folder, {half: jpeg()[:100], kept: "somebody else's"})
     server.asked.clear()
-    report = server.download(wanted, tmp_path)
+    assert server.download(wanted).is_complete
     assert server.paths == [f"/{last}"]
-    assert report.is_complete
-    assert not half.exists()
-    assert kept.exists()
+    assert [(folder / half).exists(), (folder / kept).exists()] == [False, True]
     assert len(manifest.read_text().splitlines()) == 4

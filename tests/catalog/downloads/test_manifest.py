@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.catalog.shops import refuses
 from visual_search.catalog.downloads.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -19,14 +20,14 @@ from visual_search.catalog.downloads.manifest import (
 )
 
 RECORD = PictureRecord(
-    name="a/1.jpg",
-    url="https://pictures.example.org/1.jpg",
-    status="saved",
-    size=3,
-    sha256="ab" * 32,
-    tries=1,
-    error="",
-    at="2024-05-31T12:00:00Z",
+    "a/1.jpg",
+    "https://pictures.example.org/1.jpg",
+    "saved",
+    3,
+    "ab" * 32,
+    1,
+    "",
+    "2024-05-31T12:00:00Z",
 )
 
 
@@ -42,22 +43,16 @@ def write(folder: Path, *added: PictureRecord) -> Path:
 
 
 def test_records_come_back_and_the_last_of_a_name_counts(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path / MANIFEST_NAME) == {}  # no file is an empty one
     strange = replace(RECORD, name="zwei \u2028 ü.jpg", status="refused", error='a "page"\nof HTML')
     path = write(tmp_path / "new", replace(RECORD, status="failed"), strange, RECORD)
     assert path == tmp_path / "new" / MANIFEST_NAME
     assert read_manifest(path) == {RECORD.name: RECORD, strange.name: strange}
     with Manifest(tmp_path / "new") as manifest:
         assert manifest.records == read_manifest(path)
-
-
-def test_anybody_can_read_it(tmp_path: Path) -> None:
-    frame = pd.read_json(write(tmp_path, *records(3)), lines=True)
+    frame = pd.read_json(write(tmp_path, *records(3)), lines=True)  # anybody can read it
     assert list(frame.columns) == list(asdict(RECORD))
     assert frame["name"].tolist() == ["0.jpg", "1.jpg", "2.jpg"]
-
-
-def test_no_file_is_an_empty_manifest(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path / MANIFEST_NAME) == {}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 50, 200, 260])
@@ -74,23 +69,14 @@ def test_a_torn_last_line_is_passed_over_and_replaced(tmp_path: Path, cut: int) 
     assert len(path.read_bytes().splitlines()) == len(expected) + 1
 
 
-@pytest.mark.parametrize(
-    "spoilt",
-    [
-        {"status": "lost"},
-        {"size": "3"},
-        {"size": True},
-        {"tries": None},
-        {"more": 1},
-        "text",
-        None,
-    ],
-)
-def test_a_damaged_line_is_passed_over(tmp_path: Path, spoilt: Any) -> None:
+def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     path = write(tmp_path, *records(2))
-    line: Any = asdict(RECORD) | spoilt if isinstance(spoilt, dict) else spoilt
+    spoilt: list[Any] = [{"status": "lost"}, {"size": "3"}, {"size": True}, {"tries": None}]
     with open(path, "a") as file:
-        file.write(json.dumps(line) + "\n" + "[" * 100_000 + "\n" + "\xff\n\n")
+        for number, changed in enumerate([*spoilt, {"more": 1}]):
+            line = asdict(RECORD) | {"name": f"bad {number}.jpg"} | changed
+            file.write(json.dumps(line) + "\n")
+        file.write('"text"\nnull\n' + "[" * 100_000 + "\n" + "\xff\n\n")
     assert list(read_manifest(path)) == ["0.jpg", "1.jpg"]
 
 
@@ -104,12 +90,12 @@ def test_old_lines_are_dropped_when_they_are_the_most(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_holds_it(tmp_path: Path) -> None:
-    num_files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    open_files = Path("/proc/self/fd")
+    num_files = len(os.listdir(open_files)) if open_files.is_dir() else 0
     with Manifest(tmp_path):
         for _ in range(3):
-            with pytest.raises(ValueError, match="expected one at a time; wait for it"):
-                Manifest(tmp_path)
+            refuses(ValueError, "expected one at a time; wait for it", Manifest, tmp_path)
     with Manifest(tmp_path):
         pass
     if num_files:
-        assert len(os.listdir("/proc/self/fd")) == num_files
+        assert len(os.listdir(open_files)) == num_files

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.catalog.shops import refuses
 from visual_search.catalog.downloads.responses import picture_format, retry_after_s
 from visual_search.catalog.downloads.scheduler import PendingPicture, Scheduler, backoff_s
 from visual_search.catalog.downloads.settings import DownloadSettings, Patience, WantedPicture
@@ -46,8 +47,7 @@ def settings(**more: Any) -> DownloadSettings:
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        settings(**{name: value})
+    refuses(ConfigError, message, settings, **{name: value})
 
 
 def test_lists_of_a_config_become_tuples() -> None:
@@ -55,30 +55,17 @@ def test_lists_of_a_config_become_tuples() -> None:
     assert (held.http_hosts, held.try_again) == (("a.example.org",), ("gone",))
 
 
-@pytest.mark.parametrize(
-    "name", ["../1.jpg", "/etc/1.jpg", "a/../../1.jpg", "c:1.jpg", "", " ", ".", "a\0.jpg"]
-)
-def test_a_name_does_not_leave_the_folder(name: str) -> None:
-    with pytest.raises(ValueError, match="expected a path below the data's root"):
-        WantedPicture(name, URL)
-
-
-@pytest.mark.parametrize("name", ["./1.jpg", "a//1.jpg", "a\\1.jpg", "a/"])
-def test_a_name_has_one_form(name: str) -> None:
-    with pytest.raises(ValueError, match="not in its plain form"):
-        WantedPicture(name, URL)
-
-
-@pytest.mark.parametrize("name", [".downloads.jsonl", "a/.1.jpg", "Thumbs.db"])
-def test_a_name_is_not_hidden(name: str) -> None:
-    with pytest.raises(ValueError, match="is hidden or the system's own"):
-        WantedPicture(name, URL)
-
-
-def test_a_name_is_not_too_long_for_its_temporary_one() -> None:
+def test_a_name_stays_in_the_folder_has_one_form_and_is_neither_hidden_nor_too_long() -> None:
+    outside = ["../1.jpg", "/etc/1.jpg", "a/../../1.jpg", "c:1.jpg", "", " ", ".", "a\0.jpg"]
+    for names, message in (
+        (outside, "expected a path below the data's root"),
+        (["./1.jpg", "a//1.jpg", "a\\1.jpg", "a/"], "not in its plain form"),
+        ([".downloads.jsonl", "a/.1.jpg", "Thumbs.db"], "is hidden or the system's own"),
+        (["b/" + "a" * 227 + ".jpg"], "has a part of 231 bytes; expected at most 230"),
+    ):
+        for name in names:
+            refuses(ValueError, message, WantedPicture, name, URL)
     assert WantedPicture("a" * 226 + ".jpg", URL).name
-    with pytest.raises(ValueError, match="has a part of 231 bytes; expected at most 230"):
-        WantedPicture("b/" + "a" * 227 + ".jpg", URL)
 
 
 @pytest.mark.parametrize(
@@ -101,16 +88,13 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, expected: float | 
     assert retry_after_s(value, NOW) == expected
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_that_is_read_is_known_by_its_first_bytes(kind: str) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 0, 0)).save(file, kind)
-    assert picture_format(file.getvalue()[:16]) == kind
-
-
-@pytest.mark.parametrize("start", [b"", b"BM is a text", b"RIFF1234WAVE", b"\0\0\0\x18ftypmp42"])
-def test_other_files_are_known_to_be_none(start: bytes) -> None:
-    assert picture_format(start) == ""
+def test_every_format_that_is_read_is_known_by_its_first_bytes_and_no_other() -> None:
+    for kind in FORMATS:
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(file, kind)
+        assert picture_format(file.getvalue()[:16]) == kind
+    for start in (b"", b"BM is a text", b"RIFF1234WAVE", b"\0\0\0\x18ftypmp42"):
+        assert picture_format(start) == ""
 
 
 def test_waits_double_and_differ_by_a_quarter() -> None:
@@ -121,10 +105,9 @@ def test_waits_double_and_differ_by_a_quarter() -> None:
 
 def scheduled(*places: str, **patience: Any) -> Scheduler:
     """Returns a scheduler of pictures 0.jpg, 1.jpg ..., one a place; 10 requests a second."""
-    pictures = []
-    for number, place in enumerate(places):
-        url = f"https://{place}/{number}.jpg"
-        pictures.append(PendingPicture(WantedPicture(f"{number}.jpg", url), parse_url(url)))
+    urls = [f"https://{place}/{number}.jpg" for number, place in enumerate(places)]
+    wanted = [WantedPicture(f"{number}.jpg", url) for number, url in enumerate(urls)]
+    pictures = [PendingPicture(each, parse_url(each.url)) for each in wanted]
     return Scheduler(pictures, 10.0, Patience(**patience))
 
 
@@ -178,8 +161,8 @@ def test_a_redirect_goes_before_what_waits_and_a_further_try_after_its_wait() ->
 
 def test_three_failures_in_a_row_are_a_pause_and_pauses_in_vain_the_end() -> None:
     scheduler = scheduled(*"aaaaaaaaa", give_up_after=2)
-    for _ in range(3):
-        taken(scheduler, 0.0 if not _ else _ / 10)
+    for now in (0.0, 0.1, 0.2):
+        taken(scheduler, now)
         scheduler.release("a")
         scheduler.note_failure("a", 1.0)
     assert scheduler.next(1.9) is None
