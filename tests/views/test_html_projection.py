@@ -64,6 +64,8 @@ def test_data_keep_the_points_in_their_places() -> None:
         assert data["groups"][data["group"][place]]["name"] == given.categories[row]
     counts = Counter(given.categories)
     assert {group["name"]: group["count"] for group in data["groups"]} == counts
+    same = projection_data(view(3, points=np.ones((3, 3), np.float32)), FULL)
+    assert same["x"] == [0.0, 0.0, 0.0], "the same place for all is a place"
 
 
 def test_more_than_fifty_categories_share_a_colour_but_keep_their_names() -> None:
@@ -109,11 +111,6 @@ def test_only_pictures_of_shown_points_are_read() -> None:
 
     projection_data(view(4_000, pictures=Pictures()), FULL)
     assert asked == choose_points(4_000, 3_000).tolist()
-
-
-def test_same_points_everywhere_give_finite_places() -> None:
-    data = projection_data(view(3, points=np.ones((3, 3), np.float32)), FULL)
-    assert data["x"] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.views.test_figures import texts
+from tests.views.drawn import texts
 from visual_search.views import html
 from visual_search.views.drawing import read_figure
 from visual_search.views.figures import category_bars, save_figure
