@@ -34,7 +34,7 @@ from tests.views.drawn import (
     texts,
 )
 from visual_search.views import style
-from visual_search.views.chart_rows import best_first, chart_page, fit_width, text_width_in
+from visual_search.views.chart_rows import chart_page, fit_width, text_width_in
 from visual_search.views.compression_chart import compression_chart
 from visual_search.views.confusion import confusion_matrix
 from visual_search.views.duplicates import duplicate_pairs
@@ -232,14 +232,9 @@ def test_a_text_that_was_fitted_is_not_wider_when_drawn(text: str, dpi: int) -> 
         shown = fit_width(text, 3.0, 9.5)
         drawn = Figure(dpi=dpi).text(0, 0, shown, fontsize=9.5)
         width_in = drawn.get_window_extent().width / dpi
+        assert fit_width("Hats", text_width_in("Hats") + 0.01) == "Hats", "it stays whole"
     assert "…" in shown[1:-1], "the end tells names apart"
     assert 2.6 < width_in <= 3.0
-
-
-def test_a_text_that_fits_stays_whole() -> None:
-    with quiet_style():
-        assert fit_width("Hats", text_width_in("Hats") + 0.01) == "Hats"
-        assert fit_width("", 1.0) == ""
 
 
 def test_notes_are_wrapped_and_the_body_starts_below_them() -> None:
@@ -253,10 +248,6 @@ def test_notes_are_wrapped_and_the_body_starts_below_them() -> None:
     assert height_in - depth_in == pytest.approx(2.0)
     lowest = min(text.get_position()[1] for text in figure.texts)
     assert (1 - lowest) * height_in < depth_in
-
-
-def test_rows_are_sorted_best_first() -> None:
-    assert best_first(["d", "c", "B", "a"], np.array([0.0, NAN, 0.5, 0.5])) == [3, 2, 0, 1]
 
 
 def test_colours_stay_apart_in_black_and_white() -> None:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from tests.views.drawn import pictures, row
 from visual_search.views import html
 from visual_search.views.html_page import mark
+from visual_search.views.picture_grids import SearchRow
 from visual_search.views.table import Cell, Row, Table, TableColumn, valued
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -67,23 +68,37 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def chart(label: str = "hat") -> Figure:
+def chart() -> Figure:
     figure = Figure(figsize=(3, 2))
-    figure.subplots().bar([label, "shoe"], [0.2, 0.6])
+    figure.subplots().bar(["hat", "shoe"], [0.2, 0.6])
     return figure
 
 
-def summary() -> dict[str, Any]:
+class Said:
+    """Texts of a page: as they are given, or all of them one label."""
+
+    def __init__(self, label: str | None) -> None:
+        self.label = label
+
+    def __call__(self, text: str) -> str:
+        return text if self.label is None else self.label
+
+    def link(self, path: str) -> str:
+        return path if self.label is None else f"x{self.label}"
+
+
+def summary(label: str | None = None) -> dict[str, Any]:
+    say = Said(label)
     floors = [
         {
-            "name": name, "title": title, "dim": 64, "definition": f"About {title}.",
+            "name": name, "title": title, "dim": 64, "definition": say(f"About {title}."),
             "micro_map_at_5": value, "macro_map_at_5": value, "micro_precision_at_5": value,
             "micro_hit_at_1": value, "micro_low": value - 0.02, "micro_high": value + 0.02,
             "macro_low": value - 0.02, "macro_high": value + 0.02, "difference": 0.5 - value,
             "difference_low": 0.48 - value, "difference_high": 0.52 - value, "p_value": 0.0001,
         }
         for name, title, value in (
-            ("random", "Random", 0.1), ("hog", "HOG", 0.6), ("untrained", "Untrained", 0.49)
+            ("random", say("Random"), 0.1), ("hog", "HOG", 0.6), ("untrained", "Untrained", 0.49)
         )
     ]  # fmt: skip
     ends = {"low": 0.48, "high": 0.52, "num_groups": 90, "confidence": 0.95}
@@ -91,12 +106,14 @@ def summary() -> dict[str, Any]:
         "k": 5, "num_gallery": 11029, "num_queries": 1196, "num_queries_scored": 1190,
         "num_left_out": 6, "num_categories": 2, "micro_map_at_5": 0.5, "macro_map_at_5": 0.4,
         "micro_precision_at_5": 0.55, "micro_hit_at_1": 0.61, "embedding_dim": 4096,
-        "definitions": {"map_at_5": "Mean of AP@5."}, "rules": {"ties": "By item id."},
+        "definitions": {say("map_at_5"): say("Mean of AP@5.")},
+        "rules": {say("ties"): say("By item id.")},
         "headline": {"mean": "map_at_5", "title": "mAP@5"},
         "intervals": {"micro": ends, "macro": ends | {"low": 0.38, "high": 0.42}},
-        "identity": {"data": "shop", "protocol_name": "gallery_query", "gallery": "ab12",
-                     "protocol_settings": {"relevance": ["category"]}},
-        "floors": floors, "standing": "mAP@5 0.500 lies above chance and below HOG.",
+        "identity": {"data": say("shop"), "protocol_name": say("gallery_query"),
+                     say("gallery"): say("ab12"),
+                     "protocol_settings": {say("relevance"): [say("category")]}},
+        "floors": floors, "standing": say("mAP@5 0.500 lies above chance and below HOG."),
         "index": {"bytes": 180_775_246}, "epochs": 3,
     }  # fmt: skip
 
@@ -112,52 +129,61 @@ def per_category(names: tuple[str, str] = ("hat", "shoe")) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def projection(number: int = 30, label: str = "hat") -> html.ProjectionView:
-    points = np.random.default_rng(0).normal(size=(number, 3)).astype(np.float32)
-    categories = [label if i % 2 else "shoe" for i in range(number)]
+def answers(say: Said, query: str = "q1") -> SearchRow:
+    return row(
+        2, query_label=say(query), query_category=say("hat"), neighbour_labels=[say("n1")] * 2,
+        neighbour_categories=[say("hat")] * 2,
+    )  # fmt: skip
+
+
+def projection(labels: Sequence[str] = ("hat", "shoe") * 15) -> html.ProjectionView:
+    points = np.random.default_rng(0).normal(size=(len(labels), 3)).astype(np.float32)
     return html.ProjectionView(
-        points, [f"{label}-{i}" for i in range(number)], categories, "UMAP to 3 dimensions",
-        pictures(number),
-    )  # fmt: skip
-
-
-def whole_run() -> html.RunPage:
-    pair = html.PicturePair((pictures(1)[0], pictures(1, seed=2)[0]), ("a1", "b2"), "2 of 64 bits")
-    return html.RunPage(
-        "baseline", "179231a1fb", summary(), "23 November 2026", per_category(),
-        pd.DataFrame({"category": ["hat", "shoe"], "hog": [0.4, 0.2], "random": [0.1, 0.1]}),
-        floors_chart=chart(), category_chart=chart(), curves=chart(),
-        reconstructions=chart(), feature_maps=[chart(), chart()], projection=projection(),
-        examples=[html.ExampleGroup("hat", [row(2)], [row(2, query_label="q2")], "n 100")],
-        confusion=chart(), class_distribution=chart(),
-        findings=[html.DataFinding("Near-duplicates", "Two of them.", pd.DataFrame({"a": [1]}),
-                               [pair], False)],
-        config="name: baseline\n", environment={"packages": {"torch": "2.15"}},
-        command="train experiment=baseline", facts={"parameters": "2,898,915"},
-    )  # fmt: skip
-
-
-def comparison() -> html.ComparisonPage:
-    better = summary() | {"micro_map_at_5": 0.7}
-    runs = [
-        html.ComparedRun("baseline 1a", summary(), "baseline/1a/report.html"),
-        html.ComparedRun("plus_layer 2b", better),
-    ]
-    tests = pd.DataFrame(
-        [{"first": "plus_layer 2b", "second": "baseline 1a", "difference": 0.2, "low": 0.1,
-          "high": 0.3, "p_value": 0.0004, "holm_p_value": 0.0312, "verdict": "clearly better"}]
-    )  # fmt: skip
-    by_category = pd.DataFrame(
-        {"category": ["hat"], "num_queries": [100], "baseline 1a": [0.5], "difference": [-0.125],
-         "low": [-0.2], "high": [-0.05]}
-    )  # fmt: skip
-    query = html.ComparedQuery(
-        [("baseline 1a", row(2)), ("plus_layer 2b", row(2))], "AP@5 differs by 0.8"
+        points, labels, labels, "UMAP to 3 dimensions", pictures(len(labels))
     )
+
+
+def whole_run(label: str | None = None) -> html.RunPage:
+    say = Said(label)
+    captions = say("a1"), say("b2")
+    pair = html.PicturePair((pictures(1)[0], pictures(1)[0]), captions, say("2 of 64 bits"))
+    found = pd.DataFrame({say("a"): [say("x")], "b": [1.5]})
+    page = html.RunPage(
+        say("baseline"), say("179231a1fb"), summary(label), say("23 November 2026"),
+        per_category((say("hat"), "shoe")),
+        pd.DataFrame({"category": [say("hat"), "shoe"], say("hog"): [0.4, 0.2], "r": [0.1, 0.1]}),
+        examples=[html.ExampleGroup(say("hat"), [answers(say)], [answers(say, "q2")], say("n 1"))],
+        findings=[html.DataFinding(say("Near"), say("Two of them."), found, [pair], False)],
+        config=say("name: baseline\n"), environment={say("packages"): {say("torch"): say("2.15")}},
+        command=say("train experiment=baseline"), facts={say("parameters"): say("2,898,915")},
+    )  # fmt: skip
+    if label is not None:
+        return page
+    return replace(
+        page, floors_chart=chart(), category_chart=chart(), curves=chart(),
+        reconstructions=chart(), feature_maps=[chart(), chart()], projection=projection(),
+        confusion=chart(), class_distribution=chart(),
+    )  # fmt: skip
+
+
+def comparison(label: str | None = None) -> html.ComparisonPage:
+    say = Said(label)
+    one, two = say("baseline 1a"), say("plus_layer 2b")
+    runs = [
+        html.ComparedRun(one, summary(label), say.link("baseline/1a/report.html")),
+        html.ComparedRun(two, summary(label) | {"micro_map_at_5": 0.7}),
+    ]
+    difference = {"difference": 0.2, "low": 0.1, "high": 0.3, "p_value": 0.0004}
+    tested = {"holm_p_value": 0.0312, "verdict": say("clearly better")}
+    by_category = {"category": [say("hat")], "num_queries": [100], one: [0.5]}
+    by_category |= {"difference": [-0.125], "low": [-0.2], "high": [-0.05]}
+    pair = [(one, answers(say)), (two, answers(say))]
     return html.ComparisonPage(
-        "Two runs", "plus_layer is better.", runs, "23 November 2026", tests, [chart()],
-        by_category, [query], {"trainer.max_epochs": {"baseline 1a": 3, "plus_layer 2b": 12}},
-        ["A note."],
+        say("Two runs"), say("plus_layer is better."), runs, say("23 November 2026"),
+        pd.DataFrame([{"first": two, "second": one, **difference, **tested}]),
+        [chart()] if label is None else (), pd.DataFrame(by_category),
+        [html.ComparedQuery(pair, say("AP@5 differs by 0.8"))],
+        {say("trainer.max_epochs"): {one: 3, two: 12}}, [say("A note.")],
     )  # fmt: skip
 
 
@@ -173,25 +199,27 @@ def ranking(*names: str, href: str = "") -> Table:
     return Table("", columns, rows)
 
 
-def leaderboard() -> html.LeaderboardPage:
-    table = ranking("plus_layer", "HOG", "baseline", href="base line/1a#2/report.html")
+def leaderboard(label: str | None = None) -> html.LeaderboardPage:
+    say = Said(label)
+    names = say("plus_layer"), say("HOG"), say("baseline")
+    table = ranking(*names, href=say.link("base line/1a#2/report.html"))
     groups = [
-        html.LeaderboardGroup("shop", "gallery_query", table, note="1,196 queries."),
+        html.LeaderboardGroup(say("shop"), say("gallery_query"), table, say("1,196 queries.")),
         html.LeaderboardGroup("empty", "gallery_query", ranking()),
     ]
-    return html.LeaderboardPage(groups, [("outputs/x/1", "it failed")], date="today")
+    return html.LeaderboardPage(groups, [(say("outputs/x/1"), say("it failed"))], say("today"))
 
 
-PAGES = {
-    "run": lambda: html.run_report(whole_run()),
-    "comparison": lambda: html.comparison_page(comparison()),
-    "leaderboard": lambda: html.leaderboard_page(leaderboard()),
+PAGES: dict[str, Callable[[str | None], str]] = {
+    "run": lambda label: html.run_report(whole_run(label)),
+    "comparison": lambda label: html.comparison_page(comparison(label)),
+    "leaderboard": lambda label: html.leaderboard_page(leaderboard(label)),
 }
 
 
 @functools.cache
 def rendered(name: str) -> str:
-    return PAGES[name]()
+    return PAGES[name](None)
 
 
 @pytest.fixture(params=PAGES)
@@ -245,7 +273,7 @@ def test_headings_and_landmarks_are_in_order(text: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_the_same_for_the_same_content(name: str) -> None:
-    assert PAGES[name]() == rendered(name)
+    assert PAGES[name](None) == rendered(name)
 
 
 def test_run_report_shows_everything_in_its_order() -> None:

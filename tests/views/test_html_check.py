@@ -69,12 +69,17 @@ def test_sections_without_content_are_left_out() -> None:
     assert "Nothing was found" in text_of(page_of(findings=[]))
 
 
-def test_more_items_than_are_shown_are_counted() -> None:
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (500, "of 500; findings.json names all"),
+        (9000, "of 9,000; findings.json names the first 500"),
+    ],
+)
+def test_more_items_than_are_shown_are_counted(number: int, said: str) -> None:
     named = pd.DataFrame({"name": [f"i{place}" for place in range(500)], "why": ["x"] * 500})
-    part = text_of(page_of(findings=[CheckFinding("warning", "Many.", "", named, 500)]))
-    assert "The first 200 of 500; findings.json names all" in part
-    cut = text_of(page_of(findings=[CheckFinding("warning", "Many.", "", named, 9000)]))
-    assert "The first 200 of 9,000; findings.json names the first 500" in cut
+    found = CheckFinding("warning", "Many.", "", named, number)
+    assert f"The first 200 {said}" in text_of(page_of(findings=[found]))
 
 
 def test_a_large_shop_stays_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,7 @@ def test_chosen_points_are_spread_evenly() -> None:
     assert choose_points(5, 10).tolist() == [0, 1, 2, 3, 4]
     rows = choose_points(10_000, 3_000)
     assert len(set(rows.tolist())) == 3_000
-    assert (rows[0], rows[-1]) == (0, 9_999)
-    assert set(np.diff(rows)) == {3, 4}
+    assert (rows[0], rows[-1], set(np.diff(rows))) == (0, 9_999, {3, 4})
 
 
 def test_data_keep_the_points_in_their_places() -> None:
@@ -72,18 +71,15 @@ def test_more_than_fifty_categories_share_a_colour_but_keep_their_names() -> Non
     names = [f"category {i}" for i in range(60)]
     data = projection_data(view(60, categories=names), FULL)
     assert len(data["groups"]) == 50
-    assert data["groups"][-1]["name"] == "other"
-    assert data["groups"][-1]["count"] == 11
+    assert data["groups"][-1].items() >= {"name": "other", "count": 11}.items()
     assert [data["names"][place] for place in data["category"]] == names
 
 
 def test_markers_stand_out_on_both_pages() -> None:
-    data = projection_data(view(50, categories=[f"c{i}" for i in range(50)]), FULL)
-    looks = {(group["light"], group["symbol"]) for group in data["groups"]}
-    assert len(looks) == 50
-    for group in data["groups"]:
-        assert contrast(group["light"], "#ffffff") >= 3
-        assert contrast(group["dark"], DARK_PAGE) >= 4
+    groups = projection_data(view(50, categories=[f"c{i}" for i in range(50)]), FULL)["groups"]
+    assert len({(group["light"], group["symbol"]) for group in groups}) == 50
+    assert min(contrast(group["light"], "#ffffff") for group in groups) >= 3
+    assert min(contrast(group["dark"], DARK_PAGE) for group in groups) >= 4
 
 
 def test_sprites_show_the_picture_of_the_point() -> None:
@@ -129,29 +125,25 @@ def test_views_that_do_not_fit_are_refused(settings: dict[str, Any], message: st
         view(2, **settings)
 
 
-def test_bundle_is_the_one_that_its_readme_names() -> None:
+def test_plotly_is_the_one_that_its_readme_names_with_its_licence() -> None:
     readme = (VENDOR / "README.md").read_text(encoding="utf-8")
     code = gzip.decompress((VENDOR / "plotly-gl3d.min.js.gz").read_bytes())
-    assert hashlib.sha256(code).hexdigest() in readme
-    assert f"{len(code):,} bytes" in readme
     version = re.search(rb"plotly\.js \(gl3d - minified\) v([\d.]+)", code)
     assert version is not None
-    assert f"`plotly.js-gl3d-dist-min` {version[1].decode()}," in readme
-
-
-def test_script_carries_its_licence_and_ends_no_element() -> None:
+    for part in (
+        hashlib.sha256(code).hexdigest(), f"{len(code):,} bytes",
+        f"`plotly.js-gl3d-dist-min` {version[1].decode()},",
+    ):  # fmt: skip
+        assert part in readme
     script = plotly_script()
     assert script.startswith("/*!\nMIT License")
     assert script.index("Permission is hereby granted") < script.index("*/")
-    assert "</script" not in script.lower()
-    assert "<!--" not in script
-    assert "\r" not in script  # a parser would change it, and its hash with it
-    assert "\x00" not in script
+    # a parser would end the element, or change it and its hash with it
+    assert not re.search("</script|<!--|\r|\0", script, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ["page.js", "projection.js"])
 def test_own_scripts_need_no_eval_and_write_no_markup(name: str) -> None:
-    code = asset(name)
     for forbidden in ("eval(", "Function(", "innerHTML", "insertAdjacentHTML", "document.write",
                       "fetch(", "XMLHttpRequest", "http"):  # fmt: skip
-        assert forbidden not in code
+        assert forbidden not in asset(name)
