@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.reliability.servers import Client, RunningServer, server
 from tests.catalog.damaged_pictures import damaged, whole_files
-from tests.serving.real_bundle import write_bundle
+from tests.serving.drawn_bundle import write_bundle
 
 NUM_CLIENTS = 4
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif"}

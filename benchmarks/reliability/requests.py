@@ -16,8 +16,7 @@ from urllib.parse import quote
 
 from benchmarks.reliability.servers import BEARER, Answer, Client, RunningServer, server
 from benchmarks.serve import in_ms
-from tests.serving.drawn_bundle import COLOURS, SHAPES, drawn
-from tests.serving.real_bundle import write_bundle
+from tests.serving.drawn_bundle import COLOURS, SHAPES, drawn, write_bundle
 from tests.serving.running import FORM, form
 from visual_search.bundle.bundle import Bundle
 

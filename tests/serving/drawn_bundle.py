@@ -1,16 +1,13 @@
-"""A small bundle in memory, for tests: drawn products, a true if simple encoder, exact search.
-
-It keeps the contract of `visual_search.bundle.bundle.Bundle` as far as serving uses it.
-"""
+"""Bundles of drawn products, for tests: with a true if simple encoder, in NumPy or in ONNX."""
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
+import tempfile
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from visual_search.bundle.bundle import Bundle
+from visual_search.bundle.creating import create_bundle
+from visual_search.bundle.items import BundleItems
 from visual_search.catalog import images
 from visual_search.catalog.images import PictureLimits
 
@@ -29,136 +29,29 @@ COLOURS = {
 SHAPES = ("Shoes", "Dresses", "Bags", "Hats")
 MATERIALS = ("cotton", "leather", "wool")
 EVIL = "\"><script>alert(1)</script>&'x"
-
-
-@dataclass(frozen=True)
-class Hit:
-    rank: int
-    item_id: str
-    category: str
-    squared_distance: float
-    attributes: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    generation: int = 1
-    files: Mapping[str, Any] = field(default_factory=dict)
+Rows = Mapping[str, Mapping[str, str]]  # item id -> column -> text
 
 
 class GridEncoder:
-    """Embeds a picture as its colours on a grid of 4 x 4."""
+    """Embeds a picture as its colours on a grid of 4 x 4; stands in the place of an ONNX file's."""
 
     image_size_px = SIDE
     fit = "letterbox"
     embedding_dim = 48
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds  # how long a batch takes
+    def __init__(self, model: bytes = b"", num_threads: int | None = None) -> None:
         self.batches: list[int] = []
         self.gate: threading.Event | None = None  # set: waits for it, at every batch
-        self.entered = threading.Event()
 
     def decode(self, data: bytes, limits: PictureLimits) -> NDArray[np.uint8]:
         return images.decode(data, SIDE, "letterbox", limits)
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.batches.append(len(pictures))
-        self.entered.set()
         if self.gate is not None:
             assert self.gate.wait(120)
-        time.sleep(self.seconds)
         cells = pictures.reshape(len(pictures), 3, 4, SIDE // 4, 4, SIDE // 4)
         return (cells.mean(axis=(3, 5)) / 255).reshape(len(pictures), -1).astype(np.float32)
-
-
-class DrawnBundle:
-    """Exact search over drawn products."""
-
-    def __init__(
-        self, name: str, items: Mapping[str, Mapping[str, str]], thumbnails: Mapping[str, bytes],
-        encoder: GridEncoder | None = None, folder: Path = Path("nowhere"),
-        manifest: Manifest | None = None,
-    ) -> None:  # fmt: skip
-        self.name = name
-        self.folder = folder
-        self.manifest = manifest or Manifest()
-        self.encoder = encoder or GridEncoder()
-        self.dim = self.encoder.embedding_dim
-        self._items = dict(items)
-        self._thumbnails = dict(thumbnails)
-        self._ids = list(items)
-        names = [column for item in items.values() for column in item]
-        self.columns = tuple(dict.fromkeys(["category", *names]))
-        blank = drawn("Hats", "sand")
-        pictures = [
-            self.encoder.decode(thumbnails[one] or blank, PictureLimits()) for one in self._ids
-        ]
-        self._embeddings = GridEncoder().embed(np.stack(pictures)) if pictures else np.zeros((0, 1))
-        self.newer: Callable[[], DrawnBundle] | None = None
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __contains__(self, item_id: object) -> bool:
-        return item_id in self._items
-
-    def search(
-        self, embeddings: NDArray[np.float32], k: int, *, where: Mapping[str, Sequence[str]] | None,
-        exclude_ids: Sequence[str | None] | None,
-    ) -> list[list[Hit]]:  # fmt: skip
-        found = []
-        for query, excluded in zip(embeddings, exclude_ids or [None], strict=True):
-            allowed = [one for one in self.item_ids(where=where) if one != excluded]
-            rows = [self._ids.index(one) for one in allowed]
-            squared = ((self._embeddings[rows] - query) ** 2).sum(axis=1)
-            nearest = np.argsort(squared, kind="stable")[:k]
-            found.append([self._hit(r, allowed[n], squared[n]) for r, n in enumerate(nearest, 1)])
-        return found
-
-    def _hit(self, rank: int, item_id: str, squared: float) -> Hit:
-        attributes = dict(self._items[item_id])
-        return Hit(rank, item_id, attributes.pop("category"), float(squared), attributes)
-
-    def embedding_of(self, item_id: str) -> NDArray[np.float32]:
-        if item_id not in self._items:
-            raise KeyError(item_id)
-        return self._embeddings[self._ids.index(item_id)]
-
-    def item(self, item_id: str) -> Mapping[str, str]:
-        return {"item_id": item_id, **self._items[item_id]}
-
-    def item_ids(
-        self, *, where: Mapping[str, Sequence[str]] | None = None, start: int = 0,
-        limit: int | None = None,
-    ) -> list[str]:  # fmt: skip
-        fitting = [
-            item_id
-            for item_id, item in self._items.items()
-            if all(item.get(column, "") in values for column, values in (where or {}).items())
-        ]
-        return fitting[start : None if limit is None else start + limit]
-
-    def count(self, where: Mapping[str, Sequence[str]] | None = None) -> int:
-        return len(self.item_ids(where=where))
-
-    def values_of(self, column: str) -> dict[str, int]:
-        return dict(Counter(i.get(column, "") for i in self._items.values()).most_common())
-
-    def has_more_values(self, column: str, than: int) -> bool:
-        return len(self.values_of(column)) > than
-
-    def thumbnail(self, item_id: str) -> bytes:
-        return self._thumbnails[item_id]
-
-    def file(self, name: str) -> Path:
-        return self.folder / name
-
-    def is_current(self) -> bool:
-        return self.newer is None
-
-    def refreshed(self) -> DrawnBundle:
-        return self if self.newer is None else self.newer()
 
 
 def drawn(shape: str, colour: str, shift: int = 0, side: int = 160) -> bytes:
@@ -188,33 +81,64 @@ def drawn(shape: str, colour: str, shift: int = 0, side: int = 160) -> bytes:
     return file.getvalue()
 
 
-def drawn_bundle(
-    name: str = "drawn", *, encoder: GridEncoder | None = None, num_items: int = 48,
-    evil: bool = False, **further: Any,
-) -> DrawnBundle:  # fmt: skip
-    """Returns ``num_items`` products ``p0``, ``p1``...; with ``evil`` one whose texts are HTML."""
-    items, thumbnails = {}, {}
-    for n in range(num_items):
-        shape, colour = SHAPES[n % 4], list(COLOURS)[(n // 4) % 6]
-        material = MATERIALS[(n + n // 4) % 3]
-        items[f"p{n}"] = {"category": shape, "colour": colour, "material": material}
-        thumbnails[f"p{n}"] = drawn(shape, colour, shift=n // 24 * 12)
+@functools.cache
+def products(num_items: int = 48, evil: bool = False) -> BundleItems:
+    """Returns products ``p0``, ``p1``...; with ``evil`` one more, whose texts are HTML."""
+    colours = list(COLOURS)
+    kinds = [(SHAPES[n % 4], colours[n // 4 % 6], n // 24 * 12) for n in range(num_items)]
+    ids = [f"p{n}" for n in range(num_items)]
+    columns = {
+        "category": [shape for shape, _, _ in kinds],
+        "colour": [colour for _, colour, _ in kinds],
+        "material": [MATERIALS[(n + n // 4) % 3] for n in range(num_items)],
+    }
+    thumbnails = [drawn(*kind) for kind in kinds]
     if evil:
-        items[EVIL] = {"category": f"<b>{EVIL}</b>", "colour": "red", "material": "{{ 7 * 7 }}"}
-        thumbnails[EVIL] = b""
-    return DrawnBundle(name, items, thumbnails, encoder, **further)
+        ids.append(EVIL)
+        for name, text in zip(columns, (f"<b>{EVIL}</b>", "red", "{{ 7 * 7 }}"), strict=True):
+            columns[name].append(text)
+        thumbnails.append(b"")
+    return BundleItems(ids, columns, embedded(thumbnails), thumbnails)
 
 
-def bundle_of(categories: Sequence[str], **columns: str) -> DrawnBundle:
-    """Returns a product ``p0``, ``p1``... of each category, all of one picture."""
-    items = {f"p{n}": {"category": name, **columns} for n, name in enumerate(categories)}
-    return DrawnBundle("shop", items, dict.fromkeys(items, drawn("Hats", "sand")))
+def embedded(pictures: list[bytes]) -> NDArray[np.float32]:
+    encoder, blank = GridEncoder(), drawn("Hats", "sand")
+    decoded = [encoder.decode(one or blank, PictureLimits()) for one in pictures]
+    return encoder.embed(np.stack(decoded))
 
 
-def next_generation(bundle: DrawnBundle, *, without: str) -> DrawnBundle:
-    """Returns a newer generation that lacks an item."""
-    items = {one: {k: v for k, v in bundle.item(one).items() if k != "item_id"}
-             for one in bundle.item_ids() if one != without}  # fmt: skip
-    thumbnails = {one: bundle.thumbnail(one) for one in items}
-    manifest = replace(bundle.manifest, generation=bundle.manifest.generation + 1)
-    return DrawnBundle(bundle.name, items, thumbnails, bundle.encoder, bundle.folder, manifest)
+def write_bundle(
+    folder: Path, name: str = "real", *, num_items: int = 48, items: BundleItems | None = None,
+    encoder: bytes = b"", **more: Any,
+) -> Path:  # fmt: skip
+    """Writes a bundle of `products`, by default with an ONNX file that embeds as `GridEncoder`."""
+    from tests.bundle.small_encoders import grid_encoder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "encoder.onnx"
+    file.write_bytes(encoder or grid_encoder(SIDE, 4, 1 / 255, "letterbox"))
+    given = {"name": name, "encoder_onnx": file, "items": items or products(num_items), **more}
+    create_bundle(folder / "bundle", kind="flat", **given)
+    return folder / "bundle"
+
+
+@functools.cache
+def _place() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="bundles-")
+
+
+def drawn_bundle(
+    name: str = "drawn", *, num_items: int = 48, evil: bool = False, rows: Rows | None = None,
+    items: BundleItems | None = None, files: Mapping[str, str] | None = None,
+) -> Bundle:  # fmt: skip
+    """Returns a bundle, whose encoder is a `GridEncoder`, of products or of rows of one picture."""
+    items = items or products(num_items, evil)
+    if rows is not None:
+        names = dict.fromkeys(itertools.chain.from_iterable(rows.values()))
+        columns = {column: [row.get(column, "") for row in rows.values()] for column in names}
+        thumbnails = [drawn("Hats", "sand")] * len(rows)
+        picture = np.repeat(embedded(thumbnails[:1]), len(rows), axis=0)
+        items = BundleItems(list(rows), columns, picture, thumbnails)
+    folder = Path(tempfile.mkdtemp(dir=_place().name))
+    own = folder.name.encode()  # an encoder file that no other bundle has
+    return Bundle.open(write_bundle(folder, name, items=items, encoder=own, files=files or {}))

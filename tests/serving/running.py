@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from starlette.testclient import TestClient
 
-from tests.serving.drawn_bundle import DrawnBundle, drawn_bundle
+from tests.serving.drawn_bundle import drawn_bundle
+from visual_search.bundle.bundle import Bundle
 from visual_search.config.schemas import ServeSchema
 from visual_search.serve import server_settings
 from visual_search.serving.app import create_app
 from visual_search.serving.server import server_config
 from visual_search.serving.settings import ServeSettings
 
+TOKEN = "0123456789abcdef-token"
+ALLOWED = {"authorization": f"Bearer {TOKEN}"}
+HTML = {"accept": "text/html"}
 BOUNDARY = "a-boundary-of-the-tests"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
@@ -30,15 +34,15 @@ def serve_settings(**changes: Any) -> ServeSettings:
 
 
 @contextmanager
-def client(*bundles: DrawnBundle, **settings: Any) -> Iterator[TestClient]:
+def client(*bundles: Bundle, **settings: Any) -> Iterator[TestClient]:
     """Yields a client of an application over drawn bundles, by default over one."""
-    app = create_app(cast(Any, bundles or (drawn_bundle(),)), serve_settings(**settings))
+    app = create_app(bundles or (drawn_bundle(),), serve_settings(**settings))
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as one:
         yield one
 
 
 @contextmanager
-def listening(*bundles: Any, **settings: Any) -> Iterator[int]:
+def listening(*bundles: Bundle, **settings: Any) -> Iterator[int]:
     """Yields the port of a real server in a thread."""
     with running_server(*bundles, **settings) as server:
         yield port_of(server)
@@ -50,9 +54,9 @@ def port_of(server: uvicorn.Server) -> int:
 
 
 @contextmanager
-def running_server(*bundles: Any, **settings: Any) -> Iterator[uvicorn.Server]:
+def running_server(*bundles: Bundle, **settings: Any) -> Iterator[uvicorn.Server]:
     """Yields a real server in a thread."""
-    app = create_app(cast(Any, bundles or (drawn_bundle(),)), serve_settings(**settings))
+    app = create_app(bundles or (drawn_bundle(),), serve_settings(**settings))
     config = server_config(app, serve_settings(**settings))
     config.port = 0
     server = uvicorn.Server(config)

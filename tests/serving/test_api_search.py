@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.serving.drawn_bundle import EVIL, GridEncoder, drawn, drawn_bundle
-from tests.serving.running import client
+from tests.serving.drawn_bundle import EVIL, drawn, drawn_bundle, embedded
+from tests.serving.running import HTML, client
+from visual_search.bundle.bundle import Bundle
 from visual_search.serving.problems import KINDS
+
+JSON: Any = {"headers": {"content-type": "application/json"}}
 
 
 def search(one: TestClient, image: bytes | None = None, **fields: Any) -> Any:
@@ -24,93 +25,80 @@ def test_a_picture_finds_what_the_encoder_and_the_bundle_find() -> None:
     bundle, image = drawn_bundle(), drawn("Bags", "blue", 3)
     with client(bundle) as one:
         answer = search(one, image, k="5").json()
-    assert answer["bundle"] == "drawn"
-    assert answer["generation"] == 1
-    assert answer["item"] is None
+    assert (answer["bundle"], answer["generation"], answer["item"]) == ("drawn", 1, None)
     assert set(answer["seconds"]) == {"decode", "embed", "search"}
-    query = GridEncoder().embed(np.asarray(Image.open(io.BytesIO(image)).resize((32, 32)))[
-        None].transpose(0, 3, 1, 2))[0]  # fmt: skip
-    everything = {
-        i: float(((bundle.embedding_of(i) - query) ** 2).sum()) for i in bundle.item_ids()
-    }
-    assert answer["hits"][0]["item_id"] == min(everything, key=lambda i: everything[i]) == "p6"
-    distances = [hit["squared_distance"] for hit in answer["hits"]]
-    assert distances == sorted(distances)
-    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
-    assert answer["hits"][0]["category"] == "Bags"
-    assert answer["hits"][0]["attributes"] == {"colour": "blue", "material": "leather"}
+    query = embedded([image])[0]
+    squared = {i: ((bundle.embedding_of(i) - query) ** 2).sum() for i in bundle.item_ids()}
+    nearest = sorted(squared, key=squared.__getitem__)[:5]
+    hits = answer["hits"]
+    assert [hit["item_id"] for hit in hits] == nearest
+    assert [hit["squared_distance"] for hit in hits] == pytest.approx([*map(squared.get, nearest)])
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5]
+    found = (nearest[0], hits[0]["category"], hits[0]["attributes"])
+    assert found == ("p6", "Bags", {"colour": "blue", "material": "leather"})
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_an_item_finds_others_but_not_itself(as_json: bool) -> None:
-    with client() as one:
-        if as_json:
-            answer = one.post("/api/search", json={"item": "p0", "k": 3}).json()
-        else:
-            answer = one.post("/api/search", data={"item": "p0", "k": "3"}).json()
-    ids = [hit["item_id"] for hit in answer["hits"]]
-    assert answer["item"] == "p0"
-    assert ids[0] == "p24"  # the same drawing in a slightly other colour
-    assert len(ids) == 3
-    assert "p0" not in ids
+@pytest.mark.parametrize(
+    "body", [{"json": {"item": "p0", "k": 3}}, {"data": {"item": "p0", "k": "3"}}]
+)
+def test_an_item_finds_others_but_not_itself(one: TestClient, body: Any) -> None:
+    answer = one.post("/api/search", **body).json()
+    first, *others = (hit["item_id"] for hit in answer["hits"])
+    assert (answer["item"], len(others)) == ("p0", 2)
+    assert first == "p24"  # the same drawing in a slightly other colour
+    assert "p0" not in others
 
 
 @pytest.mark.parametrize(
     "where", [["category:Hats", "colour:red", "colour:blue"],
               {"category": "Hats", "colour": ["red", "blue"]}],
 )  # fmt: skip
-def test_filters_are_alternatives_within_and_demands_between_columns(where: Any) -> None:
-    with client() as one:
-        answer = one.post("/api/search", json={"item": "p0", "k": 40, "where": where}).json()
+def test_filters_are_alternatives_within_and_demands_between_columns(
+    one: TestClient, where: Any
+) -> None:
+    answer = one.post("/api/search", json={"item": "p0", "k": 40, "where": where}).json()
     found = {(hit["category"], hit["attributes"]["colour"]) for hit in answer["hits"]}
     assert found == {("Hats", "red"), ("Hats", "blue")}
     assert len(answer["hits"]) == 4
 
 
-def test_a_column_and_a_value_may_hold_colons() -> None:
-    bundle = drawn_bundle()
-    bundle._items["p5"] = {"category": "Hats", "colour": "a:b", "colour:inner": "x:y"}
-    bundle.columns = ("category", "colour", "colour:inner", "material")
-    with client(bundle) as one:
-        for where in ("colour:a:b", "colour:inner:x:y"):
-            answer = search(one, item="p0", where=where).json()
-            assert [hit["item_id"] for hit in answer["hits"]] == ["p5"]
+PRICES = {"p5": "19.9", "p6": "19.90", "p7": "1e3", "p8": "1000.0"}
 
 
-def test_a_number_in_json_is_the_text_that_was_written() -> None:
-    bundle = drawn_bundle()
-    for item_id, price in (("p5", "19.9"), ("p6", "19.90"), ("p7", "1e3"), ("p8", "1000.0")):
-        bundle._items[item_id] = {"category": "Hats", "colour": price}
-    header = {"content-type": "application/json"}
-    with client(bundle) as one:
-        for price, found in (("19.90", "p6"), ('"19.90"', "p6"), ("19.9", "p5"), ("1e3", "p7")):
-            body = f'{{"item": "p0", "k": 5, "where": {{"colour": {price}}}}}'
-            answer = one.post("/api/search", content=body, headers=header).json()
-            assert [hit["item_id"] for hit in answer["hits"]] == [found]
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ('"colour:a:b"', "p9"), ('"colour:inner:x:y"', "p9"),  # a column and a value with a colon
+        *((f'{{"colour": {price}}}', item)  # a number in JSON is the text that was written
+          for price, item in (("19.90", "p6"), ('"19.90"', "p6"), ("19.9", "p5"), ("1e3", "p7"))),
+    ],
+)  # fmt: skip
+def test_a_value_is_the_text_that_was_written(where: str, found: str) -> None:
+    rows = {item: {"category": "Hats", "colour": price} for item, price in PRICES.items()}
+    rows |= {"p0": {"category": "Hats"}}
+    rows |= {"p9": {"category": "Hats", "colour": "a:b", "colour:inner": "x:y"}}
+    with client(drawn_bundle(rows=rows)) as one:
+        body = f'{{"item": "p0", "where": {where}}}'
+        answer = one.post("/api/search", content=body, **JSON).json()
+    assert [hit["item_id"] for hit in answer["hits"]] == [found]
 
 
 def test_bundles_are_asked_by_name() -> None:
-    with client(drawn_bundle("one"), drawn_bundle("one", num_items=8)) as client_of_two:
-        names = [bundle["name"] for bundle in client_of_two.get("/api/bundles").json()]
-        assert names == ["one", "one (2)"]
-        answer = search(client_of_two, item="p0", k="50", bundle="one (2)").json()
-        assert len(answer["hits"]) == 7
-        assert answer["hits"][0]["thumbnail"].endswith("/thumbnail?bundle=one+%282%29")
-        assert client_of_two.get(answer["hits"][0]["thumbnail"]).status_code == 200
+    with client(drawn_bundle("one"), drawn_bundle("one", num_items=8)) as two:
+        assert [bundle["name"] for bundle in two.get("/api/bundles").json()] == ["one", "one (2)"]
+        hits = search(two, item="p0", k="50", bundle="one (2)").json()["hits"]
+        assert len(hits) == 7
+        assert hits[0]["thumbnail"].endswith("/thumbnail?bundle=one+%282%29")
+        assert two.get(hits[0]["thumbnail"]).status_code == 200
 
 
-def test_an_item_of_any_name_can_be_asked_for() -> None:
-    with client(drawn_bundle(evil=True)) as one:
-        answer = one.post("/api/search", json={"item": EVIL, "k": 1})
-        assert answer.status_code == 200
-        hits = search(one, item="p3", k="48").json()["hits"]
-        assert EVIL in [hit["item_id"] for hit in hits]
-        address = next(hit["thumbnail"] for hit in hits if hit["item_id"] == EVIL)
-        assert one.get(address.removesuffix("/thumbnail")).json()["item_id"] == EVIL
-        assert one.get(address).json()["detail"].endswith("add the item again with its picture.")
-
-
-JSON = {"headers": {"content-type": "application/json"}}
+def test_an_item_of_any_name_can_be_asked_for(one: TestClient) -> None:
+    answer = one.post("/api/search", json={"item": EVIL, "k": 1})
+    assert answer.status_code == 200
+    hits = search(one, item="p3", k="48").json()["hits"]
+    (address,) = (hit["thumbnail"] for hit in hits if hit["item_id"] == EVIL)
+    assert one.get(address.removesuffix("/thumbnail")).json()["item_id"] == EVIL
+    assert one.get(address).json()["detail"].endswith("add the item again with its picture.")
 
 
 def bmp_of(width: int, height: int) -> bytes:
@@ -142,10 +130,8 @@ def bmp_of(width: int, height: int) -> bytes:
         ({"json": {"item": "p0", "where": {"colour": True}}}, 422, "invalid", "holds a bool"),
         ({"json": {"item": "p0", "where": {"colour": [None]}}}, 422, "invalid", "holds a NoneType"),
         ({"json": {"item": "p0", "k": True}}, 422, "invalid", "'k' holds a bool"),
-        ({"content": b"{", "headers": {"content-type": "application/json"}},
-         400, "bad-request", "The body is no JSON"),
-        ({"content": b"[" * 50_000, "headers": {"content-type": "application/json"}},
-         400, "bad-request", "The body is no JSON"),
+        ({"content": b"{", **JSON}, 400, "bad-request", "The body is no JSON"),
+        ({"content": b"[" * 50_000, **JSON}, 400, "bad-request", "The body is no JSON"),
         ({"content": b'{"item": "p0", "k": NaN}', **JSON}, 400, "bad-request", "NaN is no number"),
         ({"content": b'{"item": "p0", "item": "p1"}', **JSON}, 422, "invalid", "'item' twice"),
         ({"content": b'{"item": "p0", "where": {"colour": "red", "colour": "blue"}}', **JSON},
@@ -168,10 +154,9 @@ def bmp_of(width: int, height: int) -> bytes:
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_says_what_to_do(
-    body: dict[str, Any], status: int, kind: str, message: str
+    one: TestClient, body: dict[str, Any], status: int, kind: str, message: str
 ) -> None:
-    with client(max_pixels=1_000_000) as one:
-        answer = one.post("/api/search", **body)
+    answer = one.post("/api/search", **body)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert problem["status"] == answer.status_code == status
@@ -180,9 +165,8 @@ def test_what_cannot_be_answered_says_what_to_do(
     assert re.search(message, problem["detail"])
 
 
-def test_unknown_addresses_and_methods_are_problems_too() -> None:
-    with client() as one:
-        missing, wrong = one.get("/api/nothing"), one.put("/api/search")
+def test_unknown_addresses_and_methods_are_problems_too(one: TestClient) -> None:
+    missing, wrong = one.get("/api/nothing"), one.put("/api/search")
     assert (missing.status_code, missing.json()["status"]) == (404, 404)
     assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
     assert "POST" in wrong.headers["allow"]
@@ -191,36 +175,30 @@ def test_unknown_addresses_and_methods_are_problems_too() -> None:
 @pytest.mark.parametrize(
     "address", ["/", "/healthz", "/api/items/p0/thumbnail", "/static/page.css"]
 )
-def test_head_is_answered_as_get_without_content(address: str) -> None:
-    with client() as one:
-        got, head, wrong = one.get(address), one.head(address), one.head("/api/search")
+def test_head_is_answered_as_get_without_content(one: TestClient, address: str) -> None:
+    got, head, wrong = one.get(address), one.head(address), one.head("/api/search")
     assert head.status_code == got.status_code == 200
-    assert head.headers["content-type"] == got.headers["content-type"]
-    assert head.headers["content-length"] == str(len(got.content))
-    assert head.headers["x-content-type-options"] == "nosniff"
+    for name in ("content-type", "content-length", "x-content-type-options"):
+        assert head.headers[name] == got.headers[name]
+    assert got.headers["content-length"] == str(len(got.content))
     assert (head.content, wrong.content) == (b"", b"")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
 
 
 def test_a_mistake_of_ours_is_a_problem_without_its_inside(
-    caplog: pytest.LogCaptureFixture,
+    one: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = drawn_bundle()
-    with client(bundle) as one:
-        bundle.search = lambda *_, **__: 1 / 0  # type: ignore[method-assign,assignment]
-        answer = one.post("/api/search", json={"item": "p0"})
+    monkeypatch.setattr(Bundle, "search", lambda *_, **__: 1 / 0)
+    answer = one.post("/api/search", json={"item": "p0"})
     assert answer.status_code == answer.json()["status"] == 500
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivision" not in answer.text
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_openapi_and_its_page_name_every_route() -> None:
-    with client() as one:
-        document = one.get("/openapi.json").json()
-        page = one.get("/docs", headers={"accept": "text/html"}).text
-    assert json.dumps(document)
-    paths = set(document["paths"])
+def test_openapi_and_its_page_name_every_route(one: TestClient) -> None:
+    paths = set(one.get("/openapi.json").json()["paths"])
+    page = one.get("/docs", headers=HTML).text
     assert paths == {
         "/api/search", "/api/bundles", "/api/items", "/api/items/{item_id}",
         "/api/items/{item_id}/thumbnail", "/healthz", "/metrics",
@@ -244,11 +222,9 @@ def test_metrics_count_routes_stages_and_items() -> None:
         'http_requests_total{method="POST",route="/api/search",status="200"} 1.0',
         'http_requests_total{method="POST",route="/api/search",status="404"} 1.0',
         'http_requests_total{method="GET",route="other",status="404"} 1.0',
-        'stage_seconds_count{bundle="drawn",stage="decode"} 1.0',
-        'stage_seconds_count{bundle="drawn",stage="embed"} 1.0',
-        'stage_seconds_count{bundle="drawn",stage="search"} 1.0',
-        'encoder_queue_length{bundle="drawn"} 0.0',
-        'items{bundle="drawn"} 48.0',
+        *(f'stage_seconds_count{{bundle="drawn",stage="{stage}"}} 1.0'
+          for stage in ("decode", "embed", "search")),
+        'encoder_queue_length{bundle="drawn"} 0.0', 'items{bundle="drawn"} 48.0',
         'generation{bundle="drawn"} 1.0',
-    ):
+    ):  # fmt: skip
         assert f"visual_search_{line}" in answer.text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.drawn_bundle import EVIL, Manifest, bundle_of, drawn, drawn_bundle
+from tests.serving.drawn_bundle import EVIL, drawn, drawn_bundle
 from tests.serving.running import listening
 
 pytestmark = pytest.mark.slow
@@ -28,37 +28,40 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / "report.html").write_text(
+def address() -> Iterator[str]:
+    report = (
         "<title>report</title><script>try { localStorage.x = 1; document.title = 'free'; }"
         "catch { document.title = 'caged'; }</script>"
     )
-    manifest = Manifest(files={"report.html": None})
-    first = drawn_bundle("first", evil=True, folder=folder, manifest=manifest)
+    first = drawn_bundle("first", evil=True, files={"report.html": report})
     with listening(first, drawn_bundle("second", num_items=30), max_upload_bytes=500_000) as port:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
+@pytest.fixture
 def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    is_phone = request.param == "phone"
+    """A page, light and wide unless a test asks for another; its console stays empty."""
+    look = getattr(request, "param", "light")
+    size = {"width": 320, "height": 640} if look == "phone" else {"width": 1280, "height": 900}
     context = browser.new_context(
-        viewport={"width": 320, "height": 640} if is_phone else {"width": 1280, "height": 900},
-        color_scheme="dark" if request.param == "dark" else "light",
-        has_touch=is_phone,
+        viewport=size, color_scheme="dark" if look == "dark" else "light", has_touch=look == "phone"
     )
     opened = context.new_page()
     opened.set_default_timeout(120_000)
     complaints: list[str] = []
     opened.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("dialog", lambda dialog: complaints.append(dialog.message))
     opened.on("request", lambda r: complaints.append(r.url) if "127.0.0.1" not in r.url and
               not r.url.startswith(("data:", "blob:")) else None)  # fmt: skip
     opened.complaints = complaints
     yield opened
     context.close()
     assert complaints == []
+
+
+every_look = pytest.mark.parametrize("page", ["light", "dark", "phone"], indirect=True)
+phone = pytest.mark.parametrize("page", ["phone"], indirect=True)
 
 
 def until(page: Any, condition: str) -> None:
@@ -70,11 +73,22 @@ def until(page: Any, condition: str) -> None:
     raise AssertionError(f"it did not happen: {condition}")
 
 
+def search_for(page: Any, item: str) -> None:
+    page.fill("#item", item)
+    page.get_by_role("button", name="Search").click()
+
+
+def open_filters(page: Any) -> None:
+    if not page.locator(".filters").evaluate("e => e.open"):
+        page.locator(".filters > summary").click()
+
+
 def results(page: Any, kind: str) -> Any:
     page.wait_for_selector(f'.outcome[data-kind="{kind}"]')
     return page.locator("#results .card")
 
 
+@every_look
 def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Path) -> None:
     picture = tmp_path / "rose shoe.jpg"
     picture.write_bytes(drawn("Shoes", "rose", 5))
@@ -86,8 +100,7 @@ def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Pat
     assert "rose shoe.jpg" in page.inner_text("#heading")
     assert "12 similar products in first" in page.text_content("#status")
     assert page.evaluate("document.querySelector('.asked img').naturalWidth") == 32
-    if not page.locator(".filters").evaluate("e => e.open"):
-        page.locator(".filters > summary").click()
+    open_filters(page)
     page.get_by_label("Bags").check()
     until(page, "document.querySelector('.card .what').textContent === 'Bags'")
     assert {text.strip() for text in page.locator(".card .what").all_inner_texts()} == {"Bags"}
@@ -107,11 +120,11 @@ def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Pat
 
 
 def test_a_category_among_hundreds_is_found_by_its_name(page: Any) -> None:
-    with listening(bundle_of([f"Kind {n:03d}" for n in range(400)])) as port:
+    rows = {f"p{n}": {"category": f"Kind {n:03d}"} for n in range(400)}
+    with listening(drawn_bundle(rows=rows)) as port:
         page.goto(f"http://127.0.0.1:{port}")
         results(page, "none")
-        if not page.locator(".filters").evaluate("e => e.open"):
-            page.locator(".filters > summary").click()
+        open_filters(page)
         boxes = page.locator(".choice input")
         assert boxes.count() == 200
         page.locator(".find").fill("kind 39")
@@ -160,7 +173,7 @@ def test_dropped_and_pasted_pictures(page: Any, address: str) -> None:
     page.goto(address)
     give = """([kind, name, type, bytes]) => {
         const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], name, { type }));
+        data.items.add(new File([new Uint8Array(bytes)], name, { type }));  // or so many zeros
         const event = kind === "drop"
             ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
             : new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
@@ -175,14 +188,14 @@ def test_dropped_and_pasted_pictures(page: Any, address: str) -> None:
     assert page.locator(".card .id").first.inner_text() == "p11"
     page.evaluate(give, ["drop", "notes.txt", "text/plain", [1, 2, 3]])
     assert "notes.txt is no picture" in page.inner_text("#notice")
-    page.evaluate(give, ["drop", "large.jpg", "image/jpeg", [0] * 600_000])
+    page.evaluate(give, ["drop", "large.jpg", "image/jpeg", 600_000])
     assert "large.jpg has 0.6 MB, more than 0.5 MB" in page.inner_text("#notice")
 
 
-def test_errors_are_shown_in_place(page: Any, address: str) -> None:
+@phone
+def test_errors_are_shown_in_place_and_the_documentation_fits(page: Any, address: str) -> None:
     page.goto(address)
-    page.fill("#item", "nobody")
-    page.get_by_role("button", name="Search").click()
+    search_for(page, "nobody")
     results(page, "problem")
     assert "no product “nobody”" in page.inner_text("#results")
     assert "There is no such item" in page.text_content("#status")
@@ -191,13 +204,14 @@ def test_errors_are_shown_in_place(page: Any, address: str) -> None:
     page.complaints.clear()
     page.get_by_role("link", name="Start over").click()
     results(page, "none")
+    page.goto(f"{address}/docs#problem-overloaded")
+    assert page.locator("#problem-overloaded").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_labels_are_text_and_the_report_is_caged(page: Any, address: str) -> None:
-    page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
     page.goto(address)
-    page.fill("#item", EVIL)
-    page.get_by_role("button", name="Search").click()
+    search_for(page, EVIL)
     results(page, "item")
     assert EVIL in page.inner_text("#heading")
     assert f"<b>{EVIL}</b>" in page.inner_text(".asked")
@@ -205,9 +219,3 @@ def test_labels_are_text_and_the_report_is_caged(page: Any, address: str) -> Non
     page.wait_for_url("**/report?*")
     until(page, "['caged', 'free'].includes(document.title)")
     assert page.title() == "caged"
-
-
-def test_the_documentation_fits_and_loads_nothing(page: Any, address: str) -> None:
-    page.goto(f"{address}/docs#problem-overloaded")
-    assert page.locator("#problem-overloaded").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -2,22 +2,26 @@ from __future__ import annotations
 
 import html
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serving.drawn_bundle import EVIL, DrawnBundle, Manifest, bundle_of, drawn, drawn_bundle
-from tests.serving.running import client
+from tests.serving.drawn_bundle import EVIL, drawn, drawn_bundle, products
+from tests.serving.running import HTML, client
+from visual_search.bundle.items import BundleItems
+from visual_search.bundle.writing import remove_items
 from visual_search.serving.templating import STATIC
 
-HTML = {"accept": "text/html"}
 PART = {**HTML, "hx-request": "true"}
 
 
 def cards(page: str) -> list[str]:
     return re.findall(r'<li class="card">.*?</li>', page, re.DOTALL)
+
+
+def shown_side_by_side(page: str) -> list[str]:
+    return re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
 
 
 def ids(page: str) -> list[str]:
@@ -41,32 +45,29 @@ def test_the_first_page_shows_products_and_what_can_be_done() -> None:
     assert 'aria-live="polite"' in page
 
 
-def test_the_pages_of_the_catalogue_show_every_product_once() -> None:
-    with client() as one:
-        address, seen = "/", list[str]()
-        for _ in range(2):
-            page = get(one, address)
-            seen += ids(page)
-            further = re.search(r'href="([^"]*page=2[^"]*)"', page)
-            address = html.unescape(further[1]) if further else address
-    assert sorted(seen) == sorted(f"p{n}" for n in range(48))
+def test_the_pages_of_the_catalogue_show_every_product_once(one: TestClient) -> None:
+    address, seen = "/", list[str]()
+    for _ in range(3):
+        page = get(one, address)
+        seen += ids(page)
+        further = re.findall(r'href="([^"]*page=\d+[^"]*)"', page)
+        address = html.unescape(further[-1])
+    assert sorted(seen) == sorted([EVIL, *(f"p{n}" for n in range(48))])
 
 
-def test_a_product_shows_similar_ones_with_their_distances() -> None:
-    with client() as one:
-        page = get(one, "/?item=p0&k=5")
-    assert ids(page) == ids(page)[:5]
+def test_a_product_shows_similar_ones_with_their_distances(one: TestClient) -> None:
+    page = get(one, "/?item=p0&k=5")
+    assert len(ids(page)) == 5
     assert ids(page)[0] == "p24"
     assert "squared distance 0.00559" in cards(page)[0]
     assert 'href="/?item=p24&amp;k=5"' in cards(page)[0]
     assert 'data-status="5 similar products. "' in page
 
 
-def test_an_upload_works_without_javascript_and_as_a_part() -> None:
-    with client() as one:
-        files = {"image": ("my shoe.jpg", drawn("Shoes", "blue", 2), "image/jpeg")}
-        whole = one.post("/", files=files, data={"k": "3", "item": "p9"}, headers=HTML)
-        part = one.post("/", files=files, data={"k": "3"}, headers=PART)
+def test_an_upload_works_without_javascript_and_as_a_part(one: TestClient) -> None:
+    files = {"image": ("my shoe.jpg", drawn("Shoes", "blue", 2), "image/jpeg")}
+    whole = one.post("/", files=files, data={"k": "3", "item": "p9"}, headers=HTML)
+    part = one.post("/", files=files, data={"k": "3"}, headers=PART)
     for answer in (whole, part):
         assert len(cards(answer.text)) == 3
         assert ids(answer.text)[0] == "p4"
@@ -77,10 +78,9 @@ def test_an_upload_works_without_javascript_and_as_a_part() -> None:
     assert part.headers["hx-push-url"] == "/"
 
 
-def test_filters_stay_in_every_address() -> None:
-    with client() as one:
-        page = get(one, "/?item=p0&where=category:Bags&where=colour:red")
-        pushed = one.post("/", data={"where": ["category:Bags"], "k": "7"}, headers=PART)
+def test_filters_stay_in_every_address(one: TestClient) -> None:
+    page = get(one, "/?item=p0&where=category:Bags&where=colour:red")
+    pushed = one.post("/", data={"where": ["category:Bags"], "k": "7"}, headers=PART)
     assert ids(page) == ["p26", "p2"]
     assert "2 of the 12 asked for: no more fit the filters" in page
     assert "where=category%3ABags&amp;where=colour%3Ared" in cards(page)[0]
@@ -96,7 +96,8 @@ def boxes(page: str) -> list[str]:
 
 def test_thousands_of_categories_are_found_by_a_part_of_their_name() -> None:
     names = ["Coats", *(f"Kind {n:04d}" for n in range(999)), "Coats"]
-    with client(bundle_of(names)) as one:
+    rows = {f"p{n}": {"category": name} for n, name in enumerate(names)}
+    with client(drawn_bundle(rows=rows)) as one:
         page = get(one, "/?where=category:Kind 0900")
         found = get(one, "/choices?column=category&contains=KIND 07&where=category:Kind 0900")
         nothing = get(one, "/choices?column=category&contains=shoes")
@@ -117,7 +118,9 @@ def test_thousands_of_categories_are_found_by_a_part_of_their_name() -> None:
 
 def test_long_names_keep_their_end_and_any_direction_is_isolated() -> None:
     name, red = f"Clothing {'and more ' * 30}Hats", "\u05d0\u05d3\u05d5\u05dd"
-    with client(bundle_of([name, "Coats"], colour=red, size="12")) as one:
+    more = {"colour": red, "size": "12"}
+    rows = {"p0": {"category": name, **more}, "p1": {"category": "Coats", **more}}
+    with client(drawn_bundle(rows=rows)) as one:
         page = get(one, "/")
     shown = re.findall(r'<bdi class="what" title="([^"]*)">([^<]*)</bdi>', page)
     assert [whole for whole, _ in shown] == [name]
@@ -143,28 +146,25 @@ def test_everything_of_the_catalogue_is_escaped() -> None:
 
 
 def test_two_bundles_stand_side_by_side() -> None:
-    with client(drawn_bundle("first"), drawn_bundle("second", num_items=20)) as one:
-        page = get(one, "/?item=p0&k=4")
-        alone = get(one, "/?item=p0&k=4&bundle=second")
-        other = get(one, "/?item=p30&k=4")
+    items = products(20)
+    columns = {name: items.columns[name] for name in ("category", "material")}
+    plain = BundleItems(items.item_ids, columns, items.embeddings, items.thumbnails)
+    with client(drawn_bundle("first"), drawn_bundle("second", items=plain)) as one:
+        page, alone, other, filtered = (
+            get(one, f"/?item={asked}")
+            for asked in ("p0&k=4", "p0&k=4&bundle=second", "p30&k=4", "p0&where=colour:red")
+        )
         assert one.get("/?item=nobody", headers=HTML).status_code == 404
-    first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
+    first, second = shown_side_by_side(page)
     assert "<h3><bdi>first</bdi></h3>" in first
     assert len(ids(first)) == len(ids(second)) == 4
     assert "only here" in first
     assert re.search(r"rank \d in <bdi>second", first)
     assert "bundle=" not in re.findall(r'href="(/\?item[^"]*)"', page)[0]
     assert "bundle=second" in re.findall(r'href="(/\?item[^"]*)"', alone)[0]
-    assert alone.count('class="column"') == 1
+    assert len(shown_side_by_side(alone)) == 1
     assert other.count("its small picture was looked for") == 1  # p30 is in the first one only
-
-
-def test_what_one_bundle_lacks_is_said_in_its_column() -> None:
-    lacking = drawn_bundle("second", num_items=8)
-    lacking.columns = ("category", "material")
-    with client(drawn_bundle("first"), lacking) as one:
-        page = get(one, "/?item=p0&where=colour:red")
-    first, second = re.findall(r'<section class="column".*?</section>', page, re.DOTALL)
+    first, second = shown_side_by_side(filtered)
     assert len(cards(first)) == 7
     assert "nothing here to filter by" in second
 
@@ -172,8 +172,7 @@ def test_what_one_bundle_lacks_is_said_in_its_column() -> None:
 @pytest.mark.parametrize(
     ("address", "status", "text"),
     [
-        ("/?item=nobody", 404, "There is no such item"),
-        ("/?item=nobody", 404, "no product “nobody” here"),
+        ("/?item=nobody", 404, "There is no such item.*no product “nobody” here"),
         ("/?k=0", 422, "1 to 100 results"),
         ("/?item=p0&where=size:4", 422, "choose other filters"),
         ("/?where=Hats", 422, "choose other filters"),
@@ -183,15 +182,16 @@ def test_what_one_bundle_lacks_is_said_in_its_column() -> None:
         ("/thumbnail?bundle=drawn&item=p0&generation=x", 422, "Start over"),
     ],
 )
-def test_problems_are_pages_for_people(address: str, status: int, text: str) -> None:
-    with client() as one:
-        whole, part = one.get(address, headers=HTML), one.get(address, headers=PART)
-        for_programs = one.get(address)
+def test_problems_are_pages_for_people(
+    one: TestClient, address: str, status: int, text: str
+) -> None:
+    whole, part = one.get(address, headers=HTML), one.get(address, headers=PART)
+    for_programs = one.get(address)
     assert whole.status_code == part.status_code == for_programs.status_code == status
     assert "<!doctype html>" in whole.text
     assert "<!doctype" not in part.text
     for answer in (whole, part):
-        assert text in html.unescape(answer.text)
+        assert re.search(text, html.unescape(answer.text), re.DOTALL)
         assert "Start over" in answer.text
     assert for_programs.headers["content-type"] == "application/problem+json"
 
@@ -206,7 +206,7 @@ WORDS_OF_PROGRAMS = re.compile(
     [
         {"files": {"image": b"not a picture"}},
         {"files": {"image": drawn("Hats", "red")[:900]}},
-        {"files": {"image": bytes(20_000)}},
+        {"files": {"image": bytes(120_000)}},
         {"files": {"image": bytes(400_000)}},
         {"files": [("image", b"a"), ("image", b"b")]},
         {"data": {"image": "http://127.0.0.1/a.jpg"}},
@@ -221,31 +221,29 @@ WORDS_OF_PROGRAMS = re.compile(
         {"data": {"item": "p0"}, "headers": {"origin": "http://evil.example"}},
     ],
 )
-def test_who_shops_reads_no_words_for_programs(request_: dict[str, Any]) -> None:
-    with client(max_upload_bytes=10_000) as one:
-        for accepts in (HTML, PART):
-            given = {**request_, "headers": {**request_.get("headers", {}), **accepts}}
-            answer = one.post("/", **given)
-            assert answer.status_code >= 400
-            text = html.unescape(answer.text.rpartition("<main")[2])
-            assert "Start over" in text
-            assert not WORDS_OF_PROGRAMS.findall(re.sub(r"<(?!div class=.outcome)[^>]*>", "", text))
+def test_who_shops_reads_no_words_for_programs(
+    writer: TestClient, request_: dict[str, Any]
+) -> None:
+    for accepts in (HTML, PART):
+        given = {**request_, "headers": {**request_.get("headers", {}), **accepts}}
+        answer = writer.post("/", **given)
+        assert answer.status_code >= 400
+        text = html.unescape(answer.text.rpartition("<main")[2])
+        assert "Start over" in text
+        assert not WORDS_OF_PROGRAMS.findall(re.sub(r"<(?!div class=.outcome)[^>]*>", "", text))
 
 
-def test_empty_states_say_what_to_do() -> None:
-    with client() as one:
-        assert "Choose fewer of them" in get(one, "/?where=category:Hats&where=category:None")[
-            :0
-        ] + (get(one, "/?where=category:Coats"))
-        assert "No other product fits the filter" in get(one, "/?item=p0&where=category:Coats")
-    with client(DrawnBundle("bare", {}, {})) as one:
-        assert "Add products to it" in get(one, "/")
+def test_empty_states_say_what_to_do(one: TestClient) -> None:
+    assert "Choose fewer of them" in get(one, "/?where=category:Coats")
+    assert "No other product fits the filter" in get(one, "/?item=p0&where=category:Coats")
+    empty = drawn_bundle(num_items=1)
+    remove_items(empty.folder, ["p0"])
+    with client(empty.refreshed()) as bare:
+        assert "Add products to it" in get(bare, "/")
 
 
-def test_the_report_is_served_in_a_sandbox(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text("<title>A run</title>")
-    bundle = drawn_bundle(folder=tmp_path, manifest=Manifest(files={"report.html": None}))
-    with client(bundle) as one:
+def test_the_report_is_served_in_a_sandbox() -> None:
+    with client(drawn_bundle(files={"report.html": "<title>A run</title>"})) as one:
         assert 'href="/report?bundle=drawn"' in get(one, "/")
         answer = one.get("/report?bundle=drawn")
     assert "A run" in answer.text
@@ -255,25 +253,24 @@ def test_the_report_is_served_in_a_sandbox(tmp_path: Path) -> None:
     assert "connect-src" not in policy
 
 
-def test_pictures_are_kept_as_long_as_their_generation() -> None:
-    with client(drawn_bundle(evil=True)) as one:
-        now = one.get("/thumbnail", params={"item": "p0", "bundle": "drawn", "generation": 1})
-        old = one.get("/thumbnail", params={"item": "p0", "bundle": "drawn", "generation": 0})
-        none = one.get("/thumbnail", params={"item": EVIL, "bundle": "drawn"})
-        assert one.get("/thumbnail?item=x&bundle=drawn").status_code == 404
+def test_pictures_are_kept_as_long_as_their_generation(one: TestClient) -> None:
+    def thumbnail(**asked: Any) -> Any:
+        return one.get("/thumbnail", params={"bundle": "drawn", **asked})
+
+    now, old = thumbnail(item="p0", generation=1), thumbnail(item="p0", generation=0)
     assert now.content.startswith(b"\xff\xd8")
     assert "immutable" in now.headers["cache-control"]
     assert old.headers["cache-control"] == "no-store"
-    assert none.headers["content-type"].startswith("image/svg+xml")
+    assert thumbnail(item=EVIL).headers["content-type"].startswith("image/svg+xml")
+    assert thumbnail(item="x").status_code == 404
 
 
-def test_htmx_is_here_with_its_licence() -> None:
+def test_htmx_is_here_with_its_licence(one: TestClient) -> None:
     licence = (STATIC / "htmx.LICENSE.txt").read_text()
     version = re.search(r'this\.version="([\d.]+)"', (STATIC / "htmx.min.js").read_text())
     assert version is not None
     assert licence.startswith(f"htmx {version[1]} ")
     assert "Zero-Clause BSD" in licence
-    with client() as one:
-        assert one.get("/static/htmx.min.js").headers["content-type"].startswith("text/javascript")
-        assert one.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
-        assert one.get("/static/../app.py").status_code == 404
+    assert one.get("/static/htmx.min.js").headers["content-type"].startswith("text/javascript")
+    assert one.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
+    assert one.get("/static/../app.py").status_code == 404

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from tests.serving.drawn_bundle import drawn
-from tests.serving.running import client
-
-TOKEN = "0123456789abcdef-token"
+from tests.serving.running import ALLOWED, HTML, TOKEN, client
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/nothing", "/api/items", "/static/page.js", "/healthz", "/metrics"]
 )
-def test_every_answer_carries_the_security_headers(path: str) -> None:
-    with client() as one:
-        headers = one.get(path, headers={"accept": "text/html"}).headers
+def test_every_answer_carries_the_security_headers(one: TestClient, path: str) -> None:
+    headers = one.get(path, headers=HTML).headers
     policy = headers["content-security-policy"]
     assert "default-src 'self'; img-src 'self' data: blob:" in policy
     assert "frame-ancestors 'none'" in policy
@@ -40,9 +38,8 @@ def test_every_answer_carries_the_security_headers(path: str) -> None:
         ("127.0.0.1,evil", 421), ("127.0.0.1\\evil", 421), ("%6cocalhost", 421),
     ],
 )  # fmt: skip
-def test_only_trusted_names_are_answered(host: str, status: int) -> None:
-    with client() as one:
-        answer = one.get("/api/items", headers={"host": host})
+def test_only_trusted_names_are_answered(one: TestClient, host: str, status: int) -> None:
+    answer = one.get("/api/items", headers={"host": host})
     assert answer.status_code == status
     if status == 421:
         assert answer.json()["type"] == "/docs#problem-wrong-host"
@@ -76,32 +73,37 @@ def test_other_names_can_be_trusted() -> None:
 )
 @pytest.mark.parametrize("path", ["/", "/api/search"])
 def test_posts_from_other_sites_are_refused(
-    path: str, headers: Mapping[str, str], is_allowed: bool
+    one: TestClient, path: str, headers: dict[str, str], is_allowed: bool
 ) -> None:
-    with client() as one:
-        answer = one.post(path, data={"item": "p0"}, headers=dict(headers))
-        assert one.get(path, headers=dict(headers)).status_code in (200, 405)  # reading is allowed
+    answer = one.post(path, data={"item": "p0"}, headers=headers)
+    assert one.get(path, headers=headers).status_code in (200, 405)  # reading is allowed
     assert answer.status_code == (200 if is_allowed else 403)
 
 
-def test_a_site_that_posts_with_the_token_is_refused_too() -> None:
-    headers = {"sec-fetch-site": "cross-site", "authorization": f"Bearer {TOKEN}"}
-    with client(write_token=TOKEN) as one:
-        assert one.delete("/api/items/p0", headers=headers).json()["title"].endswith("another site")
+def test_a_site_that_posts_with_the_token_is_refused_too(writer: TestClient) -> None:
+    headers = {"sec-fetch-site": "cross-site", **ALLOWED}
+    answer = writer.delete("/api/items/p0", headers=headers)
+    assert answer.status_code == 403
+    assert answer.json()["title"].endswith("another site")
 
 
-def test_writing_is_off_without_a_token() -> None:
-    with client() as one:
-        for answer in (
-            one.post("/api/items", files={"image": drawn("Hats", "red")}),
-            one.delete("/api/items/p0"),
-            one.delete("/api/items?item=p0"),
-            one.delete("/api/items/p0", headers={"authorization": "Bearer None"}),
-            one.delete("/api/items/p0", headers={"authorization": "Bearer "}),
-        ):
-            assert answer.status_code == 403
-            assert answer.json()["type"] == "/docs#problem-writing-off"
-            assert "set VISUAL_SEARCH_TOKEN" in answer.json()["detail"]
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        ("POST", "/api/items", {"files": {"image": drawn("Hats", "red")}}),
+        ("DELETE", "/api/items/p0", {}),
+        ("DELETE", "/api/items?item=p0", {}),
+        ("DELETE", "/api/items/p0", {"headers": {"authorization": "Bearer None"}}),
+        ("DELETE", "/api/items/p0", {"headers": {"authorization": "Bearer "}}),
+    ],
+)
+def test_writing_is_off_without_a_token(
+    one: TestClient, method: str, path: str, more: dict[str, Any]
+) -> None:
+    answer = one.request(method, path, **more)
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "/docs#problem-writing-off"
+    assert "set VISUAL_SEARCH_TOKEN" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -109,12 +111,10 @@ def test_writing_is_off_without_a_token() -> None:
     ["", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN,
      "Bearer ünïcödé-ünïcödé-ü", f"bearer  x{TOKEN}"],
 )  # fmt: skip
-def test_another_token_is_refused(authorization: str) -> None:
-    with client(write_token=TOKEN) as one:
-        answer = one.delete(
-            "/api/items/p0", headers={"authorization": authorization.encode("latin-1")}
-        )
-        assert one.get("/api/items/p0").status_code == 200
+def test_another_token_is_refused(writer: TestClient, authorization: str) -> None:
+    given = {"authorization": authorization.encode("latin-1")}
+    answer = writer.delete("/api/items/p0", headers=given)
+    assert writer.get("/api/items/p0").status_code == 200
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert TOKEN not in answer.text

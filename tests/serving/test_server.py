@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -21,20 +21,20 @@ from visual_search.serving.server import _listen, serve
 PROGRAM = """
 import pathlib, sys, time
 from tests.serving.drawn_bundle import GridEncoder, drawn_bundle
-from visual_search.serving.server import _listen, serve
 from tests.serving.running import serve_settings
+from visual_search.bundle import indexing
+from visual_search.serving.server import serve
 go_on = pathlib.Path(sys.argv[1])
 class Waiting(GridEncoder):
     def embed(self, pictures):
         while not go_on.exists():
             time.sleep(0.01)
         return super().embed(pictures)
-encoder = Waiting()
-settings = serve_settings(port=0, max_batch=1)
+indexing.make_encoder = Waiting
 def ready(url):
     go_on.unlink()
     print(url, flush=True)
-serve([drawn_bundle(encoder=encoder)], settings, on_ready=ready)
+serve([drawn_bundle()], serve_settings(port=0, max_batch=1), on_ready=ready)
 print("returned", flush=True)
 """
 
@@ -89,7 +89,7 @@ def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on '127.0.0.1', port {port} .*in use"):
-            serve(cast(Any, [drawn_bundle()]), serve_settings(port=port))
+            serve([drawn_bundle()], serve_settings(port=port))
 
 
 def test_answers_are_not_held_back_by_nagles_algorithm() -> None:

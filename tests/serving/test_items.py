@@ -1,0 +1,258 @@
+"""Items through the API: found, added, replaced and removed, beside other writers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.drawn_bundle import (
+    COLOURS,
+    SHAPES,
+    drawn,
+    drawn_bundle,
+    embedded,
+    write_bundle,
+)
+from tests.serving.running import (
+    ALLOWED,
+    FORM,
+    TOKEN,
+    ask,
+    client,
+    form,
+    listening,
+    wait_until,
+)
+from visual_search.bundle import indexing
+from visual_search.bundle.bundle import Bundle
+from visual_search.bundle.locking import write_lock
+from visual_search.bundle.writing import remove_items
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    return drawn_bundle("own")
+
+
+@pytest.fixture
+def own(bundle: Bundle) -> Iterator[TestClient]:
+    """A client that may change the bundle."""
+    with client(bundle, write_token=TOKEN, refresh_seconds=0.1) as found:
+        yield found
+
+
+def add(one: TestClient, items: Sequence[Mapping[str, str]], images: Sequence[bytes]) -> Any:
+    files = [("image", ("a.jpg", image, "image/jpeg")) for image in images]
+    return one.post("/api/items", data={"items": json.dumps(items)}, files=files, headers=ALLOWED)
+
+
+def nearest(one: TestClient, image: bytes) -> Any:
+    answer = one.post("/api/search", files={"image": image}, data={"k": "1"})
+    assert answer.status_code == 200
+    return answer.json()["hits"][0]
+
+
+def test_an_onnx_file_gives_what_the_encoder_in_its_place_gives(
+    tmp_path: Path, real_encoder: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "make_encoder", real_encoder)
+    image, asked = drawn("Dresses", "sand", 5), {"k": "6", "where": ["colour:red", "colour:sand"]}
+    with client(Bundle.open(write_bundle(tmp_path))) as one:
+        hits = one.post("/api/search", files={"image": image}, data=asked).json()["hits"]
+    monkeypatch.undo()
+    where = {"colour": ["red", "sand"]}
+    [wanted] = drawn_bundle().search(embedded([image]), 6, where=where)
+    assert [(hit["item_id"], hit["attributes"]) for hit in hits] == [
+        (hit.item_id, dict(hit.attributes)) for hit in wanted
+    ]
+    squared = [hit["squared_distance"] for hit in hits]
+    assert squared == pytest.approx([hit.squared_distance for hit in wanted], abs=1e-6)
+
+
+def test_items_are_added_replaced_and_removed_at_once(own: TestClient) -> None:
+    blue, rose = drawn("Bags", "blue", 90), drawn("Dresses", "rose", 90)
+    made = add(own, [{"item_id": "new/1", "category": "Bags", "colour": "blue"}], [blue])
+    assert made.status_code == 201
+    assert made.json() == {
+        "bundle": "own", "num_added": 1, "num_replaced": 0, "num_removed": 0, "num_items": 49,
+        "generation": 2,
+    }  # fmt: skip
+    hit = nearest(own, blue)
+    assert (hit["item_id"], hit["attributes"]) == ("new/1", {"colour": "blue", "material": ""})
+    assert hit["squared_distance"] < 1e-6
+    picture = own.get(hit["thumbnail"])
+    assert picture.content.startswith(b"\xff\xd8\xff")
+    assert own.get("/api/items/new%2F1").json()["category"] == "Bags"
+    again = add(own, [{"item_id": "new/1", "category": "Dresses"}], [rose]).json()
+    assert (again["num_added"], again["num_replaced"], again["num_items"]) == (0, 1, 49)
+    assert nearest(own, rose)["item_id"] == "new/1"
+    assert nearest(own, blue)["item_id"] != "new/1"
+    gone = own.delete("/api/items/new%2F1", headers=ALLOWED)
+    assert gone.json()["num_removed"] == 1
+    assert nearest(own, rose)["item_id"] != "new/1"
+    assert own.get("/api/items/new%2F1").status_code == 404
+    both = own.delete("/api/items?item=p0&item=p1", headers=ALLOWED).json()
+    assert (both["num_removed"], both["num_items"], both["generation"]) == (2, 46, 5)
+    assert 'visual_search_generation{bundle="own"} 5.0' in own.get("/metrics").text
+
+
+ODD = (
+    "a", "a/thumbnail", "a/thumbnail/thumbnail", "thumbnail", "a/", "/", "a//b", "x/../y", " x ",
+    "100 %", "ä #1?&+=;", "back\\slash", "1.10", "null", "..a", "אב",
+)  # fmt: skip
+
+
+def test_ids_with_slashes_blanks_and_signs_are_found_by_every_route(own: TestClient) -> None:
+    ids = [*ODD, *(f"n{n}" for n in range(20))]  # more than are embedded at a time
+    rows = [
+        {"item_id": item_id, "category": SHAPES[n % 4], "colour": f"c{n}"}
+        for n, item_id in enumerate(ids)
+    ]
+    pictures = [drawn(SHAPES[n % 4], list(COLOURS)[n % 6], 3 + 2 * n) for n in range(len(rows))]
+    assert add(own, rows, pictures).json()["num_added"] == len(rows)
+    assert [nearest(own, picture)["item_id"] for picture in pictures] == ids
+    for row in rows[: len(ODD)]:
+        item_id = row["item_id"]
+        path = f"/api/items/{quote(item_id, safe='')}"
+        shown = own.get(path).json()
+        assert (shown["item_id"], shown["attributes"]["colour"]) == (item_id, row["colour"])
+        assert own.get(shown["thumbnail"]).content.startswith(b"\xff\xd8\xff")
+        listed = own.get("/api/items", params={"where": f"colour:{row['colour']}"}).json()
+        assert [item["item_id"] for item in listed["items"]] == [item_id]
+        for body in ({"json": {"item": item_id}}, {"data": {"item": item_id}}):
+            assert own.post("/api/search", **body).json()["item"] == item_id
+        assert own.get("/", params={"item": item_id}).status_code == 200
+        assert own.delete(path, headers=ALLOWED).json()["num_removed"] == 1, row
+        assert own.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("item_id", [" ", "\t", "a\nb", "a\x00", "\u200b", "a\u2028", ".", ".."])
+def test_ids_that_could_not_be_found_again_are_refused_when_they_are_added(
+    writer: TestClient, item_id: str
+) -> None:
+    answer = add(writer, [{"item_id": item_id, "category": "Hats"}], [drawn("Hats", "red")])
+    assert answer.status_code == 422
+    assert repr(item_id) in answer.json()["detail"]
+    assert writer.get("/api/items?limit=1").json()["total"] == 48
+
+
+ROW = {"item_id": "n", "category": "Hats"}
+
+
+@pytest.mark.parametrize(
+    ("items", "images", "status", "message"),
+    [
+        ([ROW, {**ROW, "item_id": "m"}], [b""], 422, "1 pictures for 2 items"),
+        ([], [b""], 422, "names 0 items"),
+        ([ROW, ROW], [b"", b""], 422, "2 items, 1 of them different"),
+        ([{"item_id": "n"}], [b""], 422, "expected an object of texts with item_id and category"),
+        ([{**ROW, "size": 4}], [b""], 422, "expected an object of texts"),
+        (["n"], [b""], 422, "An item is n; expected an object"),
+        ([{**ROW, "size": "4"}], [b""], 422, "names the column 'size'; expected some of"),
+        ([ROW], [b"GIF"], 415, "Item 'n': The picture: not a picture"),
+        ([{**ROW, "item_id": "x" * 20_000}], [drawn("Hats", "red")], 422, "at most 10,000"),
+        ([{**ROW, "item_id": str(n)} for n in range(101)], [b""] * 101, 400, "Too many files"),
+    ],
+)  # fmt: skip
+def test_items_that_cannot_be_added_change_nothing(
+    writer: TestClient, items: Any, images: Sequence[bytes], status: int, message: str
+) -> None:
+    answer = add(writer, items, images)
+    assert answer.status_code == status
+    assert message in answer.json()["detail"]
+    assert writer.get("/api/bundles").json()[0]["generation"] == 1
+
+
+def test_of_two_removals_at_once_one_finds_nothing(own: TestClient) -> None:
+    together = threading.Barrier(2)
+
+    def delete(_: int) -> tuple[int, str]:
+        together.wait(20)
+        answer = own.delete("/api/items/p5", headers=ALLOWED)
+        return answer.status_code, answer.json().get("type", "")
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = sorted(threads.map(delete, range(2)))
+    assert answers == [(200, ""), (404, "/docs#problem-no-such-item")]
+
+
+MANY = "&".join(f"item=p{n}" for n in range(101))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/api/items/nobody", 404, "no item 'nobody'"),
+        ("/api/items?item=p0&item=nobody", 404, "no item 'nobody'"),
+        (f"/api/items?{MANY}", 422, "1 to 100"),
+    ],
+)
+def test_what_cannot_be_removed_removes_nothing(
+    writer: TestClient, path: str, status: int, message: str
+) -> None:
+    answer = writer.delete(path, headers=ALLOWED)
+    assert answer.status_code == status
+    assert message in answer.json()["detail"]
+    assert writer.get("/api/items/p0").status_code == 200
+    assert writer.post("/api/items", json=ROW, headers=ALLOWED).status_code == 415
+
+
+def test_another_writer_is_noticed(own: TestClient, bundle: Bundle) -> None:
+    remove_items(bundle.folder, ["p3"])
+    answer = own.delete("/api/items?item=p4&item=p3", headers=ALLOWED)
+    assert (answer.status_code, answer.json()["type"]) == (404, "/docs#problem-no-such-item")
+    assert "'p3'" in answer.json()["detail"]
+    wait_until(lambda: own.get("/api/items/p3").status_code == 404)
+    assert own.get("/api/items/p4").status_code == 200
+    health = own.get("/healthz").json()["bundles"]["own"]
+    assert health == {"is_healthy": True, "generation": 2, "num_items": 47}
+
+
+def test_a_bundle_that_another_writer_holds_is_answered_503(
+    own: TestClient, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient(folder: Path, ids: Sequence[str]) -> Any:
+        return remove_items(folder, ids, wait_seconds=0.1)
+
+    monkeypatch.setattr("visual_search.bundle.writing.remove_items", impatient)
+    with write_lock(bundle.folder, wait_seconds=1):
+        answer = own.delete("/api/items/p0", headers=ALLOWED)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["type"] == "/docs#problem-cannot-write"
+    assert own.delete("/api/items/p0", headers=ALLOWED).status_code == 200
+
+
+def test_searches_go_on_while_items_come_and_go(bundle: Bundle) -> None:
+    image = drawn("Bags", "green")  # p10's own picture
+    stop = threading.Event()
+    with listening(bundle, write_token=TOKEN) as port:
+
+        def search() -> int:
+            number = 0
+            while not stop.is_set():
+                answer = ask(port, "POST", "/api/search", form([("k", "3")], image), FORM)
+                assert answer.status == 200
+                assert answer.json()["hits"][0]["item_id"] == "p10"
+                assert len(answer.json()["hits"]) == 3
+                number += 1
+            return number
+
+        with ThreadPoolExecutor(4) as threads:
+            searching = [threads.submit(search) for _ in range(4)]
+            try:
+                for n in range(4):
+                    answer = ask(port, "DELETE", f"/api/items/p{n}", headers=ALLOWED)
+                    assert answer.status == 200
+                    assert answer.json()["generation"] == n + 2
+            finally:
+                stop.set()
+            assert all(each.result(120) > 0 for each in searching)
