@@ -19,6 +19,7 @@ from visual_search.bundle.creating import create_bundle
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.manifest import MANIFEST_FILE
 
+IDS = [f"item-{n}" for n in range(12)]
 DIM = 4
 JPEG = b"\xff\xd8\xff\xe0 of "
 COLOURS = ("red", "green", "")
@@ -27,7 +28,7 @@ COLOURS = ("red", "green", "")
 class StandInEncoder:
     """Has the attributes of `OnnxEncoder`; its file is the JSON of them."""
 
-    def __init__(self, model: bytes, *, num_threads: int | None = None) -> None:
+    def __init__(self, model: bytes, num_threads: int | None) -> None:
         content = json.loads(model)
         self.image_size_px: int = content["image_size_px"]
         self.fit: str = content["fit"]
@@ -37,9 +38,7 @@ class StandInEncoder:
 
 def use_stand_in() -> None:
     """Puts the stand-in in the encoder's place, in this process."""
-    indexing.__dict__["make_encoder"] = lambda data, num_threads: StandInEncoder(
-        data, num_threads=num_threads
-    )
+    indexing.__dict__["make_encoder"] = StandInEncoder
 
 
 def encoder_file(folder: Path, dim: int = DIM, fit: str = "stretch") -> Path:
@@ -116,6 +115,12 @@ def replace_file(folder: Path, name: str, data: bytes) -> None:
     (folder / name).write_bytes(data)
     record = {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
     change_manifest(folder, lambda content: content["files"].update({name: record}))
+
+
+def flip_last_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def files_in(folder: Path) -> set[str]:

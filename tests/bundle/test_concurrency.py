@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -11,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bundle.conftest import IDS
 from tests.bundle.small_bundles import (
+    IDS,
     check_content,
     create,
     embedding,
-    files_in,
+    flip_last_byte,
     items_of,
     start_python,
 )
 from visual_search.bundle import generation, snapshot
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.locking import BundleLockedError, write_lock
-from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
+from visual_search.bundle.writing import add_items, rebuild_bundle
 
 ADD = """
 import sys
@@ -35,28 +36,27 @@ for n in range(count):
 
 
 @pytest.mark.slow
-def test_several_processes_add_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
-    folder = create(tmp_path / "bundle", IDS)
-    writers = [start_python(ADD, str(folder), f"w{n}", "8") for n in range(4)]
+def test_several_processes_add_at_once_and_nothing_is_lost(bundle_folder: Path) -> None:
+    writers = [start_python(ADD, str(bundle_folder), f"w{n}", "4") for n in range(3)]
     for writer in writers:
         assert writer.communicate()[1] == ""
         assert writer.returncode == 0
-    bundle = Bundle.open(folder)
-    added = [f"w{w}-{n}" for w in range(4) for n in range(8)]
+    bundle = Bundle.open(bundle_folder)
+    added = [f"w{w}-{n}" for w in range(3) for n in range(4)]
     marks = {one: f"{one}-" for one in added}
     shared = bundle.thumbnail("shared")
     marks["shared"] = next(
         m for m in marks.values() if items_of(["shared"], mark=m).thumbnails[0] == shared
     )
     check_content(bundle, [*IDS, *added, "shared"], marks)
-    assert bundle.manifest.generation == 1 + 32
+    assert bundle.manifest.generation == 1 + 12
 
 
 def test_threads_of_one_process_wait_for_each_other(bundle_folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda n: add_items(bundle_folder, items_of([f"t{n}"])), range(12)))
-    assert sorted(change.generation for change in done) == list(range(2, 14))
-    check_content(Bundle.open(bundle_folder), [*IDS, *(f"t{n}" for n in range(12))])
+        done = list(pool.map(lambda n: add_items(bundle_folder, items_of([f"t{n}"])), range(6)))
+    assert sorted(change.generation for change in done) == list(range(2, 8))
+    check_content(Bundle.open(bundle_folder), [*IDS, *(f"t{n}" for n in range(6))])
 
 
 def test_a_second_writer_waits_and_then_says_who_holds_the_lock(bundle_folder: Path) -> None:
@@ -73,10 +73,8 @@ with write_lock(Path(sys.argv[1]), 0):
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         start = time.monotonic()
-        with pytest.raises(
-            BundleLockedError,
-            match=rf"being written by process {holder.pid} on .* since 20.*waited 0.3 seconds",
-        ):
+        said = rf"being written by process {holder.pid} on .* since 20.*waited 0.3 seconds"
+        with pytest.raises(BundleLockedError, match=said):
             add_items(bundle_folder, items_of(["a"]), wait_seconds=0.3)
         assert time.monotonic() - start >= 0.3
         check_content(Bundle.open(bundle_folder), IDS)  # reading waits for nobody
@@ -87,10 +85,10 @@ with write_lock(Path(sys.argv[1]), 0):
     assert (bundle_folder / ".lock").read_text() == ""
 
 
-def test_the_lock_checks_its_time(tmp_path: Path) -> None:
-    for wrong in (-1, float("nan")):
-        with pytest.raises(ValueError, match="wait_seconds is"), write_lock(tmp_path, wrong):
-            pass
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_the_lock_checks_its_time(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(ValueError, match="wait_seconds is"), write_lock(tmp_path, seconds):
+        pass
 
 
 def test_a_lock_without_a_readable_holder(tmp_path: Path) -> None:
@@ -109,43 +107,22 @@ def test_a_newer_generation_is_seen_and_shares_what_stayed(bundle_folder: Path) 
     assert first.refreshed() is first
     encoder = first.encoder
     add_items(bundle_folder, items_of(["a", "item-2"], mark="b-"))
-    assert not first.is_current()
     second = first.refreshed()
-    assert second.is_current()
+    assert [first.is_current(), second.is_current()] == [False, True]
     assert second.manifest.generation == 2
     assert second.encoder is encoder
     assert second._snapshot.segments[0] is first._snapshot.segments[0]
     check_content(first, IDS)  # a snapshot does not change
-    check_content(second, [*IDS, "a"], {"a": "b-", "item-2": "b-"})
     rebuild_bundle(bundle_folder)
-    check_content(second.refreshed(), [*IDS, "a"], {"a": "b-", "item-2": "b-"})
-    check_content(first.refreshed(), [*IDS, "a"], {"a": "b-", "item-2": "b-"})
-
-
-@pytest.mark.parametrize("kind", ["hnsw", "flat"])
-def test_refreshing_follows_every_change(tmp_path: Path, kind: str) -> None:
-    bundle = Bundle.open(create(tmp_path / "bundle", IDS, kind=kind))
-    ids = list(IDS)
-    for n in range(6):
-        add_items(bundle.folder, items_of([f"a{n}"]), tidy=False)
-        remove_items(bundle.folder, [f"item-{n}"], tidy=False)
-        ids = [*(one for one in ids if one != f"item-{n}"), f"a{n}"]
-        bundle = bundle.refreshed()
-        check_content(bundle, ids)
-        remove_items(bundle.folder, [ids.pop()], tidy=False)
-        bundle = bundle.refreshed()
-        check_content(bundle, ids)
+    for newer in (second, second.refreshed(), first.refreshed()):
+        check_content(newer, [*IDS, "a"], {"a": "b-", "item-2": "b-"})
 
 
 def test_new_damage_is_found_at_refreshing(bundle_folder: Path) -> None:
     bundle = Bundle.open(bundle_folder)
     add_items(bundle_folder, items_of(["a"]))
-    [new] = set(files_in(bundle_folder)) & {
-        f"{one.folder}/embeddings.npy" for one in Bundle.open(bundle_folder).manifest.segments[1:]
-    }
-    data = bytearray((bundle_folder / new).read_bytes())
-    data[-1] ^= 1
-    (bundle_folder / new).write_bytes(data)
+    new = Bundle.open(bundle_folder).manifest.segments[1].folder
+    flip_last_byte(bundle_folder / new / "embeddings.npy")
     with pytest.raises(ValueError, match=r"embeddings\.npy has SHA-256"):
         bundle.refreshed()
     check_content(bundle, IDS)
@@ -192,29 +169,31 @@ def test_a_reader_that_opens_while_files_go_reads_again(
     assert num_calls == -1000 + snapshot.MAX_ATTEMPTS
 
 
-@pytest.mark.slow
-def test_eight_threads_search_while_another_process_writes(tmp_path: Path) -> None:
-    """Every write replaces all items: an answer that mixes two generations would show."""
-    ids = [f"item-{n}" for n in range(40)]
-    folder = create(tmp_path / "bundle", ids)
-    code = """
+REPLACE_ALL = """
 import sys, time
 from pathlib import Path
 from visual_search.bundle.writing import add_items
 ids = [f"item-{n}" for n in range(40)]
-for n in range(1, 16):
+for n in range(1, 9):
     add_items(sys.argv[1], items_of(ids, mark=f"{n}-"), tidy=n % 4 == 0)
     while n % 4 == 0 and not Path(sys.argv[2], f"seen-{n // 4 + 1}").exists():
         time.sleep(0.01)  # however slow the machine: readers have seen so many generations
 """
-    held = [Bundle.open(folder)]
+
+
+@pytest.mark.slow
+def test_eight_threads_search_while_another_process_writes(tmp_path: Path) -> None:
+    """Every write replaces all items: an answer that mixes two generations would show."""
+    ids = [f"item-{n}" for n in range(40)]
+    held = [Bundle.open(create(tmp_path / "bundle", ids))]
     done = threading.Event()
     seen: set[int] = set()
     query = np.stack([embedding(one) for one in ids[:3]])
 
     def read() -> int:
-        count = 0
-        while not done.is_set():
+        for count in itertools.count():
+            if done.is_set():
+                return count
             bundle = held[0]
             number = bundle.manifest.generation
             mark = "" if number == 1 else f"{number - 1}-"
@@ -226,33 +205,30 @@ for n in range(1, 16):
                 assert {hit.category.split("category")[0] for hit in hits} == {mark}
             wanted = embedding(f"{mark}item-7")
             np.testing.assert_array_equal(bundle.embedding_of("item-7"), wanted)
-            assert bundle.count() == 40
-            assert sum(bundle.values_of("colour").values()) == 40
+            assert bundle.count() == sum(bundle.values_of("colour").values()) == 40
             seen.add(number)
-            count += 1
-        return count
+        raise AssertionError
 
-    writer = start_python(code, str(folder), str(tmp_path))
+    def refresh() -> int:
+        for number in range(len(seen) + 1):
+            (tmp_path / f"seen-{number}").touch()
+        held[0] = held[0].refreshed()
+        assert len(Bundle.open(held[0].folder)) == 40  # a new reader, at whatever moment this is
+        assert not any(reader.done() for reader in readers)
+        return held[0].manifest.generation
+
+    writer = start_python(REPLACE_ALL, str(held[0].folder), str(tmp_path))
     with ThreadPoolExecutor(8) as pool:
         readers = [pool.submit(read) for _ in range(8)]
         try:
-            while writer.poll() is None and not any(reader.done() for reader in readers):
-                for number in range(len(seen) + 1):
-                    (tmp_path / f"seen-{number}").touch()
-                held[0] = held[0].refreshed()
-                fresh = Bundle.open(folder)  # a new reader, at whatever moment this is
-                assert len(fresh) == 40
-            held[0] = held[0].refreshed()
-            last = held[0].manifest.generation
-            while last not in seen and not any(reader.done() for reader in readers):
-                time.sleep(0.01)
+            while writer.poll() is None or refresh() not in seen:
+                refresh()
         finally:
             done.set()
             if writer.poll() is None:
                 writer.kill()  # something failed above: it may be waiting for readers
         counts = [reader.result() for reader in readers]
-    assert writer.communicate()[1] == ""
-    assert writer.returncode == 0
+    assert (writer.communicate()[1], writer.returncode) == ("", 0)
     assert min(counts) > 0
-    assert len(seen) > 4
-    assert held[0].manifest.generation == 16
+    assert len(seen) > 2
+    assert held[0].manifest.generation == 9

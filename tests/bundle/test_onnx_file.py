@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -77,58 +79,52 @@ SPARSE = helper.make_node(
 )
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
-        as_initializer(outside()),
-        as_initializer(only_named()),
-        as_initializer(only_placed()),
-        with_node(CONSTANT),
-        with_node(branch(CONSTANT, 3)),
-    ],
-    ids=["tensor", "named", "placed", "attribute", "inner graph"],
-)
-def test_data_in_another_file_is_refused(made: onnx.ModelProto) -> None:
-    with pytest.raises(NotOnnxError, match="keeps weights in another file"):
-        read_onnx(made.SerializeToString())
-
-
-@pytest.mark.parametrize("made", [as_sparse(), with_node(SPARSE), with_node(branch(SPARSE))])
-def test_sparse_tensors_are_refused(made: onnx.ModelProto) -> None:
-    """The runtime makes them dense while it loads: 1.2 GB of a file of 5 KB, outside its memory."""
-    with pytest.raises(NotOnnxError, match="sparse tensors"):
-        read_onnx(made.SerializeToString())
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        as_initializer(helper.make_tensor("texts", TensorProto.STRING, [1], [b"a" * 1000])),
-        with_node(helper.make_node("Constant", [], ["c"], value_string="a" * 1000)),
-        with_node(helper.make_node("Constant", [], ["c"], value_strings=["a"])),
-        with_node(helper.make_node("Cast", ["pictures"], ["c"], to=TensorProto.STRING)),
-    ],
-    ids=["tensor", "text", "texts", "cast"],
-)
-def test_texts_are_refused(made: onnx.ModelProto) -> None:
-    """Each is allocated by itself: `Expand` of one took 9 GB, outside the runtime's memory."""
-    with pytest.raises(NotOnnxError, match="computes with texts"):
-        read_onnx(made.SerializeToString())
-
-
-@pytest.mark.parametrize("operator", ["Loop", "Scan", "SequenceMap"])
-def test_what_may_go_on_for_ever_is_refused(operator: str) -> None:
+def running(operator: str) -> onnx.NodeProto:
     leaf = helper.make_graph([], "inner", [], [])
-    node = helper.make_node(operator, ["x"], ["y"], body=leaf)
-    for made in (with_node(node), with_node(branch(node))):
-        with pytest.raises(NotOnnxError, match=operator):
-            read_onnx(made.SerializeToString())
+    return helper.make_node(operator, ["x"], ["y"], body=leaf)
 
 
-def test_casts_to_numbers_are_read() -> None:
-    for kind in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BFLOAT16):
-        node = helper.make_node("Cast", ["pictures"], ["c"], to=kind)
-        assert read_onnx(with_node(node).SerializeToString()).num_nodes == 6
+def texts(**more: Any) -> onnx.ModelProto:
+    return with_node(helper.make_node("Constant", [], ["c"], **more))
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        *((made, "keeps weights in another file")
+          for made in (as_initializer(outside()), as_initializer(only_named()),
+                       as_initializer(only_placed()), with_node(CONSTANT),
+                       with_node(branch(CONSTANT, 3)))),
+        # The runtime makes them dense while it loads: 1.2 GB of a file of 5 KB, outside its memory
+        *((made, "sparse tensors")
+          for made in (as_sparse(), with_node(SPARSE), with_node(branch(SPARSE)))),
+        # Each is allocated by itself: `Expand` of one took 9 GB, outside the runtime's memory
+        *((made, "computes with texts")
+          for made in (
+              as_initializer(helper.make_tensor("t", TensorProto.STRING, [1], [b"a" * 1000])),
+              texts(value_string="a" * 1000), texts(value_strings=["a"]),
+              with_node(helper.make_node("Cast", ["pictures"], ["c"], to=TensorProto.STRING)))),
+        # what may go on for ever
+        *((made, operator)
+          for operator in ("Loop", "Scan", "SequenceMap")
+          for made in (with_node(running(operator)), with_node(branch(running(operator))))),
+    ],
+)  # fmt: skip
+def test_what_is_not_to_be_trusted_is_refused(made: onnx.ModelProto, reason: str) -> None:
+    with pytest.raises(NotOnnxError, match=reason):
+        read_onnx(made.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        *(helper.make_node("Cast", ["pictures"], ["c"], to=kind)
+          for kind in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BFLOAT16)),
+        helper.make_node("Abs", ["pictures"], ["y"], domain="ai.onnx"),  # its other name
+    ],
+)  # fmt: skip
+def test_casts_to_numbers_and_onnxs_own_operators_are_read(node: onnx.NodeProto) -> None:
+    assert read_onnx(with_node(node).SerializeToString()).num_nodes == 6
 
 
 @pytest.mark.parametrize("domain", ["com.example", "com.microsoft", "ai.onnx.ml"])
@@ -141,11 +137,6 @@ def test_operators_of_others_are_refused(domain: str) -> None:
     made.opset_import.append(helper.make_opsetid(domain, 1))
     with pytest.raises(NotOnnxError, match=rf"operators of the set '{domain}'"):
         read_onnx(made.SerializeToString())
-
-
-def test_operators_by_onnxs_other_name_are_its_own() -> None:
-    made = with_node(helper.make_node("Abs", ["pictures"], ["y"], domain="ai.onnx"))
-    assert read_onnx(made.SerializeToString()).num_nodes == 6
 
 
 def test_functions_and_training_are_refused() -> None:
@@ -181,7 +172,7 @@ def test_damage_leads_to_no_other_error() -> None:
     whole = bytearray(model(weights=np.zeros((3 * 64, 5), np.float32)).SerializeToString())
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(2_000):
+    for _ in range(400):
         damaged = bytearray(whole)
         for place in rng.integers(0, len(whole), 3):
             damaged[place] = rng.integers(0, 256)
@@ -191,4 +182,4 @@ def test_damage_leads_to_no_other_error() -> None:
             read_onnx(bytes(damaged))
         except NotOnnxError:
             refused += 1
-    assert 200 < refused < 2_000
+    assert 40 < refused < 400

@@ -12,13 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bundle.conftest import IDS
-from tests.bundle.small_bundles import JPEG, check_content, create, embedding, files_in, items_of
+from tests.bundle.small_bundles import (
+    IDS,
+    JPEG,
+    check_content,
+    create,
+    embedding,
+    files_in,
+    items_of,
+)
 from visual_search.bundle import generation, tidying, writing
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.manifest import read_manifest
-from visual_search.bundle.tidying import MAX_SEGMENTS, first_to_merge
+from visual_search.bundle.tidying import first_to_merge
 from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
 
 
@@ -40,47 +47,53 @@ def test_items_are_added_replaced_and_removed(bundle_folder: Path) -> None:
     check_content(Bundle.open(bundle_folder), [*left, "new-1"], {**marks, "new-1": ""})
 
 
-def test_a_random_history_is_that_of_a_dict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_a_random_history_is_that_of_a_dict(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(1)
-    folder = create(tmp_path / "bundle", ["id-0"])
-    expected = {"id-0": ""}
-    for step in range(60):
+    folder = create(tmp_path / "bundle", ["id-0"], kind=kind)
+    followed, expected = Bundle.open(folder), {"id-0": ""}
+    for step in range(24):
         chosen = [f"id-{n}" for n in rng.choice(30, size=int(rng.integers(1, 6)), replace=False)]
-        tidy = bool(rng.integers(2))
-        if rng.random() < 0.3:
+        tidy, chance = bool(rng.integers(2)), rng.random()
+        if chance < 0.3:
             remove_items(folder, chosen, skip_missing=True, tidy=tidy)
             expected = {one: mark for one, mark in expected.items() if one not in chosen}
-        elif rng.random() < 0.1 and expected:
+        elif chance < 0.4 and expected:
             rebuild_bundle(folder)
         else:
             add_items(folder, items_of(chosen, mark=f"{step}-"), tidy=tidy)
             expected |= dict.fromkeys(chosen, f"{step}-")
-        if step % 6 == 0:
-            check_content(Bundle.open(folder), list(expected), expected)
+        if step % 3 == 2:
+            followed = followed.refreshed()
+            check_content(followed, list(expected), expected)
     check_content(Bundle.open(folder), list(expected), expected)
 
 
 def test_a_column_that_items_lack_is_empty(bundle_folder: Path) -> None:
     some = BundleItems(["x"], {"category": ["hats"]}, embedding("x")[None], [JPEG])
     add_items(bundle_folder, some)
-    assert Bundle.open(bundle_folder).item("x") == {
-        "item_id": "x", "category": "hats", "colour": "",
-    }  # fmt: skip
+    found = Bundle.open(bundle_folder).item("x")
+    assert found == {"item_id": "x", "category": "hats", "colour": ""}
     other = BundleItems(["y"], {"category": ["a"], "size": ["b"]}, embedding("y")[None])
     with pytest.raises(ValueError, match="have the column 'size'; expected some of category, col"):
         add_items(bundle_folder, other)
 
 
-def test_an_unknown_id_removes_nothing(bundle_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("ids", "error", "reason"),
+    [
+        (["item-1", "u2", "u1"], KeyError, r"has no item 'u1', 'u2'; .* nothing was removed"),
+        ([f"u{n}" for n in range(8)], KeyError, "and 3 more"),
+        ("item-1", TypeError, "put one id into a list"),
+        ([3], TypeError, "expected a list of texts"),
+    ],
+)
+def test_an_unknown_id_removes_nothing(
+    bundle_folder: Path, ids: Any, error: type[Exception], reason: str
+) -> None:
     before = files_in(bundle_folder)
-    with pytest.raises(KeyError, match=r"has no item 'u1', 'u2'; .* nothing was removed"):
-        remove_items(bundle_folder, ["item-1", "u2", "u1"])
-    with pytest.raises(KeyError, match="and 3 more"):
-        remove_items(bundle_folder, [f"u{n}" for n in range(8)])
-    with pytest.raises(TypeError, match="put one id into a list"):
-        remove_items(bundle_folder, "item-1")
-    with pytest.raises(TypeError, match="expected a list of texts"):
-        remove_items(bundle_folder, [3])  # type: ignore[list-item]
+    with pytest.raises(error, match=reason):
+        remove_items(bundle_folder, ids)
     change = remove_items(bundle_folder, ["u1", "\ud800"], skip_missing=True)
     assert (change.num_removed, change.generation) == (0, 1)
     assert remove_items(bundle_folder, []).generation == 1
@@ -96,7 +109,9 @@ def test_a_rebuild_leaves_one_segment_and_the_same_answers(tmp_path: Path) -> No
     marks = {"item-3": "b-", "new": "b-"}
     before = Bundle.open(folder)
     check_content(before, left, marks)
-    change = rebuild_bundle(folder)
+    told: list[tuple[int, int]] = []
+    change = rebuild_bundle(folder, on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (12, 12)
     assert change.is_rebuilt
     assert (change.plan.kind, change.plan.target_recall, change.num_items) == ("hnsw", 0.9, 12)
     after = Bundle.open(folder)
@@ -107,12 +122,10 @@ def test_a_rebuild_leaves_one_segment_and_the_same_answers(tmp_path: Path) -> No
     check_content(before, left, marks)  # whoever had it open goes on
     assert rebuild_bundle(folder, kind="flat", target_recall=0.8).plan.kind == "flat"
     assert rebuild_bundle(folder).plan.target_recall == 0.8  # asked for again
-    with pytest.raises(ValueError, match="kind is 'best'"):
-        rebuild_bundle(folder, kind="best")
-    with pytest.raises(ValueError, match="target_recall is 2"):
-        rebuild_bundle(folder, target_recall=2)
-    with pytest.raises(ValueError, match="max_bytes is 0"):
-        rebuild_bundle(folder, max_bytes=0)
+    wrong: dict[str, Any] = {"kind": "best", "target_recall": 2, "max_bytes": 0}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} is {value!r}"):
+            rebuild_bundle(folder, **{name: value})
     check_content(Bundle.open(folder), left, marks)
 
 
@@ -134,23 +147,25 @@ def test_removed_rows_are_dropped_beyond_a_fifth(bundle_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_many_small_segments_are_merged(tmp_path: Path, kind: str) -> None:
-    ids = [f"first-{n}" for n in range(200)]
+def test_many_small_segments_are_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(tidying, "MAX_SEGMENTS", 5)
+    ids = [f"first-{n}" for n in range(40)]
     folder = create(tmp_path / "bundle", ids, kind=kind)
     segments = []
-    for n in range(MAX_SEGMENTS + 2):
+    for n in range(7):
         ids.append(f"more-{n}")
         add_items(folder, items_of(ids[-1:]))
-        if n == 20:
-            remove_items(folder, ["more-3"])
-            ids.remove("more-3")
+        if n == 2:
+            remove_items(folder, ["more-1"])
+            ids.remove("more-1")
         segments.append(len(read_manifest(folder)[0].segments))
-    assert max(segments) == MAX_SEGMENTS
-    assert segments[-4:] == [MAX_SEGMENTS, 2, 3, 4]
+    assert segments == [2, 3, 4, 5, 2, 3, 4]
     bundle = Bundle.open(folder)
     check_content(bundle, ids)
     assert bundle.manifest.num_removed == 1  # merging keeps every row's number
-    assert bundle.manifest.index.num_rows == (234 if kind == "flat" else 200)
+    assert bundle.manifest.index.num_rows == (47 if kind == "flat" else 40)
 
 
 @pytest.mark.parametrize(
@@ -193,18 +208,15 @@ def test_an_index_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     add_items(folder, items_of(["a", "item-3"], mark="b-"))
     assert read_manifest(folder)[0].index == first.index
     marks = {"a": "b-", "item-3": "b-"}
-    check_content(Bundle.open(folder), [*IDS, "a"], marks)
+    bundle = Bundle.open(folder)
+    check_content(bundle, [*IDS, "a"], marks)
     add_items(folder, items_of(["b"]))
     assert read_manifest(folder)[0].index.num_rows == 15
-    bundle = Bundle.open(folder)
-    check_content(bundle, [*IDS, "a", "b"], marks)
-    assert rebuild_bundle(folder).plan.kind == "lancedb"
-    check_content(bundle.refreshed(), [*IDS, "a", "b"], marks)
     monkeypatch.setattr(generation, "KEPT_SECONDS", 0.0)
+    assert rebuild_bundle(folder).plan.kind == "lancedb"
     remove_items(folder, ["b"])
-    remove_items(folder, ["a"])
     assert not (folder / str(first.index.file)).exists()
-    check_content(Bundle.open(folder), IDS, marks)
+    check_content(bundle.refreshed(), [*IDS, "a"], marks)
     last = read_manifest(folder)[0]
     [name] = [one for one in last.files if "index/" in one and one.endswith(".manifest")][-1:]
     (folder / name).unlink()
@@ -244,27 +256,25 @@ def test_leftovers_are_deleted_and_other_files_stay(bundle_folder: Path) -> None
 
 
 class Full:
-    """Lets the disk be full from the n-th call on."""
+    """Lets the disk be full from the n-th call on, or as long as a check says so."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, is_full: Callable[[int], bool]) -> None:
         self.num_calls = 0
-        self._fsync = os.fsync
-        self._after = after
+        self._fsync, self._is_full = os.fsync, is_full
         monkeypatch.setattr(os, "fsync", self)
 
     def __call__(self, handle: int) -> None:
         self.num_calls += 1
-        if self.num_calls > self._after:
+        if self._is_full(self.num_calls):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._fsync(handle)
 
 
-def error_of(write: Callable[[], object]) -> OSError | None:
-    try:
-        write()
-    except OSError as error:
-        return error
-    return None
+WRITES: dict[str, Callable[[Path], object]] = {
+    "add": lambda folder: add_items(folder, items_of(["a", "item-2"])),
+    "remove": lambda folder: remove_items(folder, ["item-2"]),
+    "rebuild": rebuild_bundle,
+}
 
 
 @pytest.mark.parametrize("kind", ["add", "remove", "rebuild"])
@@ -274,16 +284,15 @@ def test_a_full_disk_leaves_the_old_generation(
     remove_items(bundle_folder, ["item-1"])
     old = [one for one in IDS if one != "item-1"]
     before, data = files_in(bundle_folder), (bundle_folder / "bundle.json").read_bytes()
-    write: Callable[[], object] = {
-        "add": lambda: add_items(bundle_folder, items_of(["a", "item-2"])),
-        "remove": lambda: remove_items(bundle_folder, ["item-2"]),
-        "rebuild": lambda: rebuild_bundle(bundle_folder),
-    }[kind]
     num_refused = 0
     while True:
+        error = None
         with monkeypatch.context() as patch:
-            full = Full(patch, num_refused)
-            error = error_of(write)
+            full = Full(patch, num_refused.__lt__)
+            try:
+                WRITES[kind](bundle_folder)
+            except OSError as raised:
+                error = raised
         if (bundle_folder / "bundle.json").read_bytes() != data:
             break
         assert error is not None
@@ -303,16 +312,10 @@ def test_a_full_disk_leaves_the_old_generation(
 def test_items_are_removed_on_a_full_disk(
     bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reserve, fsync = bundle_folder / ".reserve", os.fsync
+    reserve = bundle_folder / ".reserve"
     assert reserve.stat().st_size >= 2**16
-
-    def full_but_for_the_reserve(handle: int) -> None:
-        if reserve.exists():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(handle)
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full_but_for_the_reserve)
+        Full(patch, lambda _: reserve.exists())
         change = remove_items(bundle_folder, IDS[:6])
     assert (change.num_removed, change.is_rebuilt) == (6, False)
     check_content(Bundle.open(bundle_folder), IDS[6:])
@@ -342,13 +345,6 @@ def test_a_failing_write_of_the_index_leaves_the_old_generation(
         rebuild_bundle(bundle_folder)
     assert files_in(bundle_folder) - {".lock"} == before - {".lock"}
     check_content(Bundle.open(bundle_folder), IDS)
-
-
-def test_progress_is_told(bundle_folder: Path) -> None:
-    told: list[tuple[int, int]] = []
-    rebuild_bundle(bundle_folder, on_progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (12, 12)
-    assert tidying.MAX_REMOVED_SHARE == 0.2
 
 
 def test_a_copied_bundle_goes_on_by_itself(bundle_folder: Path) -> None:
