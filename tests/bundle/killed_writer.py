@@ -1,16 +1,19 @@
-"""Writers in processes of their own, each of which is killed at a given step.
+"""A process that writes in children of its own, each of which is killed at a given step.
 
-They are forked by a server that has loaded everything and started no threads: that takes a
-millisecond where an interpreter takes half a second, and is sound.
+It starts no threads itself, so that its forks are sound: a fork takes a millisecond where an
+interpreter takes half a second. Run as ``python -m tests.bundle.killed_writer``; each line of the
+input is ``["kind", "folder", step]``, each line of the output what `in_a_child` returns.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
+import subprocess
 import sys
-from multiprocessing.queues import SimpleQueue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +64,49 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _write_and_tell(kind: str, folder: Path, at: int, told: SimpleQueue[int]) -> None:
+def in_a_child(kind: str, folder: Path, at: int) -> int:
+    """Returns the number of steps that the writer took, or minus the signal that ended it."""
+    child = os.fork()
+    if not child:
+        code = 255  # more than any writer's steps: it failed by itself
+        try:
+            killer = Killer(folder, at)
+            write(kind, folder)
+            code = killer.num_steps
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def writer_to_kill() -> Iterator[Callable[..., int]]:
+    """Yields `in_a_child` of a process that has loaded everything and started no threads."""
+    command = [sys.executable, "-m", "tests.bundle.killed_writer"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+
+        def write(kind: str, folder: Path, at: int = 0) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(json.dumps([kind, str(folder), at]), file=process.stdin, flush=True)
+            steps = int(process.stdout.readline())
+            assert steps < 255
+            return steps
+
+        yield write
+
+
+def main() -> None:
+    import faiss  # noqa: F401 - loaded once, and not in each child
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
     use_stand_in()
     generation.__dict__["KEPT_SECONDS"] = 1e6  # or the steps would depend on the time
-    killer = Killer(folder, at)
-    write(kind, folder)
-    told.put(killer.num_steps)
+    for line in sys.stdin:
+        kind, folder, at = json.loads(line)
+        print(in_a_child(kind, Path(folder), at), flush=True)
 
 
-def write_in_a_child(kind: str, folder: Path, at: int = 0) -> tuple[int, int]:
-    """Returns the signal that ended the writer, 0 for none, and then the number of its steps."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(
-        [__name__, "pytest", "faiss", "pyarrow.compute", "pyarrow.parquet"]
-    )
-    told: SimpleQueue[int] = server.SimpleQueue()
-    child = server.Process(target=_write_and_tell, args=(kind, folder, at, told))
-    child.start()
-    child.join()
-    assert child.exitcode in (0, -signal.SIGKILL), f"writing {kind} failed by itself"
-    return (signal.SIGKILL, 0) if child.exitcode else (0, told.get())
+if __name__ == "__main__":
+    main()

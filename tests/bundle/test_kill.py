@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.bundle.killed_writer import write_in_a_child
+from tests.bundle.killed_writer import writer_to_kill
 from tests.bundle.small_bundles import IDS, check_content, create, files_in, items_of
 from visual_search.bundle import generation
 from visual_search.bundle.bundle import Bundle
@@ -46,23 +46,23 @@ def test_a_writer_killed_at_any_step_leaves_old_or_new(
     ids, marks = WRITES[kind]
     old = read_manifest(start)[0].generation
     found: list[int] = []
-    trial = shutil.copytree(start, tmp_path / "trial")
-    ended_by, num_steps = write_in_a_child(kind, trial)
-    assert (ended_by, num_steps > 25) == (0, True)
-    for step in range(1, num_steps + 1):
-        folder = shutil.copytree(start, tmp_path / f"step-{step}")
-        assert write_in_a_child(kind, folder, at=step)[0] == signal.SIGKILL
-        bundle = Bundle.open(folder)
-        found.append(bundle.manifest.generation - old)
-        now, now_marks = (ids, marks) if found[-1] else (IDS[2:], {})
-        check_content(bundle, now, now_marks)
-        # The next writer goes on from there, and deletes what nobody names.
-        remove_items(folder, ["item-6"], tidy=False)
-        after = Bundle.open(folder)
-        check_content(after, [one for one in now if one != "item-6"], now_marks)
-        named = set(after.manifest.files) | {one.file for one in after.manifest.retired}
-        assert files_in(folder) - named == {"bundle.json", ".lock", ".reserve"}
-        shutil.rmtree(folder)
+    with writer_to_kill() as write:
+        num_steps = write(kind, shutil.copytree(start, tmp_path / "trial"))
+        assert num_steps > 25
+        for step in range(1, num_steps + 1):
+            folder = shutil.copytree(start, tmp_path / f"step-{step}")
+            assert write(kind, folder, at=step) == -signal.SIGKILL
+            bundle = Bundle.open(folder)
+            found.append(bundle.manifest.generation - old)
+            now, now_marks = (ids, marks) if found[-1] else (IDS[2:], {})
+            check_content(bundle, now, now_marks)
+            # The next writer goes on from there, and deletes what nobody names.
+            remove_items(folder, ["item-6"], tidy=False)
+            after = Bundle.open(folder)
+            check_content(after, [one for one in now if one != "item-6"], now_marks)
+            named = set(after.manifest.files) | {one.file for one in after.manifest.retired}
+            assert files_in(folder) - named == {"bundle.json", ".lock", ".reserve"}
+            shutil.rmtree(folder)
     assert found == sorted(found)  # old, old, ..., new, new
     assert set(found) == {0, 1}
 
@@ -72,13 +72,14 @@ def test_a_creator_killed_at_any_step_leaves_nothing_or_all(tmp_path: Path) -> N
     place = tmp_path / "place"
     create(place / "other", IDS)
     found: list[bool] = []
-    ended_by: int = signal.SIGKILL
-    while ended_by:
-        ended_by, _ = write_in_a_child("create", place, at=1 + 3 * len(found))
-        found.append((place / "bundle").exists())
-        if found[-1]:
-            check_content(Bundle.open(place / "bundle"), IDS)
-            shutil.rmtree(place / "bundle")
+    is_killed = True
+    with writer_to_kill() as write:
+        while is_killed:
+            is_killed = write("create", place, at=1 + 3 * len(found)) == -signal.SIGKILL
+            found.append((place / "bundle").exists())
+            if found[-1]:
+                check_content(Bundle.open(place / "bundle"), IDS)
+                shutil.rmtree(place / "bundle")
     assert len(found) > 10
     assert found == sorted(found)
     assert found[-1]

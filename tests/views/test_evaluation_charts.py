@@ -89,8 +89,12 @@ def test_more_runs_have_one_panel_sorted_by_the_first() -> None:
 def test_of_ten_runs_the_best_six_are_drawn_and_the_page_says_so() -> None:
     runs = [f"run {i}" for i in range(10)]
     table = comparison({"hat": [i / 10 for i in range(10)]}, runs)
-    shown = texts(comparison_bars(table, runs, "mAP@5"))
-    assert [run for run in runs if run in shown] == runs[4:]
+    figure = comparison_bars(table, runs, "mAP@5")
+    shown = texts(figure)
+    named = [text for text in shown if text in runs]
+    assert sorted(named) == runs[4:]
+    means = [x for (x,), _ in places(figure.axes[0], "_point")]
+    assert [f"run {10 * mean:.0f}" for mean in means] == named, "each under its own name"
     assert any("6 of 10 runs" in text for text in shown)
 
 
