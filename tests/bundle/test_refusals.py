@@ -113,6 +113,15 @@ def edited(folder: Path) -> None:
     path.write_text(path.read_text().replace("0.5", "0.9"))
 
 
+def cut(place: int | slice, at: int) -> Damage:
+    def change(folder: Path) -> None:
+        ends = np.load(folder / segment_of(folder) / "thumbnails.npy")
+        ends[place] = at
+        in_segment("thumbnails.npy", npy(ends))(folder)
+
+    return change
+
+
 def removed(rows: list[int]) -> Damage:
     def change(folder: Path) -> None:
         remove_items(folder, ["item-2", "item-4"])
@@ -186,8 +195,8 @@ REFUSED: list[tuple[Damage, str]] = [
       for data in (npy(ZEROS.astype(float)), npy(np.zeros((12, 5), np.float32)), npy(ZEROS[1:]),
                    npy(np.asfortranarray(ZEROS)), npy(ZEROS)[:-4],
                    npy(ZEROS).replace(b"(12, 4)", b"(9**9,)"), b"\x93NUMPY\x01\x00\xff\xff", b"")),
-    *((in_segment("thumbnails.npy", npy(np.array(ends, np.uint64))), r"not cut thumbnails\.bin")
-      for ends in ([0] * 12 + [10**15], [1] + [2] * 12, [0, 9] + [5] * 11)),
+    *((cut(place, at), r"not cut thumbnails\.bin")
+      for place, at in ((slice(2), 1), (1, 999), (-1, 999))),
     *((in_segment("items.parquet", data), reason) for data, reason in (
         (parquet(SHORT), "it has 11 row"),
         (parquet(TABLE.set_column(1, "category", pa.array(range(12)))), "'category' holds int64"),

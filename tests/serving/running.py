@@ -113,6 +113,11 @@ def ask(
         connection.close()
 
 
+def search(port: int, image: bytes | None = None, **fields: str) -> Reply:
+    """Searches by a form."""
+    return ask(port, "POST", "/api/search", form(list(fields.items()), image), FORM)
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Comes back when something is so; fails after two minutes."""
     pause = threading.Event()

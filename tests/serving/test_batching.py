@@ -7,24 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.serving.running import wait_until
 from visual_search.serving.batching import Batcher, QueueFullError
 
 Pictures = NDArray[np.uint8]
-
-
-class Encoder:
-    """Returns a picture's first pixel, when it is let."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.started = threading.Semaphore(0)
-        self.let = threading.Semaphore(0)
-
-    def embed(self, pictures: Pictures) -> NDArray[np.float32]:
-        self.batches.append([int(picture.flat[0]) for picture in pictures])
-        self.started.release()
-        assert self.let.acquire(timeout=120)
-        return first_pixels(pictures)
 
 
 def first_pixels(pictures: Pictures) -> NDArray[np.float32]:
@@ -35,28 +21,39 @@ def picture(value: int, number: int = 1) -> Pictures:
     return np.full((number, 3, 2, 2), value, np.uint8)
 
 
-class Callers:
-    """Threads that ask, one after the other in a known order."""
+class Busy:
+    """A batcher that embeds a 0 until it is let; others ask meanwhile, in a known order."""
 
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
+    def __init__(self, max_batch: int = 4, max_waiting: int = 64) -> None:
+        self.batches: list[list[int]] = []
+        self._let = threading.Event()
         self._threads = ThreadPoolExecutor(64)
-        self._pause = threading.Event()
+        self.batcher = Batcher(self._embed, max_batch=max_batch, max_waiting=max_waiting)
+        self.asked = [self.ask(0)]
+        wait_until(lambda: self.batches == [[0]])
+
+    def _embed(self, pictures: Pictures) -> NDArray[np.float32]:
+        self.batches.append([int(picture.flat[0]) for picture in pictures])
+        assert self._let.wait(120)
+        if 13 in pictures:
+            raise ValueError("no thirteen")
+        return first_pixels(pictures)
 
     def ask(self, value: int, number: int = 1) -> Future[NDArray[np.float32]]:
-        return self._threads.submit(self._batcher.embed, picture(value, number))
+        return self._threads.submit(self.batcher.embed, picture(value, number))
 
-    def ask_and_wait(self, value: int, number: int = 1) -> Future[NDArray[np.float32]]:
+    def ask_and_wait(self, value: int, number: int = 1) -> None:
         """Asks, and comes back when the caller waits for its turn."""
-        before = self._batcher.num_waiting
-        asked = self.ask(value, number)
-        while self._batcher.num_waiting == before:
-            self._pause.wait(0.001)
-        return asked
+        before = self.batcher.num_waiting
+        self.asked.append(self.ask(value, number))
+        wait_until(lambda: self.batcher.num_waiting > before)
 
-
-def values(future: Future[NDArray[np.float32]]) -> list[float]:
-    return [float(row[0]) for row in future.result(timeout=120)]
+    def answers(self) -> list[list[float] | str]:
+        self._let.set()
+        return [
+            str(one.exception()) if one.exception(120) else one.result()[:, 0].tolist()
+            for one in self.asked
+        ]
 
 
 def test_a_lone_picture_goes_at_once_and_in_its_own_thread() -> None:
@@ -73,66 +70,36 @@ def test_a_lone_picture_goes_at_once_and_in_its_own_thread() -> None:
 
 
 def test_what_comes_while_the_encoder_runs_goes_together() -> None:
-    encoder = Encoder()
-    callers = Callers(Batcher(encoder.embed, max_batch=4, max_waiting=64))
-    first = callers.ask(1)
-    assert encoder.started.acquire(timeout=120)
-    others = [callers.ask_and_wait(value) for value in range(2, 8)]
-    for _ in range(3):
-        encoder.let.release()
-    assert values(first) == [1.0]
-    assert [values(future) for future in others] == [[float(v)] for v in range(2, 8)]
-    assert encoder.batches == [[1], [2, 3, 4, 5], [6, 7]]
+    busy = Busy()
+    for value in range(2, 8):
+        busy.ask_and_wait(value)
+    assert busy.answers() == [[0.0], *([float(value)] for value in range(2, 8))]
+    assert busy.batches == [[0], [2, 3, 4, 5], [6, 7]]
 
 
 def test_several_pictures_of_a_caller_stay_together() -> None:
-    encoder = Encoder()
-    callers = Callers(Batcher(encoder.embed, max_batch=4, max_waiting=64))
-    first = callers.ask(0)
-    assert encoder.started.acquire(timeout=120)
-    asked = [callers.ask_and_wait(v, number) for v, number in ((1, 3), (2, 2), (3, 9))]
-    for _ in range(4):
-        encoder.let.release()
-    assert values(first) == [0.0]
-    assert [values(one) for one in asked] == [[1.0] * 3, [2.0] * 2, [3.0] * 9]
-    assert [len(batch) for batch in encoder.batches] == [1, 3, 2, 9]
+    busy = Busy()
+    for value, number in ((1, 2), (2, 2), (3, 3), (4, 9)):
+        busy.ask_and_wait(value, number)
+    assert busy.answers() == [[0.0], [1.0] * 2, [2.0] * 2, [3.0] * 3, [4.0] * 9]
+    assert [len(batch) for batch in busy.batches] == [1, 4, 3, 9]
 
 
 def test_a_full_queue_refuses() -> None:
-    encoder = Encoder()
-    batcher = Batcher(encoder.embed, max_batch=16, max_waiting=2)
-    callers = Callers(batcher)
-    running = callers.ask(0)
-    assert encoder.started.acquire(timeout=120)
-    waiting = [callers.ask_and_wait(value) for value in (1, 2)]
+    busy = Busy(max_waiting=2)
+    for value in (1, 2):
+        busy.ask_and_wait(value)
     with pytest.raises(QueueFullError, match="2 wait for the encoder, expected fewer than 2; try"):
-        batcher.embed(picture(3))
-    for _ in range(2):
-        encoder.let.release()
-    assert [values(one) for one in [running, *waiting]] == [[0.0], [1.0], [2.0]]
+        busy.batcher.embed(picture(3))
+    assert busy.answers() == [[0.0], [1.0], [2.0]]
 
 
 def test_a_failing_batch_fails_its_own_callers_and_nobody_else() -> None:
-    encoder = Encoder()
-
-    def embed(pictures: Pictures) -> NDArray[np.float32]:
-        embeddings = encoder.embed(pictures)
-        if 13 in pictures:
-            raise ValueError("no thirteen")
-        return embeddings
-
-    callers = Callers(Batcher(embed, max_batch=2, max_waiting=64))
-    first = callers.ask(0)
-    assert encoder.started.acquire(timeout=120)
-    asked = [callers.ask_and_wait(value) for value in (13, 1, 2)]
-    for _ in range(4):
-        encoder.let.release()
-    assert values(first) == [0.0]
-    for failed in asked[:2]:
-        with pytest.raises(ValueError, match="no thirteen"):
-            failed.result(timeout=120)
-    assert values(asked[2]) == [2.0]
-    assert values(callers.ask(5)) == [5.0]
+    busy = Busy(max_batch=2)
+    for value in (13, 1, 2):
+        busy.ask_and_wait(value)
+    assert busy.answers() == [[0.0], "no thirteen", "no thirteen", [2.0]]
+    assert busy.batcher.embed(picture(5)).tolist() == [[5.0]]
 
 
 def test_an_encoder_that_gives_too_few_is_found_out() -> None:

@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 
 from tests.serving.drawn_bundle import COLOURS, SHAPES, drawn, drawn_bundle
-from tests.serving.running import FORM, Reply, ask, client, form, listening, wait_until
+from tests.serving.running import FORM, ask, client, form, listening, search, wait_until
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.manifest import MANIFEST_FILE
 from visual_search.bundle.writing import remove_items
-
-
-def search(port: int, image: bytes) -> Reply:
-    return ask(port, "POST", "/api/search", form([("k", "10")], image), FORM)
 
 
 @contextmanager

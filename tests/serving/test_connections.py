@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from tests.serving.running import (
     listening,
     port_of,
     running_server,
+    search,
     wait_until,
 )
 from visual_search.serving import server
@@ -55,7 +56,7 @@ def rest_of(connection: socket.socket) -> bytes:
 @contextmanager
 def silent(port: int, number: int, first: bytes) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        connections = [stack.enter_context(closing(connected(port))) for _ in range(number)]
+        connections = [stack.enter_context(connected(port)) for _ in range(number)]
         for connection in connections:
             connection.sendall(first)
         yield connections
@@ -70,7 +71,7 @@ def silent(port: int, number: int, first: bytes) -> Iterator[list[socket.socket]
 def test_connections_that_wait_for_nothing_keep_nobody_out(first: bytes) -> None:
     with listening() as port, silent(port, PLACES + 4, first) as connections:
         for _ in range(3):
-            assert ask(port, "POST", "/api/search", form([("item", "p0")]), FORM).status == 200
+            assert search(port, item="p0").status == 200
         rest_of(connections[0])  # the oldest one has given up its place
 
 
@@ -81,7 +82,7 @@ def test_an_address_with_few_connections_keeps_them() -> None:
             lone = connected(port, "127.0.0.2")
         except OSError:
             pytest.skip("the system has no second loopback address")
-        with closing(lone), silent(port, 3 * PLACES, b"") as connections:
+        with lone, silent(port, 3 * PLACES, b"") as connections:
             rest_of(connections[0])
             lone.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + HEAD + b"\r\n")
             assert rest_of(lone).startswith(b"HTTP/1.1 200")
@@ -94,17 +95,16 @@ def test_where_all_places_are_busy_a_further_connection_is_told(
     bundle = drawn_bundle()
     encoder: Any = bundle.encoder
     with running_server(bundle) as served, ThreadPoolExecutor(2) as threads:
-        encoder.gate, port = threading.Event(), port_of(served)
-        body = form(image=drawn("Hats", "red"))
-        with closing(connected(port)) as watching:
-            running = [threads.submit(ask, port, "POST", "/api/search", body, FORM)]
+        encoder.gate, port, image = threading.Event(), port_of(served), drawn("Hats", "red")
+        with connected(port) as watching:
+            running = [threads.submit(search, port, image)]
             while b"searches_running 1.0" not in metrics(watching):
                 pass
-            running.append(threads.submit(ask, port, "POST", "/api/search", body, FORM))
+            running.append(threads.submit(search, port, image))
             rest_of(watching)  # its place is taken
         held = served.server_state.connections
         wait_until(lambda: len(held) == 2 and not any(one.waits_for_client for one in held))
-        with closing(connected(port)) as further:
+        with connected(port) as further:
             answer = rest_of(further)
         encoder.gate.set()
         assert [one.result(20).status for one in running] == [200, 200]
@@ -125,20 +125,20 @@ def metrics(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nX: "], ids=["nothing", "a byte a time"])
 def test_a_head_has_to_come_in_time(first: bytes) -> None:
-    with listening(read_seconds=0.3) as port, closing(connected(port)) as connection:
+    with listening(read_seconds=0.3) as port, connected(port) as connection:
         connection.sendall(first)
         connection.settimeout(0.05)
-        for _ in range(400):
+
+        def is_ended() -> bool:
             try:
-                assert connection.recv(100) == b""
-                break  # ended
+                return connection.recv(100) == b""
             except TimeoutError:
-                if first:
-                    connection.sendall(b"a")
+                connection.sendall(b"a" if first else b"")
+                return False
             except ConnectionError:
-                break
-        else:
-            raise AssertionError("the connection was not ended")
+                return True
+
+        wait_until(is_ended)
 
 
 def test_who_does_not_read_the_answers_is_given_up() -> None:
@@ -179,7 +179,7 @@ def narrow() -> Iterator[int]:
 def test_a_body_without_an_end_is_ended_with_the_connection(
     narrow: int, path: str, headers: bytes, status: int
 ) -> None:
-    with closing(connected(narrow)) as connection:
+    with connected(narrow) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\n".encode() + headers)
         connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
         connection.sendall(chunk(form(image=b"")[: -len(f"\r\n--{BOUNDARY}--\r\n")]))
@@ -189,7 +189,7 @@ def test_a_body_without_an_end_is_ended_with_the_connection(
                 connection.sendall(chunk(bytes(2**16)))
                 num_chunks += 1
         assert num_chunks < 500
-    with closing(connected(narrow)) as ends:
+    with connected(narrow) as ends:
         ends.sendall(f"POST {path} HTTP/1.1\r\nConnection: close\r\n".encode() + headers)
         ends.sendall(b"Content-Length: 300000\r\n\r\n" + bytes(300_000))
         assert rest_of(ends).startswith(f"HTTP/1.1 {status}".encode())
@@ -200,7 +200,7 @@ def chunk(content: bytes) -> bytes:
 
 
 def test_who_asks_before_sending_is_told_at_once(narrow: int) -> None:
-    with closing(connected(narrow)) as connection:
+    with connected(narrow) as connection:
         connection.sendall(b"POST /api/search HTTP/1.1\r\n" + HEAD)
         connection.sendall(b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
         answer = rest_of(connection)
@@ -214,7 +214,7 @@ def test_who_leaves_within_a_body_is_no_mistake_of_the_server(
     def is_running(number: int) -> bool:
         return b"searches_running %d.0" % number in ask(narrow, "GET", "/metrics").body
 
-    with closing(connected(narrow)) as connection:
+    with connected(narrow) as connection:
         connection.sendall(SLOW_BODY.replace(b"90000", b"900") + b"--" + BOUNDARY.encode())
         wait_until(lambda: is_running(1))
     wait_until(lambda: is_running(0))
@@ -233,7 +233,7 @@ def test_who_leaves_within_a_body_is_no_mistake_of_the_server(
 def test_what_is_no_http_is_refused_without_a_word_in_the_log(
     narrow: int, request_: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(connected(narrow)) as connection:
+    with connected(narrow) as connection:
         connection.sendall(request_ + b"\r\n\r\n")
         answer = rest_of(connection)
     assert ask(narrow, "GET", "/healthz").status == 200

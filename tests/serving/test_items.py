@@ -23,12 +23,11 @@ from tests.serving.drawn_bundle import (
 )
 from tests.serving.running import (
     ALLOWED,
-    FORM,
     TOKEN,
     ask,
     client,
-    form,
     listening,
+    search,
     wait_until,
 )
 from visual_search.bundle import indexing
@@ -236,23 +235,20 @@ def test_searches_go_on_while_items_come_and_go(bundle: Bundle) -> None:
     stop = threading.Event()
     with listening(bundle, write_token=TOKEN) as port:
 
-        def search() -> int:
+        def search_on() -> int:
             number = 0
             while not stop.is_set():
-                answer = ask(port, "POST", "/api/search", form([("k", "3")], image), FORM)
-                assert answer.status == 200
-                assert answer.json()["hits"][0]["item_id"] == "p10"
-                assert len(answer.json()["hits"]) == 3
+                hits = search(port, image, k="3").json()["hits"]
+                assert (len(hits), hits[0]["item_id"]) == (3, "p10")
                 number += 1
             return number
 
         with ThreadPoolExecutor(4) as threads:
-            searching = [threads.submit(search) for _ in range(4)]
+            searching = [threads.submit(search_on) for _ in range(4)]
             try:
                 for n in range(4):
                     answer = ask(port, "DELETE", f"/api/items/p{n}", headers=ALLOWED)
-                    assert answer.status == 200
-                    assert answer.json()["generation"] == n + 2
+                    assert (answer.status, answer.json()["generation"]) == (200, n + 2)
             finally:
                 stop.set()
             assert all(each.result(120) > 0 for each in searching)

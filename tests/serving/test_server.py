@@ -5,8 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.serving.drawn_bundle import drawn, drawn_bundle
-from tests.serving.running import FORM, Reply, ask, form, serve_settings, wait_until
+from tests.serving.running import ask, search, serve_settings, wait_until
 from visual_search.serving.server import _listen, serve
 
 # Its encoder waits for a file, and says by another one that it does.
@@ -57,32 +57,19 @@ def process(go_on: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_stop_finishes_what_runs(number: signal.Signals, tmp_path: Path) -> None:
-    replies: list[Reply] = []
     go_on = tmp_path / "go on"
     go_on.touch()  # the server tries its encoder at its start
     with process(go_on) as (started, port):
-
-        def search() -> None:
-            body = form([("k", "1")], drawn("Bags", "green"))
-            replies.append(ask(port, "POST", "/api/search", body, FORM))
-
-        threads = [threading.Thread(target=search) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: b"searches_running 3.0" in ask(port, "GET", "/metrics").body)
-        started.send_signal(number)
-        go_on.touch()
-        for thread in threads:
-            thread.join(120)
-        assert started.wait(120) == 0
-        assert started.stdout is not None
-        assert started.stderr is not None
-        assert started.stdout.read().strip() == "returned"
-        assert started.stderr.read() == ""
+        with ThreadPoolExecutor(3) as threads:
+            asked = [threads.submit(search, port, drawn("Bags", "green")) for _ in range(3)]
+            wait_until(lambda: b"searches_running 3.0" in ask(port, "GET", "/metrics").body)
+            started.send_signal(number)
+            go_on.touch()
+        assert [one.result().json()["hits"][0]["item_id"] for one in asked] == ["p10"] * 3
+        assert started.communicate(timeout=120) == ("returned\n", "")
+        assert started.returncode == 0
         with pytest.raises(OSError, match="refused"):
             ask(port, "GET", "/healthz")
-    assert [reply.status for reply in replies] == [200, 200, 200]
-    assert {reply.json()["hits"][0]["item_id"] for reply in replies} == {"p10"}
 
 
 def test_an_address_that_is_taken_is_named() -> None:
