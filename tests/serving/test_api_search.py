@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import io
 import re
 from typing import Any
 
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.serving.drawn_bundle import EVIL, drawn, drawn_bundle, embedded
@@ -99,77 +97,6 @@ def test_an_item_of_any_name_can_be_asked_for(one: TestClient) -> None:
     (address,) = (hit["thumbnail"] for hit in hits if hit["item_id"] == EVIL)
     assert one.get(address.removesuffix("/thumbnail")).json()["item_id"] == EVIL
     assert one.get(address).json()["detail"].endswith("add the item again with its picture.")
-
-
-def bmp_of(width: int, height: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("1", (width, height)).save(file, "BMP")
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "kind", "message"),
-    [
-        ({"data": {"k": "3"}}, 422, "invalid", "neither a picture nor an item"),
-        ({"data": {"item": "nobody"}}, 404, "no-such-item", "no item 'nobody'"),
-        ({"data": {"item": "p0", "k": "0"}}, 422, "invalid", "k is '0'; expected .* 1 to 100"),
-        ({"data": {"item": "p0", "k": "9" * 5000}}, 422, "invalid", "whole number"),
-        ({"data": {"item": "p0", "where": "Hats"}}, 422, "invalid", "expected column:value"),
-        ({"data": {"item": "p0", "where": "size:4"}}, 422, "invalid", "where names 'size'"),
-        ({"data": {"item": "p0", "bundle": "no"}}, 404, "no-such-bundle", r"one of \['drawn'\]"),
-        ({"data": {"image": "http://127.0.0.1/"}}, 422, "invalid", "Addresses are not fetched"),
-        ({"json": ["p0"]}, 422, "invalid", "The JSON is a list; expected an object"),
-        ({"json": {"item": "p0", "kk": 3}}, 422, "invalid", "field 'kk' is not known"),
-        ({"data": {"item": "p0", "category": "Hats"}}, 422, "invalid", "where=column:value"),
-        ({"data": {"item": ["p0", "p1"]}}, 422, "invalid", "'item' has 2 values; expected one"),
-        ({"json": {"item": ["p0", "p1"]}}, 422, "invalid", "'item' has 2 values; expected one"),
-        ({"data": {"item": "p0"}, "files": {"image": drawn("Hats", "red")}},
-         422, "invalid", "a picture and the item 'p0'; expected one"),
-        ({"json": {"item": {"a": 1}}}, 422, "invalid", "'item' holds a dict"),
-        ({"json": {"item": "p0", "k": 2.5}}, 422, "invalid", "k is '2.5'; expected a whole number"),
-        ({"json": {"item": "p0", "where": {"colour": True}}}, 422, "invalid", "holds a bool"),
-        ({"json": {"item": "p0", "where": {"colour": [None]}}}, 422, "invalid", "holds a NoneType"),
-        ({"json": {"item": "p0", "k": True}}, 422, "invalid", "'k' holds a bool"),
-        ({"content": b"{", **JSON}, 400, "bad-request", "The body is no JSON"),
-        ({"content": b"[" * 50_000, **JSON}, 400, "bad-request", "The body is no JSON"),
-        ({"content": b'{"item": "p0", "k": NaN}', **JSON}, 400, "bad-request", "NaN is no number"),
-        ({"content": b'{"item": "p0", "item": "p1"}', **JSON}, 422, "invalid", "'item' twice"),
-        ({"content": b'{"item": "p0", "where": {"colour": "red", "colour": "blue"}}', **JSON},
-         422, "invalid", "'colour' twice"),
-        ({"json": {"item": "p0", "where": ["colour:red"] * 501}}, 422, "invalid", "more than 500"),
-        ({"json": {"item": "p0", "where": {"colour": ["red"] * 501}}},
-         422, "invalid", "more than 500"),
-        ({"json": {"item": "p0", "where": ["colour:red"] * 100_000}},
-         413, "too-large", "at most 262,144, .* name fewer"),
-        ({"content": "where=a%3Ab&" * 100_000,
-          "headers": {"content-type": "application/x-www-form-urlencoded"}},
-         413, "too-large", "at most 262,144, .* name fewer"),
-        ({"content": b"x"}, 415, "wrong-media-type", "expected multipart/form-data"),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}},
-         400, "bad-request", "oundary"),
-        ({"files": {"image": b"%PDF-1.7"}}, 415, "not-a-picture", "starts with b'%PDF-1.7'"),
-        ({"files": {"image": drawn("Hats", "red")[:900]}}, 422, "bad-picture", "does not decode"),
-        ({"files": {"image": bmp_of(3000, 1000)}}, 422, "bad-picture", "at most 1,000,000 are"),
-        ({"files": [("image", b"a"), ("image", b"b")]}, 400, "bad-request", "Too many files"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_answered_says_what_to_do(
-    one: TestClient, body: dict[str, Any], status: int, kind: str, message: str
-) -> None:
-    answer = one.post("/api/search", **body)
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem["status"] == answer.status_code == status
-    assert problem["type"] == f"/docs#problem-{kind}"
-    assert problem["title"] == KINDS[kind][1]
-    assert re.search(message, problem["detail"])
-
-
-def test_unknown_addresses_and_methods_are_problems_too(one: TestClient) -> None:
-    missing, wrong = one.get("/api/nothing"), one.put("/api/search")
-    assert (missing.status_code, missing.json()["status"]) == (404, 404)
-    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
-    assert "POST" in wrong.headers["allow"]
 
 
 @pytest.mark.parametrize(

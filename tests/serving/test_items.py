@@ -133,43 +133,6 @@ def test_ids_with_slashes_blanks_and_signs_are_found_by_every_route(own: TestCli
         assert own.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("item_id", [" ", "\t", "a\nb", "a\x00", "\u200b", "a\u2028", ".", ".."])
-def test_ids_that_could_not_be_found_again_are_refused_when_they_are_added(
-    writer: TestClient, item_id: str
-) -> None:
-    answer = add(writer, [{"item_id": item_id, "category": "Hats"}], [drawn("Hats", "red")])
-    assert answer.status_code == 422
-    assert repr(item_id) in answer.json()["detail"]
-    assert writer.get("/api/items?limit=1").json()["total"] == 48
-
-
-ROW = {"item_id": "n", "category": "Hats"}
-
-
-@pytest.mark.parametrize(
-    ("items", "images", "status", "message"),
-    [
-        ([ROW, {**ROW, "item_id": "m"}], [b""], 422, "1 pictures for 2 items"),
-        ([], [b""], 422, "names 0 items"),
-        ([ROW, ROW], [b"", b""], 422, "2 items, 1 of them different"),
-        ([{"item_id": "n"}], [b""], 422, "expected an object of texts with item_id and category"),
-        ([{**ROW, "size": 4}], [b""], 422, "expected an object of texts"),
-        (["n"], [b""], 422, "An item is n; expected an object"),
-        ([{**ROW, "size": "4"}], [b""], 422, "names the column 'size'; expected some of"),
-        ([ROW], [b"GIF"], 415, "Item 'n': The picture: not a picture"),
-        ([{**ROW, "item_id": "x" * 20_000}], [drawn("Hats", "red")], 422, "at most 10,000"),
-        ([{**ROW, "item_id": str(n)} for n in range(101)], [b""] * 101, 400, "Too many files"),
-    ],
-)  # fmt: skip
-def test_items_that_cannot_be_added_change_nothing(
-    writer: TestClient, items: Any, images: Sequence[bytes], status: int, message: str
-) -> None:
-    answer = add(writer, items, images)
-    assert answer.status_code == status
-    assert message in answer.json()["detail"]
-    assert writer.get("/api/bundles").json()[0]["generation"] == 1
-
-
 def test_of_two_removals_at_once_one_finds_nothing(own: TestClient) -> None:
     together = threading.Barrier(2)
 
@@ -181,27 +144,6 @@ def test_of_two_removals_at_once_one_finds_nothing(own: TestClient) -> None:
     with ThreadPoolExecutor(2) as threads:
         answers = sorted(threads.map(delete, range(2)))
     assert answers == [(200, ""), (404, "/docs#problem-no-such-item")]
-
-
-MANY = "&".join(f"item=p{n}" for n in range(101))
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "message"),
-    [
-        ("/api/items/nobody", 404, "no item 'nobody'"),
-        ("/api/items?item=p0&item=nobody", 404, "no item 'nobody'"),
-        (f"/api/items?{MANY}", 422, "1 to 100"),
-    ],
-)
-def test_what_cannot_be_removed_removes_nothing(
-    writer: TestClient, path: str, status: int, message: str
-) -> None:
-    answer = writer.delete(path, headers=ALLOWED)
-    assert answer.status_code == status
-    assert message in answer.json()["detail"]
-    assert writer.get("/api/items/p0").status_code == 200
-    assert writer.post("/api/items", json=ROW, headers=ALLOWED).status_code == 415
 
 
 def test_another_writer_is_noticed(own: TestClient, bundle: Bundle) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any
 
 import numpy as np
 import pytest
@@ -51,29 +50,6 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
             answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
     assert b" 408 " in answer
     assert b"took more than 0.3 s to arrive" in answer
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [[("where", "category:Hats")] * 600, [("item", "x" * 100_000)]],
-    ids=["many fields", "a long field"],
-)
-def test_forms_have_their_limits(one: TestClient, fields: Any) -> None:
-    answer = one.post("/api/search", content=form(fields), headers=FORM)
-    assert answer.status_code == 400
-    assert answer.json()["type"] == "/docs#problem-bad-request"
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [("limit=201", "limit is '201'; expected a whole number from 1 to 200"), ("limit=0", "limit"),
-     ("start=-1", "start is '-1'"), ("start=x", "start is 'x'"), ("where=x", "column:value"),
-     ("category=Hats", "The field 'category' is not known")],
-)  # fmt: skip
-def test_pages_of_items_have_their_limits(one: TestClient, query: str, message: str) -> None:
-    answer = one.get(f"/api/items?{query}")
-    assert answer.status_code == answer.json()["status"] == 422
-    assert message in answer.json()["detail"]
 
 
 class Crowded(GridEncoder):
