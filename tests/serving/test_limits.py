@@ -12,7 +12,7 @@ from tests.serving.drawn_bundle import GridEncoder, drawn, drawn_bundle
 from tests.serving.running import ALLOWED, BOUNDARY, FORM, TOKEN, ask, client, form, listening
 from visual_search.bundle import indexing
 from visual_search.catalog.images import PictureLimits
-from visual_search.serving import searching
+from visual_search.serving import limits, searching
 
 LIMIT = 100_000
 MEGABYTE = 2**20
@@ -39,17 +39,24 @@ def test_a_client_that_sends_a_little_more_still_reads_the_reason() -> None:
     assert answer.json()["type"] == "/docs#problem-too-large"
 
 
-def test_a_body_that_does_not_come_is_given_up() -> None:
-    with listening(read_seconds=0.3) as port:
+@pytest.mark.parametrize(
+    ("start_seconds", "read_seconds", "reason"),
+    [(60, 0.3, b"took more than 0.3 s to arrive"), (0.3, 60, b"bytes a second")],
+)
+def test_a_body_that_does_not_come_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, start_seconds: float, read_seconds: float, reason: bytes
+) -> None:
+    monkeypatch.setattr(limits, "START_SECONDS", start_seconds)
+    with listening(read_seconds=read_seconds) as port:
         head = (
             "POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n"
-            f"Content-Type: {FORM['content-type']}\r\n\r\n"
+            f"Content-Type: {FORM['content-type']}\r\n\r\n--{BOUNDARY}\r\n"
         )
         with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
-            connection.sendall(head.encode() + f"--{BOUNDARY}\r\n".encode())
+            connection.sendall(head.encode())
             answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
     assert b" 408 " in answer
-    assert b"took more than 0.3 s to arrive" in answer
+    assert reason in answer
 
 
 class Crowded(GridEncoder):

@@ -81,31 +81,24 @@ def pictures(number: int, side: int = 16, seed: int = 0) -> NDArray[np.uint8]:
 def row(num_neighbours: int = 5, **changes: Any) -> SearchRow:
     """Returns a query with its neighbours, every second one of which is right."""
     settings = {
-        "query_image": pictures(1)[0],
-        "query_label": "item 7",
-        "query_category": "Coats & Jackets",
-        "neighbour_images": pictures(num_neighbours, seed=1),
+        "query_image": pictures(1)[0], "query_label": "item 7",
+        "query_category": "Coats & Jackets", "neighbour_images": pictures(num_neighbours, seed=1),
         "neighbour_labels": [f"n{i}" for i in range(num_neighbours)],
-        "neighbour_categories": ["$5 Überzieher $6"] * num_neighbours,
+        "neighbour_categories": ["$5 Überzieher $6"] * num_neighbours, "score": 0.5,
         "squared_distances": np.linspace(0.125, 2, num_neighbours),
         "correct": np.arange(num_neighbours) % 2 == 0,
-        "score": 0.5,
-    }
+    }  # fmt: skip
     return SearchRow(**(settings | changes))
 
 
 def pair(number: int = 0, **changes: Any) -> DuplicatePair:
     first, second = pictures(2, seed=number)
     settings = {
-        "query_image": first,
-        "query_label": f"q{number}",
-        "query_category": "Hats",
-        "gallery_image": second,
+        "query_image": first, "query_label": f"q{number}", "query_category": "Hats",
+        "gallery_image": second, "gallery_category": "Hats", "hash_bits": 2,
         "gallery_label": f"65960fb1a4c3eac2dbca24cbb65e542f_{number}",
-        "gallery_category": "Hats",
-        "hash_bits": 2,
         "relative_squared_distance": 0.00123,
-    }
+    }  # fmt: skip
     return DuplicatePair(**(settings | changes))
 
 
@@ -120,13 +113,9 @@ def reconstructions(
 
 def table(values: dict[str, float]) -> pd.DataFrame:
     """Returns the means of categories, one query in the first one, two in the second..."""
-    data = {
-        "category": list(values),
-        "num_gallery": range(10, 10 + len(values)),
-        "num_queries": range(1, 1 + len(values)),
-        "map_at_5": list(values.values()),
-    }
-    return pd.DataFrame(data)
+    numbers = range(1, 1 + len(values))
+    data = {"category": list(values), "num_queries": numbers, "map_at_5": list(values.values())}
+    return pd.DataFrame(data).assign(num_gallery=[9 + number for number in numbers])
 
 
 def headline(values: dict[str, float], half: float = 0.125) -> pd.DataFrame:

@@ -32,11 +32,10 @@ FULL = DETAILS[0]
 def view(number: int, **settings: Any) -> ProjectionView:
     points = np.random.default_rng(0).normal(size=(number, 3)).astype(np.float32)
     given: dict[str, Any] = {
-        "points": points,
-        "item_ids": [f"item-{i}" for i in range(number)],
+        "points": points, "item_ids": [f"item-{i}" for i in range(number)],
         "categories": [("hat", "shoe", "ring")[i % 3] for i in range(number)],
         "description": "UMAP to 3 dimensions",
-    }
+    }  # fmt: skip
     return ProjectionView(**(given | settings))
 
 

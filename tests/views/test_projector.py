@@ -106,11 +106,9 @@ def test_everything_is_written_and_read_back(tmp_path: Path) -> None:
     assert sheet.shape[:2] == (24, 24)
     assert round(float(sheet[12, 12, 0] * 255)) == 4, "the fifth picture stands in the middle"
     (embedding,) = config(tmp_path).embeddings
-    assert embedding.tensor_name == "gallery"
-    assert embedding.tensor_path == "gallery/tensors.tsv"
-    assert embedding.metadata_path == "gallery/metadata.tsv"
-    assert embedding.sprite.image_path == "gallery/sprites.png"
-    assert list(embedding.sprite.single_image_dim) == [8, 8]
+    paths = embedding.tensor_path, embedding.metadata_path, embedding.sprite.image_path
+    assert paths == ("gallery/tensors.tsv", "gallery/metadata.tsv", "gallery/sprites.png")
+    assert (embedding.tensor_name, [*embedding.sprite.single_image_dim]) == ("gallery", [8, 8])
 
 
 ODD = ["tab\there", "line\nbreak\r\n", "", None, "\u2028separator\x85"]

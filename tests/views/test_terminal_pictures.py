@@ -13,14 +13,12 @@ from visual_search.views.terminal_pictures import inline_picture, picture_protoc
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"TERM": "xterm-kitty"}, "kitty"),
-        ({"TERM_PROGRAM": "ghostty"}, "kitty"),
-        ({"TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM": "xterm-kitty"}, "kitty"), ({"TERM_PROGRAM": "ghostty"}, "kitty"),
+        ({"TERM_PROGRAM": "iTerm.app"}, "iterm"), ({}, None),
         ({"TERM_PROGRAM": "Apple_Terminal", "TERM": "xterm-256color"}, None),
         ({"TERM": "xterm-kitty", "TMUX": "/a,1,0"}, None),
-        ({}, None),
     ],
-)
+)  # fmt: skip
 def test_terminals_are_known_by_what_they_say(
     environment: dict[str, str], expected: str | None
 ) -> None:
