@@ -12,26 +12,10 @@ from PIL import Image
 
 from tests.catalog.odd_pictures import encoded
 from tests.catalog.shops import catalog_of, refuses, saved
+from visual_search.catalog import checks, picture_checks
 from visual_search.catalog.cache import CachedCatalog, cache_pictures
 from visual_search.catalog.catalog import RefusedItem
-from visual_search.catalog.checks import (
-    Finding,
-    NamedItem,
-    attribute_table,
-    category_table,
-    check_attributes,
-    check_categories,
-    check_groups,
-    check_refused,
-    check_splits,
-    torn_groups,
-)
-from visual_search.catalog.picture_checks import (
-    check_copies,
-    check_near_copies,
-    check_pictures,
-    picture_table,
-)
+from visual_search.catalog.checks import Finding, NamedItem
 from visual_search.catalog.picture_facts import facts_path, picture_facts
 from visual_search.catalog.readers.sources import ArraySource, FolderSource
 
@@ -51,25 +35,31 @@ def named(findings: list[Finding]) -> dict[str, list[str]]:
 def test_an_orderly_table_has_no_finding() -> None:
     catalog = catalog_of(split=["train"] * 80 + ["val"] * 40 + ["test"] * 40)
     gallery, queries = catalog.rows_of_split("train"), catalog.rows_of_split("test")
-    assert not torn_groups(catalog) + check_splits(catalog) + check_groups(catalog)
-    assert not check_categories(catalog, gallery, queries)
-    assert not check_attributes(catalog)
-    assert not check_refused((), (), "error")
+    assert (
+        not checks.torn_groups(catalog)
+        + checks.check_splits(catalog)
+        + checks.check_groups(catalog)
+    )
+    assert not checks.check_categories(catalog, gallery, queries)
+    assert not checks.check_attributes(catalog)
+    assert not checks.check_refused((), (), "error")
 
 
 def test_refused_rows_torn_groups_and_empty_splits_are_named() -> None:
     row, picture = RefusedItem("a", "a.jpg", "no category"), RefusedItem("b", "b.jpg", "damaged")
-    found = by_kind(check_refused([row], [picture], "error"))
+    found = by_kind(checks.check_refused([row], [picture], "error"))
     assert found["refused_rows"].items == (NamedItem("a", "no category", "a.jpg"),)
     assert found["broken_pictures"].items == (NamedItem("b", "damaged", "b.jpg"),)
     assert {finding.severity for finding in found.values()} == {"error"}
-    assert check_refused([row], [], "warning")[0].severity == "warning"
-    [torn] = torn_groups(catalog_of(group=list("gghh"), split=["test", "train", "train", ""]))
+    assert checks.check_refused([row], [], "warning")[0].severity == "warning"
+    [torn] = checks.torn_groups(
+        catalog_of(group=list("gghh"), split=["test", "train", "train", ""])
+    )
     assert (torn.severity, torn.items) == ("error", (NamedItem("g", "train, test"),))
-    empty = check_splits(catalog_of(split=["train", "train"]))
+    empty = checks.check_splits(catalog_of(split=["train", "train"]))
     severities = {finding.kind: finding.severity for finding in empty}
     assert severities == {"empty_val": "warning", "empty_test": "error"}
-    assert by_kind(check_splits(catalog_of(split=["test", "val"]))).keys() == {"empty_train"}
+    assert by_kind(checks.check_splits(catalog_of(split=["test", "val"]))).keys() == {"empty_train"}
     refuses(ValueError, "severity is 'fatal'; expected one of", Finding, "kind", "fatal", "", "")
 
 
@@ -77,7 +67,9 @@ def test_troubles_of_categories_are_found() -> None:
     names = ["t shirt"] * 4 + ["T-Shirt"] * 45 + ["hat"] * 4 + ["cape"] + ["belt"] * 4
     catalog = catalog_of(category=names, split=["train"] * 53 + ["test"] + ["train"] * 4)
     found = by_kind(
-        check_categories(catalog, catalog.rows_of_split("train"), catalog.rows_of_split("test"))
+        checks.check_categories(
+            catalog, catalog.rows_of_split("train"), catalog.rows_of_split("test")
+        )
     )
     assert found["categories_alike"].items == (NamedItem("t shirt", "beside 'T-Shirt'"),)
     assert found["categories_alike"].what.startswith("1 category with")
@@ -88,7 +80,7 @@ def test_troubles_of_categories_are_found() -> None:
     assert found["categories_unanswered"].items == (NamedItem("cape", "1 query"),)
     assert found["few_queries"].severity == "note"
     assert len(found) == 5
-    one = by_kind(check_categories(catalog_of(category=["hat"] * 4), NONE, NONE))
+    one = by_kind(checks.check_categories(catalog_of(category=["hat"] * 4), NONE, NONE))
     assert (one["one_category"].severity, len(one)) == ("error", 1)
 
 
@@ -103,19 +95,19 @@ def test_categories_that_look_the_same_are_found_and_told_apart() -> None:
         "Shoes\u200b",
         "Rocke",
     ]
-    found = by_kind(check_categories(catalog_of(category=names), NONE, NONE))
+    found = by_kind(checks.check_categories(catalog_of(category=names), NONE, NONE))
     why = {item.item_id: item.why for item in found["categories_alike"].items}
     assert set(why) == {"Ro\u0308cke", "Shoes ", "SHOES", "\uff33hoes", "Shoes\u200b"}
     assert why["Ro\u0308cke"] == "beside 'Röcke', written as R o U+0308 c k e here"
     assert "U+0020" in why["Shoes "]
     assert why["SHOES"] == "beside 'Shoes'"
     signs = catalog_of(category=["+", "+", "-", "-"])  # nothing but signs is not alike
-    assert not check_categories(signs, NONE, NONE)
+    assert not checks.check_categories(signs, NONE, NONE)
 
 
 def test_large_and_mixed_groups_are_found() -> None:
     catalog = catalog_of(group=["g"] * 6 + [f"h{place}" for place in range(24)])
-    found = by_kind(check_groups(catalog))
+    found = by_kind(checks.check_groups(catalog))
     assert found["large_groups"].items == (NamedItem("g", "6 items"),)
     assert found["groups_mixed"].items == (NamedItem("g", "2 categories"),)
 
@@ -124,11 +116,11 @@ def test_attributes_that_say_little_are_found() -> None:
     catalog = catalog_of(
         empty=[""] * 6, season=["all"] * 6, sparse=["a", "b", "", "", "", ""], good=list("aabbbc")
     )
-    found = by_kind(check_attributes(catalog))
+    found = by_kind(checks.check_attributes(catalog))
     assert found["attributes_empty"].items[0].item_id == "empty"
     assert found["attributes_constant"].items[0].item_id == "season"
     assert found["attributes_sparse"].items == (NamedItem("sparse", "filled for 2 items"),)
-    table = attribute_table(catalog)
+    table = checks.attribute_table(catalog)
     assert table["num_values"].tolist() == [0, 1, 2, 3]
     assert table["commonest"][[0, 1, 3]].tolist() == ["", "all (6)", "b (3)"]
 
@@ -136,7 +128,7 @@ def test_attributes_that_say_little_are_found() -> None:
 def test_the_category_table_counts_sides() -> None:
     splits = ["train", "train", "train", "test"]
     catalog = catalog_of(category=["hat", "hat", "shoe", "hat"], split=splits)
-    table = category_table(catalog, np.array([0, 2]), np.array([3]))
+    table = checks.category_table(catalog, np.array([0, 2]), np.array([3]))
     assert table.to_dict("list") == {
         "category": ["hat", "shoe"], "items": [3, 1], "groups": [3, 1], "train": [2, 1],
         "val": [0, 0], "test": [1, 0], "gallery": [1, 1], "queries": [1, 0],
@@ -189,7 +181,7 @@ def test_troubles_of_pictures_are_found(tmp_path: Path) -> None:
     }
     cached = cached_folder(tmp_path, files)
     facts = facts_of(cached)
-    findings = check_pictures(cached.catalog, facts, size_px=64, fit="stretch")
+    findings = picture_checks.check_pictures(cached.catalog, facts, size_px=64, fit="stretch")
     found, ids = by_kind(findings), named(findings)
     assert [ids.pop("mode_CMYK"), ids.pop("mode_RGBA")] == [
         ["hat-cmyk.jpg"],
@@ -209,15 +201,17 @@ def test_troubles_of_pictures_are_found(tmp_path: Path) -> None:
     assert (found["mode_CMYK"].severity, found["mode_RGBA"].severity) == ("warning", "note")
     assert found["mode_CMYK"].what == "Of 11 pictures, 1 has the colour mode CMYK."
     assert found["tiny"].items[0].why == "40 x 15 px"
-    kept = by_kind(check_pictures(cached.catalog, facts, size_px=64, fit="letterbox"))
+    kept = by_kind(
+        picture_checks.check_pictures(cached.catalog, facts, size_px=64, fit="letterbox")
+    )
     assert (found["elongated"].severity, kept["elongated"].severity) == ("warning", "note")
-    counted = picture_table(facts)
+    counted = picture_checks.picture_table(facts)
     assert counted["pictures"].sum() == len(files)
     jpeg = counted[(counted["format"] == "JPEG") & (counted["mode"] == "RGB")].iloc[0]
     assert (jpeg["smallest"], jpeg["largest"]) == ("160 x 160", "200 x 240")
     for height_px, huge in ((5000, []), (5001, ["hat-good.png"])):  # 25 million are the limit
         facts.loc[0, ["width_px", "height_px"]] = [5000, height_px]
-        findings = check_pictures(cached.catalog, facts, size_px=64, fit="stretch")
+        findings = picture_checks.check_pictures(cached.catalog, facts, size_px=64, fit="stretch")
         assert named(findings)["huge"] == [*huge, "hat-huge.jpg"]
 
 
@@ -236,12 +230,12 @@ def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
     facts = facts_of(cached)
     assert {
         kind: finding.items
-        for kind, finding in by_kind(check_copies(cached.catalog, facts)).items()
+        for kind, finding in by_kind(picture_checks.check_copies(cached.catalog, facts)).items()
     } == {
         "copies": (NamedItem("hat-c.png", "hat", "hat-b.png"),),
         "copies_other_category": (NamedItem("shoe-e.png", "'shoe', beside 'hat'", "hat-d.png"),),
     }
-    near = by_kind(check_near_copies(cached.catalog, facts))
+    near = by_kind(picture_checks.check_near_copies(cached.catalog, facts))
     pairs = {
         kind: [(item.other_id, item.item_id) for item in finding.items]
         for kind, finding in near.items()
@@ -252,11 +246,13 @@ def test_copies_are_found_and_told_apart(tmp_path: Path) -> None:
         "near_copies": [("shoe-e.png", "shoe-f.jpg")],
     }
     assert near["near_copies"].severity == "note"
-    [first, *_] = check_near_copies(cached.catalog, facts, max_listed=0)
+    [first, *_] = picture_checks.check_near_copies(cached.catalog, facts, max_listed=0)
     assert (first.num_items, first.items) == (1, ())
     for limits in ({"max_bits": 65}, {"max_bits": -1}, {"max_listed": -1}):
         message = "expected 0 to 64 and 0 or more"
-        refuses(ValueError, message, check_near_copies, cached.catalog, facts, **limits)
+        refuses(
+            ValueError, message, picture_checks.check_near_copies, cached.catalog, facts, **limits
+        )
 
 
 def test_near_copies_are_those_of_the_slow_way() -> None:
@@ -279,7 +275,7 @@ def test_near_copies_are_those_of_the_slow_way() -> None:
             elif one["category"] != other["category"]:
                 kind = "near_copies_other_category"
             expected[kind] += 1
-    found = by_kind(check_near_copies(catalog, facts, max_listed=7))
+    found = by_kind(picture_checks.check_near_copies(catalog, facts, max_listed=7))
     assert {kind: finding.num_items for kind, finding in found.items()} == expected
     for finding in found.values():
         assert len(finding.items) == 7

@@ -86,7 +86,6 @@ BAD_ROWS = {
     f"{A}\t0\t0\t1\t٣\tHats": "bounding_height is '٣'",
     f"{A}\t0\t0\t1\t1e999\tHats": "is not finite",
     f"{A}\t0\t0\t0\t1\tHats": "has no area",
-    f"{A}\t0\t0\t1\t-1\tHats": "has no area",
     f"{A}\t120\t30\t200\t300\tHats": "lies entirely outside the picture",
     f"{A}\t0\t0\t1\t1\t ": "the label is empty",
     f"{A}\t0\t0.25\t5e-1\t0.5\tShirts & Tops": "the same box and label stand in line 2 already",

@@ -94,8 +94,7 @@ def test_a_box_of_something_else_is_refused() -> None:
     refuses(BoxError, "is not finite", Box.from_edges, 0.5, 0, 10**400, 1)
     refuses(BoxError, "has no area", Box.from_edges, 0.5, 0, 0.25, 1)
     for edges in ((-1, 0, 1, 1), (0, -1, 1, 1), (2, 0, 2, 1), (0, 3, 1, 2)):
-        message = r"left=.*; expected pixels from 0, left below right"
-        refuses(BoxError, message, pixel_box, *edges)
+        refuses(BoxError, r"left=.*; expected pixels from 0, left below right", pixel_box, *edges)
 
 
 def test_pixels_are_those_of_pillow() -> None:
@@ -134,9 +133,7 @@ def test_a_crop_is_the_part_of_the_picture(boards: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "box"), [(CropSource, "#0,0.25,1,0.25"), (PixelCropSource, pixel_box(0, 10, 30, 20))]
 )
-def test_the_box_is_one_of_the_upright_picture(
-    tmp_path: Path, kind: type[CropSource], box: str
-) -> None:
+def test_boxes_are_of_upright_pictures(tmp_path: Path, kind: type[CropSource], box: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     data = encoded(noise(40, 30), "JPEG", quality=95, exif=exif)
@@ -244,8 +241,7 @@ def test_what_cannot_be_loaded_is_named(boards: Path) -> None:
         for call in (source.load, lambda image, of=source: of.content_keys([image])):
             refuses(FileNotFoundError, r"no picture 'c\.png'", call, "c.png" + box)
             refuses(ValueError, r"has a '\.\.'", call, "../boards/a.png" + box)
-        message = "not a picture in a format that is read here"
-        refuses(PictureError, message, source.load, "page.jpg" + box)
+        refuses(PictureError, "not a picture in a format", source.load, "page.jpg" + box)
     refuses(FileNotFoundError, "no picture 'a#xywh=percent", source.load, "a#xywh=percent:0,0,1,1")
     fractions = CropSource(FolderSource(boards))
     for call in (fractions.load, lambda image: fractions.content_keys([image])):

@@ -23,9 +23,7 @@ EACH = len(FORMATS) * len(DAMAGES)  # files until format and damage come round a
 
 
 @pytest.mark.slow
-def test_damaged_files_end_as_a_picture_or_a_picture_error(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_damaged_files_are_pictures_or_picture_errors(capsys: pytest.CaptureFixture[str]) -> None:
     number = 40 * EACH
     assert main(["--files", str(number)]) == 0  # none failed, and memory grew within its limit
     lines = capsys.readouterr().out.splitlines()

@@ -101,9 +101,7 @@ def test_many_rows_are_read_in_blocks() -> None:
 
 
 @pytest.mark.parametrize("give", [pixel_keys, perceptual_hashes])
-def test_no_rows_no_result_progress_to_the_end_and_what_is_refused(
-    give: Callable[..., Any],
-) -> None:
+def test_no_rows_no_result_and_progress_to_the_end(give: Callable[..., Any]) -> None:
     calls: list[tuple[int, int]] = []
     pictures = drawn(3)
     assert len(give(pictures, [], on_progress=lambda *call: calls.append(call))) == 0

@@ -14,6 +14,7 @@ from visual_search.catalog.readers.fashion_mnist import CATEGORIES, fashion_mnis
 
 NAMES = [f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1")]
 NAMES += [f"{part}-ubyte" for part in ("t10k-images-idx3", "t10k-labels-idx1")]
+Files = dict[str, bytes]
 PACKED = sorted(f"{name}.gz" for name in NAMES)
 
 
@@ -23,7 +24,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def contents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
+def contents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Files:
     """The four files, small; nothing outside the test's folder is asked."""
     chance = np.random.default_rng(0)
     pictures = [chance.integers(0, 256, (number, 28, 28)) for number in (12, 3)]
@@ -41,7 +42,7 @@ def unreachable(folder: Path) -> Path:
     raise module._NotFoundHereError(f"nobody answers {folder.name[:13]}")
 
 
-def fill(folder: Path, contents: dict[str, bytes]) -> Path:
+def fill(folder: Path, contents: Files) -> Path:
     return saved(folder, {f"{name}.gz": gzip.compress(data) for name, data in contents.items()})
 
 
@@ -51,7 +52,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("save", [fill, saved])
 def test_the_files_become_a_catalogue(
-    tmp_path: Path, contents: dict[str, bytes], save: Callable[..., Path]
+    tmp_path: Path, contents: Files, save: Callable[..., Path]
 ) -> None:
     catalog = fashion_mnist(save(tmp_path / "data", contents))
     ids = [f"train-{i:05d}" for i in range(12)] + [f"test-{i:05d}" for i in range(3)]
@@ -65,9 +66,7 @@ def test_the_files_become_a_catalogue(
     np.testing.assert_array_equal(catalog.source.load("test-00002"), expected)
 
 
-def test_the_place_of_debians_package_is_read_in_place(
-    tmp_path: Path, contents: dict[str, bytes]
-) -> None:
+def test_debians_own_folder_is_read_in_place(tmp_path: Path, contents: Files) -> None:
     fill(tmp_path / "system", contents)
     assert len(fashion_mnist(tmp_path / "data", download=False)) == 15
     assert not (tmp_path / "data").exists()
@@ -75,7 +74,7 @@ def test_the_place_of_debians_package_is_read_in_place(
 
 @pytest.mark.parametrize("place", ["_fetch_from_mirrors", "_fetch_from_debian"])
 def test_what_was_fetched_is_kept_in_the_root(
-    tmp_path: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, contents: Files, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(module, place, lambda folder: fill(folder / "found", contents))
     progress: list[tuple[int, int]] = []
@@ -88,7 +87,7 @@ def test_what_was_fetched_is_kept_in_the_root(
 
 
 def test_a_fetched_file_with_other_content_is_not_kept(
-    tmp_path: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, contents: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = contents | {NAMES[1]: idx(np.zeros(12))}
     monkeypatch.setattr(module, "_fetch_from_mirrors", lambda folder: fill(folder, changed))
@@ -97,9 +96,7 @@ def test_a_fetched_file_with_other_content_is_not_kept(
     assert not (tmp_path / "data").exists()
 
 
-def test_nowhere_says_what_was_tried_and_what_to_do(
-    tmp_path: Path, contents: dict[str, bytes]
-) -> None:
+def test_nowhere_says_what_was_tried_and_what_to_do(tmp_path: Path, contents: Files) -> None:
     root = fill(tmp_path / "data", {NAMES[0]: contents[NAMES[0]]})
     with pytest.raises(FileNotFoundError) as caught:
         fashion_mnist(root)
@@ -119,16 +116,14 @@ def test_nowhere_says_what_was_tried_and_what_to_do(
 
 
 def test_damaged_files_in_the_root_are_named_and_kept(
-    tmp_path: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, contents: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = fill(tmp_path / "data", contents)
     path = root / f"{NAMES[2]}.gz"
     path.write_bytes(path.read_bytes()[:-200])
-    message = r"t10k-images-idx3-ubyte\.gz does not unpack"
-    refuses(ValueError, message, fashion_mnist, root)
+    refuses(ValueError, r"t10k-images-idx3-ubyte\.gz does not unpack", fashion_mnist, root)
     path.write_bytes(gzip.compress(contents[NAMES[2]] + b"x"))
-    message = r"t10k-images-idx3-ubyte in .* MD5 .* expected"
-    refuses(ValueError, message, fashion_mnist, root)
+    refuses(ValueError, r"t10k-images-idx3-ubyte in .* MD5 .* expected", fashion_mnist, root)
     monkeypatch.setattr(module, "_MAX_CONTENT_BYTES", 1000)
     refuses(ValueError, "unpacks to over 64 MiB", fashion_mnist, root)
     assert names_in(root) == PACKED
@@ -144,7 +139,7 @@ def test_damaged_files_in_the_root_are_named_and_kept(
 )
 def test_labels_that_do_not_fit_are_refused(
     tmp_path: Path,
-    contents: dict[str, bytes],
+    contents: Files,
     monkeypatch: pytest.MonkeyPatch,
     labels: np.ndarray,
     said: str,
@@ -160,8 +155,7 @@ def test_idx_files_with_a_wrong_magic_or_length_are_refused() -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     good = idx(array)
     np.testing.assert_array_equal(read_idx(good, num_dims=3), array)
-    message = "begins with 00000803; expected the magic number 00000801"
-    refuses(ValueError, message, read_idx, good, num_dims=1)
+    refuses(ValueError, "begins with 00000803; .* 00000801", read_idx, good, num_dims=1)
     for bad in (good[:-1], good + b"x", good[:9], good[:4] + b"\xff" * 12):
         refuses(ValueError, "its header promises", read_idx, bad, num_dims=3)
     refuses(ValueError, "begins with", read_idx, b"", num_dims=3)
@@ -184,7 +178,7 @@ def debian(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> Pat
 
 @posix
 def test_debians_package_is_unpacked_without_root(
-    tmp_path: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, contents: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("FILES", str(fill(tmp_path / "files", contents)))
@@ -217,7 +211,7 @@ def test_why_debians_package_cannot_be_had(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow  # importing torchvision takes 5 s
 def test_mirrors_are_tried_in_turn(
-    tmp_path: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, contents: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.datasets import FashionMNIST
 

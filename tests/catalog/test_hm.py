@@ -48,7 +48,6 @@ BAD_ROWS = {
     BRA.replace("0110065001", "0110065002"): r"line 3: no picture 'images/011/0110065002\.jpg'",
     BRA.replace("0110065001", "110065001"): "line 3: the article_id is '110065001'; expected ten",
     BRA.replace("0110065001", "../0110065"): "line 3: the article_id is '../0110065'; expected ten",
-    BLACK: "line 3: the id stands in line 2 already",
     BRA.replace("Bra,", ","): "line 3: the category is empty",
     "0110065001,0110065": r"line 3: has 2 field\(s\); the header has 9",
 }

@@ -25,9 +25,7 @@ def test_an_unusable_id_is_told_why_and_every_script_is_fine() -> None:
 
 
 @pytest.mark.parametrize("item_id", ["a\nb", "\u200b", ".."])
-def test_readers_refuse_the_item_by_its_id_and_keep_the_others(
-    item_id: str, tmp_path: Path
-) -> None:
+def test_readers_refuse_it_by_its_id_and_keep_the_others(item_id: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     listing = pd.DataFrame({"item_id": ["good", item_id], "category": "hats", "image": "a.jpg"})
     listing.to_csv(tmp_path / "t.csv", index=False)
@@ -44,8 +42,7 @@ def test_a_catalogue_and_outside_embeddings_refuse_it_too(tmp_path: Path) -> Non
     refuses(ValueError, r"'a\\nb' holds the control character", catalog_of, item_id=["a\nb"])
     np.save(tmp_path / "e.npy", np.eye(2, dtype=np.float32))
     (tmp_path / "e.txt").write_text("good\na\tb\n", encoding="utf-8")
-    message = r"'a\\tb' holds the control character"
-    refuses(ValueError, message, read_embeddings, str(tmp_path / "e.npy"))
+    refuses(ValueError, r"'a\\tb' holds the control", read_embeddings, str(tmp_path / "e.npy"))
 
 
 def test_lists_of_ids_keep_blanks_and_lose_the_byte_order_mark(tmp_path: Path) -> None:

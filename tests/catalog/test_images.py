@@ -140,16 +140,6 @@ def test_junk_in_exif_leaves_the_picture_as_stored(exif: bytes) -> None:
     np.testing.assert_array_equal(*(decode(data, 8, "stretch") for data in files))
 
 
-def test_other_files_are_refused() -> None:
-    for data, message in (
-        (b"", "the file is empty"),
-        (b"<!DOCTYPE html><html>404</html>", "starts with b'<!DOCTYPE ht'"),
-        (encoded(SMALL, "TIFF"), r"not a picture in a format that is read here \(JPEG, PNG"),
-        (encoded(SMALL, "EPS"), "not a picture in a format"),
-    ):
-        refuses(PictureError, message, decode, data, 8, "stretch")
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_many_bytes_or_pixels_are_refused_before_decoding() -> None:
     data = encoded(photo(80, 60), "PNG")
@@ -160,8 +150,7 @@ def test_too_many_bytes_or_pixels_are_refused_before_decoding() -> None:
         (data, {"max_pixels": 4799}, "80 x 60 = 4,800 pixels; at most 4,799 are decoded"),
         # no pixels inside: whoever decodes says so instead
         (png(9000, 9000, 8, 0, b""), {}, "81,000,000 pixels"),
-        (png(11_000, 11_000, 8, 0, b""), {}, "pixels"),
-        (png(30_000, 30_000, 8, 0, b""), {}, "pixels"),
+        (png(11_000, 11_000, 8, 0, b""), {}, "pixels"),  # where Pillow itself only warns
     ):
         refuses(PictureError, message, decode, given, 8, "stretch", PictureLimits(**limits))
     assert pillows_own == Image.MAX_IMAGE_PIXELS
@@ -184,8 +173,7 @@ def test_bad_targets_and_arrays_are_refused() -> None:
     assert decode(data, 1, "stretch").shape == (3, 1, 1)
     for shape in ((4,), (4, 4, 4), (3, 4, 4), (0, 4)):
         array = np.zeros(shape, np.uint8)
-        message = r"the array has shape \[.*expected \[H, W\]"
-        refuses(PictureError, message, fit_array, array, 8, "stretch")
+        refuses(PictureError, r"has shape \[.*expected \[H, W\]", fit_array, array, 8, "stretch")
     refuses(PictureError, "float32", fit_array, np.zeros((4, 4), np.float32), 8, "stretch")
 
 
@@ -206,6 +194,5 @@ def test_to_display() -> None:
     assert (shown.shape, shown.flags.c_contiguous) == ((2, 4, 3), True)
     assert shown[1, 3].tolist() == [7, 15, 23]
     for shape in ((2, 4, 3), (3, 4)):
-        message = r"expected \[3, H, W\] uint8"
-        refuses(ValueError, message, to_display, np.zeros(shape, np.uint8))
+        refuses(ValueError, r"expected \[3, H, W\] uint8", to_display, np.zeros(shape, np.uint8))
     refuses(ValueError, r"expected \[3, H, W\] uint8", to_display, np.zeros((3, 4, 4)))

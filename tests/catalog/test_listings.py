@@ -6,16 +6,6 @@ import pytest
 from tests.catalog.shops import refuses, saved, zipped
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers import listings
-from visual_search.catalog.readers.listings import (
-    Items,
-    check_choice,
-    check_columns,
-    find_file,
-    read_listing,
-    read_text,
-    split_of_name,
-    split_of_word,
-)
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source
 
 
@@ -28,44 +18,46 @@ def sources(tmp_path: Path, *names: str) -> list[FolderSource | ZipSource]:
 def test_the_least_deep_file_is_found_equally_deep_ones_are_asked_about(tmp_path: Path) -> None:
     names = ("x/y/list.txt", "x/list.txt", ".hidden/list.txt", "__MACOSX/list.txt", "mylist.txt")
     for source in sources(tmp_path / "1", *names):
-        assert find_file(source, "list.txt", "") == "x/list.txt"
-        assert read_text(source, "x/list.txt") == "x/list.txt"  # without the mark at its start
+        assert listings.find_file(source, "list.txt", "") == "x/list.txt"
+        assert (
+            listings.read_text(source, "x/list.txt") == "x/list.txt"
+        )  # without the mark at its start
         message = r"there is no no\.txt in .*; fetch it"
-        refuses(FileNotFoundError, message, find_file, source, "no.txt", "fetch it")
+        refuses(FileNotFoundError, message, listings.find_file, source, "no.txt", "fetch it")
     for source in sources(tmp_path / "2", "x/list.txt", "y/list.txt", "z/list.txt/4"):
         message = r"stands 2 times in .*\['x/list\.txt', 'y/list\.txt'"
-        refuses(ValueError, message, find_file, source, "list.txt", "")
+        refuses(ValueError, message, listings.find_file, source, "list.txt", "")
 
 
 def test_listings_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, zipped = sources(tmp_path, "list.txt")
     for source in (folder, zipped):
-        for read in (read_listing, read_text):
+        for read in (listings.read_listing, listings.read_text):
             refuses(FileNotFoundError, r"no\.txt", read, source, "no.txt")
             with monkeypatch.context() as patch:
                 patch.setattr(listings, "MAX_LISTING_BYTES", 10)
                 refuses(ValueError, "expected at most", read, source, "list.txt")
     data = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data.replace(b"\xef\xbb\xbflist", b"\xef\xbb\xbflost", 1))
-    for read in (read_listing, read_text):
+    for read in (listings.read_listing, listings.read_text):
         refuses(ValueError, r"'list\.txt' .* is damaged", read, zipped, "list.txt")
     saved(tmp_path / "a", {"list.txt": b"a\nb\xff"})
     message = r"line 2 of 'list\.txt' in .* is not UTF-8 \(byte 0xff\)"
-    refuses(ValueError, message, read_text, folder, "list.txt")
+    refuses(ValueError, message, listings.read_text, folder, "list.txt")
     os.mkfifo(tmp_path / "a" / "products.csv")  # nobody waits at a pipe
-    refuses(ValueError, r"products\.csv is no file", read_listing, folder, "products.csv")
+    refuses(ValueError, r"products\.csv is no file", listings.read_listing, folder, "products.csv")
     refuses(ValueError, r"products\.csv is no file", open_source, tmp_path / "a" / "products.csv")
 
 
 def test_columns_and_choices() -> None:
-    check_columns(["a", "b"], ["b"], "x.csv")
-    check_choice("data.x", "a", ["a", "b"])
+    listings.check_columns(["a", "b"], ["b"], "x.csv")
+    listings.check_choice("data.x", "a", ["a", "b"])
     message = r"x\.csv has no column \['price'\].*nearest is 'prize'"
-    refuses(ValueError, message, check_columns, ["prize", "b"], ["price", "b"], "x.csv")
+    refuses(ValueError, message, listings.check_columns, ["prize", "b"], ["price", "b"], "x.csv")
     message = r"no column \['z'\]; it has \['a'\]; expected the file as"
-    refuses(ValueError, message, check_columns, ["a"], ["z"], "x.csv")
+    refuses(ValueError, message, listings.check_columns, ["a"], ["z"], "x.csv")
     message = r"data\.x is 'pric'; expected one of .*mean 'price'\?"
-    refuses(ValueError, message, check_choice, "data.x", "pric", ["price"])
+    refuses(ValueError, message, listings.check_choice, "data.x", "pric", ["price"])
 
 
 def test_splits_in_names() -> None:
@@ -77,14 +69,14 @@ def test_splits_in_names() -> None:
         "default/validation/0.tar": "val",
         **dict.fromkeys(["retrain.tar", "latest.tar", "valid2.tar", "shop.parquet"], ""),
     }
-    assert {name: split_of_name(name) for name in said} == said
+    assert {name: listings.split_of_name(name) for name in said} == said
     words = {"DEV": "val", "testing": "test", "": "", "other ": "other"}
-    assert {word: split_of_word(word) for word in words} == words
+    assert {word: listings.split_of_word(word) for word in words} == words
 
 
 def test_good_and_bad_rows(tmp_path: Path) -> None:
     (source, _) = sources(tmp_path, "1.jpg", "2.jpg")
-    items = Items(source, ["colour"])
+    items = listings.Items(source, ["colour"])
     for number, (item_id, image, category) in enumerate(
         (
             ("1", "./1.jpg", " Hats "),
@@ -121,8 +113,7 @@ def test_good_and_bad_rows(tmp_path: Path) -> None:
         ("5", f"line 6: no picture '5.jpg' in {tmp_path / 'a'}"),
         ("8", "line 8: is broken"),
     ]
-    conclude, message = Items(source).conclude, r"x\.csv gives no item \(0 refused\)"
+    conclude, message = listings.Items(source).conclude, r"x\.csv gives no item \(0 refused\)"
     refuses(ValueError, message, conclude, "x", on_bad_item="skip", origin="x.csv")
     for attributes in (["image"], ["a", "b", "a"], ["split", "a"]):
-        message = r"column\(s\) \['\w+'\] cannot be attributes"
-        refuses(ValueError, message, Items, source, attributes)
+        refuses(ValueError, r"\['\w+'\] cannot be attributes", listings.Items, source, attributes)

@@ -104,7 +104,7 @@ def test_an_array_is_read_like_lines(published: Published) -> None:
 
 
 @pytest.fixture
-def many(published: Published) -> tuple[Path, Path, None]:
+def many(published: Published) -> Any:
     """Each of 60 products is shown by two of as many scenes, each scene shows two products."""
     products, scenes = ([f"{start + n:032x}" for n in range(60)] for start in (0, 1000))
     pairs = [
@@ -116,9 +116,7 @@ def many(published: Published) -> tuple[Path, Path, None]:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_crops_ask_for_their_product_when_splits_are_drawn_by_product(
-    many: tuple[Path, Path, None], split: str
-) -> None:
+def test_crops_ask_for_their_product_when_drawn_by_it(many: Any, split: str) -> None:
     table = assign_splits(shop_the_look(*many), **DRAWN).table  # type: ignore[arg-type]
     assert len(table[["group", "split"]].drop_duplicates()) == 60, "a product and its crops stay"
     protocol = cross_domain("domain", query_value="scene", gallery_value="product")
@@ -133,9 +131,7 @@ def test_crops_ask_for_their_product_when_splits_are_drawn_by_product(
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_crops_ask_all_products_when_split_by_domain(
-    many: tuple[Path, Path, None], split: str
-) -> None:
+def test_crops_ask_all_products_by_domain(many: Any, split: str) -> None:
     read = shop_the_look(*many, split_by="domain")
     table = assign_splits(read, **DRAWN).table  # type: ignore[arg-type]
     assert table.equals(read.table), "the splits stay as they are"
@@ -172,7 +168,6 @@ BAD_ENTRIES: dict[str, tuple[Any, str]] = {
     "text": (pair(COAT, STREET, "0", 0, 1, 1), "the box's left edge is '0'; expected a number"),
     "true": (pair(COAT, STREET, 0, 0, True, 1), "the box's right edge is True"),
     "NaN": (pair(COAT, STREET, 0, 0, float("nan"), 1), "is not finite"),
-    "huge": (pair(COAT, STREET, 0, 0, 10**400, 1), "is not finite"),
     "turned": (pair(COAT, STREET, 0.5, 0, 0.25, 1), r"bbox \[0\.5, 0, 0\.25, 1\]: .* no area"),
     "outside": (pair(COAT, STREET, 10, 20, 200, 300), "lies entirely outside the picture"),
     "twice": (PAIRS[1], "the same product, scene and bbox stand in line 2 already"),
@@ -206,9 +201,7 @@ PATH_PROBLEMS = {
 
 
 @pytest.mark.parametrize("text", PATH_PROBLEMS)
-def test_a_product_without_a_category_is_refused_with_its_crops(
-    published: Published, text: Any
-) -> None:
+def test_a_product_without_category_is_refused_with_crops(published: Published, text: Any) -> None:
     published.write(PAIRS, {COAT: PATHS[COAT]} | ({} if text is None else {SHOE: text}))
     catalog = shop_the_look(*published.files, on_bad_item="skip")
     assert list(catalog.table["item_id"]) == [COAT, f"{ROOM}-{COAT}"]
@@ -266,8 +259,7 @@ def test_pictures_in_a_zip_by_other_patterns(published: Published) -> None:
 def test_what_is_out_of_range_or_another_file_is_refused(published: Published) -> None:
     path, categories, pictures = files = published.files
     nowhere, read = published.folder / "nowhere", shop_the_look
-    message = "split_by is 'scene'; expected 'product' or 'domain'"
-    refuses(ValueError, message, read, *files, split_by="scene")
+    refuses(ValueError, "split_by is 'scene'; .*'domain'", read, *files, split_by="scene")
     refuses(ValueError, "on_bad_item is 'drop'", read, *files, on_bad_item="drop")
     for name in ("product_pattern", "scene_pattern"):
         message = rf"{name} '\{{id\}}\.jpg' is malformed"

@@ -111,9 +111,7 @@ def test_an_absolute_path_below_the_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
-def test_many_threads_and_forked_processes_read_the_right_pictures(
-    tmp_path: Path, kind: str
-) -> None:
+def test_threads_and_forked_processes_read_the_right_pictures(tmp_path: Path, kind: str) -> None:
     contents = {f"images/{i}.jpg": os.urandom(50) * (i + 1) for i in range(100)}
     path = saved(tmp_path / "all", contents)
     source = open_source(path if kind == "folder" else zipped(path, tmp_path / "all.zip"))
@@ -144,9 +142,7 @@ def test_links_that_lead_out_of_the_root_are_refused(shop: Path) -> None:
         refuses(ValueError, "is no plain file", source.load, image)
 
 
-def test_huge_files_are_refused_before_they_are_read(
-    shop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_huge_files_are_refused_before_reading(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for size, name in ((0, "large.jpg"), (1, "huge.jpg")):
         with open(shop / name, "wb") as file:
             file.truncate(sources.MAX_PICTURE_BYTES + size)

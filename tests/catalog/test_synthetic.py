@@ -158,8 +158,7 @@ def test_numbers_out_of_range_and_unknown_names_are_refused() -> None:
     source = SyntheticSource(16, 0.0, 0)
     for image in ("", "dresses", "dresses-3", "ties-00001", "dresses-0000²", "Hats-00001"):
         for call in (source.load, lambda name: source.content_keys([name])):
-            message = "can be drawn; expected a name as 'dresses-00012'"
-            refuses(FileNotFoundError, message, call, image)
+            refuses(FileNotFoundError, "expected .*'dresses-00012'", call, image)
 
 
 def test_shapes_are_where_they_are_said_to_be() -> None:

@@ -107,9 +107,7 @@ def test_several_pictures_in_a_cell_or_a_column_are_told(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(("place", "told"), [(0, False), (7, False), (8, True)])
-def test_that_a_column_names_pictures_is_told_by_its_first_eight_values(
-    shop: Path, place: int, told: bool
-) -> None:
+def test_eight_values_tell_that_a_column_names_pictures(shop: Path, place: int, told: bool) -> None:
     more = ["images/2.jpg"] * 9
     more[place] = "no picture"
     rows = "".join(f"{n},images/1.jpg,Hats,{text}\n" for n, text in enumerate(more))
@@ -122,16 +120,12 @@ BAD_ROWS = {
     "3,images/3.jpg,Hats,red,extra": "line 3: has 5 field",
     '3,images/3.jpg,"Ha"ts,red': "line 3: is malformed",
     '3,images/3.jpg,Hats,"never closed\nfor ever': "lines 3-4: is malformed",
-    "1,images/3.jpg,Hats,red": "line 3: the id stands in line 2 already",
-    ",images/3.jpg,Hats,red": "line 3: the id is empty",
-    "3,images/3.jpg,  ,red": "line 3: the category is empty",
     "3,,Hats,red": "line 3: picture path '' is empty",
     "3,images/4.jpg,Hats,red": r"line 3: no picture 'images/4\.jpg'",
     "3,https://shop.example.org/1.jpg,Hats,red": "is a URL; fetch the pictures first",
     "3,images,Hats,red": "line 3: 'images' is no plain file",
     "3,../products.csv,Hats,red": "line 3: .* has a '..'",
     "3,/etc/passwd,Hats,red": "line 3: .* is absolute",
-    "3,C:/3.jpg,Hats,red": "line 3: .* has a drive letter",
     "3,images/link.jpg,Hats,red": "line 3: .* is a link that leads out of",
 }
 
@@ -257,15 +251,14 @@ def test_the_table_is_found_in_a_folder_or_zip(tmp_path: Path, kind: str, inner:
     assert catalog.name == "shop"
 
 
-def test_several_tables_none_or_too_large_ones_are_asked_about(
+def test_several_tables_or_none_are_asked_about(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuses(ValueError, r"holds 0 tables .* add one", table, shop)
     for number, name in (("1", "a.csv"), ("2", "b.csv")):
         write(shop, HEADER + ONE.replace("1", number), name)
     refuses(ValueError, r"holds 2 tables \['a\.csv', 'b\.csv'\].*table_name", table, shop)
-    message = r"has no table 'c\.csv'; expected one of \['a\.csv'"
-    refuses(ValueError, message, table, shop, table_name="c.csv")
+    refuses(ValueError, r"no table 'c\.csv'; .* \['a\.csv'", table, shop, table_name="c.csv")
     assert list(table(shop, table_name="b.csv").table["item_id"]) == ["2"]
     monkeypatch.setattr(listings, "MAX_LISTING_BYTES", 10)
     path = zip_of(shop / "a.zip", {"products.csv": HEADER})

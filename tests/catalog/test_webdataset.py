@@ -183,13 +183,11 @@ def test_links_devices_and_unsafe_names_are_refused(path: Path) -> None:
 def test_limits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = webdataset(path).source
     monkeypatch.setattr(tar_source, "MAX_PICTURE_BYTES", 3)
-    message = r"'0000\.jpg' in .* has 4 bytes; expected at most 3"
-    refuses(ValueError, message, source.load, "a.tar/0000.jpg")
+    refuses(ValueError, r"'0000\.jpg'.* has 4 bytes.*at most 3", source.load, "a.tar/0000.jpg")
     refuses(ValueError, "has 4 bytes", source.content_keys, ["a.tar/0000.jpg"])
     assert one_refused("it has 4 bytes; expected at most 3", webdataset, path) == ["a.tar/0001"]
     monkeypatch.setattr(module, "MAX_ATTRIBUTES", 3)
-    message = r"json has 4 different fields; .*data\.attributes"
-    refuses(ValueError, message, webdataset, path)
+    refuses(ValueError, r"json has 4 different fields; .*data\.attributes", webdataset, path)
 
 
 def test_what_is_no_such_data(tmp_path: Path) -> None:
@@ -241,8 +239,7 @@ def test_a_tar_that_changes_is_refused(path: Path) -> None:
     now = path.stat().st_mtime_ns
     for moment in (1, now + 10**9):  # older or newer
         os.utime(path, ns=(moment, moment))
-        message = r"a\.tar has changed since it was listed"
-        refuses(ValueError, message, source.load, "a.tar/0000.jpg")
+        refuses(ValueError, r"a\.tar has changed", source.load, "a.tar/0000.jpg")
     os.utime(path, ns=(now, now))
     assert source.load("a.tar/0000.jpg") == b"zero"
     path.unlink()

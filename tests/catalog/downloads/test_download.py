@@ -77,9 +77,7 @@ def test_a_picture_that_lay_there_before_is_taken_as_it_is(server: PictureServer
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_what_is_gone_is_counted_and_tried_again_only_when_asked(
-    server: PictureServer, status: int
-) -> None:
+def test_what_is_gone_is_tried_again_only_when_asked(server: PictureServer, status: int) -> None:
     server.on("/0.jpg", only_status(status))
     report = server.download(3)
     (record,) = report.of("gone")
@@ -124,9 +122,7 @@ def test_progress_tells_done_total_rate_and_estimate(server: PictureServer) -> N
     assert told[-1].bytes_per_s > 0
 
 
-def test_a_stop_finishes_what_is_under_way_and_keeps_the_rest_for_later(
-    server: PictureServer,
-) -> None:
+def test_a_stop_finishes_what_is_under_way_and_keeps_the_rest(server: PictureServer) -> None:
     released = threading.Event()
 
     def slow(handler: Handler) -> None:
@@ -153,9 +149,7 @@ def test_a_stop_finishes_what_is_under_way_and_keeps_the_rest_for_later(
     assert len(server.paths) == 30
 
 
-def test_an_interrupt_ends_requests_under_way_and_keeps_the_manifest(
-    server: PictureServer,
-) -> None:
+def test_an_interrupt_ends_what_is_under_way_and_keeps_the_manifest(server: PictureServer) -> None:
     held = threading.Event()
     server.on("/1.jpg", lambda handler: held.wait(60) and None)
 
@@ -170,9 +164,7 @@ def test_an_interrupt_ends_requests_under_way_and_keeps_the_manifest(
     held.set()
 
 
-def test_the_same_picture_twice_counts_once_and_nothing_is_a_report_too(
-    server: PictureServer,
-) -> None:
+def test_a_picture_twice_counts_once_and_nothing_is_a_report_too(server: PictureServer) -> None:
     report = server.download(server.wanted(2) * 2)
     assert (report.num_wanted, len(server.asked)) == (2, 2)
     told: list[DownloadProgress] = []
@@ -181,29 +173,23 @@ def test_the_same_picture_twice_counts_once_and_nothing_is_a_report_too(
     assert [(progress.done, progress.total) for progress in told] == [(0, 0)]
 
 
-def test_pictures_that_are_in_each_others_way_or_lead_out_are_refused(
-    server: PictureServer,
-) -> None:
+def test_names_that_are_in_each_others_way_or_lead_out_are_refused(server: PictureServer) -> None:
     def wanted(*names: str) -> list[Any]:
         urls = [f"https://pictures.example.org/{n}.jpg" for n in range(len(names))]
         return [WantedPicture(*each) for each in zip(names, urls, strict=True)]
 
-    message = "expected one URL a name; give the second another name"
-    refuses(ValueError, message, server.download, wanted("a.jpg", "a.jpg"))
+    refuses(ValueError, "expected one URL a name", server.download, wanted("a.jpg", "a.jpg"))
     message = r"'a\.jpg' is a picture, and a folder in the name"
     refuses(ValueError, message, server.download, wanted("a.jpg", "a.jpg/b.jpg"))
     outside, shop = server.folder / "outside", server.folder / "shop"
     for folder in (outside, shop):
         folder.mkdir()
     (shop / "boards").symlink_to(outside)
-    message = "a link that leads out of"
-    refuses(ValueError, message, server.download, wanted("boards/1.jpg"), shop)
+    refuses(ValueError, "a link that leads out of", server.download, wanted("boards/1.jpg"), shop)
     assert not list(outside.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_or_is_in_use_ends_the_download(
-    server: PictureServer,
-) -> None:
+def test_a_folder_that_is_not_writable_or_in_use_ends_the_download(server: PictureServer) -> None:
     (server.folder / "0.jpg" / "in_the_way").mkdir(parents=True)
     refuses(OSError, r"0\.jpg", server.download, 1)
     assert read_manifest(server.folder / MANIFEST_NAME) == {}

@@ -147,9 +147,7 @@ def test_retry_after_is_honoured_by_the_whole_host(server: PictureServer) -> Non
     assert len(server.asked) == 5
 
 
-def test_a_host_that_wants_too_much_patience_is_given_up(
-    server: PictureServer,
-) -> None:
+def test_a_host_that_wants_too_much_patience_is_given_up(server: PictureServer) -> None:
     server.on("/0.jpg", only_status(503, Retry_After=3600))
     report = server.download(5, max_connections=1)
     assert report.given_up == {server.place: "it asked to wait 3,600 s; at most 300 s are waited"}
@@ -207,9 +205,7 @@ def test_a_busy_host_does_not_hold_up_another_one(server: PictureServer) -> None
 
 
 @pytest.mark.parametrize("kind", ["closed while idle", "closed when asked"])
-def test_a_server_that_leaves_between_pictures_costs_no_try(
-    server: PictureServer, kind: str
-) -> None:
+def test_a_server_that_leaves_in_between_costs_no_try(server: PictureServer, kind: str) -> None:
     for first in (0, 1):
         if kind == "closed while idle":
             server.on(f"/{first}.jpg", then_hang_up(picture()))
@@ -245,9 +241,7 @@ def test_a_server_that_dies_and_comes_back(server: PictureServer) -> None:
     assert len(list(server.folder.glob("*.jpg"))) == 20
 
 
-def test_a_dead_host_is_given_up_after_pauses_and_keeps_the_rest_for_later(
-    server: PictureServer,
-) -> None:
+def test_a_dead_host_is_given_up_after_pauses_and_the_rest_kept(server: PictureServer) -> None:
     settings: dict[str, Any] = {"max_connections": 2, "max_tries": 3, "give_up_after": 4}
     settings |= {"backoff_s": 0.02, "max_backoff_s": 0.1}
     server.die()
@@ -262,9 +256,7 @@ def test_a_dead_host_is_given_up_after_pauses_and_keeps_the_rest_for_later(
     assert len(server.download(50, **settings).of("saved")) == 50
 
 
-def test_pictures_that_always_fail_do_not_stop_the_others(
-    server: PictureServer,
-) -> None:
+def test_pictures_that_always_fail_do_not_stop_the_others(server: PictureServer) -> None:
     for number in range(0, 30, 2):
         server.on(f"/{number}.jpg", only_status(500))
     report = server.download(30, max_tries=2, give_up_after=2)
@@ -272,9 +264,7 @@ def test_pictures_that_always_fail_do_not_stop_the_others(
     assert len(report.of("failed")) + len(report.not_tried) == 15
 
 
-def test_a_name_that_nobody_knows_fails_with_its_reason(
-    server: PictureServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_name_fails(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*arguments: object, **more: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -94,9 +94,7 @@ def test_bodies_that_are_refused(server: PictureServer, kind: str) -> None:
     assert len(again.of("saved")) == 1
 
 
-def test_what_came_too_early_is_not_taken_for_the_next_answer(
-    server: PictureServer,
-) -> None:
+def test_what_came_too_early_is_not_taken_for_the_next_answer(server: PictureServer) -> None:
     forged = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 3\r\n\r\n\xff\xd8\xff"
     server.on("/0.jpg", picture(jpeg() + forged, Content_Length=len(jpeg())))
     report = server.download(2, max_connections=1)
@@ -105,9 +103,7 @@ def test_what_came_too_early_is_not_taken_for_the_next_answer(
     assert server.connections == 2
 
 
-def test_what_comes_unasked_between_answers_is_not_taken_for_the_next_one(
-    server: PictureServer,
-) -> None:
+def test_what_comes_unasked_is_not_taken_for_the_next_answer(server: PictureServer) -> None:
     def then_more(handler: Handler) -> None:
         picture()(handler)
         time.sleep(0.05)
@@ -220,9 +216,7 @@ def test_urls_that_are_refused(server: PictureServer, url: str, reason: str) -> 
     assert "secret" not in report.records[0].error
 
 
-def test_a_url_that_the_rules_refused_is_asked_for_under_other_rules(
-    server: PictureServer,
-) -> None:
+def test_a_url_that_rules_refused_is_asked_for_under_other_rules(server: PictureServer) -> None:
     for _ in range(2):
         assert_refused(server.load(http_hosts=()), "among http_hosts")
     assert len((server.folder / ".downloads.jsonl").read_text().splitlines()) == 1
@@ -261,9 +255,7 @@ def test_a_name_that_changes_its_address_does_not_lead_inside(
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
-def test_https_needs_a_valid_certificate(
-    server: PictureServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_https_needs_a_certificate(server: PictureServer, monkeypatch: pytest.MonkeyPatch) -> None:
     key, certificate = server.folder / "key.pem", server.folder / "certificate.pem"
     subprocess.run(
         f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
