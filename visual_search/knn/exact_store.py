@@ -105,7 +105,7 @@ class ExactSearcher:
             best = np.concatenate([best, rounded], axis=1)
             candidates = np.concatenate([candidates, block_rows[places]], axis=1)
             if best.shape[1] > count:
-                kept = np.argpartition(best, count - 1, axis=1)[:, :count]
+                kept = np.argpartition(best, count, axis=1)[:, :count]
                 best = np.take_along_axis(best, kept, axis=1)
                 candidates = np.take_along_axis(candidates, kept, axis=1)
         candidates[~np.isfinite(best)] = -1  # what a mask left out
@@ -184,15 +184,17 @@ def _nearest_in_block(
     faiss = load_faiss()
     is_product = len(queries) >= MIN_PRODUCT_QUERIES
     if not is_product or queries.size >= FAISS_PRODUCT_VALUES:
-        num_out = 0 if mask is None else len(mask) - int(np.count_nonzero(mask))
-        if mask is not None and num_out > count:
+        if mask is None:
+            rounded, places = faiss.knn(queries, block, min(count, len(block)))
+            return rounded, places
+        num_out = len(mask) - int(np.count_nonzero(mask))
+        if num_out > count:
             places_in = np.flatnonzero(mask)
             rounded, places = faiss.knn(queries, block[mask], min(count, len(places_in)))
             return rounded, places_in[places]
         # A few that are left out cost less as so many more candidates than as a copied block.
         rounded, places = faiss.knn(queries, block, min(count + num_out, len(block)))
-        if mask is not None:
-            rounded[~mask[places]] = np.inf
+        rounded[~mask[places]] = np.inf
         return rounded, places
     rounded = queries @ block.T  # [q, n]
     rounded *= -2
@@ -202,7 +204,7 @@ def _nearest_in_block(
         rounded[:, ~mask] = np.inf
     if count >= len(block):
         return rounded, np.broadcast_to(np.arange(len(block)), rounded.shape)
-    places = np.argpartition(rounded, count - 1, axis=1)[:, :count]
+    places = np.argpartition(rounded, count, axis=1)[:, :count]
     return np.take_along_axis(rounded, places, axis=1), places
 
 
@@ -315,4 +317,4 @@ def _within_reach(
     kept = max(k, int((rounded <= kth + margin).sum(axis=1).max()))
     if kept == rounded.shape[1]:
         return np.broadcast_to(np.arange(kept), rounded.shape)
-    return np.argpartition(rounded, kept - 1, axis=1)[:, :kept]
+    return np.argpartition(rounded, kept, axis=1)[:, :kept]

@@ -187,8 +187,8 @@ class SearchIndex(ABC):
             if num_allowed == len(self):
                 allowed = None
         k = min(k, num_allowed)
-        if not k or not len(queries):
-            empty = np.empty((len(queries), k), dtype=np.int64)
+        empty = np.empty((len(queries), k), dtype=np.int64)
+        if not empty.size:
             return empty, empty.astype(np.float32)
         with faiss_threads(self.num_threads):
             rows, squared = self._nearest(queries, k, allowed, num_allowed)
