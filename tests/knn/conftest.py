@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.knn.test_search_index import GALLERY, OURS
+from tests.knn.galleries import GALLERY
 from visual_search.knn import faiss_index
 from visual_search.knn.indexes import build_index
 from visual_search.knn.search_index import SearchIndex
@@ -11,8 +11,9 @@ from visual_search.knn.store import ArrayStore
 
 @pytest.fixture(scope="session")
 def indexes() -> dict[str, SearchIndex]:
+    """An index of each kind over GALLERY; the tests leave them as they are."""
     store = ArrayStore([GALLERY[:700], GALLERY[700:]])
-    return {kind: build_index(store, kind) for kind in OURS}
+    return {kind: build_index(store, kind) for kind in ("flat", "hnsw", "ivf", "ivfpq")}
 
 
 @pytest.fixture

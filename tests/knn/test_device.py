@@ -6,14 +6,10 @@ import faiss
 import numpy as np
 import pytest
 
+from tests.knn.galleries import noise
 from visual_search.knn import device
 from visual_search.knn.exact_gallery import nearest
 from visual_search.knn.gallery_index import EmbeddingIndex
-
-
-def noise(count: int, dim: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
-
 
 GALLERY = noise(400, 16)
 IDS = [f"item-{n:03d}" for n in range(400)]
@@ -23,12 +19,13 @@ class RightClone:
     """Answers as the CPU index does, with the last bits of its distances otherwise."""
 
     def __init__(self, cpu):
-        self.cpu = cpu
-        self.asked = []
+        self.cpu, self.asked = cpu, []
 
     def search(self, queries, k):
         self.asked.append(k)
-        distances, rows = self.cpu.search(queries, k)
+        return self.spoilt(*self.cpu.search(queries, k))
+
+    def spoilt(self, distances, rows):
         return np.nextafter(distances, np.float32(np.inf)), rows
 
 
@@ -42,23 +39,29 @@ class WithoutOneItem(RightClone):
 
 
 class ShiftedRows(RightClone):
-    def search(self, queries, k):
-        distances, rows = self.cpu.search(queries, k)
+    def spoilt(self, distances, rows):
         return distances, (rows + 1) % self.cpu.ntotal
 
 
 class HalfPrecision(RightClone):
     """What tensor cores would give: distances good to three digits."""
 
-    def search(self, queries, k):
-        distances, rows = self.cpu.search(queries, k)
+    def spoilt(self, distances, rows):
         return distances.astype(np.float16).astype(np.float32), rows
 
 
 class Padding(RightClone):
-    def search(self, queries, k):
-        distances, rows = self.cpu.search(queries, k)
+    def spoilt(self, distances, rows):
         distances[:, 3:], rows[:, 3:] = np.finfo(np.float32).max, -1
+        return distances, rows
+
+
+class OutOfMemoryLater(RightClone):
+    """Passes its trial, and fails once others have taken the memory."""
+
+    def spoilt(self, distances, rows):
+        if len(self.asked) > 3:
+            raise RuntimeError("cudaMalloc: out of memory")
         return distances, rows
 
 
@@ -86,54 +89,54 @@ def one_gpu(monkeypatch):
     return install
 
 
-def assert_answers_as_the_cpu(index):
-    expected = EmbeddingIndex.build(GALLERY, IDS, device="cpu").search(GALLERY, 5, IDS)
-    result = index.search(GALLERY, 5, IDS)
+def build(on="gpu", **more):
+    return EmbeddingIndex.build(GALLERY, IDS, device=on, **more)
+
+
+def assert_answers_as_the_cpu(index, k=5):
+    expected, result = build("cpu").search(GALLERY, k, IDS), index.search(GALLERY, k, IDS)
     assert result.item_ids.tolist() == expected.item_ids.tolist()
     assert result.squared_distances.tolist() == expected.squared_distances.tolist()
 
 
-def test_a_clone_that_answers_rightly_is_used(one_gpu):
+def test_a_clone_that_answers_rightly_is_used_on_the_card_that_is_named(one_gpu):
     clones = one_gpu(RightClone)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
-    assert (index.device, len(clones)) == ("gpu", 1)
+    index = build(gpu=3)
+    assert (index.device, [clone.gpu for clone in clones]) == ("gpu", [3])
     assert "exactly as the CPU" in index.device_reason
     asked_before = len(clones[0].asked)
     assert_answers_as_the_cpu(index)
     assert len(clones[0].asked) > asked_before
 
 
+def fails(cpu):
+    raise RuntimeError("out of memory on device 0")
+
+
+REFUSED = "the GPU clone was refused.*"
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (WithoutOneItem, "sample queries answered otherwise"),
-        (ShiftedRows, "further off than float32 rounding"),
-        (HalfPrecision, "further off than float32 rounding"),
-        (Padding, "further off than float32 rounding"),
+        (WithoutOneItem, f"{REFUSED}sample queries answered otherwise"),
+        (ShiftedRows, f"{REFUSED}further off than float32 rounding"),
+        (HalfPrecision, f"{REFUSED}further off than float32 rounding"),
+        (Padding, f"{REFUSED}further off than float32 rounding"),
+        (fails, "out of memory"),
     ],
 )
 def test_a_clone_that_answers_wrongly_is_refused_and_the_cpu_answers(one_gpu, kind, reason):
     one_gpu(kind)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index = build()
     assert index.device == "cpu"
-    assert "the GPU clone was refused" in index.device_reason
-    assert reason in index.device_reason
-    assert_answers_as_the_cpu(index)
-
-
-def test_a_gpu_that_fails_is_no_error(one_gpu):
-    def fails(cpu):
-        raise RuntimeError("out of memory on device 0")
-
-    one_gpu(fails)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
-    assert (index.device, "out of memory" in index.device_reason) == ("cpu", True)
+    assert re.search(reason, index.device_reason)
     assert_answers_as_the_cpu(index)
 
 
 @pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="here is a GPU")
 def test_no_gpu_is_no_error():
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index = build()
     assert (index.device, index.gpu_failed) == ("cpu", True)
     assert index.device_reason == "FAISS sees no GPU"
 
@@ -159,31 +162,16 @@ def faiss_in_trials(monkeypatch, tmp_path):
 def test_a_driver_that_would_end_the_process_is_tried_in_another(faiss_in_trials, driver, reason):
     faiss_in_trials(f"import os, sys\ndef get_num_gpus():\n    {driver}\n")
     for _ in range(2):
-        index = EmbeddingIndex.build(GALLERY, IDS, device="gpu", gpu=1)
+        index = build(gpu=1)
         assert (index.device, index.gpu_failed) == ("cpu", True)
         assert re.search(reason, index.device_reason, re.DOTALL), index.device_reason
         assert_answers_as_the_cpu(index)
         faiss_in_trials("what is tried once")  # is not tried again
 
 
-def test_the_card_that_is_named_is_used(one_gpu):
-    clones = one_gpu(RightClone)
-    EmbeddingIndex.build(GALLERY, IDS, device="gpu", gpu=3)
-    assert [clone.gpu for clone in clones] == [3]
-
-
-class OutOfMemoryLater(RightClone):
-    """Passes its trial, and fails once others have taken the memory."""
-
-    def search(self, queries, k):
-        if len(self.asked) > 2:
-            raise RuntimeError("cudaMalloc: out of memory")
-        return super().search(queries, k)
-
-
 def test_a_gpu_that_fails_while_it_searches_leaves_it_to_the_cpu(one_gpu):
     clones = one_gpu(OutOfMemoryLater)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index = build()
     assert index.device == "gpu"
     clones[0].asked += [0, 0]
     assert_answers_as_the_cpu(index)
@@ -193,7 +181,7 @@ def test_a_gpu_that_fails_while_it_searches_leaves_it_to_the_cpu(one_gpu):
 
 def test_the_cards_memory_can_be_given_back(one_gpu):
     clones = one_gpu(RightClone)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index = build()
     index.leave_gpu()
     before = len(clones[0].asked)
     assert_answers_as_the_cpu(index)
@@ -202,26 +190,23 @@ def test_the_cards_memory_can_be_given_back(one_gpu):
 
 def test_auto_takes_the_gpu_only_above_the_size_where_it_pays(one_gpu, monkeypatch):
     one_gpu(RightClone)
-    small = EmbeddingIndex.build(GALLERY, IDS, device="auto")
+    small = build("auto")
     assert (small.device, "6,400 numbers are below" in small.device_reason) == ("cpu", True)
     monkeypatch.setattr(device, "AUTO_GPU_NUM_VALUES", GALLERY.size)
-    assert EmbeddingIndex.build(GALLERY, IDS, device="auto").device == "gpu"
-    assert EmbeddingIndex.build(GALLERY, IDS, device="cpu").device == "cpu"
+    assert build("auto").device == "gpu"
+    assert build("cpu").device == "cpu"
 
 
 def test_the_gpu_is_never_asked_for_more_candidates_than_it_can_list(one_gpu, monkeypatch):
     clones = one_gpu(RightClone)
     monkeypatch.setattr(device, "GPU_MAX_CANDIDATES", 50)
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
-    result = index.search(GALLERY, 100, IDS)
+    assert_answers_as_the_cpu(build(), 100)
     assert max(clones[0].asked) <= 50
-    expected = EmbeddingIndex.build(GALLERY, IDS, device="cpu").search(GALLERY, 100, IDS)
-    assert result.item_ids.tolist() == expected.item_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", [ShiftedRows, HalfPrecision, Padding])
 def test_even_a_bad_searcher_cannot_change_an_answer(kind):
-    index = EmbeddingIndex.build(GALLERY, IDS, device="cpu")
+    index = build("cpu")
     expected = index.search(GALLERY, 5, IDS)
     own_rows = np.arange(len(GALLERY))
     rows, squared = nearest(index._gallery, kind(index._searcher), GALLERY, 5, own_rows, None)
@@ -248,8 +233,8 @@ class AsBadAsRoundingAllows:
         return np.take_along_axis(rounded, rows, axis=1), rows
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-16, 1e-19, 1e-21])
-@pytest.mark.parametrize("spread", [1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 1e-19, 1e-21])
+@pytest.mark.parametrize("spread", [1e-3, 0.1, 1.0])
 def test_the_worst_rounding_cannot_change_an_answer(spread, scale):
     """Four far clusters of 100, from much tighter than rounding to much wider."""
     centres = np.repeat(10 * noise(4, 16), 100, axis=0)
@@ -266,6 +251,6 @@ def test_the_worst_rounding_cannot_change_an_answer(spread, scale):
 
 @pytest.mark.skipif(faiss.get_num_gpus() < 1, reason="needs an NVIDIA GPU that FAISS can see")
 def test_a_real_gpu_answers_exactly_as_the_cpu():
-    index = EmbeddingIndex.build(GALLERY, IDS, device="gpu")
+    index = build()
     assert index.device == "gpu", index.device_reason
     assert_answers_as_the_cpu(index)

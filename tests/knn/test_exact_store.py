@@ -3,33 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.knn.test_gallery_index import HARD_GALLERIES, noise
+from tests.knn.galleries import HARD_GALLERIES, PlainStore, brute_force, noise
 from visual_search.knn import exact_store
 from visual_search.knn.exact_store import ExactSearcher, rank_by_float32, rank_candidates
 from visual_search.knn.store import ArrayStore
 
-
-def brute_force(gallery, queries, k, allowed=None):
-    """Every distance by subtraction, Python's sort by (distance, row)."""
-    rows, squared = [], []
-    for query in queries.astype(np.float64):
-        distances = ((query - gallery.astype(np.float64)) ** 2).sum(axis=1)
-        found = sorted(
-            (float(distances[row]), row)
-            for row in range(len(gallery))
-            if allowed is None or allowed[row]
-        )[:k]
-        squared.append([distance for distance, _ in found])
-        rows.append([row for _, row in found])
-    return np.array(rows), np.array(squared)
-
-
 MASKS = {
     "all": lambda n: None,
-    "all but three": lambda n: np.isin(np.arange(n), [0, 5, n - 1], invert=True),
-    "every second": lambda n: np.arange(n) % 2 == 0,
-    "every tenth": lambda n: np.arange(n) % 10 == 3,
-    "the first block": lambda n: np.arange(n) < n // 3,
+    "all-but-three": lambda n: np.isin(np.arange(n), [0, 5, n - 1], invert=True),
+    "every-second": lambda n: np.arange(n) % 2 == 0,
+    "every-tenth": lambda n: np.arange(n) % 10 == 3,
+    "the-first-block": lambda n: np.arange(n) < n // 3,
 }
 
 
@@ -40,15 +24,16 @@ def test_equals_brute_force(name, mask, monkeypatch):
     # Blocks of 64 rows: candidates have to be merged across them.
     monkeypatch.setattr(exact_store, "BLOCK_VALUES", 64 * gallery.shape[1])
     third = len(gallery) // 3
-    store = ArrayStore([gallery[:third], gallery[third:]])
+    searcher = ExactSearcher(ArrayStore([gallery[:third], gallery[third:]]))
     allowed = MASKS[mask](len(gallery))
-    near = gallery[::29] + np.float32(0.01) * noise(*gallery[::29].shape, seed=5)
-    for queries in (gallery[:1], gallery[::37], near):  # one is searched otherwise than several
-        k = 7
-        rows, squared = ExactSearcher(store).nearest(queries, k, allowed)
-        expected_rows, expected = brute_force(gallery, queries, k, allowed)
-        np.testing.assert_array_equal(rows, expected_rows)
-        np.testing.assert_allclose(squared, expected, rtol=1e-12)
+    some = gallery[::37]
+    near = some + np.float32(0.01) * noise(*some.shape, seed=5)
+    expected_rows, expected = brute_force(gallery, np.concatenate([some, near]), 7, allowed)
+    for start, queries in ((0, some[:1]), (0, some), (len(some), near)):  # one is searched
+        rows, squared = searcher.nearest(queries, 7, allowed)  # otherwise than several
+        stop = start + len(queries)
+        np.testing.assert_array_equal(rows, expected_rows[start:stop])
+        np.testing.assert_allclose(squared, expected[start:stop], rtol=1e-12)
 
 
 def test_large_batches_of_queries_equal_brute_force(monkeypatch):
@@ -76,7 +61,7 @@ def test_k_may_be_all_there_is():
 @pytest.mark.parametrize("name", HARD_GALLERIES)
 def test_candidates_are_ranked_as_brute_force_ranks_them(name, rank):
     gallery = HARD_GALLERIES[name]()
-    queries = gallery[::11]
+    queries = gallery[::37]
     rng = np.random.default_rng(0)
     shuffled = np.stack([rng.permutation(len(gallery)) for _ in queries])
     rows, squared = rank(ArrayStore(gallery), queries, shuffled, 6)
@@ -84,23 +69,6 @@ def test_candidates_are_ranked_as_brute_force_ranks_them(name, rank):
     np.testing.assert_array_equal(rows, expected_rows)
     tolerance = 1e-12 if rank is rank_candidates else 1e-5
     np.testing.assert_allclose(squared, expected, rtol=tolerance)
-
-
-class PlainStore:
-    """A store that only takes and gives blocks, as another implementation may."""
-
-    def __init__(self, embeddings: np.ndarray) -> None:
-        self.embeddings, self.dim = embeddings, embeddings.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
-
-    def take(self, rows):
-        return self.embeddings[rows]
-
-    def blocks(self, size):
-        for start in range(0, len(self), size):
-            yield start, self.embeddings[start : start + size]
 
 
 @pytest.mark.parametrize("make", [ArrayStore, PlainStore])

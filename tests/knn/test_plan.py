@@ -14,10 +14,12 @@ IVF = {"num_lists": 10, "code_bits": 8, "num_probes": 2, "num_candidates": 15}
 def test_a_plan_survives_json():
     plan = SearchPlan("ivf", "so many", IVF, 0.9, 5, 0.93, 100, 1000)
     assert SearchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-
-
-def test_every_kind_of_ours_has_its_parameters():
     assert set(PARAMETERS) | {"lancedb", "auto"} == set(KINDS)
+
+
+def test_a_plan_was_made_for_no_rows_unless_it_says_so():
+    assert SearchPlan("flat", "so few").sentence(0) == "flat; so few"
+    assert SearchPlan("flat", "so few").sentence(1).startswith("flat, chosen for 0 of its 1 row;")
 
 
 @pytest.mark.parametrize(
@@ -68,13 +70,10 @@ def test_auto_chooses_by_number_and_memory(num_rows, mib, kind):
     assert f"{num_rows:,} items of 512 numbers" in reason
 
 
-def test_auto_says_when_even_the_smallest_does_not_fit():
-    assert "still more than there is" in choose_kind(1_000_000, 512, 2**20)[1]
-
-
-def test_auto_takes_half_of_what_is_free(monkeypatch):
+def test_auto_takes_half_of_what_is_free_and_says_when_even_the_smallest_does_not_fit(monkeypatch):
     monkeypatch.setattr(choice, "free_bytes", lambda: 10**9)
     assert "within 500 MB of memory" in choose_kind(1_000_000, 512)[1]
+    assert "still more than there is" in choose_kind(1_000_000, 512, 2**20)[1]
 
 
 def test_free_memory_is_the_smaller_of_machine_and_control_group(monkeypatch):

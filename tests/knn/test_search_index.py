@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from tests.knn.test_exact_store import PlainStore, brute_force
+from tests.knn.galleries import DIM, GALLERY, QUERIES, PlainStore, brute_force, recall_of
 from visual_search.knn import faiss_index
 from visual_search.knn.engine import faiss_threads, load_faiss
 from visual_search.knn.indexes import build_index
@@ -17,22 +17,7 @@ from visual_search.knn.store import ArrayStore
 
 APPROXIMATE = ("hnsw", "ivf", "ivfpq")
 OURS = ("flat", *APPROXIMATE)
-DIM = 16
-
-
-def clustered(count: int, seed: int = 0) -> np.ndarray:
-    """Draws embeddings around 30 centres that are the same for every seed."""
-    centres = 3 * np.random.default_rng(99).standard_normal((30, DIM))
-    rng = np.random.default_rng(seed)
-    drawn = centres[rng.integers(0, 30, count)] + rng.standard_normal((count, DIM))
-    return drawn.astype(np.float32)
-
-
-GALLERY, QUERIES = clustered(1500), clustered(40, seed=1)
-
-
-def recall_of(rows: np.ndarray, expected: np.ndarray) -> float:
-    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(rows, expected, strict=True)])
+approximate_too = pytest.mark.usefixtures("_always_approximate")
 
 
 def assert_sound(rows, squared, queries, gallery, k, allowed=None) -> None:
@@ -49,7 +34,7 @@ def assert_sound(rows, squared, queries, gallery, k, allowed=None) -> None:
         assert len(set(found)) == k
 
 
-@pytest.mark.usefixtures("_always_approximate")
+@approximate_too
 @pytest.mark.parametrize("kind", OURS)
 def test_finds_the_neighbours(indexes, kind):
     index = indexes[kind]
@@ -61,18 +46,21 @@ def test_finds_the_neighbours(indexes, kind):
     for number in (0, 17):  # one query has the answer that it has among others
         alone, _ = index.search(QUERIES[number : number + 1], 10)
         np.testing.assert_array_equal(alone[0], rows[number])
+    rows, squared = index.search(QUERIES[:2], 5000)  # k beyond all rows gives all rows
+    assert_sound(rows, squared, QUERIES[:2], GALLERY, 1500)
+    assert index.search(QUERIES[:0], 10)[0].shape == (0, 10)
 
 
-@pytest.mark.usefixtures("_always_approximate")
-@pytest.mark.parametrize("share", ["all but one", "half", "far away", "thirty", "three", "none"])
+@approximate_too
+@pytest.mark.parametrize("share", ["all-but-one", "half", "far-away", "thirty", "three", "none"])
 @pytest.mark.parametrize("kind", OURS)
 def test_a_restriction_gives_exactly_what_exists(indexes, kind, share):
     numbers = np.arange(1500)
     order = np.argsort(GALLERY @ GALLERY[0])
     allowed = {
-        "all but one": numbers != 3,
+        "all-but-one": numbers != 3,
         "half": numbers % 2 == 0,
-        "far away": np.isin(numbers, order[:300]),
+        "far-away": np.isin(numbers, order[:300]),
         "thirty": numbers % 50 == 1,
         "three": numbers < 3,
         "none": numbers < 0,
@@ -86,14 +74,7 @@ def test_a_restriction_gives_exactly_what_exists(indexes, kind, share):
         assert recall_of(rows, expected) >= (1 if kind == "flat" or k < 10 else 0.93)
 
 
-@pytest.mark.usefixtures("_always_approximate")
-@pytest.mark.parametrize("kind", OURS)
-def test_k_beyond_all_rows_gives_all_rows(indexes, kind):
-    rows, squared = indexes[kind].search(QUERIES[:2], 5000)
-    assert_sound(rows, squared, QUERIES[:2], GALLERY, 1500)
-
-
-@pytest.mark.usefixtures("_always_approximate")
+@approximate_too
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_where_faiss_comes_across_too_few_the_exact_way_answers(indexes, kind, monkeypatch):
     found: list[int] = []
@@ -113,15 +94,14 @@ def test_where_faiss_comes_across_too_few_the_exact_way_answers(indexes, kind, m
     np.testing.assert_array_equal(rows[::2], expected[::2])
 
 
-@pytest.mark.usefixtures("_always_approximate")
+@approximate_too
 @pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
 def test_a_query_far_from_what_is_allowed_is_not_searched_among_everything(
     indexes, kind, monkeypatch
 ):
     index = indexes[kind]
     order = ((GALLERY - GALLERY[0]) ** 2).sum(axis=1).argsort()
-    allowed = np.ones(len(GALLERY), dtype=np.bool_)
-    allowed[order[:400]] = False  # share 0.73: the query's own surroundings are gone
+    allowed = ~np.isin(np.arange(1500), order[:400])  # share 0.73: its own surroundings are gone
     wanted, _ = brute_force(GALLERY, GALLERY[:1], 5, allowed)
     monkeypatch.setattr(index, "_exact", None)  # a search among everything would fail
     rows, squared = index.search(GALLERY[:1], 5, allowed)
@@ -129,20 +109,25 @@ def test_a_query_far_from_what_is_allowed_is_not_searched_among_everything(
     assert kind == "ivfpq" or recall_of(rows, wanted) >= 0.8  # parts of so few items are coarse
 
 
+@approximate_too
 @pytest.mark.parametrize("kind", OURS)
-def test_a_store_that_is_no_array_store_will_do(kind):
-    index = build_index(PlainStore(GALLERY), kind)
-    rows, squared = index.search(QUERIES, 5)
-    assert_sound(rows, squared, QUERIES, GALLERY, 5)
+def test_any_store_gives_the_same_index(indexes, kind):
+    seen: list[tuple[int, int]] = []
+    again = build_index(PlainStore(GALLERY), kind, on_progress=lambda *now: seen.append(now))
+    assert again.plan == indexes[kind].plan
+    rows, squared = again.search(QUERIES, 10)
+    expected_rows, expected = indexes[kind].search(QUERIES, 10)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(squared, expected, rtol=1e-6)
+    assert seen[-1] == (1500, 1500)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_a_handful_of_items_is_enough(kind, count):
-    index = build_index(ArrayStore(GALLERY[:count]), kind)
-    rows, _ = index.search(QUERIES, 10)
-    expected, _ = brute_force(GALLERY[:count], QUERIES, 10)
-    np.testing.assert_array_equal(rows, expected)
+    rows, _ = build_index(ArrayStore(GALLERY[:count]), kind).search(QUERIES, 10)
+    np.testing.assert_array_equal(rows, brute_force(GALLERY[:count], QUERIES, 10)[0])
 
 
 def test_an_empty_store_has_no_neighbours():
@@ -150,36 +135,6 @@ def test_an_empty_store_has_no_neighbours():
     rows, squared = index.search(QUERIES, 10)
     assert rows.shape == squared.shape == (40, 0)
     assert index.search(QUERIES[:0], 10)[0].shape == (0, 0)
-
-
-@pytest.mark.usefixtures("_always_approximate")
-@pytest.mark.parametrize("kind", OURS)
-def test_copies_are_ranked_by_row(kind):
-    gallery = np.repeat(clustered(60, seed=4), 20, axis=0)
-    rows, squared = build_index(ArrayStore(gallery), kind).search(gallery[::20], 15)
-    assert_sound(rows, squared, gallery[::20], gallery, 15)
-    assert not squared.any()  # its own copies, all at distance 0
-    if kind == "flat":
-        assert rows[2].tolist() == list(range(40, 55))
-
-
-@pytest.mark.usefixtures("_always_approximate")
-@pytest.mark.parametrize("kind", APPROXIMATE)
-def test_the_same_store_gives_the_same_index(indexes, kind):
-    again = build_index(ArrayStore(GALLERY), kind)
-    assert again.plan == indexes[kind].plan
-    for found, expected in zip(
-        again.search(QUERIES, 10), indexes[kind].search(QUERIES, 10), strict=True
-    ):
-        np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("kind", OURS)
-def test_progress_ends_with_all_rows(kind):
-    seen: list[tuple[int, int]] = []
-    build_index(ArrayStore(GALLERY), kind, on_progress=lambda *numbers: seen.append(numbers))
-    assert seen[-1] == (1500, 1500)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_auto_is_decided_and_says_why():
@@ -238,21 +193,24 @@ def test_build_refuses_what_cannot_be_meant(changes, message):
         build_index(ArrayStore(GALLERY), **changes)
 
 
-@pytest.mark.parametrize("kind", OURS)
-def test_build_refuses_values_and_sizes(kind):
-    gallery = GALLERY.copy()
-    gallery[1234, 3] = np.nan
-    with pytest.raises(ValueError, match="gallery embedding row 1234 holds NaN"):
+WITH_NAN = GALLERY.copy()
+WITH_NAN[1234, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("gallery", "kind", "message"),
+    [
+        *((WITH_NAN, kind, "gallery embedding row 1234 holds NaN") for kind in OURS),
+        *((GALLERY[:0], kind, "the store holds 0 embedding") for kind in APPROXIMATE),
+        (GALLERY[:999], "ivfpq", r"999 embedding.*at least 1,000 for ivfpq"),
+    ],
+)
+def test_build_refuses_values_and_sizes(gallery, kind, message):
+    with pytest.raises(ValueError, match=message):
         build_index(ArrayStore(gallery), kind)
-    if kind != "flat":
-        with pytest.raises(ValueError, match="the store holds 0 embedding"):
-            build_index(ArrayStore(GALLERY[:0]), kind)
-    if kind == "ivfpq":
-        with pytest.raises(ValueError, match=r"999 embedding.*at least 1,000 for ivfpq"):
-            build_index(ArrayStore(GALLERY[:999]), kind)
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

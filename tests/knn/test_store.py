@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.knn import galleries
 from visual_search.knn.embeddings import check_lengths
 from visual_search.knn.store import ArrayStore, blocks_from
 
 
 def noise(count: int, dim: int = 5, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return galleries.noise(count, dim, seed)
 
 
 def stores(embeddings: np.ndarray, folder) -> dict[str, ArrayStore]:
@@ -77,17 +78,21 @@ def test_what_is_no_store_is_refused(arrays, error, message):
         ArrayStore(arrays)
 
 
-def test_rows_and_sizes_out_of_range_are_refused():
-    store = ArrayStore([noise(3), noise(3)])
-    for bad in (-1, 6):
-        with pytest.raises(IndexError, match=f"row {bad} is asked of 6; expected 0 to 5"):
-            store.take(np.array([0, bad]))
-    with pytest.raises(IndexError, match="row 6 is asked of 6"):
-        store.squared_distances(noise(1), np.array([[0, 6]]))
-    with pytest.raises(ValueError, match=r"queries have shape \(1, 4\); expected \(1, 5\)"):
-        store.squared_distances(noise(1, 4), np.array([[0]]))
-    with pytest.raises(ValueError, match="size is 0; expected at least 1"):
-        list(store.blocks(0))
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda store: store.take(np.array([0, -1])), IndexError, "row -1 is asked of 6; .*0 to 5"),
+        (lambda store: store.take(np.array([0, 6])), IndexError, "row 6 is asked of 6; .*0 to 5"),
+        (lambda store: store.squared_distances(noise(1), np.array([[0, 6]])), IndexError,
+         "row 6 is asked of 6"),
+        (lambda store: store.squared_distances(noise(1, 4), np.array([[0]])), ValueError,
+         r"queries have shape \(1, 4\); expected \(1, 5\)"),
+        (lambda store: list(store.blocks(0)), ValueError, "size is 0; expected at least 1"),
+    ],
+)  # fmt: skip
+def test_rows_and_sizes_out_of_range_are_refused(ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(ArrayStore([noise(3), noise(3)]))
 
 
 @pytest.mark.parametrize(
