@@ -295,12 +295,13 @@ def test_the_package_loads_nothing_but_the_standard_library() -> None:
     assert not loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("room", ["catalog", "retrieval", "views"])
+@pytest.mark.parametrize("room", ["catalog", "knn", "retrieval", "views"])
 def test_room_loads_without_torch(room: str) -> None:
     names = [module.name for module in MODULES if module.room == room]
     loaded = _loaded("".join(f"import {name.removesuffix('.__init__')}\n" for name in names))
     assert "numpy" in loaded
-    assert not loaded & {"torch", "torchvision", "lightning", "umap", "tensorboard"}
+    assert not loaded & {"torch", "torchvision", "lightning", "umap", "tensorboard", "faiss"}
+    assert room == "views" or "matplotlib" not in loaded
 
 
 HELP = """

@@ -16,20 +16,11 @@ from visual_search.retrieval.ranking import COLUMNS, rank
 from visual_search.wording import escaped
 
 NASTY = [
-    "a|b",
-    "a\\|b",
-    "<script>alert(1)</script>",
-    "&lt;b&gt;",
-    "`code`",
-    "*x* _y_ __z__ ~~w~~",
-    "[link](https://example.com)",
-    "![picture](x.png)",
+    "a|b", "a\\|b", "<script>alert(1)</script>", "&lt;b&gt;", "`code`", "*x* _y_ __z__ ~~w~~",
+    "[link](https://example.com)", "![picture](x.png)",
     "https://example.com and www.example.com and me@example.com at mAP@5.",
-    "two\nlines\r\nand\u2028more",
-    "trailing \\",
-    "$x$ # 1",
-    "plus_layer",
-]
+    "two\nlines\r\nand\u2028more", "trailing \\", "$x$ # 1", "plus_layer",
+]  # fmt: skip
 
 
 def rows_of(markdown):
@@ -44,41 +35,31 @@ def rows_of(markdown):
 
 
 def test_markdown_shows_the_table_with_what_it_was_measured_on():
+    more = {"embedding_dim": 128, "embedding_ms_per_item": 1.5, "epochs": 30}
+    more |= {"index": {"bytes": 4_200_000}, "floors": [floor("hog", 0.5, "HOG + PCA-256")]}
     runs = [
-        entry(
-            "plus_layer",
-            0.8,
-            "outputs/plus_layer/1a",
-            index={"bytes": 4_200_000},
-            embedding_dim=128,
-            embedding_ms_per_item=1.5,
-            epochs=30,
-            floors=[floor("hog", 0.5, "HOG + PCA-256")],
-        ),
+        entry("plus_layer", 0.8, "outputs/plus_layer/1a", **more),
         entry("baseline", 0.78, "outputs/baseline/2b", half=math.nan, num_gallery=11029),
     ]
-    (group,) = rank(runs)
-    text = to_markdown(group)
+    text = to_markdown(rank(runs)[0])
     assert text.startswith(
         "## shop, protocol gallery_query\n\n54 queries in 30 groups (6 left out), 100 gallery "
         "items, k = 5; ranked by the micro mean of mAP@5.\n\n| \\# | Run |"
     )
     rows = rows_of(text)
     assert rows[0][:6] == ["#", "Run", "mAP@5 micro", "macro", "P@5", "hit@1"]
+    ends = "0.800 [0.750, 0.850]"
     assert rows[1] == [
-        *("1", "plus_layer", "0.800 [0.750, 0.850]", "0.800 [0.750, 0.850]", "0.250", "0.125"),
-        *("128", "4.2 MB", "1.5", "30", "2024-05-01", "outputs/plus_layer/1a"),
-    ]
+        "1", "plus_layer", ends, ends, "0.250", "0.125",
+        "128", "4.2 MB", "1.5", "30", "2024-05-01", "outputs/plus_layer/1a",
+    ]  # fmt: skip
     assert rows[2][:3] == ["=2", "baseline", "0.780"]
-    assert rows[3][:6] == [
-        *("floor", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400", "\u2013", "0.500"),
-    ]
+    hog = ["floor", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400", "\u2013", "0.500"]
+    assert rows[3][:6] == hog
     assert len(rows) == 4
-    below = text.partition("\n\n- ")[2]
-    assert below.startswith("mAP@5: Mean of AP@5.\n- micro: over queries.\n- macro: ")
-    assert below.endswith(
-        "- floor: an embedding that learned nothing of this task, on the same queries; no rank.\n"
-    )
+    rules = text.partition("\n\n- ")[2].splitlines()
+    assert rules[:2] == ["mAP@5: Mean of AP@5.", "- micro: over queries."]
+    assert rules[-1].startswith("- floor: ")
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -104,12 +85,8 @@ def test_names_cannot_break_a_heading_or_turn_the_line():
     )
     text.encode("utf-8")
     to_csv([group]).encode("utf-8")
-
-
-def test_links_are_not_made_of_names():
-    assert escaped("https://example.com www.x.de a@b.de") == (
-        "https\\://example.com www\\.x.de a\\@b.de"
-    )
+    links = "https\\://example.com www\\.x.de a\\@b.de"
+    assert escaped(links.replace("\\", "")) == links
 
 
 def read_csv(text):
@@ -130,13 +107,8 @@ def test_csv_holds_every_table_and_reads_back():
     assert [line["num_groups"] for line in lines] == ["30", "30", ""]
     assert lines[0]["micro"] == repr(0.1 + 0.2)
     assert [line["is_floor"] for line in lines] == ["False", "True", "False"]
-    start = {name: lines[0][name] for name in ("data", "protocol", "headline", "num_gallery")}
-    assert start == {
-        "data": "shop",
-        "protocol": "gallery_query",
-        "headline": "mAP@5",
-        "num_gallery": "100",
-    }
+    start = [lines[0][name] for name in ("data", "protocol", "headline", "num_gallery")]
+    assert start == ["shop", "gallery_query", "mAP@5", "100"]
     table = pd.read_csv(io.StringIO(text))
     assert table["micro_low"].isna().tolist() == [False, False, True]
     assert table["dim"].tolist()[:2] == [7, 8]

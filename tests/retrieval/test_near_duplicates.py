@@ -19,8 +19,8 @@ NUM_GALLERY, NUM_QUERIES, DIM, K = 60, 20, 8, 3
 class Case:
     """Random hashes and embeddings with copies planted, and exact neighbours by brute force."""
 
-    def __init__(self, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
         self.gallery_ids = [f"g{i:03d}" for i in range(NUM_GALLERY)]
         self.query_ids = [f"q{i:03d}" for i in range(NUM_QUERIES)]
         self.gallery_hashes = rng.integers(1, 2**63, NUM_GALLERY, dtype=np.uint64)
@@ -50,19 +50,22 @@ class Case:
         return near_duplicates(*sides, **settings)
 
 
-def test_planted_pairs_are_found_by_what_they_share() -> None:
-    case = Case()
+@pytest.fixture
+def case() -> Case:
+    return Case()
+
+
+def test_planted_pairs_are_found_by_what_they_share(case: Case) -> None:
     found = case.search(embedded=case.embedded())
     scale = found.median_squared_distance
     assert scale == pytest.approx(np.median(case.distances()), rel=0.05)
     assert found.num_pairs == {"both": 1, "hash": 1, "embedding": 1}
     assert found.query_ids == ("q000", "q001", "q002")
     table = found.table
-    assert table.columns.tolist() == [
-        "query_id", "gallery_id", "hash_bits", "relative_squared_distance", "by",
-    ]  # fmt: skip
+    columns = ["query_id", "gallery_id", "hash_bits", "relative_squared_distance", "by"]
+    assert table.columns.tolist() == columns
     # 0 of 0.01; DIM * 0.01^2 of the median; 1 of 3 bits
-    assert table[["query_id", "gallery_id", "hash_bits", "by"]].to_numpy().tolist() == [
+    assert table.drop(columns=columns[3]).to_numpy().tolist() == [
         ["q001", "g006", -1, "embedding"],
         ["q002", "g007", 2, "both"],
         ["q000", "g005", 1, "hash"],
@@ -75,8 +78,8 @@ def test_planted_pairs_are_found_by_what_they_share() -> None:
     assert (found.max_bits, found.max_relative_distance) == (2, 0.01)
 
 
-def test_hashes_alone() -> None:
-    found = Case().search()
+def test_hashes_alone(case: Case) -> None:
+    found = case.search()
     assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
     assert found.table["by"].tolist() == ["hash", "hash"]
     assert found.table["relative_squared_distance"].isna().all()
@@ -84,9 +87,8 @@ def test_hashes_alone() -> None:
     assert "times the median" not in found.definition
 
 
-@pytest.mark.parametrize("max_bits", [0, 1, 20, 28, 64])
-def test_hash_pairs_as_by_hand(max_bits: int) -> None:
-    case = Case()
+@pytest.mark.parametrize("max_bits", [0, 1, 28, 64])
+def test_hash_pairs_as_by_hand(case: Case, max_bits: int) -> None:
     expected = sorted(
         (int(asked ^ hashed).bit_count(), query, item)
         for query, asked in zip(case.query_ids, case.query_hashes, strict=True)
@@ -100,27 +102,20 @@ def test_hash_pairs_as_by_hand(max_bits: int) -> None:
     assert found.query_ids == tuple(sorted({pair[1] for pair in expected}))
     if max_bits == 64:  # all but those with a picture without hash
         assert len(expected) == (NUM_GALLERY - 2) * (NUM_QUERIES - 2)
-    fewer = case.search(max_bits=max_bits, max_listed=7)
-    pd.testing.assert_frame_equal(fewer.table, found.table.head(7))
-    assert fewer.num_pairs == found.num_pairs
-    assert fewer.query_ids == found.query_ids
 
 
-def test_counts_stay_whatever_is_listed() -> None:
-    case = Case()
-    every = case.search(embedded=case.embedded(), max_bits=30, max_listed=10_000)
-    for number in (0, 2):
-        some = case.search(embedded=case.embedded(), max_bits=30, max_listed=number)
-        assert len(some.table) == number
-        assert some.num_pairs == every.num_pairs
-        assert some.query_ids == every.query_ids
-    assert every.table["by"].value_counts().to_dict() == {
-        by: number for by, number in every.num_pairs.items() if number
-    }
+def test_counts_stay_whatever_is_listed(case: Case) -> None:
+    settings = {"embedded": case.embedded(), "max_bits": 30}
+    every = case.search(**settings, max_listed=10_000)
+    for number in (0, 2, 7):
+        some = case.search(**settings, max_listed=number)
+        pd.testing.assert_frame_equal(some.table, every.table.head(number))
+        assert (some.num_pairs, some.query_ids) == (every.num_pairs, every.query_ids)
+    counts = every.table["by"].value_counts().to_dict()
+    assert counts == {by: number for by, number in every.num_pairs.items() if number}
 
 
-def test_the_order_of_both_sides_changes_nothing() -> None:
-    case = Case()
+def test_the_order_of_both_sides_changes_nothing(case: Case) -> None:
     expected = case.search(embedded=case.embedded(), max_bits=24)
     rng = np.random.default_rng(1)
     first, second = rng.permutation(NUM_GALLERY), rng.permutation(NUM_QUERIES)
@@ -134,81 +129,71 @@ def test_the_order_of_both_sides_changes_nothing() -> None:
     assert found.median_squared_distance == expected.median_squared_distance
 
 
-def test_an_item_is_no_duplicate_of_itself() -> None:
-    case = Case()
+def test_neither_itself_nor_a_collapsed_network_makes_a_duplicate(case: Case) -> None:
     case.query_ids[0], case.query_ids[1] = "g005", "g006"
     found = case.search(embedded=case.embedded())
     assert found.num_pairs == {"both": 1, "hash": 0, "embedding": 0}
-
-
-def test_collapsed_embeddings_find_nothing() -> None:
-    case = Case()
     case.gallery[:] = case.queries[:] = 1
     found = case.search(embedded=case.embedded())
     assert found.median_squared_distance == 0
-    assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
+    assert found.num_pairs == {"both": 0, "hash": 1, "embedding": 0}
     assert found.table["relative_squared_distance"].isna().all()
 
 
-@pytest.mark.parametrize(("num_gallery", "num_queries"), [(0, 4), (4, 0), (0, 0)])
-def test_an_empty_side(num_gallery: int, num_queries: int) -> None:
+@pytest.mark.parametrize(
+    ("num_gallery", "num_queries", "expected"),
+    [(0, 4, [(4, 4)]), (4, 0, []), (0, 0, []), (1, 600, [(256, 600), (512, 600), (600, 600)])],
+)
+def test_progress_and_an_empty_side(num_gallery: int, num_queries: int, expected: list) -> None:
     calls: list[tuple[int, int]] = []
-    found = near_duplicates(
-        ["a", "b", "c", "d"][:num_gallery],
-        np.ones(num_gallery, dtype=np.uint64),
-        ["e", "f", "g", "h"][:num_queries],
-        np.ones(num_queries, dtype=np.uint64),
-        embedded=EmbeddedPictures(
-            np.ones((num_gallery, 3), np.float32),
-            np.ones((num_queries, 3), np.float32),
-            [[]] * num_queries,
-            [[]] * num_queries,
-        ),
-        on_progress=lambda *call: calls.append(call),
-    )
-    assert len(found.table) == 0
-    assert found.num_pairs == {"both": 0, "hash": 0, "embedding": 0}
-    assert found.query_ids == ()
-    assert calls == ([(4, 4)] if num_queries else [])
+    sides, nobody = [], [[]] * num_queries
+    for side, num in (("g", num_gallery), ("q", num_queries)):
+        sides += [[f"{side}{i}" for i in range(num)], np.arange(1, num + 1, dtype=np.uint64) << 8]
+    embeddings = [np.ones((num, 3), np.float32) for num in (num_gallery, num_queries)]
+    embedded = EmbeddedPictures(*embeddings, nobody, nobody)
+    found = near_duplicates(*sides, embedded=embedded, on_progress=lambda *call: calls.append(call))
+    assert calls == expected
+    if not num_gallery or not num_queries:
+        assert (len(found.table), found.query_ids) == (0, ())
+        assert found.num_pairs == {"both": 0, "hash": 0, "embedding": 0}
 
 
-def test_progress() -> None:
-    calls: list[tuple[int, int]] = []
-    hashes = np.arange(1, 601, dtype=np.uint64)
-    ids = [str(i) for i in range(600)]
-    near_duplicates(["a"], hashes[:1], ids, hashes, on_progress=lambda *c: calls.append(c))
-    assert calls == [(256, 600), (512, 600), (600, 600)]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_bits": 65}, "max_bits is 65 and max_relative"),
+        ({"max_relative_distance": np.nan}, "max_relative_distance nan; expected 0 to 64 and 0 <="),
+        ({"max_listed": -1}, "max_listed is -1"),
+    ],
+)
+def test_settings_that_are_refused(case: Case, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        case.search(**settings)
 
 
-def test_what_is_refused() -> None:
-    case = Case()
-    with pytest.raises(ValueError, match="max_bits is 65 and max_relative"):
-        case.search(max_bits=65)
-    with pytest.raises(ValueError, match="max_relative_distance nan; expected 0 to 64 and 0 <="):
-        case.search(max_relative_distance=float("nan"))
-    with pytest.raises(ValueError, match="max_listed is -1"):
-        case.search(max_listed=-1)
-    embedded = case.embedded()
-    case.gallery_ids[6] = "other"
-    with pytest.raises(ValueError, match=r"neighbour 'g006' of query 'q0.* among the 60 gallery"):
-        case.search(embedded=embedded)
-    case = Case()
-    case.query_ids[1] = "q000"
-    with pytest.raises(ValueError, match=r"1 query id\(s\) stand twice, first 'q000'"):
-        case.search()
-    case = Case()
+def test_sides_that_are_refused(case: Case) -> None:
     with pytest.raises(ValueError, match=r"59 gallery ids have hashes of shape \[60\]"):
         near_duplicates(case.gallery_ids[1:], case.gallery_hashes, [], case.query_hashes[:0])
     with pytest.raises(TypeError, match="query hashes are int64; expected a NumPy array of uint64"):
         near_duplicates([], case.gallery_hashes[:0], ["a"], np.array([1]))
+    embedded = case.embedded()
+    case.gallery_ids[6] = "other"
+    with pytest.raises(ValueError, match=r"neighbour 'g006' of query 'q0.* among the 60 gallery"):
+        case.search(embedded=embedded)
+    case.query_ids[1] = "q000"
+    with pytest.raises(ValueError, match=r"1 query id\(s\) stand twice, first 'q000'"):
+        case.search()
 
 
-def test_embeddings_that_are_refused() -> None:
-    embedded = Case().embedded()
-    with pytest.raises(ValueError, match=r"shapes \(60, 8\) and \(20, 7\); expected \[N, D\]"):
-        replace(embedded, queries=embedded.queries[:, 1:])
-    with pytest.raises(ValueError, match="20 query embeddings have 19 lists of 57 neighbours"):
-        replace(embedded, neighbour_ids=embedded.neighbour_ids[1:])
-    distances = np.asarray(embedded.neighbour_squared_distances)[:, 1:]
-    with pytest.raises(ValueError, match="20 lists of 40 distances; expected one list"):
-        replace(embedded, neighbour_squared_distances=distances)
+@pytest.mark.parametrize(
+    ("name", "cut", "message"),
+    [
+        ("queries", np.s_[:, 1:], r"shapes \(60, 8\) and \(20, 7\); expected \[N, D\]"),
+        ("neighbour_ids", np.s_[1:], "20 query embeddings have 19 lists of 57 neighbours"),
+        ("neighbour_squared_distances", np.s_[:, 1:], "20 lists of 40 distances; expected one"),
+    ],
+)
+def test_embeddings_that_are_refused(case: Case, name: str, cut: object, message: str) -> None:
+    embedded = case.embedded()
+    with pytest.raises(ValueError, match=message):
+        replace(embedded, **{name: np.asarray(getattr(embedded, name))[cut]})

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.retrieval.searching import evaluate_retrieval
 from visual_search.retrieval.statistics import (
     FEW,
     FLIPS,
@@ -109,9 +108,16 @@ def test_few_queries_get_students_width(num_queries):
     assert (found.method == STUDENT) == (num_queries == 5)
 
 
-def test_fewer_than_five_queries_have_no_interval():
-    found = bootstrap_interval([0.0, 0.5, 1.0, 1.0, np.nan], range(5))
-    assert (found.mean, found.num_queries, found.method) == (0.625, 4, FEW)
+@pytest.mark.parametrize(
+    ("values", "groups", "mean", "method"),
+    [
+        ([0.0, 0.5, 1.0, 1.0, np.nan], range(5), 0.625, FEW),  # fewer than five queries
+        ([0.25, 0.75, np.nan], ["a", "a", "b"], 0.5, ONE_GROUP),
+    ],
+)
+def test_too_little_has_a_mean_and_no_interval(values, groups, mean, method):
+    found = bootstrap_interval(values, groups)
+    assert (found.mean, found.num_queries, found.method) == (mean, len(values) - 1, method)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
@@ -167,38 +173,6 @@ def test_global_random_state_is_left_alone():
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-def test_means_are_those_of_the_report():
-    from visual_search.knn.gallery_index import NearestItems
-
-    rng = np.random.default_rng(10)
-    gallery = [f"g{i:02}" for i in range(30)]
-    held = [str(name) for name in rng.choice(["hat", "shoe", "skirt"], 30)]
-    asked = [*(str(name) for name in rng.choice(["hat", "shoe", "skirt"], 25)), "glove"]
-    rows = np.stack([rng.permutation(30)[:5] for _ in asked])
-    result = NearestItems(
-        query_ids=np.array([f"q{i:02}" for i in range(26)], dtype=object),
-        item_ids=np.array(gallery, dtype=object)[rows],
-        rows=rows,
-        squared_distances=np.sort(rng.random((26, 5)), axis=1),
-    )
-    report = evaluate_retrieval(result, asked, held, gallery)
-    table = report.per_query
-    for statistic in ("micro", "macro"):
-        found = bootstrap_interval(
-            table["average_precision"], table["query_id"], table["category"], statistic
-        )
-        assert found.mean == report.summary[f"{statistic}_map_at_5"]
-        assert (found.num_queries, found.num_left_out) == (25, 1)
-        assert found.low < found.mean < found.high
-
-
-def test_one_group_has_a_mean_and_no_interval():
-    found = bootstrap_interval([0.25, 0.75, np.nan], ["a", "a", "b"])
-    assert (found.mean, found.num_groups, found.method) == (0.5, 1, ONE_GROUP)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-
-
 @pytest.mark.parametrize("num_queries", [5, 20, 500])
 def test_all_perfect_is_the_exact_binomial_interval(num_queries):
     found = bootstrap_interval(np.ones(num_queries), range(num_queries))
@@ -223,6 +197,7 @@ def test_macro_without_spread_counts_the_smallest_category():
     assert (found.mean, found.low) == pytest.approx((0.75, 0.75 - share * 0.75))
 
 
+@settings(max_examples=50, deadline=None)  # no timing is a test here
 @given(st.integers(0, 10_000), st.integers(2, 12), st.sampled_from(["micro", "macro"]))
 def test_ends_stay_within_the_bounds_and_hold_the_mean(seed, num_groups, statistic):
     values, groups, categories = scores(seed, num_queries=20, num_groups=num_groups)
@@ -246,69 +221,58 @@ def average_precisions(
 TRUTH = sum((1 / 2 + (rank - 1) * 3 / 8) / rank for rank in range(1, 6)) / 5
 
 
-@pytest.mark.parametrize("per_group", [1, 3])
-def test_interval_covers_the_truth(per_group):
-    rng, num_draws, covered = np.random.default_rng(11), 300, 0
-    groups = np.repeat(range(30), per_group)
-    for seed in range(num_draws):
-        values = np.repeat(average_precisions(rng, 30), per_group)
-        found = bootstrap_interval(values, groups, num_resamples=500, seed=seed)
-        covered += found.low <= TRUTH <= found.high
-    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
-    assert low <= covered <= high
-
-
-UNEQUAL = {"one of a fifth": [100, *[1] * 399], "three of most": [60] * 3 + [1] * 40}
-
-
-@pytest.mark.parametrize("sizes", UNEQUAL.values(), ids=UNEQUAL)
-def test_interval_covers_where_groups_are_unequal(sizes):
-    rng, num_draws, covered = np.random.default_rng(12), 300, 0
+def of_groups(sizes, *more):
+    """Queries of a group share their rate."""
     groups = np.repeat(range(len(sizes)), sizes)
+
+    def draw(rng):
+        rates = rng.beta(0.5, 0.5, len(sizes))[groups]
+        return average_precisions(rng, len(groups), rates), groups, *(f(groups) for f in more)
+
+    return draw
+
+
+def copied(times):
+    groups = np.repeat(range(30), times)
+    return lambda rng: (np.repeat(average_precisions(rng, 30), times), groups)
+
+
+def rare(rate):
+    return lambda rng: ((rng.random(300) < rate) * 1.0, range(300))
+
+
+DRAWS = {
+    "alone": (copied(1), TRUTH),
+    "in-threes": (copied(3), TRUTH),
+    "one-of-a-fifth": (of_groups([100, *[1] * 399]), TRUTH),
+    "three-of-most": (of_groups([60] * 3 + [1] * 40), TRUTH),
+    "near-0": (rare(0.003), 0.003),
+    "low": (rare(0.01), 0.01),
+    "macro-unequal": (
+        of_groups([1, 1, 2, 3, 5, 20] * 6, lambda groups: groups // 6, lambda groups: "macro"),
+        TRUTH,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_interval_covers_the_truth(name):
+    rng, num_draws, covered = np.random.default_rng(11), 300, 0
+    draw, truth = DRAWS[name]
     for seed in range(num_draws):
-        rates = rng.beta(0.5, 0.5, len(sizes))[groups]  # queries of a group share their rate
-        found = bootstrap_interval(
-            average_precisions(rng, len(groups), rates), groups, num_resamples=199, seed=seed
-        )
-        covered += found.low <= TRUTH <= found.high
-        assert found.rough
-    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
-    assert low <= covered <= high
-
-
-@pytest.mark.parametrize("rate", [0.003, 0.01])
-def test_interval_covers_a_mean_near_0(rate):
-    rng, num_draws, covered = np.random.default_rng(13), 300, 0
-    for seed in range(num_draws):
-        hits = (rng.random(300) < rate) * 1.0
-        found = bootstrap_interval(hits, range(300), num_resamples=199, seed=seed)
-        covered += found.low <= rate <= found.high
-    low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
-    assert low <= covered <= high
-
-
-def test_macro_covers_where_the_groups_of_categories_are_unequal():
-    rng, num_draws, covered = np.random.default_rng(14), 300, 0
-    sizes = [1, 1, 2, 3, 5, 20] * 6
-    groups = np.repeat(range(36), sizes)
-    categories = groups // 6
-    for seed in range(num_draws):
-        rates = rng.beta(0.5, 0.5, 36)[groups]
-        values = average_precisions(rng, len(groups), rates)
-        found = bootstrap_interval(
-            values, groups, categories, "macro", num_resamples=199, seed=seed
-        )
-        covered += found.low <= TRUTH <= found.high
+        found = bootstrap_interval(*draw(rng), num_resamples=199, seed=seed)
+        covered += found.low <= truth <= found.high
+        assert found.rough or "of" not in name  # few groups hold most
     low, high = scipy.stats.binom.ppf([0.001, 0.999], num_draws, [0.93, 0.97])
     assert low <= covered <= high
 
 
 def test_ignoring_groups_would_not_cover():
     """The simulation can fail: the same draws, taken as if every query stood alone."""
-    rng, num_draws, covered = np.random.default_rng(11), 100, 0
+    rng, num_draws, covered = np.random.default_rng(11), 150, 0
     for seed in range(num_draws):
-        values = np.repeat(average_precisions(rng, 30), 3)
-        found = bootstrap_interval(values, range(90), num_resamples=500, seed=seed)
+        values, _ = copied(3)(rng)
+        found = bootstrap_interval(values, range(90), num_resamples=199, seed=seed)
         covered += found.low <= TRUTH <= found.high
     assert covered < scipy.stats.binom.ppf(0.001, num_draws, 0.93)
 
@@ -347,7 +311,7 @@ def test_a_category_without_scores_has_a_line():
 WRONG = [
     ({"values": [[0.5]]}, "values have shape .1, 1.; expected .Q.|a have shape"),
     ({"values": [0.5, math.inf]}, "hold inf in query row 1; expected finite values within"),
-    ({"values": [0.5, 1.5]}, "hold 1.5 in query row 1; .* pass the bounds"),
+    ({"values": [1.0, 1.5, 0.5, 2.0, -1.0]}, "hold 1.5 in query row 1; .* pass the bounds"),
     ({"groups": ["a"]}, "there are 1 groups for 2 queries; expected one each"),
     ({"num_resamples": 99}, "num_resamples is 99; expected at least 100"),
     ({"confidence": 95}, r"confidence is 95; expected within \(0, 1\)"),
