@@ -19,40 +19,32 @@ def test_metadata_and_operations_are_read() -> None:
     assert found.num_nodes == 5
 
 
-def with_node(node: onnx.NodeProto) -> onnx.ModelProto:
+def with_more(node: Any = None, tensor: Any = None, sparse: Any = None) -> onnx.ModelProto:
     made = model()
-    made.graph.node.append(node)
+    made.graph.node.extend([node] if node else [])
+    made.graph.initializer.extend([tensor] if tensor else [])
+    made.graph.sparse_initializer.extend([sparse] if sparse else [])
     return made
 
 
-def branch(inner: onnx.NodeProto | None, depth: int = 1) -> onnx.NodeProto:
+def constant(**value: Any) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["c"], **value)
+
+
+def branch(inner: onnx.NodeProto, depth: int = 1) -> onnx.NodeProto:
     """A node with a graph of its own, that deep, and another node at its bottom."""
-    node = inner
     for _ in range(depth):
-        graph = helper.make_graph([] if node is None else [node], "inner", [], [])
-        node = helper.make_node("If", ["yes"], ["x"], then_branch=graph)
-    assert node is not None
-    return node
+        graph = helper.make_graph([inner], "inner", [], [])
+        inner = helper.make_node("If", ["yes"], ["x"], then_branch=graph)
+    return inner
 
 
-def outside(name: str = "w") -> TensorProto:
-    tensor = numpy_helper.from_array(np.zeros(4, np.float32), name)
+def outside(place: int = TensorProto.EXTERNAL) -> TensorProto:
+    """A tensor that names another file, and says where its data are."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
     onnx.external_data_helper.set_external_data(tensor, location="weights.bin")
     tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    return tensor
-
-
-def as_initializer(tensor: TensorProto) -> onnx.ModelProto:
-    made = model()
-    made.graph.initializer.append(tensor)
-    return made
-
-
-def only_named() -> TensorProto:
-    """Names another file, but says that its data are here."""
-    tensor = outside()
-    tensor.data_location = TensorProto.DEFAULT
+    tensor.data_location = place
     return tensor
 
 
@@ -62,21 +54,9 @@ def only_placed() -> TensorProto:
     return tensor
 
 
-def as_sparse() -> onnx.ModelProto:
-    made = model()
-    made.graph.sparse_initializer.append(
-        helper.make_sparse_tensor(outside(), numpy_helper.from_array(np.arange(4)), [9])
-    )
-    return made
-
-
-CONSTANT = helper.make_node("Constant", [], ["c"], value=outside())
-SPARSE = helper.make_node(
-    "Constant",
-    [],
-    ["c"],
-    sparse_value=helper.make_sparse_tensor(outside(), numpy_helper.from_array(np.arange(4)), [9]),
-)
+SPARSE = helper.make_sparse_tensor(outside(), numpy_helper.from_array(np.arange(4)), [9])
+TEXT = helper.make_tensor("t", TensorProto.STRING, [1], [b"a" * 1000])
+TO_TEXT = helper.make_node("Cast", ["pictures"], ["c"], to=TensorProto.STRING)
 
 
 def running(operator: str) -> onnx.NodeProto:
@@ -84,30 +64,25 @@ def running(operator: str) -> onnx.NodeProto:
     return helper.make_node(operator, ["x"], ["y"], body=leaf)
 
 
-def texts(**more: Any) -> onnx.ModelProto:
-    return with_node(helper.make_node("Constant", [], ["c"], **more))
-
-
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
         *((made, "keeps weights in another file")
-          for made in (as_initializer(outside()), as_initializer(only_named()),
-                       as_initializer(only_placed()), with_node(CONSTANT),
-                       with_node(branch(CONSTANT, 3)))),
+          for made in (with_more(tensor=outside()), with_more(tensor=outside(TensorProto.DEFAULT)),
+                       with_more(tensor=only_placed()), with_more(constant(value=outside())),
+                       with_more(branch(constant(value=outside()), 3)))),
         # The runtime makes them dense while it loads: 1.2 GB of a file of 5 KB, outside its memory
         *((made, "sparse tensors")
-          for made in (as_sparse(), with_node(SPARSE), with_node(branch(SPARSE)))),
+          for made in (with_more(sparse=SPARSE), with_more(constant(sparse_value=SPARSE)),
+                       with_more(branch(constant(sparse_value=SPARSE))))),
         # Each is allocated by itself: `Expand` of one took 9 GB, outside the runtime's memory
         *((made, "computes with texts")
-          for made in (
-              as_initializer(helper.make_tensor("t", TensorProto.STRING, [1], [b"a" * 1000])),
-              texts(value_string="a" * 1000), texts(value_strings=["a"]),
-              with_node(helper.make_node("Cast", ["pictures"], ["c"], to=TensorProto.STRING)))),
+          for made in (with_more(tensor=TEXT), with_more(constant(value_string="a" * 1000)),
+                       with_more(constant(value_strings=["a"])), with_more(TO_TEXT))),
         # what may go on for ever
-        *((made, operator)
+        *((with_more(node), operator)
           for operator in ("Loop", "Scan", "SequenceMap")
-          for made in (with_node(running(operator)), with_node(branch(running(operator))))),
+          for node in (running(operator), branch(running(operator)))),
     ],
 )  # fmt: skip
 def test_what_is_not_to_be_trusted_is_refused(made: onnx.ModelProto, reason: str) -> None:
@@ -124,7 +99,7 @@ def test_what_is_not_to_be_trusted_is_refused(made: onnx.ModelProto, reason: str
     ],
 )  # fmt: skip
 def test_casts_to_numbers_and_onnxs_own_operators_are_read(node: onnx.NodeProto) -> None:
-    assert read_onnx(with_node(node).SerializeToString()).num_nodes == 6
+    assert read_onnx(with_more(node).SerializeToString()).num_nodes == 6
 
 
 @pytest.mark.parametrize("domain", ["com.example", "com.microsoft", "ai.onnx.ml"])
@@ -132,7 +107,7 @@ def test_operators_of_others_are_refused(domain: str) -> None:
     foreign = helper.make_node("Do", ["pictures"], ["y"], domain=domain)
     for node in (foreign, branch(foreign)):
         with pytest.raises(NotOnnxError, match=rf"the operator 'Do' of '{domain}'.*not ONNX's own"):
-            read_onnx(with_node(node).SerializeToString())
+            read_onnx(with_more(node).SerializeToString())
     made = model()
     made.opset_import.append(helper.make_opsetid(domain, 1))
     with pytest.raises(NotOnnxError, match=rf"operators of the set '{domain}'"):
@@ -152,9 +127,9 @@ def test_functions_and_training_are_refused() -> None:
 
 def test_graphs_within_each_other_end_somewhere() -> None:
     leaf = helper.make_node("Abs", ["pictures"], ["y"])
-    near = with_node(branch(leaf, MAX_DEPTH))
+    near = with_more(branch(leaf, MAX_DEPTH))
     assert read_onnx(near.SerializeToString()).num_nodes == 5 + MAX_DEPTH + 1
-    far = with_node(branch(leaf, MAX_DEPTH + 1))
+    far = with_more(branch(leaf, MAX_DEPTH + 1))
     with pytest.raises(NotOnnxError, match=f"more than {MAX_DEPTH} deep"):
         read_onnx(far.SerializeToString())
 
