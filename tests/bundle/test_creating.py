@@ -31,12 +31,12 @@ def test_the_folder_holds_what_the_manifest_names(tmp_path: Path) -> None:
     files = {"report.html": report, "model_card.md": "# Café", "more/weights.bin": b"\0\1"}
     folder = create(tmp_path / "new" / "bundle", IDS, files=files, facts={"a": [1, None, {}]})
     manifest = json.loads((folder / "bundle.json").read_text())
-    assert manifest["format"] == "visual_search.bundle/1"
-    assert manifest["generation"] == 1
+    index = manifest["index"]
+    assert (manifest["format"], manifest["generation"]) == ("visual_search.bundle/1", 1)
     assert manifest["facts"] == {"a": [1, None, {}]}
-    assert manifest["index"]["plan"]["kind"] == "flat"
-    assert manifest["index"]["asked"] == {"kind": "auto", "target_recall": 0.95}
-    assert manifest["index"]["made_by"] == manifest["encoder"]["sha256"]
+    assert index["plan"]["kind"] == "flat"
+    assert index["asked"] == {"kind": "auto", "target_recall": 0.95}
+    assert index["made_by"] == manifest["encoder"]["sha256"]
     assert set(manifest["files"]) == files_in(folder) - {"bundle.json", ".lock", ".reserve"}
     assert len(manifest["files"]) == 4 + 4
     bundle = Bundle.open(folder)
@@ -60,20 +60,25 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     check_content(Bundle.open(tmp_path / "empty"), IDS)
 
 
-def test_a_folder_that_is_filled_meanwhile_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_a_creation_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_filled: bool
 ) -> None:
     def interrupted(*arguments: Any, **more: Any) -> None:
+        if not is_filled:
+            raise KeyboardInterrupt
         (tmp_path / "bundle").mkdir()
         (tmp_path / "bundle" / "mine").write_text("x")
         build(*arguments, **more)
 
     build = creating.build_index
     monkeypatch.setattr(creating, "build_index", interrupted)
-    with pytest.raises(FileExistsError, match="holds something else already"):
+    error = FileExistsError if is_filled else KeyboardInterrupt
+    with pytest.raises(error, match="holds something else already" if is_filled else ""):
         create(tmp_path / "bundle", IDS)
-    assert files_in(tmp_path / "bundle") == {"mine"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "given"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == ({"given", "bundle"} if is_filled else {"given"})
+    assert not is_filled or files_in(tmp_path / "bundle") == {"mine"}
 
 
 def test_what_killed_creators_left_is_deleted_and_others_stay(tmp_path: Path) -> None:
@@ -93,18 +98,6 @@ def test_what_killed_creators_left_is_deleted_and_others_stay(tmp_path: Path) ->
     create(tmp_path / "new", IDS)
     assert not working.exists()  # nobody's any more, whatever it was to become
     assert any((tmp_path / "given").iterdir())
-
-
-def test_a_creation_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(creating, "build_index", fail)
-    with pytest.raises(KeyboardInterrupt):
-        create(tmp_path / "bundle", IDS)
-    assert [path.name for path in tmp_path.iterdir()] == ["given"]
 
 
 @pytest.mark.parametrize(
