@@ -24,7 +24,7 @@ from tests.serving.running import (
     search,
     wait_until,
 )
-from visual_search.serving import server
+from visual_search.serving import limits, server
 
 HEAD = b"Host: 127.0.0.1\r\nContent-Type: " + FORM["content-type"].encode() + b"\r\n"
 SLOW_BODY = b"POST /api/search HTTP/1.1\r\n" + HEAD + b"Content-Length: 90000\r\n\r\n"
@@ -197,6 +197,26 @@ def test_a_body_without_an_end_is_ended_with_the_connection(
 
 def chunk(content: bytes) -> bytes:
     return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+def test_a_client_that_sends_a_little_more_still_reads_the_reason(narrow: int) -> None:
+    answer = search(narrow, bytes(300_000))
+    assert (answer.status, answer.json()["type"]) == (413, "/docs#problem-too-large")
+
+
+@pytest.mark.parametrize(
+    ("start_seconds", "read_seconds", "reason"),
+    [(60, 0.3, b"took more than 0.3 s to arrive"), (0.3, 60, b"bytes a second")],
+)
+def test_a_body_that_does_not_come_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, start_seconds: float, read_seconds: float, reason: bytes
+) -> None:
+    monkeypatch.setattr(limits, "START_SECONDS", start_seconds)
+    with listening(read_seconds=read_seconds) as port, connected(port) as connection:
+        connection.sendall(SLOW_BODY + b"--" + BOUNDARY.encode() + b"\r\n")
+        answer = rest_of(connection)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert reason in answer
 
 
 def test_who_asks_before_sending_is_told_at_once(narrow: int) -> None:

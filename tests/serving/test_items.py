@@ -87,13 +87,11 @@ def test_items_are_added_replaced_and_removed_at_once(own: TestClient) -> None:
     hit = nearest(own, blue)
     assert (hit["item_id"], hit["attributes"]) == ("new/1", {"colour": "blue", "material": ""})
     assert hit["squared_distance"] < 1e-6
-    picture = own.get(hit["thumbnail"])
-    assert picture.content.startswith(b"\xff\xd8\xff")
+    assert own.get(hit["thumbnail"]).content.startswith(b"\xff\xd8\xff")
     assert own.get("/api/items/new%2F1").json()["category"] == "Bags"
     again = add(own, [{"item_id": "new/1", "category": "Dresses"}], [rose]).json()
     assert (again["num_added"], again["num_replaced"], again["num_items"]) == (0, 1, 49)
-    assert nearest(own, rose)["item_id"] == "new/1"
-    assert nearest(own, blue)["item_id"] != "new/1"
+    assert nearest(own, rose)["item_id"] == "new/1" != nearest(own, blue)["item_id"]
     gone = own.delete("/api/items/new%2F1", headers=ALLOWED)
     assert gone.json()["num_removed"] == 1
     assert nearest(own, rose)["item_id"] != "new/1"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import threading
 
 import numpy as np
@@ -9,10 +8,10 @@ from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from tests.serving.drawn_bundle import GridEncoder, drawn, drawn_bundle
-from tests.serving.running import ALLOWED, BOUNDARY, FORM, TOKEN, ask, client, form, listening
+from tests.serving.running import ALLOWED, FORM, TOKEN, client
 from visual_search.bundle import indexing
 from visual_search.catalog.images import PictureLimits
-from visual_search.serving import limits, searching
+from visual_search.serving import searching
 
 LIMIT = 100_000
 MEGABYTE = 2**20
@@ -30,33 +29,6 @@ def test_a_picture_of_the_largest_size_passes_and_a_larger_one_does_not(
     announced = writer.post("/api/search", content=bytes(3 * MEGABYTE), headers=FORM)
     assert announced.status_code == 413
     assert "has 3,145,728 bytes or more" in announced.json()["detail"], "it was not read"
-
-
-def test_a_client_that_sends_a_little_more_still_reads_the_reason() -> None:
-    with listening(max_upload_bytes=LIMIT) as port:
-        answer = ask(port, "POST", "/api/search", form(image=bytes(5 * LIMIT)), FORM)
-    assert answer.status == 413
-    assert answer.json()["type"] == "/docs#problem-too-large"
-
-
-@pytest.mark.parametrize(
-    ("start_seconds", "read_seconds", "reason"),
-    [(60, 0.3, b"took more than 0.3 s to arrive"), (0.3, 60, b"bytes a second")],
-)
-def test_a_body_that_does_not_come_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, start_seconds: float, read_seconds: float, reason: bytes
-) -> None:
-    monkeypatch.setattr(limits, "START_SECONDS", start_seconds)
-    with listening(read_seconds=read_seconds) as port:
-        head = (
-            "POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n"
-            f"Content-Type: {FORM['content-type']}\r\n\r\n--{BOUNDARY}\r\n"
-        )
-        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
-            connection.sendall(head.encode())
-            answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
-    assert b" 408 " in answer
-    assert reason in answer
 
 
 class Crowded(GridEncoder):
