@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
@@ -18,6 +18,7 @@ from visual_search.config.schemas import CompareSchema
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import (
+    as_float,
     count,
     difference,
     file_size,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.retrieval.comparison import Comparison
     from visual_search.retrieval.report import RetrievalReport
+    from visual_search.retrieval.summary import MeasuredFloor
     from visual_search.runs.run import Run
     from visual_search.views.html import ComparedQuery
     from visual_search.views.table import Table
@@ -239,7 +241,7 @@ def _queries(
     ]
 
 
-def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+def _differing(configs: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, str]]:
     """Returns the settings that are not the same for all runs: dotted name -> run -> value."""
     from visual_search.retrieval.comparability import flat
 
@@ -304,18 +306,18 @@ def _runs_table(compared: Compared) -> Table:
         ends = interval(floor["micro_low"], floor["micro_high"])
         means = Cell(number(floor["micro"]), ends), number(floor["macro"])
         row = cells(title, *means, count(floor["dim"]), "floor", "")
-        lines.append((floor[headline["statistic"]], Row(row, "floor")))
+        lines.append((as_float(floor[headline["statistic"]]), Row(row, "floor")))
     lines.sort(key=lambda line: -or_low(line[0]))
     columns = [TableColumn("Run", "name"), TableColumn("micro", with_ends=True)]
     columns += map(TableColumn, ("macro", "Dim", "Index", "ms a picture"))
     return Table(f"Runs, {headline['title']}", columns, [row for _, row in lines])
 
 
-def _floors(runs: Mapping[str, Run]) -> dict[str, dict[str, Any]]:
+def _floors(runs: Mapping[str, Run]) -> dict[str, MeasuredFloor]:
     """Returns the floors by title, each once; a run's own untrained network by the run's name."""
     from visual_search.retrieval.floor_comparison import OWN
 
-    floors: dict[str, dict[str, Any]] = {}
+    floors: dict[str, MeasuredFloor] = {}
     for name, run in runs.items():
         for floor in run.summary()["floors"]:
             own = floor["name"] in OWN
@@ -355,9 +357,9 @@ def _pairs_table(comparison: Comparison, folder: Path) -> Table:
     return Table(title, [*names, *numbers, TableColumn("verdict", "words")], rows)
 
 
-def _tested(line: Mapping[Any, Any], low: str, high: str) -> list[str]:
+def _tested(line: Mapping[Hashable, float], low: str, high: str) -> list[str]:
     """Returns a difference with its interval, its p and that after Holm's correction."""
-    found = difference(line["difference"], line[low], line[high], rough=line["rough"])
+    found = difference(line["difference"], line[low], line[high], rough=bool(line["rough"]))
     return [found, p_value(line["p_value"]), p_value(line["p_holm"])]
 
 

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, told_as_config
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
-    from visual_search.runs.embedding_shards import ShardFolder
+    from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.run import Run
     from visual_search.training.module import EncoderModule
 
@@ -52,7 +52,7 @@ class EmbeddedCatalog:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: ShardManifest
     num_written: int
 
 

@@ -104,7 +104,7 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     def embed(sides: Sides) -> Embedded:
         embedding = RunEmbedding(run, own, merged, settings, precision)
         embeddings, seconds = embedding.of_sides(parts.cached, sides)
-        facts = {fact: summary.get(fact) for fact in OF_THE_RUN}
+        facts: dict[str, object] = {fact: summary.get(fact) for fact in OF_THE_RUN}
         device = device_facts(embedding.trainer)
         place.save_environment(device)
         facts |= device_summary(device)

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import ExportSchema, TrainSchema
-from visual_search.reading import SAVED, read_json, read_table
+from visual_search.reading import SAVED, read_table
 from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.runs.moved import telling_moved_data
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.items import BundleItems
     from visual_search.bundle.manifest import BundleManifest
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.models.export_check import ExportCheck
@@ -248,6 +249,7 @@ def _measured_again(
     """Returns the headline's micro mean, with the bundle's embeddings and the run's own queries."""
     import pandas as pd
 
+    from visual_search.retrieval.summary import number_in
     from visual_search.runs.measuring import Embedded, evaluated
 
     if settings.data or len(rows) < len(cached.catalog):
@@ -256,12 +258,12 @@ def _measured_again(
     held = embeddings[pd.Index(ids).get_indexer(of_run)]
     evaluation = evaluated(parts, parts.sides("test"), "test", Embedded(held))
     summary = evaluation.report.summary
-    return float(summary[f"micro_{summary['headline']['mean']}"])
+    return number_in(summary, f"micro_{summary['headline']['mean']}")
 
 
 def _facts(
-    run: Run, summary: Mapping[str, Any], check: ExportCheck, again: float | None
-) -> dict[str, Any]:
+    run: Run, summary: Mapping[str, object], check: ExportCheck, again: float | None
+) -> dict[str, object]:
     """Returns what a bundle says about the run that it comes from, as plain values."""
     from visual_search.runs.run import environment
 
@@ -279,12 +281,12 @@ def _facts(
         "measured_again": again,
         "packages": environment()["packages"],
     }
-    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    plain: dict[str, object] = json.loads(json.dumps(facts))
     return plain
 
 
 def _files(
-    run: Run, name: str, weights: Path, facts: Mapping[str, Any], items: Any, kind: str
+    run: Run, name: str, weights: Path, facts: Mapping[str, object], items: BundleItems, kind: str
 ) -> dict[str, Path | bytes | str]:
     from visual_search.bundle.model_card import model_card, requirements
 
@@ -305,8 +307,7 @@ def _without_places(page: str, run: Run) -> str:
 
     from visual_search.runs.places import override_without_places, without_place
 
-    held = run.folder / "environment.json"
-    command = read_json(held, "what a run writes").get("command") if held.is_file() else None
+    command = run.environment().get("command")
     words = command if isinstance(command, list) else []  # a newer one is a line without places
     pairs = {str(word): override_without_places(str(word)) for word in words}
     pairs |= {value: without_place(value) for value in _texts(run.config())}
@@ -316,7 +317,7 @@ def _without_places(page: str, run: Run) -> str:
     return page
 
 
-def _texts(settings: Any) -> Iterator[str]:
+def _texts(settings: object) -> Iterator[str]:
     if isinstance(settings, Mapping | list):
         for value in settings.values() if isinstance(settings, Mapping) else settings:
             yield from _texts(value)

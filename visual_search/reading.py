@@ -129,8 +129,8 @@ def read_array(path: str | os.PathLike[str], expected: str) -> NDArray[Any]:
     return array
 
 
-def read_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
-    """Returns the object in a JSON file.
+def read_json(path: str | os.PathLike[str], expected: str) -> Any:
+    """Returns the object in a JSON file, a dict; who reads it declares of what.
 
     Args:
         path: Of the file.
@@ -211,7 +211,7 @@ def difference(path: Path, expected: FileRecord, *, hashed: bool = True) -> str:
     return ""
 
 
-def checksum(content: Mapping[str, Any]) -> str:
+def checksum(content: Mapping[str, object]) -> str:
     """Returns the SHA-256 (hex) of plain JSON, whatever the order of its keys.
 
     Example:
@@ -222,7 +222,7 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sealed(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(kind: str, content: Mapping[str, object]) -> dict[str, object]:
     """Returns a manifest as it is written: its format first, a checksum over both last.
 
     Args:
@@ -237,8 +237,8 @@ def sealed(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return whole | {"sha256": checksum(whole)}
 
 
-def unsealed(kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what was `sealed`.
+def unsealed(kind: str, manifest: Mapping[str, object]) -> Any:
+    """Returns what was `sealed`, a dict; who reads it declares of what.
 
     Raises:
         ValueError: It is of another format or a newer version, or was changed after it was written.

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Literal
 
 MISSING = "–"  # noqa: RUF001 (the dash that stands for no value)
 SAME_ANSWERS = "same answers"  # of a difference that is 0 for every query
@@ -49,7 +49,7 @@ def listed(names: Iterable[object], at_most: int) -> str:
     return ", ".join(texts[:at_most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Returns whether there is no number: None (as JSON keeps NaN), NaN, infinity, pandas' NA.
 
     Example:
@@ -61,27 +61,41 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def number(value: Any, digits: int = 3) -> str:
+def as_float(value: float | None) -> float:
+    """Returns a number that may be missing, NaN where it is.
+
+    Raises:
+        TypeError: It is neither a number nor a text of one.
+        ValueError: It is another text.
+
+    Example:
+        >>> as_float(3), as_float(None)
+        (3.0, nan)
+    """
+    return math.nan if value is None or is_missing(value) else float(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
     """Returns a fraction, such as a metric, to so many digits, a dash where there is none.
 
     Example:
         >>> number(0.49533), number(None)
         ('0.495', '–')
     """
-    return MISSING if is_missing(value) else f"{float(value):.{digits}f}"
+    return MISSING if is_missing(value) else f"{as_float(value):.{digits}f}"
 
 
-def count(value: Any) -> str:
+def count(value: float | None) -> str:
     """Returns a number of things with separators between thousands, a dash where there is none.
 
     Example:
         >>> count(11029), count(None)
         ('11,029', '–')
     """
-    return MISSING if is_missing(value) else f"{round(float(value)):,}"
+    return MISSING if is_missing(value) else f"{round(as_float(value)):,}"
 
 
-def three_digits(value: Any) -> str:
+def three_digits(value: float | None) -> str:
     """Returns three digits of a distance, a ratio or a loss: never 0 for what is not, nor 1.2e+03.
 
     Everything here ranks by squared Euclidean distances, and everything that a person reads shows
@@ -91,49 +105,52 @@ def three_digits(value: Any) -> str:
         >>> [three_digits(value) for value in (0.0, 0.0000123, 0.25, 12.345, 1234.5, None)]
         ['0', '1.23e-05', '0.25', '12.3', '1,234', '–']
     """
-    if is_missing(value):
+    found = as_float(value)
+    if math.isnan(found):
         return MISSING
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{found:,.0f}" if abs(found) >= 100 else f"{found:.3g}"
 
 
-def file_size(num_bytes: Any) -> str:
+def file_size(num_bytes: float | None) -> str:
     """Returns a number of bytes in the unit that suits, a dash where there is none.
 
     Example:
         >>> file_size(512), file_size(12_345_678), file_size(180_775_246), file_size(None)
         ('512 bytes', '12.3 MB', '181 MB', '–')
     """
-    if is_missing(num_bytes):
+    size = as_float(num_bytes)
+    if math.isnan(size):
         return MISSING
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if num_bytes >= limit:
-            return f"{three_digits(num_bytes / limit)} {unit}"
-    return f"{num_bytes:.0f} bytes"
+        if size >= limit:
+            return f"{three_digits(size / limit)} {unit}"
+    return f"{size:.0f} bytes"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: float | None) -> str:
     """Returns a time in the two largest units, a dash where there is none.
 
     Example:
         >>> duration(42), duration(75.2), duration(7322), duration(None)
         ('42 s', '1 min 15 s', '2 h 02 min', '–')
     """
-    if is_missing(seconds):
+    time = as_float(seconds)
+    if math.isnan(time):
         return MISSING
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(time), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def signed(value: Any) -> str:
+def signed(value: float | None) -> str:
     """Returns a difference with its sign, a dash where there is none; only 0 reads 0.
 
     Example:
         >>> signed(0.07211), signed(-0.0004), signed(-0.0)
         ('+0.072', '-0.0004', '+0.000')
     """
-    return MISSING if is_missing(value) else _written([value], "+")[0]
+    return MISSING if is_missing(value) else _written([as_float(value)], "+")[0]
 
 
 def _written(values: Sequence[float], sign: str) -> list[str]:
@@ -149,7 +166,12 @@ def _written(values: Sequence[float], sign: str) -> list[str]:
 
 
 def interval(
-    low: Any, high: Any, sign: str = "-", *, rough: bool | None = False, none: str = MISSING
+    low: float | None,
+    high: float | None,
+    sign: str = "-",
+    *,
+    rough: bool | None = False,
+    none: str = MISSING,
 ) -> str:
     """Returns an interval's ends, with more digits where one would otherwise round to 0.
 
@@ -168,15 +190,21 @@ def interval(
         >>> interval(0.25, 0.5, rough=True), interval(0.0, 0.0, "+")
         ('~[0.250, 0.500]', 'same answers')
     """
-    if is_missing(low) or is_missing(high):
+    ends = [as_float(low), as_float(high)]
+    if any(map(math.isnan, ends)):
         return none
-    if sign == "+" and low == high == 0:
+    if sign == "+" and not any(ends):
         return SAME_ANSWERS
-    return "~" * bool(rough) + "[{}, {}]".format(*_written([low, high], sign))
+    return "~" * bool(rough) + "[{}, {}]".format(*_written(ends, sign))
 
 
 def difference(
-    value: Any, low: Any, high: Any, *, rough: bool | None = False, none: str = MISSING
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    rough: bool | None = False,
+    none: str = MISSING,
 ) -> str:
     """Returns a difference with its interval, or that every answer is the same.
 
@@ -191,35 +219,37 @@ def difference(
         >>> difference(0.1, 0.05, 0.2), difference(0.0, 0.0, 0.0), difference(0.1, None, None)
         ('+0.100 [+0.050, +0.200]', 'same answers', '+0.100 –')
     """
-    if is_missing(value):
+    numbers = [as_float(one) for one in (value, low, high)]
+    if math.isnan(numbers[0]):
         return MISSING
-    if is_missing(low) or is_missing(high):
+    if any(map(math.isnan, numbers)):
         return f"{signed(value)} {none}"
-    if value == low == high == 0:
+    if not any(numbers):
         return SAME_ANSWERS
-    at, *ends = _written([value, low, high], "+")
+    at, *ends = _written(numbers, "+")
     return f"{at} {'~' * bool(rough)}[{', '.join(ends)}]"
 
 
-def p_value(value: Any) -> str:
+def p_value(value: float | None) -> str:
     """Returns a p-value with as many digits as keep it on its side of `ALPHA`, or a dash.
 
     Example:
         >>> p_value(0.0001), p_value(0.0312), p_value(0.0496), p_value(1.0), p_value(None)
         ('< 0.001', '0.031', '0.0496', '1.000', '–')
     """
-    if is_missing(value):
+    p = as_float(value)
+    if math.isnan(p):
         return MISSING
-    if value < 0.001:
+    if p < 0.001:
         return "< 0.001"
     for digits in range(3, 8):
-        text = f"{value:.{digits}f}"
-        if (float(text) < ALPHA) == (value < ALPHA):
+        text = f"{p:.{digits}f}"
+        if (float(text) < ALPHA) == (p < ALPHA):
             break
     return text
 
 
-def rough_text(ends: Mapping[str, Any]) -> str:
+def rough_text(ends: Mapping[str, object]) -> str:
     """Returns what must stand beside an interval that few groups carry, or nothing.
 
     Args:
@@ -233,9 +263,9 @@ def rough_text(ends: Mapping[str, Any]) -> str:
         ''
     """
     number = ends.get("effective_groups")
-    if not ends.get("rough") or number is None or math.isnan(number):
+    if not ends.get("rough") or not isinstance(number, int | float) or math.isnan(number):
         return ""
-    return f"rough: {number:.1f} effective groups of {int(ends['num_groups']):,} carry it"
+    return f"rough: {number:.1f} effective groups of {ends['num_groups']:,} carry it"
 
 
 def shown(text: str) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.wording import (
     count,
@@ -53,25 +53,31 @@ def leaderboard_table(group: RankedGroup, folder: Path | None = None) -> Table:
     from visual_search.views.html_page import mark, scale_limit
     from visual_search.views.table import Cell, Row, Table, TableColumn, cells, valued
 
-    records = group.table.to_dict("records")
-    lines = [{str(key): value for key, value in line.items()} for line in records]
+    lines = group.table.to_dict("records")
     title, k, ranked_by = group.headline["title"], group.identity["k"], group.headline["statistic"]
     limit = scale_limit([line[f"{ranked_by}{end}"] for line in lines for end in ("", "_high")])
 
-    def mean(line: dict[str, Any], which: str) -> Cell:
-        value, ends = line[which], (line[f"{which}_low"], line[f"{which}_high"])
-        return valued(number(value), value, interval(*ends, none=""))
+    def mean(value: float, low: float, high: float) -> Cell:
+        return valued(number(value), value, interval(low, high, none=""))
 
-    def optional(line: dict[str, Any], name: str, write: Any) -> Cell:
-        return valued(write(line[name]), line[name])
-
+    others = (
+        ("precision", number),
+        ("hit_at_1", number),
+        ("dim", count),
+        ("index_bytes", file_size),
+        ("embedding_ms_per_item", three_digits),
+        ("epochs", count),
+    )
     rows = []
     for line in lines:
         ends = line[f"{ranked_by}_low"], line[f"{ranked_by}_high"]
         is_floor = line["is_floor"]
         rank = "floor" if is_floor else "=" * line["tied_with_above"] + count(line["rank"])
         href = "" if is_floor or folder is None else relative_to(folder, Path(line["path"]))
-        means = {which: mean(line, which) for which in ("micro", "macro")}
+        means = {
+            which: mean(*(line[f"{which}{end}"] for end in ("", "_low", "_high")))
+            for which in ("micro", "macro")
+        }
         other = "macro" if ranked_by == "micro" else "micro"
         row = cells(
             valued(rank, line["rank"]),
@@ -79,12 +85,7 @@ def leaderboard_table(group: RankedGroup, folder: Path | None = None) -> Table:
             means[ranked_by],
             Cell(mark=mark(line[ranked_by], *ends, limit)),
             means[other],
-            optional(line, "precision", number),
-            optional(line, "hit_at_1", number),
-            optional(line, "dim", count),
-            optional(line, "index_bytes", file_size),
-            optional(line, "embedding_ms_per_item", three_digits),
-            optional(line, "epochs", count),
+            *(valued(write(line[name]), line[name]) for name, write in others),
             str(line["finished"])[:10],
             label(str(line["path"])),
         )
@@ -158,7 +159,7 @@ def to_csv(groups: Sequence[RankedGroup]) -> str:
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     if isinstance(value, str):
         text = encodable(value)
         return f"'{text}" if is_formula(text) else text

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.runs.embeddings import changed_embedding
 from visual_search.runs.run import EVALUATIONS, Run
-from visual_search.wording import number
+from visual_search.wording import as_float, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +30,7 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
     import pandas as pd
 
     from visual_search.retrieval.floor_comparison import OWN, headline_statistic
+    from visual_search.retrieval.summary import number_in
     from visual_search.runs.run import run_name
 
     summaries = [one.run.summary() for one in measured]
@@ -38,7 +38,7 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
     runs = {run_name(one.run.folder) for one in measured}
     embedded = [_embedded(one.run) for one in measured]
     differ = len(set(embedded)) > 1  # several embeddings of one network
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, object]] = []
     for one, summary, how in zip(measured, summaries, embedded, strict=True):
         suffix = f", {how}" if differ and how else ""
         rules = summary["identity"]["rules"]
@@ -56,9 +56,9 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
                 **shared,
                 "embedding": run_name(one.run.folder) + suffix,
                 "is_run": True,
-                "value": _number(summary[f"{statistic}_{mean}"]),
-                "low": _number(ends.get("low")),
-                "high": _number(ends.get("high")),
+                "value": number_in(summary, f"{statistic}_{mean}"),
+                "low": as_float(ends.get("low")),
+                "high": as_float(ends.get("high")),
             }
         )
         lines += [
@@ -66,9 +66,9 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
                 **shared,
                 "embedding": floor["title"] + (suffix if floor["name"] in OWN else ""),
                 "is_run": False,
-                "value": _number(floor[statistic]),
-                "low": _number(floor[f"{statistic}_low"]),
-                "high": _number(floor[f"{statistic}_high"]),
+                "value": as_float(floor[statistic]),
+                "low": number_in(floor, f"{statistic}_low"),
+                "high": number_in(floor, f"{statistic}_high"),
             }
             for floor in summary["floors"]
         ]
@@ -121,11 +121,7 @@ def overview_table(table: pd.DataFrame, title: str) -> Table:
     for embedding, line in values.reindex(columns=labels).iterrows():
         marks = ["▲ " * bool(line[label] == best[label]) for label in labels]
         written = [mark + number(line[label]) for mark, label in zip(marks, labels, strict=True)]
-        kind: Any = "run" if embedding in of_runs else "floor"
-        rows.append(Row(cells(str(embedding), *written), kind))
+        of = cells(str(embedding), *written)
+        rows.append(Row(of, "run") if embedding in of_runs else Row(of, "floor"))
     heading = f"{title} by what counts as relevant"
     return Table(heading, [TableColumn("Embedding", "name"), *map(TableColumn, labels)], rows)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.reports.shown_items import (
     ShownItems,
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
     from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.report import RetrievalReport
-    from visual_search.runs.run import Run
+    from visual_search.retrieval.summary import MeasuredFloor, Summary
+    from visual_search.runs.run import Environment, Run
+    from visual_search.views.evaluation_charts import FloorBar
     from visual_search.views.html import DataFinding
 
 REPORT_FILE = "report.html"
@@ -51,7 +52,7 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
     report = load_report(folder / "metrics")
     summary = report.summary
     shop = ShownItems(catalog, pictures)
-    environment = _json(folder / "environment.json")
+    environment = run.environment()
     floors = _floors_per_category(folder)
     name = run_name(folder)
     further = folder.parent.name == "evaluations"
@@ -81,7 +82,8 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
     return write_text(folder / REPORT_FILE, run_report(page))
 
 
-def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
+def _floors_chart(name: str, summary: Summary) -> Figure | None:
+    from visual_search.retrieval.summary import number_in
     from visual_search.views.evaluation_charts import floor_bars
 
     if not summary["floors"]:
@@ -89,13 +91,13 @@ def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
     headline = summary["headline"]
     statistic = summary["floors"][0]["statistic"]
     ends = summary["intervals"].get(statistic, {})
-    bars: list[dict[str, Any]] = [
+    bars: list[FloorBar] = [
         {
             "title": name,
-            "value": summary[f"{statistic}_{headline['mean']}"],
+            "value": number_in(summary, f"{statistic}_{headline['mean']}"),
             "low": ends.get("low"),
             "high": ends.get("high"),
-            "rough": ends.get("rough"),
+            "rough": ends.get("rough", False),
             "is_run": True,
         }
     ]
@@ -103,9 +105,9 @@ def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
         {
             "title": floor["title"],
             "value": floor[statistic],
-            "low": floor[f"{statistic}_low"],
-            "high": floor[f"{statistic}_high"],
-            "rough": ends.get("rough"),  # carried by the same groups
+            "low": number_in(floor, f"{statistic}_low"),
+            "high": number_in(floor, f"{statistic}_high"),
+            "rough": ends.get("rough", False),  # carried by the same groups
             "is_run": False,
         }
         for floor in summary["floors"]
@@ -115,24 +117,27 @@ def _floors_chart(name: str, summary: Mapping[str, Any]) -> Figure | None:
 
 
 def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Figure:
+    from visual_search.retrieval.summary import number_in
     from visual_search.views.figures import category_bars
 
     summary = report.summary
     mean = summary["headline"]["mean"]
-    marked: dict[str, Any] = {}
+    key = f"micro_{mean}"
+    best: MeasuredFloor = {}
     if floors is not None:
-        best = max(summary["floors"], key=lambda floor: or_low(floor[f"micro_{mean}"]))
-        marked = {"floors": floors, "floor": best["name"], "floor_title": best["title"]}
+        best = max(summary["floors"], key=lambda floor: or_low(number_in(floor, key)))
     return category_bars(
         report.per_category,
         mean,
-        micro=summary[f"micro_{mean}"],
-        macro=summary[f"macro_{mean}"],
-        **marked,
+        micro=number_in(summary, f"micro_{mean}"),
+        macro=number_in(summary, f"macro_{mean}"),
+        floors=floors,
+        floor=best.get("name"),
+        floor_title=best.get("title"),
     )
 
 
-def _curves(folder: Path, summary: Mapping[str, Any]) -> Figure | None:
+def _curves(folder: Path, summary: Summary) -> Figure | None:
     from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.floor_comparison import OWN
     from visual_search.views.training_curves import training_curves
@@ -187,20 +192,19 @@ def _class_distribution(folder: Path, catalog: Catalog) -> Figure:
     return class_distribution({name: Counter(values.tolist()) for name, values in sets.items()})
 
 
-def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> list[DataFinding]:
+def _findings(folder: Path, summary: Summary, shop: ShownItems) -> list[DataFinding]:
     """Returns what the checks of both sides found."""
     import pandas as pd
 
     from visual_search.views.html import DataFinding
 
-    findings = []
-    for key, title, text in (
-        ("between_sides", "Leaks between queries and gallery", "queries share pixels or a group "
-         "with a gallery item"),
-        ("with_training", "Leaks into the training items", "items share an id, pixels or a group "
-         "with a training item"),
+    findings, of_all = [], summary["leaks"]
+    for leaks, title, text in (
+        (of_all.get("between_sides"), "Leaks between queries and gallery",
+         "queries share pixels or a group with a gallery item"),
+        (of_all.get("with_training"), "Leaks into the training items",
+         "items share an id, pixels or a group with a training item"),
     ):  # fmt: skip
-        leaks = summary["leaks"].get(key)
         if leaks is None:
             continue
         columns = ["shared", "query", "other item", "key"]
@@ -209,10 +213,9 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
             DataFinding(
                 title=title,
                 sentence=f"{leaks['num_queries']:,} {text} (checked: {kinds}); "
-                f"protocol.on_leak={summary['leaks']['on_leak']}, "
-                f"{summary['leaks']['num_dropped']:,} left out.",
+                f"protocol.on_leak={of_all['on_leak']}, {of_all['num_dropped']:,} left out.",
                 table=pd.DataFrame(leaks["pairs"], columns=columns) if leaks["pairs"] else None,
-                good=not leaks["num_queries"] or bool(summary["leaks"]["num_dropped"]),
+                good=not leaks["num_queries"] or bool(of_all["num_dropped"]),
             )
         )
     trained = summary.get("num_queries_trained_on")
@@ -235,16 +238,18 @@ def _findings(folder: Path, summary: Mapping[str, Any], shop: ShownItems) -> lis
     return findings
 
 
-def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+def _environment(environment: Environment) -> dict[str, object]:
     """Returns what the page lists: the command has a place of its own, devices are named parts."""
-    shown = {name: value for name, value in environment.items() if name != "command"}
-    devices = shown.pop("computed_on", [])
+    devices = environment.get("computed_on", [])
+    shown = {
+        name: value for name, value in environment.items() if name not in ("command", "computed_on")
+    }
     if len(devices) == 1:
         return shown | {"computed_on": devices[0]}
     return shown | {f"computed_on.{place}": one for place, one in enumerate(devices, 1)}
 
 
-def _facts(run: Run, summary: Mapping[str, Any]) -> dict[str, str]:
+def _facts(run: Run, summary: Summary) -> dict[str, str]:
     from visual_search.reports.tables import index_size, loss_fact
 
     facts = {}
@@ -310,12 +315,3 @@ def _date(run: Run) -> str:
     ended = run.state in ("finished", "failed", "interrupted")
     moment = datetime.fromisoformat(run.status()["since"]) if ended else datetime.now(UTC)
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(_text(path) or "{}")
-    return content if isinstance(content, dict) else {}

@@ -6,10 +6,10 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
@@ -31,6 +31,7 @@ from visual_search.wording import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from visual_search.retrieval.summary import Ends, MeasuredFloor, Summary
     from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
     from visual_search.views.table import Cell, Table
@@ -55,8 +56,8 @@ def print_result(run: Run) -> None:
     facts = loss_fact(summary) | {
         "Embedding": f"{many(summary['embedding_dim'], 'value')}{_speed(summary)}",
         "Index": index_size(summary),
-        "Trained": f"{many(summary['epochs'], 'epoch')} on "
-        f"{many(summary['num_training'], 'picture')}, {duration(run.status().get('seconds'))}",
+        "Trained": f"{many(summary['epochs'] or 0, 'epoch')} on "
+        f"{many(summary['num_training'] or 0, 'picture')}, {duration(run.status().get('seconds'))}",
     }
     for name, text in facts.items():
         console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
@@ -66,13 +67,13 @@ def print_result(run: Run) -> None:
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
 
 
-def index_size(summary: Mapping[str, Any]) -> str:
+def index_size(summary: Summary) -> str:
     """Returns how large a run's index is, and what an item takes of it."""
     index = summary["index"]
     return f"{file_size(index['bytes'])}, {count(index['bytes_per_item'])} bytes an item"
 
 
-def loss_fact(summary: Mapping[str, Any]) -> dict[str, str]:
+def loss_fact(summary: Summary) -> dict[str, str]:
     """Returns the test loss under what it measures; nothing where the objective has none."""
     if is_missing(summary.get("test_loss")):
         return {}
@@ -98,7 +99,7 @@ def print_evaluation(measured: Measured) -> None:
     print_left_behind(console, folder)
 
 
-def print_measurement(console: Console, folder: Path, summary: Mapping[str, Any]) -> None:
+def print_measurement(console: Console, folder: Path, summary: Summary) -> None:
     """Prints one measurement: by category, beside its floors, what the numbers mean, leaks."""
     from visual_search.views.table import terminal
 
@@ -146,18 +147,18 @@ def print_left_behind(console: Console, folder: Path) -> None:
             console.print(f"  {folder / name}  {what}", markup=False, soft_wrap=True)
 
 
-def _warnings(summary: Mapping[str, Any]) -> list[str]:
+def _warnings(summary: Summary) -> list[str]:
     """Returns what a reader has to know before quoting a number."""
     lines = []
     if refused := len(summary.get("refused", ())):
         lines.append(f"Left out: {many(refused, 'bad item')}, listed in metrics/summary.json.")
     leaks = summary["leaks"]
-    for name, one, more, text in (
-        ("between_sides", "query", "queries", "pixels or a group with the gallery"),
-        ("with_training", "item", "items", "an id, pixels or a group with the training items"),
-    ):
-        num = leaks.get(name, {}).get("num_queries", 0)
-        if num:
+    for found, one, more, text in (
+        (leaks.get("between_sides"), "query", "queries", "pixels or a group with the gallery"),
+        (leaks.get("with_training"), "item", "items", "an id, pixels or a group with the training "
+         "items"),
+    ):  # fmt: skip
+        if found and (num := found["num_queries"]):
             dropped = many(leaks["num_dropped"], "query was", "queries were")
             what = {"drop": f"; {dropped} left out"}
             what["allow"] = ", and are counted (protocol.on_leak=allow)"
@@ -166,9 +167,9 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
     if trained_on := summary.get("num_queries_trained_on"):
         whole = many(summary["num_queries"], "query", "queries")
         lines.append(f"Trained on: {trained_on:,} of {whole}.")
-    if (summary.get("index") or {}).get("gpu_failed"):
-        reason = summary["index"]["device_reason"]
-        lines.append(f"The CPU searched, with the same answers: {reason}.")
+    index = summary.get("index")
+    if index and index.get("gpu_failed"):
+        lines.append(f"The CPU searched, with the same answers: {index['device_reason']}.")
     if earlier := summary.get("computed_before_on"):
         lines.append(f"Trained on one device after another; before on {'; '.join(earlier)}.")
     near = summary.get("near_duplicates")
@@ -203,9 +204,10 @@ LEFT_BEHIND = {
 }
 
 
-def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
+def category_table(folder: Path, summary: Summary) -> Table:
     """Returns the table of a measurement by category with intervals, micro and macro means last."""
     from visual_search.retrieval.report_files import load_report
+    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Row, Table, TableColumn, cells, valued
 
     headline, k = summary["headline"], summary["k"]
@@ -215,7 +217,7 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
     title = f"Retrieval by {by}, {summary.get('query_split', 'test')} queries: {run_name(folder)}"
 
     def row(
-        name: str, sizes: Sequence[int], few: str, values: Sequence[Any], ends: Mapping[str, Any]
+        name: str, sizes: Sequence[int], few: str, values: Sequence[float], ends: Ends
     ) -> tuple[Cell, ...]:
         rough = ends.get("rough") is True
         shown_ends = interval(ends.get("low"), ends.get("high"), rough=rough)
@@ -229,8 +231,11 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
     rows = []
     for values in per_category.iloc[chosen].to_dict("records"):
         sizes = values["num_gallery"], values["num_queries_scored"]
-        ends = {end: values[f"headline_{end}"] for end in ("low", "high")}
-        ends["rough"] = values.get("rough")
+        ends: Ends = {
+            "low": values["headline_low"],
+            "high": values["headline_high"],
+            "rough": values.get("rough", False),
+        }
         means = [values[name] for name in (headline["mean"], *others)]
         few = "*" * bool(values["few_queries"])
         rows.append(Row(row(str(values["category"]), sizes, few, means, ends)))
@@ -241,7 +246,7 @@ def category_table(folder: Path, summary: Mapping[str, Any]) -> Table:
         rows.append(Row(cells(more, *sums, *[""] * (1 + len(others))), "rest"))
     for which in ("micro", "macro"):
         sizes = summary["num_gallery"], summary["num_queries_scored"]
-        means = [summary[f"{which}_{name}"] for name in (headline["mean"], *others)]
+        means = [number_in(summary, f"{which}_{name}") for name in (headline["mean"], *others)]
         found = summary["intervals"].get(which, {})
         rows.append(Row(row(f"{which} mean", sizes, "", means, found), "mean"))
     columns = [TableColumn("Category", "name"), TableColumn("Gallery"), TableColumn("Queries")]
@@ -258,25 +263,31 @@ def _short_title(metric: str) -> str:
     return metric_title(metric).replace("precision", "P")
 
 
-def floor_table(summary: Mapping[str, Any], name: str) -> Table:
+def floor_table(summary: Summary, name: str) -> Table:
     """Returns run among its floors, the best first; the difference is the run minus the floor."""
+    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Row, Table, TableColumn, cells
 
     headline = summary["headline"]
-    mean = headline["mean"]
     statistic = summary["floors"][0]["statistic"]
-    run = {"title": name, **{f"{which}_{mean}": summary[f"{which}_{mean}"] for which in MEANS}}
-    rows = []
-    for line in sorted(
-        [run, *summary["floors"]], key=lambda line: -or_low(line[f"{statistic}_{mean}"])
-    ):
+
+    def means(measured: Summary | MeasuredFloor) -> dict[str, float]:
+        return {which: number_in(measured, f"{which}_{headline['mean']}") for which in MEANS}
+
+    of_run = means(summary)
+    lines = [
+        (of_run[statistic], Row(cells(name, *map(number, of_run.values()), "", "", ""), "run"))
+    ]
+    for floor in summary["floors"]:
         tested = ["", "", ""]
-        if line is not run and not is_missing(line["difference"]):
-            ends = line["difference_low"], line["difference_high"]
-            tested = [difference(line["difference"], *ends)]
-            tested += [p_value(line.get("p_value")), p_value(line["p_holm"])]
-        means = [number(line[f"{which}_{mean}"]) for which in MEANS]
-        rows.append(Row(cells(line["title"], *means, *tested), "run" if line is run else "floor"))
+        if not is_missing(floor["difference"]):
+            ends = floor["difference_low"], floor["difference_high"]
+            tested = [difference(floor["difference"], *ends)]
+            tested += [p_value(floor.get("p_value")), p_value(floor["p_holm"])]
+        of_floor = means(floor)
+        row = Row(cells(floor["title"], *map(number, of_floor.values()), *tested), "floor")
+        lines.append((of_floor[statistic], row))
+    rows = [row for _, row in sorted(lines, key=lambda line: -or_low(line[0]))]
     columns = [
         TableColumn("Embedding", "name"),
         *map(TableColumn, (*MEANS, "Run minus floor", "p", "Holm")),
@@ -286,6 +297,7 @@ def floor_table(summary: Mapping[str, Any], name: str) -> Table:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
+    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Cell, Row, Table, TableColumn, cells
 
     finished = [(run, run.summary()) for run in runs]
@@ -303,11 +315,11 @@ def runs_table(runs: Sequence[Run]) -> Table:
             name += f" {summary['headline']['title']}"
         found = summary["intervals"].get("micro", {})
         ends = interval(found.get("low"), found.get("high"), rough=found.get("rough"))
-        floors = [or_low(floor[f"micro_{mean}"]) for floor in summary["floors"]]
+        floors = [or_low(number_in(floor, f"micro_{mean}")) for floor in summary["floors"]]
         row = cells(
             name,
-            Cell(number(summary[f"micro_{mean}"]), ends),
-            number(summary[f"macro_{mean}"]),
+            Cell(number(number_in(summary, f"micro_{mean}")), ends),
+            number(number_in(summary, f"macro_{mean}")),
             number(max(floors, default=None)),
             three_digits(summary.get("test_loss")),
             count(summary["embedding_dim"]),
@@ -325,16 +337,16 @@ def runs_table(runs: Sequence[Run]) -> Table:
     return Table(title, columns, rows, caption)
 
 
-def _left_out(summary: Mapping[str, Any]) -> str:
+def _left_out(summary: Summary) -> str:
     num = summary["num_left_out"]
     return f" ({num:,} left out: nothing relevant in the gallery)" if num else ""
 
 
-def _speed(summary: Mapping[str, Any]) -> str:
+def _speed(summary: Summary) -> str:
     time = summary["embedding_ms_per_item"]
     return "" if is_missing(time) else f", {three_digits(time)} ms a picture"
 
 
-def or_low(value: float | None) -> float:
+def or_low(value: float) -> float:
     """Returns the value to sort by; what is no number comes last."""
-    return -math.inf if value is None or is_missing(value) else value
+    return -math.inf if is_missing(value) else value

@@ -10,17 +10,20 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal, get_args
+
+from visual_search.retrieval.summary import Identity, Summary
 
 COMMAND = "python -m visual_search.evaluate"
-MUST_AGREE = ("gallery", "queries", "protocol", "k")
+Part = Literal["gallery", "queries", "protocol", "k"]
+MUST_AGREE: tuple[Part, ...] = get_args(Part)
 
 
 class NotComparableError(ValueError):
     """Runs were not measured on the same gallery and queries by the same protocol."""
 
 
-def identity_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(summary: Summary) -> Identity:
     """Returns what `check_comparable` reads of a report's summary; empty for an older run.
 
     Example:
@@ -32,12 +35,15 @@ def identity_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     identity = summary.get("identity")
     if not isinstance(identity, Mapping):
         return {}
-    sizes = ("k", "num_gallery", "num_queries")
-    return {**identity, **{name: summary[name] for name in sizes if name in summary}}
+    found: Identity = {**identity}
+    for size in ("k", "num_gallery", "num_queries"):
+        if size in summary:
+            found[size] = summary[size]
+    return found
 
 
 def check_comparable(
-    identities: Mapping[str, Mapping[str, Any]], paths: Mapping[str, str] | None = None
+    identities: Mapping[str, Identity], paths: Mapping[str, str] | None = None
 ) -> None:
     """Refuses runs that were not measured alike, with the command that brings them together.
 
@@ -89,14 +95,12 @@ def check_comparable(
     raise NotComparableError("\n".join(lines))
 
 
-def _differences(
-    held: Mapping[str, Any], expected: Mapping[str, Any]
-) -> tuple[list[str], list[str]]:
+def _differences(held: Identity, expected: Identity) -> tuple[list[str], list[str]]:
     """What differs in words, and the overrides that `COMMAND` needs."""
     words, overrides = [], []
     here, there = (one.get("data", "unknown") for one in (held, expected))
     named, wanted = (one.get("protocol_name", "unknown") for one in (held, expected))
-    items = [part for part in ("gallery", "queries") if held[part] != expected[part]]
+    items: list[Part] = [part for part in MUST_AGREE[:2] if held[part] != expected[part]]
     other_protocol = held["protocol"] != expected["protocol"]
     if items and here != there:
         words.append(f"data is {here}, expected {there}")
@@ -129,22 +133,23 @@ def _differences(
     return words, overrides
 
 
-def _items(part: str, held: Mapping[str, object], expected: Mapping[str, object]) -> str:
+def _items(part: Part, held: Identity, expected: Identity) -> str:
     """How the galleries or the queries differ: by their number, or else by their hashes."""
     verb, noun = ("the gallery holds", "items") if part == "gallery" else ("it asks", "queries")
-    here, there = (one.get(f"num_{part}") for one in (held, expected))
+    size: Literal["num_gallery", "num_queries"] = (
+        "num_gallery" if part == "gallery" else "num_queries"
+    )
+    here, there = held.get(size), expected.get(size)
     if here is not None and there is not None and here != there:
         return f"{verb} {here:,} {noun}, expected {there:,}"
     return f"{verb} other {noun} ({_hashes(part, held, expected)})"
 
 
-def _hashes(part: str, held: Mapping[str, object], expected: Mapping[str, object]) -> str:
+def _hashes(part: Part, held: Identity, expected: Identity) -> str:
     return f"sha256 {str(held[part])[:10]}, expected {str(expected[part])[:10]}"
 
 
-def _settings(
-    held: Mapping[str, Any], expected: Mapping[str, Any]
-) -> dict[str, tuple[object, object]]:
+def _settings(held: Identity, expected: Identity) -> dict[str, tuple[object, object]]:
     """The protocol's settings that differ, k apart: dotted name -> (held, expected)."""
     ours, theirs = (flat(one.get("protocol_settings") or {}) for one in (held, expected))
     return {

@@ -7,11 +7,12 @@ shown": that is a statement about how much was measured, not that the runs are e
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,16 +32,18 @@ from visual_search.retrieval.floor_comparison import (
     sign_shown,
 )
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.resampling import Floats, Statistic
+from visual_search.retrieval.resampling import STATISTICS, Draws, Floats, Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
+    Compared,
     align_queries,
     bootstrap_interval,
     category_intervals,
     holm,
     paired_difference,
 )
+from visual_search.retrieval.summary import Headline, Summary
 from visual_search.wording import interval, many, number, rough_text
 
 __all__ = [
@@ -52,12 +55,18 @@ __all__ = [
     "identity_of",
 ]
 
-STATISTICS: tuple[Statistic, Statistic] = ("micro", "macro")
 VERDICTS = {1: "a is better", 0: "no difference shown", -1: "b is better"}
 SIZES = ["num_queries", "num_groups", "effective_groups", "rough"]
 TEST_COLUMNS = ["difference", "low", "high", "p_holm"]
 ONE_GROUP_VERDICT = "one group: not tested"
 NO_QUERY_VERDICT = "no scored query"
+
+
+class ComparedBy(Headline):
+    """A headline, the mean of it that decides, and what it means."""
+
+    statistic: Statistic
+    definition: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +103,7 @@ class Comparison:
     pairs: pd.DataFrame
     per_category: pd.DataFrame
     queries: pd.DataFrame
-    headline: dict[str, Any]
+    headline: ComparedBy
     sentence: str
 
 
@@ -150,17 +159,14 @@ def compare_reports(
             f"none of the {len(queries)} queries is scored; expected a query with a relevant "
             "gallery item: there is nothing to compare, so check the gallery's categories"
         )
-    draws: dict[str, Any] = {
-        "num_resamples": num_resamples,
-        "confidence": confidence,
-        "seed": seed,
-    }
+    draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
+    compared = functools.partial(paired_difference, num_permutations=num_permutations, **draws)
     couples = list(itertools.combinations(names, 2))
     total = len(names) + len(couples)
 
     runs, by_category = [], {}
     for done, name in enumerate(names, start=1):
-        line: dict[str, Any] = {"run": name}
+        line: dict[str, object] = {"run": name}
         for mean in STATISTICS:
             ends = bootstrap_interval(values[name], *labels, mean, **draws)
             line |= {mean: ends.mean, f"{mean}_low": ends.low, f"{mean}_high": ends.high}
@@ -173,11 +179,10 @@ def compare_reports(
         if on_progress is not None:
             on_progress(done, total)
 
-    draws["num_permutations"] = num_permutations
     pairs = []
     for done, (a, b) in enumerate(couples, start=len(names) + 1):
         for mean in STATISTICS:
-            test = _tested(a, b, values, *labels, mean, draws)
+            test = _tested(a, b, values, *labels, mean, compared)
             pairs.append({"a": a, "b": b, "statistic": mean, **test})
         if on_progress is not None:
             on_progress(done, total)
@@ -186,7 +191,7 @@ def compare_reports(
     return Comparison(
         runs=run_table,
         pairs=pair_table,
-        per_category=_per_category(by_category, values, *labels, draws),
+        per_category=_per_category(by_category, values, *labels, compared),
         queries=queries,
         headline=headline,
         sentence=right_by_definition(next(iter(reports.values())).summary)
@@ -194,7 +199,7 @@ def compare_reports(
     )
 
 
-def headline_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+def headline_of(summary: Summary) -> ComparedBy:
     """Returns a summary's headline with its ``statistic`` and ``definition``.
 
     Raises:
@@ -262,13 +267,13 @@ def _tested(
     a: str,
     b: str,
     values: Mapping[str, Floats],
-    groups: pd.Series[Any],
-    categories: pd.Series[Any],
+    groups: pd.Series[str],
+    categories: pd.Series[str],
     statistic: Statistic,
-    draws: Mapping[str, Any],
-) -> dict[str, Any]:
+    compared: Compared,
+) -> dict[str, float]:
     try:
-        found = paired_difference(values[a], values[b], groups, categories, statistic, **draws)
+        found = compared(values[a], values[b], groups, categories, statistic)
     except ValueError as error:
         raise ValueError(f"runs {a!r} (a) and {b!r} (b): {error}") from error
     return {
@@ -296,9 +301,9 @@ def _corrected(pairs: pd.DataFrame) -> pd.DataFrame:
 def _per_category(
     by_category: Mapping[str, pd.DataFrame],
     values: Mapping[str, Floats],
-    groups: pd.Series[Any],
-    categories: pd.Series[Any],
-    draws: Mapping[str, Any],
+    groups: pd.Series[str],
+    categories: pd.Series[str],
+    compared: Compared,
 ) -> pd.DataFrame:
     names = list(by_category)
     table = by_category[names[0]][["category", *SIZES, "few_queries"]].copy()
@@ -311,12 +316,12 @@ def _per_category(
     tests = []
     rows_of = categories.groupby(categories).indices
     for category, num_queries in zip(table["category"], table["num_queries"], strict=True):
-        test: dict[str, Any] = {}
+        test: dict[str, float] = {}
         if num_queries:
             rows = rows_of[category]
             mine = {name: values[name][rows] for name in names}
             labels = groups.iloc[rows], categories.iloc[rows]
-            test = _tested(a, b, mine, *labels, "micro", draws)
+            test = _tested(a, b, mine, *labels, "micro", compared)
         tests.append([test.get(name, math.nan) for name in (*TEST_COLUMNS[:3], "p_value")])
     columns = ["difference", "difference_low", "difference_high", "p_value"]
     table[columns] = np.array(tests, dtype=np.float64)
@@ -334,7 +339,7 @@ def _per_category(
 
 
 def _sentence(
-    runs: pd.DataFrame, pairs: pd.DataFrame, headline: Mapping[str, Any], confidence: float
+    runs: pd.DataFrame, pairs: pd.DataFrame, headline: ComparedBy, confidence: float
 ) -> str:
     """The headline's own statistic first; two runs also get the other one."""
     statistic = headline["statistic"]
@@ -347,24 +352,22 @@ def _sentence(
         intervals += f", {rough}"
     value_of = {mean: dict(zip(runs["run"], runs[mean], strict=True)) for mean in STATISTICS}
     if len(runs) == 2:
-        records: list[Any] = pairs.to_dict("records")
-        row_of = {str(row["statistic"]): row for row in records}
+        pair_of = dict(zip(pairs["statistic"], _pairs(pairs), strict=True))
         first, second = (
-            f"by {mean} mean {_clause(row_of[mean], value_of[mean])}"
+            f"by {mean} mean {_clause(pair_of[mean], value_of[mean])}"
             for mean in sorted(STATISTICS, key=lambda mean: mean != statistic)
         )
         start = f"{headline['title']} over {sizes} ({intervals}): {first}."
         return f"{start} {second[0].upper()}{second[1:]}."
     order = sorted(value_of[statistic], key=lambda name: (-value_of[statistic][name], name))
     best, better, other, largest = order[0], [], [], 0.0
-    mine = pairs[pairs["statistic"] == statistic]
+    mine = {frozenset(pair[:2]): pair for pair in _pairs(pairs[pairs["statistic"] == statistic])}
     for name in order[1:]:
-        row = mine[mine["a"].isin([best, name]) & mine["b"].isin([best, name])].iloc[0].to_dict()
-        turned = _turned(row) if row["a"] == name else row
-        test = [turned[column] for column in TEST_COLUMNS]
+        pair = mine[frozenset((best, name))]
+        test = (pair.turned() if pair.a == name else pair).test
         if sign_shown(*test) > 0:
             better.append(_name(name))
-            largest = max(largest, turned["p_holm"])
+            largest = max(largest, pair.p_holm)
         else:
             other.append(f"{_name(name)} ({difference_text(*test)})")
     line = runs[runs["run"] == best].iloc[0]
@@ -382,22 +385,40 @@ def _sentence(
     )
 
 
-def _clause(row: Mapping[str, Any], value_of: Mapping[str, float]) -> str:
+class _Pair(NamedTuple):
+    """Two runs, and the test of their difference."""
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+    @property
+    def test(self) -> tuple[float, float, float, float]:
+        return self[2:]
+
+    def turned(self) -> _Pair:
+        """The same pair seen from b."""
+        return _Pair(self.b, self.a, -self.difference, -self.high, -self.low, self.p_holm)
+
+
+def _pairs(table: pd.DataFrame) -> list[_Pair]:
+    columns = ["a", "b", *TEST_COLUMNS]
+    return [_Pair(*line) for line in table[columns].itertuples(index=False, name=None)]
+
+
+def _clause(pair: _Pair, value_of: Mapping[str, float]) -> str:
     """The verdict over one pair, the better run first."""
-    sign = sign_shown(*(row[column] for column in TEST_COLUMNS))
-    row = _turned(row) if sign < 0 else row
-    a, b = row["a"], row["b"]
+    sign = sign_shown(*pair.test)
+    pair = pair.turned() if sign < 0 else pair
+    a, b = pair.a, pair.b
     values = f"{number(value_of[a])} and {number(value_of[b])}"
-    test = difference_text(*(row[column] for column in TEST_COLUMNS))
+    test = difference_text(*pair.test)
     if sign == 0:
         return f"no difference shown between {_name(a)} and {_name(b)}: {values}, {test}"
     return f"{_name(a)} is better than {_name(b)}: {values}, {test}"
-
-
-def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The same pair seen from b."""
-    ends = {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
-    return {**row, "a": row["b"], "b": row["a"], **ends}
 
 
 def _name(name: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from visual_search.retrieval.resampling import Statistic
+from visual_search.retrieval.resampling import STATISTICS, Draws, Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
@@ -22,6 +22,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
+from visual_search.retrieval.summary import Summary
 from visual_search.wording import ALPHA, SAME_ANSWERS, difference, interval, number, p_value
 
 # The floors that are the run's own network before its first step, and what they are called.
@@ -36,7 +37,7 @@ WORDS = {1: "above", 0: "not told apart from", -1: "below"}
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 FLOOR_COLUMNS = [
     "name",
-    *(f"{statistic}{end}" for statistic in ("micro", "macro") for end in ("", "_low", "_high")),
+    *(f"{statistic}{end}" for statistic in STATISTICS for end in ("", "_low", "_high")),
     "statistic",
     *DIFFERENCE,
     "p_value",
@@ -92,7 +93,7 @@ def p_text(p: float) -> str:
     return f"p {'= ' * (p >= 0.001)}{p_value(p)}"
 
 
-def right_by_definition(summary: Mapping[str, Any]) -> str:
+def right_by_definition(summary: Summary) -> str:
     """Returns what must stand beside numbers that no embedding can miss, or nothing.
 
     Args:
@@ -199,22 +200,18 @@ def floor_differences(
     of = headline_statistic(headline_column) if statistic is None else statistic
     labels = run["group"], run["category"]
     ours = run[headline_column].to_numpy(dtype=np.float64)  # [Q]
-    lines: list[dict[str, Any]] = []
+    draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
+    lines: list[dict[str, object]] = []
     for name in names:
         theirs = beside[name].to_numpy(dtype=np.float64)  # [Q]
-        line: dict[str, Any] = dict.fromkeys(FLOOR_COLUMNS, math.nan)
+        line: dict[str, object] = dict.fromkeys(FLOOR_COLUMNS, math.nan)
         line |= {"name": name, "statistic": of}
         if not (np.isnan(ours).all() and np.isnan(theirs).all()):
-            draws: dict[str, Any] = {
-                "num_resamples": num_resamples,
-                "confidence": confidence,
-                "seed": seed,
-            }
             try:
                 found = paired_difference(
                     ours, theirs, *labels, of, num_permutations=num_permutations, **draws
                 )
-                for mean in ("micro", "macro"):
+                for mean in STATISTICS:
                     ends = bootstrap_interval(theirs, *labels, mean, **draws)
                     line |= {mean: ends.mean, f"{mean}_low": ends.low, f"{mean}_high": ends.high}
             except ValueError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
 from visual_search.retrieval.equality import count_equal, equal_codes
 from visual_search.retrieval.protocol import Protocol, Rows, Selection, fingerprint, labels
 from visual_search.retrieval.report import Answers, RetrievalReport, build_report
+from visual_search.retrieval.summary import Identity
 
 Embeddings = NDArray[np.float32]
 EXCLUDED_BY: dict[str, tuple[str, ...]] = {"item": ("item_id",), "group": ("group",), "nothing": ()}
@@ -234,7 +234,7 @@ def identity(
     protocol: Protocol,
     selection: Selection,
     content_keys: Callable[[Sequence[str]], Sequence[str]] | None = None,
-) -> dict[str, Any]:
+) -> Identity:
     """Returns what two measurements must share before their numbers may be compared.
 
     Args:

@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_k
+from visual_search.retrieval.summary import Rules
 
 Rows: TypeAlias = NDArray[np.int64]
 Exclude = Literal["item", "group", "nothing"]
@@ -257,7 +258,7 @@ class Protocol:
         usual = self.relevance == ("category",)
         return self.name if usual else f"{self.name} by {' + '.join(self.relevance)}"
 
-    def rules(self) -> dict[str, Any]:
+    def rules(self) -> Rules:
         """Returns what decides a number once the sides are chosen, as plain values."""
         return {
             "name": self.name,

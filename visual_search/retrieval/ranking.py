@@ -9,41 +9,40 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pandas as pd
 
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
-from visual_search.retrieval.comparison import headline_of
+from visual_search.retrieval.comparison import ComparedBy, headline_of
 from visual_search.retrieval.floor_comparison import (
     OWN,
     check_columns,
     right_by_definition,
     sign_shown,
 )
-from visual_search.retrieval.resampling import Statistic
+from visual_search.retrieval.resampling import STATISTICS, Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
     NUM_RESAMPLES,
-    PairedDifference,
+    Compared,
     align_queries,
     holm,
     paired_difference,
 )
+from visual_search.retrieval.summary import Identity, Summary, number_in
 from visual_search.wording import rough_text
 
 FLOOR = "floor"
-Compared = Callable[..., PairedDifference]  # `paired_difference` with its draws chosen
 KEY = ("data", *MUST_AGREE)
-COLUMNS: dict[str, Any] = {
+COLUMNS: dict[str, str | type] = {
     "rank": "Int64",
     "name": object,
     "is_floor": bool,
     "kind": object,
-    **{f"{mean}{end}": float for mean in ("micro", "macro") for end in ("", "_low", "_high")},
+    **{f"{mean}{end}": float for mean in STATISTICS for end in ("", "_low", "_high")},
     "precision": float,
     "hit_at_1": float,
     "dim": "Int64",
@@ -78,7 +77,7 @@ class Entry:
 
     path: str
     name: str
-    summary: Mapping[str, Any]
+    summary: Summary
     finished: str
     kind: str = "run"
 
@@ -119,8 +118,8 @@ class RankedGroup:
             say is NaN or NA.
     """
 
-    identity: dict[str, Any]
-    headline: dict[str, Any]
+    identity: Identity
+    headline: ComparedBy
     num_queries: int
     num_left_out: int
     num_groups: int | None
@@ -202,19 +201,27 @@ def _group(
             )
     statistic, k = headline["statistic"], newest.summary["k"]
     runs = [_run_line(entry, k) for entry in entries]
-    runs.sort(key=lambda line: (_descending(line[statistic]), *_tie(line)))
-    values = [line[statistic] for line in runs]
-    for line in runs:
-        if not math.isnan(line[statistic]):
-            line["rank"] = 1 + sum(other > line[statistic] for other in values)
+    runs.sort(key=lambda line: (_descending(line.numbers[statistic]), line.name, line.path))
+    values = [line.numbers[statistic] for line in runs]
+    for line, value in zip(runs, values, strict=True):
+        if not math.isnan(value):
+            line.others["rank"] = 1 + sum(other > value for other in values)
     tested = _mark_ties(runs, statistic, headline["column"], per_query, compared)
     lines = runs + _floor_lines(entries, headline["mean"], statistic, k)
-    lines.sort(key=lambda line: (_descending(line[statistic]), not line["is_floor"], *_tie(line)))
-    table = pd.DataFrame(lines, columns=list(COLUMNS)).astype(COLUMNS)
+    lines.sort(
+        key=lambda line: (
+            _descending(line.numbers[statistic]),
+            not line.others["is_floor"],
+            line.name,
+            line.path,
+        )
+    )
+    rows = [{"name": line.name, "path": line.path, **line.numbers, **line.others} for line in lines]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     summary = newest.summary
     interval = (summary.get("intervals") or {}).get(statistic) or {}
     rules = [f"{headline['title']}: {headline['definition']}".rstrip(": ")]
-    rules += [(summary.get("rules") or {}).get(mean, "") for mean in ("micro", "macro")]
+    rules += [(summary.get("rules") or {}).get(mean, "") for mean in STATISTICS]
     if said := right_by_definition(summary):
         rules.insert(0, said)
     if rough := rough_text(interval):
@@ -232,67 +239,72 @@ def _group(
     )
 
 
-def _run_line(entry: Entry, k: int) -> dict[str, Any]:
+@dataclass
+class _Line:
+    """A run or a floor as it is ranked: its name, its numbers, the table's other columns."""
+
+    name: str
+    path: str
+    numbers: Mapping[str, float]
+    others: dict[str, object]
+
+
+def _run_line(entry: Entry, k: int) -> _Line:
     summary = entry.summary
-    line: dict[str, Any] = {
-        "name": entry.name,
-        "is_floor": False,
-        "kind": entry.kind,
-        "precision": _number(summary.get(f"micro_precision_at_{k}")),
-        "hit_at_1": _number(summary.get("micro_hit_at_1")),
-        "dim": summary.get("embedding_dim"),
-        "index_bytes": (summary.get("index") or {}).get("bytes"),
-        "embedding_ms_per_item": _number(summary.get("embedding_ms_per_item")),
-        "epochs": summary.get("epochs"),
-        "finished": entry.finished,
-        "path": entry.path,
-        "tied_with_above": False,
+    numbers = {
+        "precision": number_in(summary, f"micro_precision_at_{k}"),
+        "hit_at_1": number_in(summary, "micro_hit_at_1"),
+        "embedding_ms_per_item": number_in(summary, "embedding_ms_per_item"),
     }
     mean_name = headline_of(summary)["mean"]
-    for mean in ("micro", "macro"):
+    for mean in STATISTICS:
         ends = (summary.get("intervals") or {}).get(mean) or {}
-        line[mean] = _number(summary.get(f"{mean}_{mean_name}"))
-        line |= {f"{mean}_{end}": _number(ends.get(end)) for end in ("low", "high")}
-    return line
+        numbers[mean] = number_in(summary, f"{mean}_{mean_name}")
+        numbers |= {f"{mean}_{end}": number_in(ends, end) for end in ("low", "high")}
+    others = {
+        "is_floor": False,
+        "kind": entry.kind,
+        "dim": summary.get("embedding_dim"),
+        "index_bytes": (summary.get("index") or {}).get("bytes"),
+        "epochs": summary.get("epochs"),
+        "finished": entry.finished,
+        "tied_with_above": False,
+    }
+    return _Line(entry.name, entry.path, numbers, others)
 
 
 def _floor_lines(
-    entries: Sequence[Entry], mean_name: str, statistic: str, k: int
-) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    entries: Sequence[Entry], mean_name: str, statistic: Statistic, k: int
+) -> list[_Line]:
+    found: dict[str, _Line] = {}
     for entry in sorted(entries, key=lambda one: (one.finished_at, one.path)):  # the newest last
         for floor in entry.summary.get("floors") or []:
-            own = floor["name"] in OWN
-            label = (
-                f"{floor['name'].replace('_', ' ')} {entry.name}"
-                if own
-                else floor.get("title", floor["name"])
-            )
-            line = {
-                "name": label,
+            name, own = floor["name"], floor["name"] in OWN
+            label = f"{name.replace('_', ' ')} {entry.name}" if own else floor.get("title", name)
+            numbers = {
+                "precision": number_in(floor, f"micro_precision_at_{k}"),
+                "hit_at_1": number_in(floor, "micro_hit_at_1"),
+            }
+            for mean in STATISTICS:
+                numbers[mean] = number_in(floor, f"{mean}_{mean_name}")
+                ends = (f"{mean}_low", f"{mean}_high")
+                numbers |= {end: number_in(floor, end) for end in ends}
+            others = {
                 "is_floor": True,
                 "kind": FLOOR,
-                "precision": _number(floor.get(f"micro_precision_at_{k}")),
-                "hit_at_1": _number(floor.get("micro_hit_at_1")),
                 "dim": floor.get("dim"),
                 "finished": entry.finished,
-                "path": entry.path,
                 "tied_with_above": False,
             }
-            for mean in ("micro", "macro"):
-                line[mean] = _number(floor.get(f"{mean}_{mean_name}"))
-                line |= {
-                    f"{mean}_{end}": _number(floor.get(f"{mean}_{end}")) for end in ("low", "high")
-                }
-            key = f"{floor['name']}\x1f{entry.name}" if own else floor["name"]
-            older = found.get(key)
-            if not (own and older and _descending(older[statistic]) < _descending(line[statistic])):
-                found[key] = line
+            key = f"{name}\x1f{entry.name}" if own else name
+            best, older = _descending(numbers[statistic]), found.get(key)
+            if not (own and older and _descending(older.numbers[statistic]) < best):
+                found[key] = _Line(label, entry.path, numbers, others)
     return list(found.values())
 
 
 def _mark_ties(
-    runs: Sequence[dict[str, Any]],
+    runs: Sequence[_Line],
     statistic: Statistic,
     column: str,
     per_query: Mapping[str, pd.DataFrame],
@@ -301,9 +313,9 @@ def _mark_ties(
     """Sets ``tied_with_above``; gives which ways were used: True tested, False by intervals."""
     used, tests = set(), []
     for above, line in itertools.pairwise(runs):
-        if math.isnan(line[statistic]):
+        if math.isnan(line.numbers[statistic]):
             continue
-        tables = [per_query[run["path"]] for run in (above, line) if run["path"] in per_query]
+        tables = [per_query[run.path] for run in (above, line) if run.path in per_query]
         used.add(len(tables) == 2)
         if len(tables) == 2:
             try:
@@ -313,28 +325,18 @@ def _mark_ties(
                 labels = a["group"], a["category"]
                 found = compared(a[column], b[column], *labels, statistic)
             except ValueError as error:
-                raise ValueError(
-                    f"runs {above['path']} (a) and {line['path']} (b): {error}"
-                ) from error
+                raise ValueError(f"runs {above.path} (a) and {line.path} (b): {error}") from error
             tests.append((line, found))
         else:  # written so that NaN counts as overlap
-            line["tied_with_above"] = not line[f"{statistic}_high"] < above[f"{statistic}_low"]
+            ends = line.numbers[f"{statistic}_high"], above.numbers[f"{statistic}_low"]
+            line.others["tied_with_above"] = not ends[0] < ends[1]
     corrected = holm([found.p_value for _, found in tests])
     for (line, found), p_holm in zip(tests, corrected, strict=True):
         shown = sign_shown(found.difference, found.low, found.high, float(p_holm))
-        line["tied_with_above"] = shown == 0
+        line.others["tied_with_above"] = shown == 0
     return used
-
-
-def _number(value: Any) -> float:
-    """A number that JSON may have kept as null."""
-    return math.nan if value is None else float(value)
 
 
 def _descending(value: float) -> float:
     """A sort key: the highest first, NaN last."""
     return math.inf if math.isnan(value) else -value
-
-
-def _tie(line: Mapping[str, Any]) -> tuple[str, str]:
-    return line["name"], line["path"]

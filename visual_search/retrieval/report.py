@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from visual_search.retrieval.metrics import (
     reference_2023,
     reference_definition,
 )
-from visual_search.retrieval.resampling import Statistic
+from visual_search.retrieval.resampling import STATISTICS, Draws
 from visual_search.retrieval.statistics import (
     MIN_QUERIES,
     NUM_RESAMPLES,
@@ -32,6 +32,7 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     category_intervals,
 )
+from visual_search.retrieval.summary import Ends, Summary
 
 MICRO_RULE = "micro: mean over the queries that are scored (num_queries_scored)."
 MACRO_RULE = (
@@ -66,7 +67,7 @@ class RetrievalReport:
 
     per_query: pd.DataFrame
     per_category: pd.DataFrame
-    summary: dict[str, Any]
+    summary: Summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class Answers:
     num_relevant: NDArray[np.int64]
     gains: NDArray[np.int64]
     num_matching: NDArray[np.int64]
-    lists: Mapping[str, Sequence[Sequence[Any]]]
+    lists: Mapping[str, Sequence[Sequence[object]]]
 
 
 def build_report(
@@ -210,9 +211,9 @@ def _summary(
     num_gallery: int,
     k: int,
     means: Mapping[str, str],
-) -> dict[str, Any]:
+) -> Summary:
     num_scored = int(per_category["num_queries_scored"].sum())
-    summary: dict[str, Any] = {
+    counts: Summary = {
         "k": k,
         "num_gallery": num_gallery,
         "num_queries": len(per_query),
@@ -221,18 +222,21 @@ def _summary(
         "num_categories": len(per_category),
         "num_categories_scored": int((per_category["num_queries_scored"] > 0).sum()),
     }
+    by_name: dict[str, float] = {}
     for column, mean in means.items():
-        summary[f"micro_{mean}"] = _mean(per_query[column])
-        summary[f"macro_{mean}"] = _mean(per_category[mean])
+        by_name[f"micro_{mean}"] = _mean(per_query[column])
+        by_name[f"macro_{mean}"] = _mean(per_category[mean])
     column, mean = next(iter(means.items()))
     reference = column == REFERENCE
-    summary["headline"] = {
-        "column": column,
-        "mean": mean,
-        "title": REFERENCE if reference else f"mAP@{k}",
+    said: Summary = {
+        "headline": {
+            "column": column,
+            "mean": mean,
+            "title": REFERENCE if reference else f"mAP@{k}",
+        },
+        "definitions": {REFERENCE: reference_definition(k)} if reference else definitions(k),
     }
-    summary["definitions"] = {REFERENCE: reference_definition(k)} if reference else definitions(k)
-    return summary
+    return cast("Summary", {**counts, **by_name, **said})  # the means' names depend on k
 
 
 def with_intervals(
@@ -260,21 +264,17 @@ def with_intervals(
     table = report.per_query
     values = table[report.summary["headline"]["column"]].to_numpy(dtype=np.float64)
     groups, categories = table["group"].tolist(), table["category"].tolist()
-    settings: dict[str, Any] = {
-        "num_resamples": num_resamples,
-        "confidence": confidence,
-        "seed": seed,
-    }
-    by_category = category_intervals(values, groups, categories, **settings).set_index("category")
-    statistics: tuple[Statistic, ...] = ("micro", "macro")
-    if np.isfinite(values).any():
-        intervals = {
-            statistic: vars(bootstrap_interval(values, groups, categories, statistic, **settings))
-            for statistic in statistics
-        }
-    else:
-        nothing = vars(_no_interval(len(values), confidence))
-        intervals = {statistic: dict(nothing) for statistic in statistics}
+    draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
+    by_category = category_intervals(values, groups, categories, **draws).set_index("category")
+    scored = np.isfinite(values).any()
+    intervals: dict[str, Ends] = {}
+    for statistic in STATISTICS:
+        ends = (
+            bootstrap_interval(values, groups, categories, statistic, **draws)
+            if scored
+            else _no_interval(len(values), confidence)
+        )
+        intervals[statistic] = cast("Ends", dict(vars(ends)))
     by_category = by_category.reindex(report.per_category["category"])
     per_category = report.per_category.assign(
         effective_groups=by_category["effective_groups"].to_numpy(dtype=np.float64),
@@ -284,7 +284,7 @@ def with_intervals(
         num_groups=by_category["num_groups"].fillna(0).to_numpy(dtype=np.int64),
         few_queries=(report.per_category["num_queries_scored"] < MIN_QUERIES).to_numpy(),
     )
-    summary = {**report.summary, "intervals": intervals}
+    summary: Summary = {**report.summary, "intervals": intervals}
     return replace(report, per_category=per_category, summary=summary)
 
 

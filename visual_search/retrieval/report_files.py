@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ import pandas as pd
 from visual_search.atomic import atomic_path, write_text
 from visual_search.reading import DamagedFileError, read_json, read_table
 from visual_search.retrieval.report import RetrievalReport
+from visual_search.retrieval.summary import Summary
 from visual_search.wording import as_cell, from_cell
 
+Read = TypeVar("Read")
 PER_QUERY_FILE = "per_query.parquet"
 PER_CATEGORY_FILE = "per_category.csv"
 SUMMARY_FILE = "summary.json"
@@ -82,7 +84,7 @@ def load_report(folder: str | os.PathLike[str]) -> RetrievalReport:
     return RetrievalReport(per_query, per_category, summary)
 
 
-def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing; expected the three files of a saved report: evaluate the run again"
@@ -130,18 +132,18 @@ def _read_per_category(path: Path) -> pd.DataFrame:
     return table.astype({"category": object})
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    summary = read_json(path, "what saving a report writes: evaluate the run again")
-    if not isinstance(summary["k"], int):
-        raise ValueError(f"k is {summary['k']!r}")
-    summary = {name: math.nan if value is None else value for name, value in summary.items()}
-    for name in ("floors", "intervals"):
-        if name in summary:
-            summary[name] = _with_nan(summary[name])
+def _read_summary(path: Path) -> Summary:
+    content = read_json(path, "what saving a report writes: evaluate the run again")
+    if not isinstance(content["k"], int):
+        raise ValueError(f"k is {content['k']!r}")
+    for name, value in content.items():
+        if value is None or name in ("floors", "intervals"):
+            content[name] = _with_nan(value)
+    summary: Summary = content
     return summary
 
 
-def _with_nan(value: Any) -> Any:
+def _with_nan(value: object) -> Any:
     """Takes back what `plain` did to numbers."""
     if isinstance(value, dict):
         return {name: _with_nan(inner) for name, inner in value.items()}
@@ -150,7 +152,7 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Returns the value with NaN and infinity as None, in dicts and lists too: JSON has neither.
 
     Example:

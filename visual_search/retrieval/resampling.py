@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]
 
 Floats: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Literal["micro", "macro"]
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 Labels: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series[Any]"
 Bounds: TypeAlias = tuple[float, float] | None
 
@@ -32,6 +33,14 @@ UNSEEN = "no spread: the share of groups that could be unseen"
 SAME = "same answers: every difference is 0"
 ONE_GROUP = "none: one group"
 FEW = f"none: fewer than {FEWEST_QUERIES} queries"
+
+
+class Draws(TypedDict):
+    """How flips are drawn, and what their intervals hold: see `statistics.bootstrap_interval`."""
+
+    num_resamples: int
+    confidence: float
+    seed: int
 
 
 class CategorySums(NamedTuple):

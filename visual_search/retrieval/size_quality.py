@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +19,17 @@ from visual_search.knn.codecs import (
 from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.knn.principal_axes import principal_axes
-from visual_search.retrieval.comparison import headline_of
+from visual_search.retrieval.comparison import ComparedBy, headline_of
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport
+from visual_search.retrieval.resampling import Draws
 from visual_search.retrieval.statistics import (
     NUM_RESAMPLES,
     bootstrap_interval,
     paired_difference,
 )
+from visual_search.retrieval.summary import number_in
 from visual_search.wording import (
     SAME_ANSWERS,
     difference,
@@ -64,7 +65,7 @@ class SizeQuality:
 
     table: pd.DataFrame
     left_out: Mapping[str, str]
-    headline: Mapping[str, Any]
+    headline: ComparedBy
     unit_length: bool
     num_queries: int
     num_groups: int
@@ -186,11 +187,7 @@ def measure_codecs(
             "item: there is nothing to lose, so check the gallery's categories"
         )
     labels = flat.per_query["group"].tolist(), flat.per_query["category"].tolist()
-    draws: dict[str, Any] = {
-        "num_resamples": num_resamples,
-        "confidence": confidence,
-        "seed": seed,
-    }
+    draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
     axes = principal_axes(gallery) if any(codec.on_axes for codec in codecs) else None
     lines, left_out = [], {}
     for done, codec in enumerate(codecs, start=1):
@@ -221,8 +218,8 @@ def measure_codecs(
                 "value": ends.mean,
                 "value_low": ends.low,
                 "value_high": ends.high,
-                "micro": report.summary[f"micro_{headline['mean']}"],
-                "macro": report.summary[f"macro_{headline['mean']}"],
+                "micro": number_in(report.summary, f"micro_{headline['mean']}"),
+                "macro": number_in(report.summary, f"macro_{headline['mean']}"),
                 "difference": lost.difference,
                 "low": 0.0 if is_flat else lost.low,  # also of one group or few queries
                 "high": 0.0 if is_flat else lost.high,
@@ -262,15 +259,15 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     within = table[table["difference"] >= -max_loss - ROUNDING]
     sure = within[(within["low"] >= -max_loss - ROUNDING) & (within["family"] != "flat")]
     small = table[table["bytes_per_item"] <= goal_bytes]
-    smallest = _line(within)
-    surest = _line(sure) if len(sure) else None
+    smallest = within.iloc[0]
+    surest = sure.iloc[0] if len(sure) else None
     reached = bool(smallest["bytes_per_item"] <= goal_bytes)
     reached_surely = surest is not None and bool(surest["bytes_per_item"] <= goal_bytes)
     limit = signed(-max_loss)
     if smallest["family"] == "flat":
         clauses = [f"nothing smaller loses at most {number(max_loss)}"]
     else:
-        clauses = [f"the smallest that loses at most {number(max_loss)} is {_told(smallest)}"]
+        clauses = [f"the smallest that loses at most {number(max_loss)} is {_told(within)}"]
         if surest is None:
             clauses.append(f"no codec's interval stays above {limit}")
         elif surest["codec"] == smallest["codec"]:
@@ -279,7 +276,7 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
         else:
             clauses.append(
                 f"its interval reaches below {limit}, and the smallest whose does not is "
-                f"{_told(surest)}"
+                f"{_told(sure)}"
             )
     goal = f"the goal, {three_digits(times_smaller)} times smaller ({goal_bytes:,.0f} bytes), is "
     if reached_surely:
@@ -287,8 +284,8 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     elif reached:
         goal += "reached by the mean alone: no interval of that size stays above the limit"
     elif len(small):
-        best = _line(small.sort_values("difference", ascending=False, kind="stable"))
-        goal += f"not reached: the best of that size is {_told(best)}"
+        best_first = small.sort_values("difference", ascending=False, kind="stable")
+        goal += f"not reached: the best of that size is {_told(best_first)}"
     else:
         goal += "not reached: no codec is that small"
     clauses.append(goal)
@@ -313,12 +310,9 @@ def verdict(measured: SizeQuality, max_loss: float = 0.01, times_smaller: float 
     )
 
 
-def _line(table: pd.DataFrame) -> dict[str, Any]:
-    return {str(name): value for name, value in table.iloc[0].to_dict().items()}
-
-
-def _told(line: Mapping[str, Any]) -> str:
-    """A codec in words: its size, what all items share, and what it loses."""
+def _told(table: pd.DataFrame) -> str:
+    """A table's first codec in words: its size, what all items share, and what it loses."""
+    line = table.iloc[0]
     shared = f" beside {file_size(line['shared_bytes'])} shared" if line["shared_bytes"] else ""
     lost = difference(line["difference"], line["low"], line["high"])
     told = lost if lost == SAME_ANSWERS else f"difference {lost}"

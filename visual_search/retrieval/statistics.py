@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -128,6 +130,9 @@ class PairedDifference:
     method: str
     effective_groups: float
     rough: bool
+
+
+Compared: TypeAlias = Callable[..., PairedDifference]  # `paired_difference` with its draws chosen
 
 
 def bootstrap_interval(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import build, one_of
-from visual_search.config.schemas import TrainSchema
+from visual_search.config.schemas import Node, TrainSchema
 from visual_search.runs.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
 
 
-def build_catalog(node: Mapping[str, Any]) -> Catalog:
+def build_catalog(node: Node) -> Catalog:
     """Returns the catalogue of a data node, and prints what its reader chose by itself.
 
     Raises:
@@ -41,7 +40,7 @@ def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:
     return catalog
 
 
-def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -> None:
+def check_left_out(node: Node, num_left_out: int, num_items: int) -> None:
     """Refuses data of which more than a tenth is left out, unless its config allows it.
 
     Args:
@@ -64,7 +63,7 @@ def check_left_out(node: Mapping[str, Any], num_left_out: int, num_items: int) -
 
 
 def prepare(
-    catalog: Catalog, node: Mapping[str, Any], *, size_px: int, fit: str, cache_dir: str
+    catalog: Catalog, node: Node, *, size_px: int, fit: str, cache_dir: str
 ) -> CachedCatalog:
     """Returns the catalogue with its pictures decoded, under a progress bar.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from visual_search.atomic import atomic_path, sweep
 from visual_search.reading import (
@@ -85,7 +85,7 @@ class ShardSettings:
         """Shards of a finished folder."""
         return -(-self.num_items // self.shard_size)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Returns the settings as JSON holds them."""
         return {**asdict(self), "columns": list(self.columns)}
 
@@ -114,6 +114,34 @@ class ShardRecord:
     num_bytes: int
     sha256: str
     settings: str
+
+
+class ShardEntry(TypedDict):
+    """A `ShardRecord` in the manifest, without the settings, which all of them share."""
+
+    file: str
+    first_row: int
+    num_items: int
+    num_bytes: int
+    sha256: str
+
+
+class ShardManifest(TypedDict):
+    """``manifest.json`` of a finished folder: `ShardSettings`, its shards, and what is left out."""
+
+    run: str
+    model_hash: str
+    preprocessing_hash: str
+    embedding_hash: str
+    precision: str
+    dim: int
+    catalog: str
+    catalog_fingerprint: str
+    columns: list[str]
+    num_items: int
+    shard_size: int
+    shards: list[ShardEntry]
+    refused: list[dict[str, str]]
 
 
 class ShardFolder:
@@ -148,7 +176,7 @@ class ShardFolder:
                 )
             write_json(path, {"format": FORMAT, **self.settings.plain()})
             return
-        found = _read_json(path)
+        found = read_json(path, _EXPECTED)
         expected = {"format": FORMAT, **self.settings.plain()}
         others = [
             f"{name} {_short(found.get(name))} there, {_short(expected[name])} here"
@@ -230,7 +258,7 @@ class ShardFolder:
         write_json(self._record_path(number), asdict(record))
         return record
 
-    def conclude(self, refused: Sequence[RefusedItem]) -> dict[str, Any]:
+    def conclude(self, refused: Sequence[RefusedItem]) -> ShardManifest:
         """Writes and gives the manifest, once every shard is finished.
 
         Raises:
@@ -250,7 +278,7 @@ class ShardFolder:
         refusals = refused_without_places(refused)
         content = sealed(FORMAT, {**self.settings.plain(), "shards": shards, "refused": refusals})
         write_json(self.folder / MANIFEST_FILE, content)
-        return content
+        return read_shard_manifest(self.folder)
 
     def _record_path(self, number: int) -> Path:
         return self.folder / FINISHED / f"{number:05d}.json"
@@ -258,14 +286,14 @@ class ShardFolder:
     def _record(self, number: int) -> ShardRecord | None:
         """Returns what was written of a shard; None where nothing was, or by other settings."""
         try:
-            record = ShardRecord(**_read_json(self._record_path(number)))
+            record = ShardRecord(**read_json(self._record_path(number), _EXPECTED))
         except (FileNotFoundError, ValueError, TypeError):
             return None
         file = f"{SHARDS}/{number:05d}.parquet"  # a record cannot point elsewhere
         return record if (record.settings, record.file) == (self.settings.digest(), file) else None
 
 
-def read_shard_manifest(folder: str | Path) -> dict[str, Any]:
+def read_shard_manifest(folder: str | Path) -> ShardManifest:
     """Returns the manifest of a finished folder.
 
     Raises:
@@ -277,9 +305,8 @@ def read_shard_manifest(folder: str | Path) -> dict[str, Any]:
         unfinished = (Path(folder) / SETTINGS_FILE).is_file()
         hint = "it is unfinished: start its command again" if unfinished else "check the path"
         raise FileNotFoundError(f"no manifest at {path}; expected a folder of shards; {hint}")
-    content = _read_json(path)
     try:
-        content = unsealed(FORMAT, content)
+        content: ShardManifest = unsealed(FORMAT, read_json(path, _EXPECTED))
         names = [shard["file"] for shard in content["shards"]]
         if names != [f"{SHARDS}/{number:05d}.parquet" for number in range(len(names))]:
             raise ValueError(f"it names the shards {names[:3]}")
@@ -379,11 +406,6 @@ def _is_intact(folder: Path, record: ShardRecord) -> bool:
     return path.is_file() and not difference(path, FileRecord(record.sha256, record.num_bytes))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Returns an object; anything else is a ValueError that names the file."""
-    return read_json(path, _EXPECTED)
-
-
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return f"{text[:12]}..." if len(text) > 40 else text

@@ -7,11 +7,9 @@ import fnmatch
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from visual_search.config.schemas import TrainSchema
+from visual_search.config.schemas import Node, TrainSchema
 from visual_search.reading import record_file
 from visual_search.runs.run import Run, open_run
 
@@ -48,7 +46,7 @@ PLACES = ("data.pictures", "data.categories", "data.dataset_root", "callbacks.*.
 
 # Keys that runs of an earlier version do not have, with the value that changes nothing: with it
 # they are no part of the hash, so that the same command finds the earlier run.
-ADDED: dict[str, Any] = {
+ADDED: dict[str, object] = {
     "training.start_from": None,
     "trainer.accumulate_grad_batches": 1,
     "trainer.deterministic": False,
@@ -75,7 +73,7 @@ def run_hash(settings: TrainSchema, catalog_fingerprint: str, *, with_places: bo
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _identity(settings: TrainSchema, *, with_places: bool = False) -> dict[str, Any]:
+def _identity(settings: TrainSchema, *, with_places: bool = False) -> Node:
     """Returns what of a config can change the result, with files by their paths."""
     from visual_search.training.devices import num_devices
 
@@ -167,20 +165,20 @@ def _gone_weights(settings: TrainSchema) -> bool:
     return weights not in (None, PACKAGED) and not Path(str(weights)).is_file()
 
 
-def _without(node: Mapping[str, Any], dropped: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+def _without(node: Node, dropped: tuple[str, ...], prefix: str = "") -> Node:
     return {
-        key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: _without(value, dropped, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
         if f"{prefix}{key}" not in dropped
     }
 
 
-def _without_places(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _without_places(node: Node, prefix: str = "") -> Node:
     """Returns the same node with nothing where it names a place."""
-    found: dict[str, Any] = {}
+    found: Node = {}
     for key, value in node.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             found[key] = _without_places(value, f"{name}.")
         elif isinstance(value, str) and any(fnmatch.fnmatchcase(name, one) for one in PLACES):
             found[key] = None
@@ -189,16 +187,16 @@ def _without_places(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return found
 
 
-def _without_added(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _without_added(node: Node, prefix: str = "") -> Node:
     """Returns the same node without the keys of `ADDED` that change nothing."""
     return {
-        key: _without_added(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: _without_added(value, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in node.items()
         if f"{prefix}{key}" not in ADDED or value != ADDED[f"{prefix}{key}"]
     }
 
 
-def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
+def _start_by_content(training: Node) -> Node:
     """Returns the node of training with what the run to start from has learned, not its folder."""
     start = training.get("start_from")
     path = Run(Path(start or "")).checkpoint
@@ -207,7 +205,7 @@ def _start_by_content(training: Mapping[str, Any]) -> dict[str, Any]:
     return {**training, "start_from": record_file(path).sha256}
 
 
-def _weights_by_content(model: Mapping[str, Any]) -> dict[str, Any]:
+def _weights_by_content(model: Node) -> Node:
     """Returns a model's node with the SHA-256 of a weights file in place of its path."""
     node = dict(model)
     path = Path(str(node.get("weights") or ""))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from lightning import Trainer
+
+    from visual_search.retrieval.summary import DeviceFacts
 
 # Of a processor's flags those on which the speed, the precision and the last bits of a network
 # hang; as Linux spells them, x86 before Arm.
@@ -21,7 +22,18 @@ _BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
 EMULATED = "emulated in float32"
 
 
-def processor_facts() -> dict[str, Any]:
+class ProcessorFacts(TypedDict, total=False):
+    """A processor as ``environment.json`` keeps it; the capitals are variables that were set."""
+
+    processor: str
+    num_cpus: int | None
+    instructions: list[str]
+    bf16: str
+    ONEDNN_MAX_CPU_ISA: str
+    ATEN_CPU_CAPABILITY: str
+
+
+def processor_facts() -> ProcessorFacts:
     """Returns the processor, the instructions that matter, and what computes its bf16.
 
     A trained number moves in its second digit with the last two: the same bf16 is computed by AMX,
@@ -29,7 +41,7 @@ def processor_facts() -> dict[str, Any]:
     """
     name, flags = _processor()
     instructions = [flag for flag in _INSTRUCTIONS if flag in flags]
-    facts: dict[str, Any] = {
+    facts: ProcessorFacts = {
         "processor": name,
         "num_cpus": os.cpu_count(),
         "instructions": instructions,
@@ -56,7 +68,7 @@ def _processor() -> tuple[str, frozenset[str]]:
     return name or platform.processor() or platform.machine(), frozenset(flags.split())
 
 
-def device_facts(trainer: Trainer) -> dict[str, Any]:
+def device_facts(trainer: Trainer) -> DeviceFacts:
     """Returns what a trainer computes on and how exactly.
 
     Returns:
@@ -68,7 +80,7 @@ def device_facts(trainer: Trainer) -> dict[str, Any]:
 
     device = trainer.strategy.root_device
     processor = processor_facts()
-    facts: dict[str, Any] = {
+    facts: DeviceFacts = {
         "device": str(device),
         "device_name": processor["processor"],
         "num_devices": trainer.world_size,
@@ -79,7 +91,7 @@ def device_facts(trainer: Trainer) -> dict[str, Any]:
     if device.type != "cuda":
         return facts
     card = torch.cuda.get_device_properties(device)
-    details = {
+    details: dict[str, object] = {
         "compute_capability": f"{card.major}.{card.minor}",
         "memory_bytes": card.total_memory,
         "driver": _driver(),
@@ -90,12 +102,14 @@ def device_facts(trainer: Trainer) -> dict[str, Any]:
     return facts | {"device_name": card.name, "card": details}
 
 
-def device_summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+def device_summary(facts: DeviceFacts) -> DeviceFacts:
     """Returns of `device_facts` what stands beside a number; the card's details are left out."""
-    return {name: value for name, value in facts.items() if name != "card"}
+    found: DeviceFacts = {**facts}
+    found.pop("card", None)
+    return found
 
 
-def device_sentence(facts: Mapping[str, Any]) -> str:
+def device_sentence(facts: DeviceFacts) -> str:
     """Returns `device_facts` in a line; what an earlier version did not write is left out.
 
     >>> device_sentence({"device": "cuda:0", "device_name": "NVIDIA H200", "num_devices": 2,

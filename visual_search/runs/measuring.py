@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import one_of
 from visual_search.config.schemas import EvaluateSchema, TrainSchema
@@ -34,7 +34,7 @@ OF_A_MEASUREMENT = (
 
 
 @contextlib.contextmanager
-def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: Any) -> Iterator[bool]:
+def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: object) -> Iterator[bool]:
     """Holds a measurement's folder, and leaves a status that tells how it ended.
 
     Yields:
@@ -77,7 +77,7 @@ def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: Any) ->
         place.unlock()
 
 
-def _written(merged: TrainSchema) -> dict[str, Any]:
+def _written(merged: TrainSchema) -> dict[str, object]:
     """Returns the settings as they are written beside a measurement."""
     plain = dataclasses.asdict(merged)
     return plain if merged.model else {name: plain[name] for name in OF_A_MEASUREMENT}
@@ -96,7 +96,7 @@ class Embedded:
     """
 
     embeddings: NDArray[np.float32]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     seconds_per_item: float = math.nan
     epoch: int = 0
     trainer: Trainer | None = None

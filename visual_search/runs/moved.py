@@ -7,9 +7,9 @@ import copy
 import inspect
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.config.builders import ConfigError, bind
 from visual_search.config.schemas import ItemLimits, Node, SplitConfig, TrainSchema
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def telling_moved_data(
-    command: str, run: Run, data: Mapping[str, Any], given: Mapping[str, Any] | None
-) -> Iterator[None]:
+def telling_moved_data(command: str, run: Run, data: Node, given: Node | None) -> Iterator[None]:
     """Turns the error of data that a finished run no longer finds into the command that helps.
 
     Args:
@@ -52,9 +50,9 @@ def telling_moved_data(
         ) from error
 
 
-def _path_keys(data: Mapping[str, Any]) -> list[str]:
+def _path_keys(data: Node) -> list[str]:
     """Returns the arguments of a data node's reader that name a place."""
-    builder, _ = bind("data", dict(data))
+    builder, _ = bind("data", data)
     parameters = inspect.signature(builder).parameters.values()
     return [one.name for one in parameters if "PathLike" in str(one.annotation)]
 

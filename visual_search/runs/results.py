@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from visual_search.config.schemas import TrainSchema
 
@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from lightning import Trainer
+    from lightning.pytorch.loggers import Logger
     from numpy.typing import NDArray
 
     from visual_search.catalog.cache import CachedCatalog, Pictures
+    from visual_search.retrieval.leaks import Leaks
     from visual_search.retrieval.report import RetrievalReport
+    from visual_search.retrieval.summary import (
+        FoundLeaks,
+        MeasuredFloor,
+        NearCounts,
+        SideLeaks,
+        Summary,
+    )
     from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run
     from visual_search.training.evaluation import Evaluation, Floor
@@ -57,7 +66,7 @@ def save_results(run: Run, parts: Parts, trainer: Trainer, logged: Mapping[str, 
     )
     module.head.save(run.folder / PROJECTION)
     save_trained_items(run.folder, parts.cached)
-    facts = {
+    facts: dict[str, object] = {
         "val_loss": logged.get("val/loss"),
         "test_loss": logged.get("test/loss"),
         "loss_name": module.objective.error_name,
@@ -78,8 +87,8 @@ def save_results(run: Run, parts: Parts, trainer: Trainer, logged: Mapping[str, 
 
 
 def save_evaluation(
-    folder: Path, parts: Parts, evaluation: Evaluation, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+    folder: Path, parts: Parts, evaluation: Evaluation, facts: Mapping[str, object]
+) -> Summary:
     """Writes embeddings, numbers, floors and near-duplicates of one measurement.
 
     Args:
@@ -107,9 +116,7 @@ def save_evaluation(
         catalog.source.content_keys,
     )
     rules = {name: value for name, value in settings.protocol.items() if name != "_target_"}
-    summary = {
-        **report.summary,
-        **facts,
+    own: Summary = {
         "index": {
             "bytes": index.num_bytes,
             "bytes_per_item": index.bytes_per_item,
@@ -128,7 +135,8 @@ def save_evaluation(
         "standing": _standing(report, floors),
     }
     if settings.near_duplicates:
-        summary["near_duplicates"] = _near_duplicates(folder, parts.cached, evaluation)
+        own["near_duplicates"] = _near_duplicates(folder, parts.cached, evaluation)
+    summary = cast("Summary", {**report.summary, **facts, **own})
     save_report(replace(report, summary=summary), folder / "metrics")
     return summary
 
@@ -165,7 +173,7 @@ def num_trained_on(folder: Path, pictures: Pictures, sides: Sides) -> int | None
 
 def _floor_lines(
     folder: Path, report: RetrievalReport, floors: tuple[Floor, ...]
-) -> list[dict[str, Any]]:
+) -> list[MeasuredFloor]:
     """Writes the floors' values, and gives one plain dict a floor for the summary."""
     from visual_search.atomic import atomic_path
     from visual_search.retrieval.floor_comparison import floor_differences
@@ -180,24 +188,21 @@ def _floor_lines(
     save_table(floors_per_category(floors), folder / "metrics" / "floors_per_category.csv")
     column = report.summary["headline"]["column"]
     measured = floor_differences(report.per_query, per_query, column).to_dict("records")
-    return [
-        {
+    lines: list[MeasuredFloor] = []
+    for floor, line in zip(floors, measured, strict=True):
+        of_all = floor.report.summary.items()
+        by_name = {name: mean for name, mean in of_all if name.startswith(("micro_", "macro_"))}
+        called: MeasuredFloor = {
             "name": floor.name,
             "title": floor.title,
             "dim": floor.dim,
             "definition": floor.definition,
-            **{
-                name: value
-                for name, value in floor.report.summary.items()
-                if name.startswith(("micro_", "macro_"))
-            },
-            **{str(name): value for name, value in line.items() if name != "name"},
         }
-        for floor, line in zip(floors, measured, strict=True)
-    ]
+        lines.append(cast("MeasuredFloor", {**called, **by_name, **line}))
+    return lines
 
 
-def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
+def _standing(report: RetrievalReport, floors: list[MeasuredFloor]) -> str:
     import pandas as pd
 
     from visual_search.retrieval.floor_comparison import (
@@ -205,7 +210,8 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
         right_by_definition,
         standing,
     )
-    from visual_search.wording import rough_text
+    from visual_search.retrieval.summary import number_in
+    from visual_search.wording import as_float, rough_text
 
     headline = report.summary["headline"]
     if said := right_by_definition(report.summary):
@@ -214,34 +220,36 @@ def _standing(report: RetrievalReport, floors: list[dict[str, Any]]) -> str:
     ends = report.summary["intervals"].get(statistic, {})
     return standing(
         headline["title"],
-        report.summary[f"{statistic}_{headline['mean']}"],
-        (ends.get("low", math.nan), ends.get("high", math.nan)),
+        number_in(report.summary, f"{statistic}_{headline['mean']}"),
+        (as_float(ends.get("low")), as_float(ends.get("high"))),
         pd.DataFrame(floors),
         titles={floor["name"]: floor["title"] for floor in floors},
         rough=rough_text(ends),
     )
 
 
-def _leaks(evaluation: Evaluation) -> dict[str, Any]:
+def _leaks(evaluation: Evaluation) -> FoundLeaks:
     """Returns what both sides share, as plain values."""
-    found: dict[str, Any] = {
+    found: FoundLeaks = {
         "on_leak": evaluation.protocol.on_leak,
         "num_dropped": evaluation.sides.num_dropped,
     }
-    for name, leaks in (
-        ("between_sides", evaluation.sides.leaks),
-        ("with_training", evaluation.sides.trained_leaks),
-    ):
-        if leaks is not None:
-            found[name] = {
-                "num_pairs": dict(leaks.num_pairs),
-                "num_queries": len(leaks.query_ids),
-                "pairs": [list(pair) for pair in leaks.pairs[:MAX_LISTED_LEAKS]],
-            }
+    if (leaks := evaluation.sides.leaks) is not None:
+        found["between_sides"] = _listed(leaks)
+    if (leaks := evaluation.sides.trained_leaks) is not None:
+        found["with_training"] = _listed(leaks)
     return found
 
 
-def _near_duplicates(folder: Path, cached: CachedCatalog, evaluation: Evaluation) -> dict[str, Any]:
+def _listed(leaks: Leaks) -> SideLeaks:
+    return {
+        "num_pairs": {str(kind): num for kind, num in leaks.num_pairs.items()},
+        "num_queries": len(leaks.query_ids),
+        "pairs": [list(pair) for pair in leaks.pairs[:MAX_LISTED_LEAKS]],
+    }
+
+
+def _near_duplicates(folder: Path, cached: CachedCatalog, evaluation: Evaluation) -> NearCounts:
     """Looks for near-duplicates between the sides, lists and draws them."""
     from visual_search.catalog.duplicates import perceptual_hashes
     from visual_search.retrieval.near_duplicates import EmbeddedPictures, near_duplicates
@@ -308,19 +316,21 @@ def _pairs(near: pd.DataFrame, cached: CachedCatalog) -> list[DuplicatePair]:
     return pairs
 
 
-def _finals(summary: Mapping[str, Any], logged: Mapping[str, float]) -> dict[str, float]:
+def _finals(summary: Summary, logged: Mapping[str, float]) -> dict[str, float]:
     """Returns the numbers that runs are compared by in the loggers."""
+    from visual_search.retrieval.summary import number_in
+
     headline, k = summary["headline"]["mean"], summary["k"]
     names = (f"test/{headline}", f"test/macro_{headline}", f"test/precision_at_{k}",
              "test/loss", "val/loss")  # fmt: skip
     finals = {f"final/{name}": logged[name] for name in names if name in logged}
-    floors = [floor[f"micro_{headline}"] for floor in summary["floors"]]
+    floors = [number_in(floor, f"micro_{headline}") for floor in summary["floors"]]
     if any(map(math.isfinite, floors)):
         finals["final/best_floor"] = max(filter(math.isfinite, floors))
     return finals
 
 
-def _choices(settings: TrainSchema, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _choices(settings: TrainSchema, summary: Summary) -> dict[str, object]:
     """Returns what one compares runs by; the whole config lies in the run's folder."""
     return {
         "model": str(settings.model["_target_"]).rpartition(".")[2],
@@ -338,7 +348,7 @@ def _choices(settings: TrainSchema, summary: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _log_settings(logger: Any, choices: dict[str, Any], finals: dict[str, float]) -> None:
+def _log_settings(logger: Logger, choices: dict[str, object], finals: dict[str, float]) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     if isinstance(logger, TensorBoardLogger):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from filelock import BaseFileLock, Timeout
 
@@ -20,8 +20,11 @@ from visual_search.atomic import DiskFullError, write_text
 from visual_search.config.schemas import TrainSchema, filled, known
 from visual_search.locking import file_lock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
-from visual_search.runs.machine import device_sentence, processor_facts
+from visual_search.runs.machine import ProcessorFacts, device_sentence, processor_facts
 from visual_search.runs.places import command_without_places
+
+if TYPE_CHECKING:
+    from visual_search.retrieval.summary import DeviceFacts, Summary
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 STATES = get_args(State)
@@ -39,6 +42,29 @@ MAX_ERROR_LENGTH = 1000  # of a status on a full disk: a block holds 4,096 bytes
 LOCK_WAIT_SECONDS = 0.3  # who only looks whether the lock is held holds it for a moment
 EVALUATIONS = "evaluations"  # folder of a run's further measurements
 PROJECTION = "embeddings/projection.npz"  # of the embedding's PCA, in a run's folder
+
+
+class Status(TypedDict, total=False):
+    """``status.json``: how far a run or a measurement is, and what was measured."""
+
+    state: State
+    since: str
+    pid: int
+    seconds: float
+    error: str
+    catalog: str
+    catalog_fingerprint: str
+    query_split: str
+
+
+class Environment(ProcessorFacts, total=False):
+    """``environment.json``: the versions, the machine, and what computed, one after the other."""
+
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    command: str | list[str]  # of an earlier version, its words
+    computed_on: list[DeviceFacts]
 
 
 class RunLockedError(RuntimeError):
@@ -66,7 +92,7 @@ class Run:
         Raises:
             DamagedFileError: As `status`.
         """
-        state: State = self.status().get("state", "new")
+        state = self.status().get("state", "new")
         return "interrupted" if state == "running" and not is_held(self._lock_file) else state
 
     @property
@@ -83,25 +109,26 @@ class Run:
         """The newest checkpoint, which may not exist yet."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """Returns the content of ``status.json``, empty where there is none.
 
         Raises:
             DamagedFileError: It is torn, or of something else than a run.
         """
         path = self.folder / STATUS
-        status = _read_json(path, A_STATUS)
+        status: Status = _read_json(path, A_STATUS)
         if path.is_file():
             _check_status(path, status)
         return status
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Returns the content of ``metrics/summary.json``, empty where there is none.
 
         Raises:
             DamagedFileError: It is torn, or no JSON object.
         """
-        return _read_json(self.folder / "metrics" / "summary.json", A_SUMMARY)
+        found: Summary = _read_json(self.folder / "metrics" / "summary.json", A_SUMMARY)
+        return found
 
     def seconds_so_far(self) -> float:
         """Returns the time spent on the run, in seconds; of a killed one, up to its checkpoint."""
@@ -121,14 +148,14 @@ class Run:
             seconds += max(0.0, datetime.now(UTC).timestamp() - since)
         return seconds
 
-    def set_state(self, state: State, **facts: Any) -> None:
+    def set_state(self, state: State, **facts: object) -> None:
         """Writes the state, and facts beside it, atomically; on a full disk over the one before.
 
         Raises:
             DiskFullError: There is no room, and no status before.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        content = {"state": state, "since": now, "pid": os.getpid(), **facts}
+        content: dict[str, object] = {"state": state, "since": now, "pid": os.getpid(), **facts}
         path = self.folder / STATUS
         try:
             write_json(path, content)
@@ -136,16 +163,23 @@ class Run:
             if not path.is_file():
                 raise
             if "error" in content:
-                content["error"] = content["error"][:MAX_ERROR_LENGTH]
+                content["error"] = str(content["error"])[:MAX_ERROR_LENGTH]
             _overwrite(path, json.dumps(content, indent=2) + "\n")
 
-    def computed_on(self) -> list[dict[str, Any]]:
-        """Returns the devices that the run computed on, one after the other; mostly one."""
-        held = _read_json(self.folder / "environment.json", AN_ENVIRONMENT)
-        found: list[dict[str, Any]] = held.get("computed_on", [])
+    def environment(self) -> Environment:
+        """Returns the content of ``environment.json``, empty where there is none.
+
+        Raises:
+            DamagedFileError: It is torn, or no JSON object.
+        """
+        found: Environment = _read_json(self.folder / "environment.json", AN_ENVIRONMENT)
         return found
 
-    def save_environment(self, device: Mapping[str, object] | None = None) -> None:
+    def computed_on(self) -> list[DeviceFacts]:
+        """Returns the devices that the run computed on, one after the other; mostly one."""
+        return self.environment().get("computed_on", [])
+
+    def save_environment(self, device: DeviceFacts | None = None) -> None:
         """Writes ``environment.json``: packages, machine, and what computed it, before and now.
 
         Args:
@@ -153,7 +187,7 @@ class Run:
         """
         devices = self.computed_on() if self.checkpoint.is_file() or device else []
         if device and device_sentence(device) not in map(device_sentence, devices[-1:]):
-            devices.append(dict(device))
+            devices.append(device)
         write_json(self.folder / "environment.json", environment() | {"computed_on": devices})
 
     def lock(self) -> None:
@@ -262,7 +296,7 @@ def open_run(outputs: str | Path, experiment: str, digest: str) -> Run:
     return Run(Path(outputs) / experiment / digest)
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Returns the versions and the machine that a run used, as plain values."""
     packages = ["torch", "torchvision", "lightning", "hydra-core", "faiss-gpu", "faiss-cpu"]
     packages += ["numpy", "pandas", "pillow", "umap-learn", "visual-search"]
@@ -295,14 +329,14 @@ def _overwrite(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
+def _read_json(path: Path, expected: str) -> Any:
     try:
         return read_json(path, expected)
     except FileNotFoundError:
         return {}
 
 
-def _check_status(path: Path, status: Mapping[str, Any]) -> None:
+def _check_status(path: Path, status: Status) -> None:
     """Refuses a status of something else, which would be read as a run that has not begun."""
     if status.get("state") not in STATES:
         raise DamagedFileError(path, f"its state is {status.get('state')!r}", A_STATUS)

@@ -92,7 +92,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Summary:
+class QuerySummary:
     """What was looked for: a picture's address or data, a title, a line below it."""
 
     picture: str
@@ -226,10 +226,10 @@ def column_filter(
     return Filter(column, choices, is_open or bool(wanted), num_fitting, num_values)
 
 
-def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -> Summary:
+def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -> QuerySummary:
     """Returns what was looked for."""
     if query.image is not None:
-        return Summary(preview, query.image_name or "your picture", "", ())
+        return QuerySummary(preview, query.image_name or "your picture", "", ())
     assert query.item_id is not None
     for served in bundles:
         snapshot = served.snapshot
@@ -238,7 +238,7 @@ def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -
             item.pop("item_id")
             category = item.pop("category")
             picture = thumbnail_link(query.item_id, served.name, snapshot.generation)
-            return Summary(picture, query.item_id, category, _telling(item))
+            return QuerySummary(picture, query.item_id, category, _telling(item))
     raise AssertionError("an item that no bundle holds is refused before")
 
 

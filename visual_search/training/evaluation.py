@@ -16,6 +16,7 @@ from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport
+from visual_search.retrieval.summary import number_in
 from visual_search.training.query_gallery import Sides
 
 
@@ -155,5 +156,4 @@ class Floor:
     @property
     def headline(self) -> float:
         """The micro mean of the headline; NaN where no query is scored."""
-        summary = self.report.summary
-        return float(summary[f"micro_{summary['headline']['mean']}"])
+        return number_in(self.report.summary, f"micro_{self.report.summary['headline']['mean']}")

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from visual_search.views.sheet import MARGIN_IN, new_figure
 from visual_search.views.style import (
@@ -271,7 +271,7 @@ def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str, remedy
         raise ValueError(f"{name} has 0 rows, expected at least one; check that there are queries.")
 
 
-def check_fractions(values: Any, name: str) -> NDArray[np.float64]:
+def check_fractions(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Returns the values as ``float64``; they must lie in [0, 1] or be NaN.
 
     Raises:
@@ -305,7 +305,7 @@ def check_intervals(
 
 
 def rough_rows(
-    rough: Sequence[Any], low: NDArray[np.float64], high: NDArray[np.float64]
+    rough: Sequence[bool | None], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> list[bool]:
     """Returns which of the intervals that are drawn are rough; none where nothing is said of it."""
     said = [False] * len(low) if len(rough) == 0 else [bool(each) for each in rough]
@@ -314,7 +314,7 @@ def rough_rows(
 
 
 def checked_intervals(
-    names: Sequence[str], value: object, low: object, high: object
+    names: Sequence[str], value: ArrayLike, low: ArrayLike, high: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Returns means and the ends of their intervals, ``[N] float64`` each, in [0, 1] or NaN.
 

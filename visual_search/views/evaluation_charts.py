@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import ALPHA, MISSING, many, number, one_line, p_value, signed
+from visual_search.wording import ALPHA, MISSING, as_float, many, number, one_line, p_value, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,18 @@ _ROW_IN = 0.27
 _PLOT_IN = 5.0
 
 
-def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str) -> Figure:
+class FloorBar(TypedDict):
+    """A bar of `floor_bars`; the numbers are in [0, 1] or missing."""
+
+    title: str
+    value: float | None
+    low: float | None
+    high: float | None
+    rough: NotRequired[bool]
+    is_run: bool
+
+
+def floor_bars(rows: Sequence[FloorBar], title: str, metric_title: str) -> Figure:
     """Returns a bar for the run and for each floor (what learns nothing), best at the top.
 
     The run's bar is coloured and its name bold; a dotted line carries its value down to the floors.
@@ -82,7 +93,7 @@ def floor_bars(rows: Sequence[Mapping[str, Any]], title: str, metric_title: str)
                     "is_run."
                 )
     names = [str(row["title"]) for row in rows]
-    numbers = {key: [_number(row[key]) for row in rows] for key in ("value", "low", "high")}
+    numbers = {key: [as_float(row[key]) for row in rows] for key in ("value", "low", "high")}
     value, low, high = checked_intervals(names, **numbers)
     rough = rough_rows([row.get("rough") for row in rows], low, high)
     order = best_first(names, value)
@@ -279,7 +290,7 @@ def _differences(
         point(
             axes, difference[i], y, *ends, INK, "o", filled=significant, rough=rough[i],
         )  # fmt: skip
-        strong: dict[str, Any] = {"color": INK, **bold("0")} if significant else {}
+        strong = {"color": INK} | bold("0") if significant else {}
         same = _all_same(difference[i], low[i], high[i])
         written = "same" if same else signed(difference[i])
         number_cell(axes, limit + 0.75 * per_inch, y, written, **strong)
@@ -379,10 +390,6 @@ def _whisker_note(low: NDArray[np.float64], note: str, rough: Sequence[bool] = (
 def _all_same(difference: float, low: float, high: float) -> bool:
     """A difference that is 0 for every query has no interval but 0."""
     return difference == low == high == 0
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _checked_differences(

@@ -53,6 +53,7 @@ from visual_search.wording import many, number, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.typing import LineStyleType
 
 
 def category_bars(
@@ -227,7 +228,7 @@ def _columns_in(with_mean: bool, with_floor: bool, with_few: bool) -> dict[str, 
 def _mean_lines(axes: Axes, micro: float, macro: float, num_rows: int) -> None:
     """Draws both means as lines; their names stand on opposite sides, so that they never meet."""
     top = -1.55  # above the heads of the columns, so that a mean of 1.0 does not cross them
-    means: list[tuple[str, float, str, Any]] = [
+    means: list[tuple[str, float, str, LineStyleType]] = [
         ("micro", micro, MICRO, "-"),
         ("macro", macro, MACRO, (0, (4, 2))),
     ]

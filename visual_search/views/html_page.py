@@ -36,6 +36,7 @@ from visual_search.views.style import (
 )
 from visual_search.wording import (
     MISSING,
+    as_float,
     count,
     difference,
     file_size,
@@ -260,7 +261,7 @@ def cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(cell, value)) or MISSING
     if isinstance(value, float | np.floating):
-        return three_digits(value)
+        return three_digits(float(value))
     if isinstance(value, int | np.integer):
         return f"{int(value):,}"
     return str(value)
@@ -293,7 +294,9 @@ def _environment() -> Environment:
     return environment
 
 
-def mark(mean: Any, low: Any, high: Any, limit: float) -> dict[str, float] | None:
+def mark(
+    mean: float | None, low: float | None, high: float | None, limit: float
+) -> dict[str, float] | None:
     """Returns where a table's small bar and its interval stand, in percent of its width.
 
     Args:
@@ -305,8 +308,8 @@ def mark(mean: Any, low: Any, high: Any, limit: float) -> dict[str, float] | Non
     if is_missing(mean) or limit <= 0:
         return None
 
-    def place(value: float) -> float:
-        return round(min(max(float(value) / limit, 0.0), 1.0) * 100, 2)
+    def place(value: float | None) -> float:
+        return round(min(max(as_float(value) / limit, 0.0), 1.0) * 100, 2)
 
     at, zero = place(mean), place(0.0)
     ends = (at, at) if is_missing(low) or is_missing(high) else (place(low), place(high))
@@ -320,12 +323,12 @@ def mark(mean: Any, low: Any, high: Any, limit: float) -> dict[str, float] | Non
     }
 
 
-def scale_limit(values: Sequence[Any]) -> float:
+def scale_limit(values: Sequence[float | None]) -> float:
     """Returns the next tenth above all values, at least 0.1, for marks that share a scale.
 
     Example:
         >>> scale_limit([0.495, 0.519, None])
         0.6
     """
-    largest = max((float(v) for v in values if not is_missing(v)), default=0.0)
+    largest = max((as_float(v) for v in values if not is_missing(v)), default=0.0)
     return max(math.ceil(round(largest * 10, 6)) / 10, 0.1)

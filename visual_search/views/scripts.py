@@ -11,7 +11,6 @@ import re
 import unicodedata
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -129,7 +128,7 @@ def key_as_metadata(figure: Figure) -> dict[str, str]:
     return {_KEY: json.dumps(key, ensure_ascii=True)} if key else {}
 
 
-def take_key(figure: Figure, metadata: Mapping[Any, Any]) -> None:
+def take_key(figure: Figure, metadata: Mapping[str | tuple[int, int], object]) -> None:
     """Takes over the key that `key_as_metadata` wrote; what is no key is passed over."""
     try:
         key = json.loads(str(metadata.get(_KEY, "{}")))

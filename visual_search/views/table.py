@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from visual_search.wording import MISSING, escaped, is_missing, shown
+from visual_search.wording import MISSING, as_float, escaped, is_missing, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table as Written
 
 _SHORT_HEAD = 8  # letters, which no column is too narrow for
 _STYLES = {"run": "bold", "mean": "bold", "rest": "dim"}
@@ -90,12 +93,12 @@ def cells(*contents: str | Cell) -> tuple[Cell, ...]:
     return tuple(one if isinstance(one, Cell) else Cell(one) for one in contents)
 
 
-def valued(text: str, value: Any, ends: str = "", *, rough: bool | None = False) -> Cell:
+def valued(text: str, value: float | None, ends: str = "", *, rough: bool | None = False) -> Cell:
     """Returns the cell of a number, which is sorted by the number."""
-    return Cell(text, ends, bool(rough), None if is_missing(value) else float(value))
+    return Cell(text, ends, bool(rough), None if is_missing(value) else as_float(value))
 
 
-def terminal(table: Table) -> Any:
+def terminal(table: Table) -> Written:
     """Returns the table for rich: rules without a frame, narrow enough for 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Written
@@ -103,8 +106,9 @@ def terminal(table: Table) -> Any:
 
     title = Text(shown(table.title)) if table.title else None
     caption = Text(table.caption) if table.caption else None
-    look: Any = {"box": SIMPLE_HEAD, "show_edge": False, "padding": (0, 0, 0, 1)}
-    written = Written(title=title, caption=caption, **look)
+    written = Written(
+        title=title, caption=caption, box=SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1)
+    )
     for place, column in enumerate(table.columns):
         if not column.narrow:
             continue

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from lightning import Callback, LightningModule, Trainer
 
 from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.retrieval.summary import number_in
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.floors import best_floor, floors_per_category
 from visual_search.training.pictures import evaluation_to_draw, show
-from visual_search.views.evaluation_charts import floor_bars
+from visual_search.views.evaluation_charts import FloorBar, floor_bars
 from visual_search.views.figures import category_bars, class_distribution
 
 
@@ -49,8 +49,8 @@ class CategoryChart(Callback):
         figure = category_bars(
             evaluation.report.per_category,
             metric,
-            micro=summary[f"micro_{metric}"],
-            macro=summary[f"macro_{metric}"],
+            micro=number_in(summary, f"micro_{metric}"),
+            macro=number_in(summary, f"macro_{metric}"),
             floors=floors_per_category(evaluation.floors) if best else None,
             floor=best.name if best else None,
             floor_title=best.title if best else None,
@@ -79,16 +79,16 @@ class FloorChart(Callback):
         show(trainer, "floors", figure)
 
 
-def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> dict[str, object]:
+def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> FloorBar:
     """Returns a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
     summary = report.summary
     statistic = headline_statistic(summary["headline"]["title"])
     interval = summary["intervals"].get(statistic, {})
     return {
         "title": title,
-        "value": summary[f"{statistic}_{summary['headline']['mean']}"],
-        "low": interval.get("low", math.nan),
-        "high": interval.get("high", math.nan),
-        "rough": interval.get("rough"),
+        "value": number_in(summary, f"{statistic}_{summary['headline']['mean']}"),
+        "low": interval.get("low"),
+        "high": interval.get("high"),
+        "rough": interval.get("rough", False),
         "is_run": is_run,
     }

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from visual_search.knn.device import Device
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
+from visual_search.retrieval.summary import number_in
 from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
 from visual_search.training.features import features_of_rows
@@ -226,8 +227,8 @@ def _measured(split: str, report: RetrievalReport) -> dict[str, float]:
     k, headline = summary["k"], summary["headline"]["mean"]
     others = [f"precision_at_{k}", "hit_at_1", f"mrr_at_{k}", f"ndcg_at_{k}"]
     names = [headline, *(name for name in others if f"micro_{name}" in summary)]
-    logged = {f"{split}/{name}": summary[f"micro_{name}"] for name in names}
-    logged |= {f"{split}/macro_{name}": summary[f"macro_{name}"] for name in names}
+    logged = {f"{split}/{name}": number_in(summary, f"micro_{name}") for name in names}
+    logged |= {f"{split}/macro_{name}": number_in(summary, f"macro_{name}") for name in names}
     table = report.per_category.sort_values(
         ["num_queries_scored", "category"], ascending=[False, True]
     )
