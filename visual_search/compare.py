@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompareSchema
+from visual_search.reading import MeasuredFloor
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import (
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.retrieval.comparison import Comparison
     from visual_search.retrieval.report import RetrievalReport
-    from visual_search.retrieval.summary import MeasuredFloor
     from visual_search.runs.run import Run
     from visual_search.views.html import ComparedQuery
     from visual_search.views.table import Table

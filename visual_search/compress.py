@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompressSchema
+from visual_search.reading import SAVED, read_array, read_table
 from visual_search.wording import count, difference, file_size, number, three_digits
 
 if TYPE_CHECKING:
@@ -141,7 +142,6 @@ class _Saved:
         import numpy as np
         import pandas as pd
 
-        from visual_search.reading import SAVED, read_array, read_table
         from visual_search.retrieval.protocol import Selection
         from visual_search.retrieval.report_files import load_report
         from visual_search.runs.parts import new_protocol

@@ -18,7 +18,7 @@ from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import ExportSchema, TrainSchema
-from visual_search.reading import SAVED, read_table
+from visual_search.reading import SAVED, number_in, read_table
 from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.runs.moved import telling_moved_data
@@ -249,7 +249,6 @@ def _measured_again(
     """Returns the headline's micro mean, with the bundle's embeddings and the run's own queries."""
     import pandas as pd
 
-    from visual_search.retrieval.summary import number_in
     from visual_search.runs.measuring import Embedded, evaluated
 
     if settings.data or len(rows) < len(cached.catalog):

@@ -249,6 +249,30 @@ def p_value(value: float | None) -> str:
     return text
 
 
+def sign_shown(value: float, low: float, high: float, p: float) -> int:
+    """Returns 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
+
+    It is shown where p < `ALPHA` and the interval leaves 0 out. Both come from one test
+    (`paired_difference` of `retrieval.statistics`), so where p is not corrected each says the same;
+    of numbers that an older version stored in two ways, none is claimed alone. 0 never means
+    "equal".
+    Empty case: 0 where a number is NaN, since one group tells nothing of the next.
+
+    Args:
+        value: Mean of a - b.
+        low: Lower end of its interval.
+        high: Upper end.
+        p: Corrected where there was more than one test.
+
+    Example:
+        >>> sign_shown(-0.4, -0.5, -0.3, 0.001), sign_shown(0.1, -0.01, 0.2, 0.04)
+        (-1, 0)
+    """
+    if p < ALPHA and (low > 0 or high < 0):
+        return int(value > 0) - int(value < 0)
+    return 0
+
+
 def rough_text(ends: Mapping[str, object]) -> str:
     """Returns what must stand beside an interval that few groups carry, or nothing.
 

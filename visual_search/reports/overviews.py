@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.reading import number_in
 from visual_search.runs.embeddings import changed_embedding
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import as_float, number
@@ -30,7 +31,6 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
     import pandas as pd
 
     from visual_search.retrieval.floor_comparison import OWN, headline_statistic
-    from visual_search.retrieval.summary import number_in
     from visual_search.runs.run import run_name
 
     summaries = [one.run.summary() for one in measured]

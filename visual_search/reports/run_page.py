@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.reading import SAVED, MeasuredFloor, Summary, number_in, read_table
 from visual_search.reports.shown_items import (
     ShownItems,
     examples,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
     from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.report import RetrievalReport
-    from visual_search.retrieval.summary import MeasuredFloor, Summary
     from visual_search.runs.run import Environment, Run
     from visual_search.views.evaluation_charts import FloorBar
     from visual_search.views.html import DataFinding
@@ -83,7 +83,6 @@ def write_run_report(folder: Path, catalog: Catalog, pictures: Pictures) -> Path
 
 
 def _floors_chart(name: str, summary: Summary) -> Figure | None:
-    from visual_search.retrieval.summary import number_in
     from visual_search.views.evaluation_charts import floor_bars
 
     if not summary["floors"]:
@@ -117,7 +116,6 @@ def _floors_chart(name: str, summary: Summary) -> Figure | None:
 
 
 def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Figure:
-    from visual_search.retrieval.summary import number_in
     from visual_search.views.figures import category_bars
 
     summary = report.summary
@@ -138,7 +136,6 @@ def _category_chart(report: RetrievalReport, floors: pd.DataFrame | None) -> Fig
 
 
 def _curves(folder: Path, summary: Summary) -> Figure | None:
-    from visual_search.reading import SAVED, read_table
     from visual_search.retrieval.floor_comparison import OWN
     from visual_search.views.training_curves import training_curves
 
@@ -180,7 +177,6 @@ def _confusion(report: RetrievalReport) -> Figure | None:
 
 
 def _class_distribution(folder: Path, catalog: Catalog) -> Figure:
-    from visual_search.reading import SAVED, read_table
     from visual_search.views.figures import class_distribution
 
     sets = {
@@ -287,7 +283,6 @@ def relative_to(folder: Path, run_folder: Path) -> str:
 
 
 def _floors_per_category(folder: Path) -> pd.DataFrame | None:
-    from visual_search.reading import SAVED, read_table
     from visual_search.wording import from_cell
 
     path = folder / "metrics" / "floors_per_category.csv"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visual_search.reading import SAVED, read_table
 from visual_search.wording import first_by_size, many, number, three_digits
 
 if TYPE_CHECKING:
@@ -101,7 +102,6 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
     """Returns the gallery's points in three dimensions; None where they were not projected."""
     import numpy as np
 
-    from visual_search.reading import SAVED, read_table
     from visual_search.views.html import ProjectionView
 
     path = folder / "embeddings" / "projection.parquet"
@@ -124,7 +124,6 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
 
 def near_table(folder: Path) -> pd.DataFrame | None:
     """Returns ``metrics/near_duplicates.csv``; None where it has no line."""
-    from visual_search.reading import SAVED, read_table
     from visual_search.wording import from_cell
 
     path = folder / "metrics" / "near_duplicates.csv"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.reading import Ends, MeasuredFloor, Summary, number_in
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
 from visual_search.wording import (
@@ -31,7 +32,6 @@ from visual_search.wording import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from visual_search.retrieval.summary import Ends, MeasuredFloor, Summary
     from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
     from visual_search.views.table import Cell, Table
@@ -207,7 +207,6 @@ LEFT_BEHIND = {
 def category_table(folder: Path, summary: Summary) -> Table:
     """Returns the table of a measurement by category with intervals, micro and macro means last."""
     from visual_search.retrieval.report_files import load_report
-    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Row, Table, TableColumn, cells, valued
 
     headline, k = summary["headline"], summary["k"]
@@ -265,7 +264,6 @@ def _short_title(metric: str) -> str:
 
 def floor_table(summary: Summary, name: str) -> Table:
     """Returns run among its floors, the best first; the difference is the run minus the floor."""
-    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Row, Table, TableColumn, cells
 
     headline = summary["headline"]
@@ -297,7 +295,6 @@ def floor_table(summary: Summary, name: str) -> Table:
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
-    from visual_search.retrieval.summary import number_in
     from visual_search.views.table import Cell, Row, Table, TableColumn, cells
 
     finished = [(run, run.summary()) for run in runs]

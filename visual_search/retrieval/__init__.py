@@ -11,8 +11,7 @@ To measure
 ``metrics.py``          the numbers, each with its formula, denominator and empty case
 ``graded.py``           nDCG, where some answers are better than others
 ``report.py``           `RetrievalReport` (per query, per category, overall), with intervals
-``summary.py``          the names and kinds of what it says of itself, `summary.json`
-``report_files.py``     both on disk
+``report_files.py``     the same on disk
 ``size_quality.py``     what fewer bytes an item cost, paired with no compression
 To judge
 ``statistics.py``       how sure a mean or a difference is

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from visual_search.retrieval.summary import Identity, Summary
+from visual_search.reading import Identity, Summary
 
 COMMAND = "python -m visual_search.evaluate"
 Part = Literal["gallery", "queries", "protocol", "k"]

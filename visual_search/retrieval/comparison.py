@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from visual_search.reading import Headline, Summary
 from visual_search.retrieval.comparability import (
     NotComparableError,
     check_comparable,
@@ -29,7 +30,6 @@ from visual_search.retrieval.floor_comparison import (
     headline_statistic,
     p_text,
     right_by_definition,
-    sign_shown,
 )
 from visual_search.retrieval.report import RetrievalReport
 from visual_search.retrieval.resampling import STATISTICS, Draws, Floats, Statistic
@@ -43,8 +43,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.retrieval.summary import Headline, Summary
-from visual_search.wording import interval, many, number, rough_text
+from visual_search.wording import interval, many, number, rough_text, sign_shown
 
 __all__ = [
     "Comparison",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from visual_search.reading import Summary
 from visual_search.retrieval.resampling import STATISTICS, Draws, Statistic
 from visual_search.retrieval.statistics import (
     NUM_PERMUTATIONS,
@@ -22,8 +23,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.retrieval.summary import Summary
-from visual_search.wording import ALPHA, SAME_ANSWERS, difference, interval, number, p_value
+from visual_search.wording import SAME_ANSWERS, difference, interval, number, p_value, sign_shown
 
 # The floors that are the run's own network before its first step, and what they are called.
 OWN = {
@@ -56,29 +56,6 @@ def headline_statistic(title: str) -> Statistic:
         ('micro', 'macro')
     """
     return "macro" if title == STUDY_RULE else "micro"
-
-
-def sign_shown(value: float, low: float, high: float, p: float) -> int:
-    """Returns 1 or -1 where a difference is shown, with its sign, and 0 where it is not.
-
-    It is shown where p < `ALPHA` and the interval leaves 0 out. Both come from one test
-    (`statistics.paired_difference`), so where p is not corrected each says the same; of numbers
-    that an older version stored in two ways, none is claimed alone. 0 never means "equal".
-    Empty case: 0 where a number is NaN, since one group tells nothing of the next.
-
-    Args:
-        value: Mean of a - b.
-        low: Lower end of its interval.
-        high: Upper end.
-        p: Corrected where there was more than one test.
-
-    Example:
-        >>> sign_shown(-0.4, -0.5, -0.3, 0.001), sign_shown(0.1, -0.01, 0.2, 0.04)
-        (-1, 0)
-    """
-    if p < ALPHA and (low > 0 or high < 0):
-        return int(np.sign(value))
-    return 0
 
 
 def p_text(p: float) -> str:

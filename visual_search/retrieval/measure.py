@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_array
 from visual_search.knn.gallery_index import EmbeddingIndex, NearestItems
+from visual_search.reading import Identity
 from visual_search.retrieval.equality import count_equal, equal_codes
 from visual_search.retrieval.protocol import Protocol, Rows, Selection, fingerprint, labels
 from visual_search.retrieval.report import Answers, RetrievalReport, build_report
-from visual_search.retrieval.summary import Identity
 
 Embeddings = NDArray[np.float32]
 EXCLUDED_BY: dict[str, tuple[str, ...]] = {"item": ("item_id",), "group": ("group",), "nothing": ()}

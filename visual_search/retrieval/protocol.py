@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from visual_search.knn.embeddings import check_k
-from visual_search.retrieval.summary import Rules
+from visual_search.reading import Rules
 
 Rows: TypeAlias = NDArray[np.int64]
 Exclude = Literal["item", "group", "nothing"]

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from visual_search.reading import Identity, Summary, number_in
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import ComparedBy, headline_of
 from visual_search.retrieval.floor_comparison import (
     OWN,
     check_columns,
     right_by_definition,
-    sign_shown,
 )
 from visual_search.retrieval.resampling import STATISTICS, Statistic
 from visual_search.retrieval.statistics import (
@@ -32,8 +32,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.retrieval.summary import Identity, Summary, number_in
-from visual_search.wording import rough_text
+from visual_search.wording import rough_text, sign_shown
 
 FLOOR = "floor"
 KEY = ("data", *MUST_AGREE)

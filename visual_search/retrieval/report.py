@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from visual_search.reading import Ends, Summary
 from visual_search.retrieval.graded import ideal_gains, ndcg_at_k
 from visual_search.retrieval.metrics import (
     Metric,
@@ -32,7 +33,6 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     category_intervals,
 )
-from visual_search.retrieval.summary import Ends, Summary
 
 MICRO_RULE = "micro: mean over the queries that are scored (num_queries_scored)."
 MACRO_RULE = (

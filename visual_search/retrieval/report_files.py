@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from visual_search.atomic import atomic_path, write_text
-from visual_search.reading import DamagedFileError, read_json, read_table
+from visual_search.reading import DamagedFileError, Summary, read_json, read_table
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.summary import Summary
 from visual_search.wording import as_cell, from_cell
 
 Read = TypeVar("Read")

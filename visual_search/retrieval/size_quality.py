@@ -19,6 +19,7 @@ from visual_search.knn.codecs import (
 from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.knn.principal_axes import principal_axes
+from visual_search.reading import number_in
 from visual_search.retrieval.comparison import ComparedBy, headline_of
 from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol, Selection
@@ -29,7 +30,6 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     paired_difference,
 )
-from visual_search.retrieval.summary import number_in
 from visual_search.wording import (
     SAME_ANSWERS,
     difference,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from lightning import Trainer
 
-    from visual_search.retrieval.summary import DeviceFacts
+    from visual_search.reading import DeviceFacts
 
 # Of a processor's flags those on which the speed, the precision and the last bits of a network
 # hang; as Linux spells them, x86 before Arm.

@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from visual_search.config.schemas import TrainSchema
+from visual_search.reading import (
+    SAVED,
+    FoundLeaks,
+    MeasuredFloor,
+    NearCounts,
+    SideLeaks,
+    Summary,
+    number_in,
+    read_table,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +30,6 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog, Pictures
     from visual_search.retrieval.leaks import Leaks
     from visual_search.retrieval.report import RetrievalReport
-    from visual_search.retrieval.summary import (
-        FoundLeaks,
-        MeasuredFloor,
-        NearCounts,
-        SideLeaks,
-        Summary,
-    )
     from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run
     from visual_search.training.evaluation import Evaluation, Floor
@@ -162,7 +165,6 @@ def num_trained_on(folder: Path, pictures: Pictures, sides: Sides) -> int | None
         sides: Who asks.
     """
     from visual_search.catalog.duplicates import pixel_keys
-    from visual_search.reading import SAVED, read_table
 
     path = folder / "metrics" / "trained_items.parquet"
     if not path.is_file():
@@ -210,7 +212,6 @@ def _standing(report: RetrievalReport, floors: list[MeasuredFloor]) -> str:
         right_by_definition,
         standing,
     )
-    from visual_search.retrieval.summary import number_in
     from visual_search.wording import as_float, rough_text
 
     headline = report.summary["headline"]
@@ -318,8 +319,6 @@ def _pairs(near: pd.DataFrame, cached: CachedCatalog) -> list[DuplicatePair]:
 
 def _finals(summary: Summary, logged: Mapping[str, float]) -> dict[str, float]:
     """Returns the numbers that runs are compared by in the loggers."""
-    from visual_search.retrieval.summary import number_in
-
     headline, k = summary["headline"]["mean"], summary["k"]
     names = (f"test/{headline}", f"test/macro_{headline}", f"test/precision_at_{k}",
              "test/loss", "val/loss")  # fmt: skip

@@ -24,7 +24,7 @@ from visual_search.runs.machine import ProcessorFacts, device_sentence, processo
 from visual_search.runs.places import command_without_places
 
 if TYPE_CHECKING:
-    from visual_search.retrieval.summary import DeviceFacts, Summary
+    from visual_search.reading import DeviceFacts, Summary
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 STATES = get_args(State)

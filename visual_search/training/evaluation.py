@@ -13,10 +13,10 @@ from visual_search.atomic import atomic_path
 from visual_search.catalog.catalog import Catalog
 from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.reading import number_in
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport
-from visual_search.retrieval.summary import number_in
 from visual_search.training.query_gallery import Sides
 
 

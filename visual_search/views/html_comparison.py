@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from visual_search.views.html_page import Detail, PictureWriter, relative_link, render, search_row
+from visual_search.reading import Summary
+from visual_search.views.html_page import Detail, PictureWriter, render, search_row
 from visual_search.views.html_tables import (
-    add_marks,
+    Measurement,
     best_first,
     extra_means,
-    floor_row,
     headline_of,
     measured_table,
-    overall_row,
+    measurements_table,
+    of_floor,
+    of_run,
 )
 from visual_search.views.picture_grids import SearchRow
+from visual_search.views.style import metric_title
+from visual_search.views.table import Cell, valued
+from visual_search.wording import count, file_size, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +41,7 @@ class ComparedRun:
     """
 
     name: str
-    summary: Mapping[str, Any]
+    summary: Summary
     href: str = ""
 
 
@@ -79,7 +84,7 @@ class ComparisonPage:
     charts: Sequence[Figure] = ()
     category_differences: pd.DataFrame | None = None
     queries: Sequence[ComparedQuery] = ()
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -107,19 +112,16 @@ def comparison_page(page: ComparisonPage) -> str:
     return render("comparison.html", lambda detail: _context(page, detail, pictures))
 
 
-def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
+def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> dict[str, object]:
     first = page.runs[0].summary
-    headline, extras = headline_of(first), extra_means(first)
-    rows = _rows(page.runs, headline["mean"], extras)
+    headline = headline_of(first)
     title = headline["title"]
-    context: dict[str, Any] = {
+    context: dict[str, object] = {
         "page": page,
         "headline": headline,
         "identity": first.get("identity") or {},
         "summary": first,
-        "rows": rows,
-        "limit": add_marks(rows),
-        "extras": extras,
+        "runs": _runs(page.runs),
         "tests": measured_table(page.tests, detail.max_table_rows),
         "charts": [
             pictures.chart(figure, f"Chart {place} of {len(page.charts)}: {title} of the runs.")
@@ -133,7 +135,7 @@ def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> d
         "rules": list((first.get("rules") or {}).items()),
     }
     sections = [
-        ("runs", "The runs and the floors", rows),
+        ("runs", "The runs and the floors", True),
         ("tests", "Tests, query by query", context["tests"]),
         ("categories", "By category", context["charts"] or context["differences"]),
         ("queries", "Where they differ most", context["queries"]),
@@ -144,36 +146,33 @@ def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> d
     return context
 
 
-def _rows(runs: Sequence[ComparedRun], mean: str, extras: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the runs and their floors in one order, best first."""
-    rows: list[dict[str, Any]] = []
-    floors: dict[tuple[str, Any], tuple[dict[str, Any], list[str]]] = {}  # the row, its owners
+def _runs(runs: Sequence[ComparedRun]) -> dict[str, object]:
+    """Returns the table of the runs and their floors, best first."""
+    headline, extras = headline_of(runs[0].summary), extra_means(runs[0].summary)
+    mean, none = headline["mean"], valued(count(None), None)
+    rows = []
+    floors: dict[tuple[str, str], tuple[Measurement, list[str]]] = {}  # and whose they are
     for run in runs:
-        index = run.summary.get("index") or {}
-        rows.append(
-            overall_row(run.summary, mean, extras)
-            | {
-                "name": run.name,
-                "floor": False,
-                "href": relative_link(run.href) if run.href else "",
-                "index_bytes": index.get("bytes"),
-                "embedding_ms": run.summary.get("embedding_ms_per_item"),
-                "epochs": run.summary.get("epochs"),
-            }
-        )
-        for floor in run.summary.get("floors") or []:
-            row = floor_row(floor, mean, extras)
-            floors.setdefault((row["name"], row["micro"]), (row, []))[1].append(run.name)
+        summary = run.summary
+        size, time = (summary.get("index") or {}).get("bytes"), summary.get("embedding_ms_per_item")
+        others = [valued(file_size(size), size), valued(three_digits(time), time)]
+        others.append(valued(count(epochs := summary.get("epochs")), epochs))
+        rows.append(of_run(summary, Cell(run.name, href=run.href), mean, extras, others))
+        for floor in summary.get("floors") or []:
+            title = Cell(floor.get("title") or floor["name"], tag="floor")
+            row = of_floor(floor, title, mean, extras, [none, none, none], {})
+            key = title.text, str(row.micro["mean"])
+            floors.setdefault(key, (row, []))[1].append(run.name)
     for row, owners in floors.values():
         if len(owners) < len(runs):  # such as an untrained network, which each run has of its own
-            row["name"] += f": {', '.join(owners)}"
-        row |= {"href": "", "index_bytes": None, "embedding_ms": None, "epochs": None}
+            row = replace(row, name=replace(row.name, text=f"{row.name.text}: {', '.join(owners)}"))
         rows.append(row)
-    return best_first(rows)
+    titles = [*map(metric_title, extras), "width", "index", "ms an item", "epochs"]
+    return measurements_table(best_first(rows), headline["title"], titles)
 
 
-def _queries(queries: Sequence[ComparedQuery], detail: Detail) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = []
+def _queries(queries: Sequence[ComparedQuery], detail: Detail) -> list[dict[str, object]]:
+    shown: list[dict[str, object]] = []
     left = detail.max_search_rows
     for query in queries:
         left -= len(query.rows)

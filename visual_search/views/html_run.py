@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from visual_search.reading import Summary
 from visual_search.views.html_page import (
     Detail,
     PictureWriter,
@@ -21,10 +22,16 @@ from visual_search.views.html_page import (
 )
 from visual_search.views.html_page import asset as page_asset
 from visual_search.views.html_projection import ProjectionView, plotly_script, projection_data
-from visual_search.views.html_tables import category_table, headline_of, plain_table, standing_table
+from visual_search.views.html_tables import (
+    category_table,
+    headline_of,
+    plain_table,
+    run_ends,
+    standing_table,
+)
 from visual_search.views.picture_grids import SearchRow
 from visual_search.views.projection import projection_figure
-from visual_search.wording import is_missing
+from visual_search.wording import is_missing, rough_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +118,7 @@ class RunPage:
 
     experiment: str
     run: str
-    summary: Mapping[str, Any]
+    summary: Summary
     date: str = ""
     per_category: pd.DataFrame | None = None
     floors_per_category: pd.DataFrame | None = None
@@ -127,7 +134,7 @@ class RunPage:
     class_distribution: Figure | None = None
     findings: Sequence[DataFinding] = ()
     config: str = ""
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
     command: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -156,10 +163,10 @@ def run_report(page: RunPage) -> str:
     return render("run.html", lambda detail: _context(page, detail, pictures), scripts)
 
 
-def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str, Any]:
+def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str, object]:
     summary = page.summary
     headline = headline_of(summary)
-    context: dict[str, Any] = {
+    context: dict[str, object] = {
         "page": page,
         "summary": summary,
         "headline": headline,
@@ -214,7 +221,7 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
     return context
 
 
-def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+def _sections(page: RunPage, context: Mapping[str, object]) -> list[tuple[str, str, object]]:
     """Returns id, heading, and whether there is something under it, in the page's order."""
     return [
         ("floors", "Against embeddings that learn nothing",
@@ -236,25 +243,19 @@ def _sections(page: RunPage, context: Mapping[str, Any]) -> list[tuple[str, str,
     ]  # fmt: skip
 
 
-def _key_numbers(summary: Mapping[str, Any], mean: str) -> list[dict[str, Any]]:
+def _key_numbers(summary: Summary, mean: str) -> list[dict[str, object]]:
     """Returns the numbers at the top: both means with their intervals, then what they rest on."""
-    from visual_search.wording import rough_text
-
-    intervals = summary.get("intervals") or {}
-    numbers: list[dict[str, Any]] = []
-    for kind in ("micro", "macro"):
-        value = summary.get(f"{kind}_{mean}")
-        if is_missing(value):
-            continue
-        interval = intervals.get(kind) or {}
-        rough = rough_text(interval)
-        numbers.append({"kind": kind, "value": value, "interval": interval, "rough": rough})
-    return numbers
+    measured = {kind: run_ends(summary, kind, mean) for kind in ("micro", "macro")}
+    return [
+        {"kind": kind, "value": ends["mean"], "interval": ends, "rough": rough_text(ends)}
+        for kind, ends in measured.items()
+        if not is_missing(ends["mean"])
+    ]
 
 
 def _projection(
     view: ProjectionView | None, detail: Detail, pictures: PictureWriter
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if view is None:
         return {"projection": None}
     data = projection_data(view, detail)
@@ -281,30 +282,28 @@ def _projection(
     }
 
 
-def _examples(page: RunPage, detail: Detail) -> dict[str, Any]:
+def _examples(page: RunPage, detail: Detail) -> dict[str, object]:
     """Returns the rows of pictures; of many queries every group keeps its first ones."""
     groups = [group for group in page.examples if len(group.best) or len(group.worst)]
     given = sum(len(group.best) + len(group.worst) for group in groups)
     groups = groups[: max(detail.max_search_rows // 2, 1)]
     each = max(detail.max_search_rows // max(2 * len(groups), 1), 1)
-    shown = [
-        {
-            "title": group.title,
-            "note": group.note,
-            "best": [search_row(row, detail) for row in group.best[:each]],
-            "worst": [search_row(row, detail) for row in group.worst[:each]],
-        }
-        for group in groups
-    ]
-    num_shown = sum(len(group["best"]) + len(group["worst"]) for group in shown)
     return {
-        "groups": shown,
+        "groups": [
+            {
+                "title": group.title,
+                "note": group.note,
+                "best": [search_row(row, detail) for row in group.best[:each]],
+                "worst": [search_row(row, detail) for row in group.worst[:each]],
+            }
+            for group in groups
+        ],
         "queries_given": given,
-        "queries_shown": num_shown,
+        "queries_shown": sum(len(of[:each]) for one in groups for of in (one.best, one.worst)),
     }
 
 
-def _finding(finding: DataFinding, detail: Detail) -> dict[str, Any]:
+def _finding(finding: DataFinding, detail: Detail) -> dict[str, object]:
     max_pairs = max(detail.max_search_rows // 4, 1)
     return {
         "title": finding.title,
@@ -329,7 +328,7 @@ def _named(definitions: Mapping[str, str] | None) -> list[tuple[str, str]]:
     return [(str(name), str(text)) for name, text in (definitions or {}).items()]
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+def _flat(values: Mapping[str, object], above: str = "") -> list[tuple[str, str]]:
     """Returns nested names and values as one list: ``packages.torch`` and its version."""
     flat: list[tuple[str, str]] = []
     for name, value in values.items():

@@ -1,15 +1,26 @@
-"""The tables of the pages: rows of plain values that the templates write out."""
+"""The tables of the pages: each a `views.table.Table`, which one macro of the templates writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from visual_search.views.html_page import is_number, mark, relative_link, scale_limit
+from visual_search.reading import Ends, MeasuredFloor, Summary, number_in
+from visual_search.views.html_page import cell, is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
-from visual_search.views.table import Cell, Table
-from visual_search.wording import ALPHA, is_missing
+from visual_search.views.table import Cell, Row, Sign, Table, TableColumn, cells, valued
+from visual_search.wording import (
+    SAME_ANSWERS,
+    as_float,
+    count,
+    difference,
+    interval,
+    is_missing,
+    number,
+    p_value,
+    sign_shown,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,132 +34,209 @@ _TITLES = {
 }  # fmt: skip
 
 
-def headline_of(summary: Mapping[str, Any]) -> dict[str, str]:
+def headline_of(summary: Summary) -> dict[str, str]:
     """Returns ``mean`` and ``title`` of the metric that a summary is about.
 
     Example:
         >>> headline_of({"k": 5})
         {'mean': 'map_at_5', 'title': 'mAP@5'}
     """
-    given = summary.get("headline") or {}
-    mean = str(given.get("mean") or f"map_at_{summary.get('k', 5)}")
-    return {"mean": mean, "title": str(given.get("title") or metric_title(mean))}
+    given = summary.get("headline")
+    mean = given["mean"] if given else f"map_at_{summary.get('k', 5)}"
+    return {"mean": mean, "title": given["title"] if given else metric_title(mean)}
 
 
-def extra_means(summary: Mapping[str, Any]) -> list[str]:
+def extra_means(summary: Summary) -> list[str]:
     """Returns the means that stand beside the headline in a table of runs and floors."""
-    k = summary.get("k", 5)
-    wanted = (f"precision_at_{k}", "hit_at_1")
+    wanted = (f"precision_at_{summary.get('k', 5)}", "hit_at_1")
     return [mean for mean in wanted if f"micro_{mean}" in summary]
 
 
-def verdict(low: Any, high: Any, p_value: Any) -> str:
+def sign_of(value: float | None, low: float | None, high: float | None, p: float | None) -> Sign:
     """Returns what a difference's test says: "above", "below", "unclear", "same"; "" without one.
 
-    The rule of `retrieval.floor_comparison.sign_shown`: p, which is corrected where there was more
-    than one test, decides, so that a sign and the p beside it never disagree.
+    The rule of `floor_comparison.sign_shown`, so that a sign and the p beside it never disagree.
 
     Args:
-        low: Lower end of the difference's interval.
+        value: The difference.
+        low: Lower end of its interval.
         high: Upper end; both are 0 where every answer is the same.
-        p_value: The row's p after Holm's correction.
+        p: The row's p after Holm's correction.
 
     Example:
-        >>> verdict(0.01, 0.05, 0.02), verdict(0.01, 0.05, 0.2), verdict(0.0, 0.0, 1.0)
+        >>> sign_of(0.03, 0.01, 0.05, 0.02), sign_of(0.03, 0.01, 0.05, 0.2), sign_of(0, 0, 0, 1)
         ('above', 'unclear', 'same')
     """
     if is_missing(low) or is_missing(high):
         return ""
     if low == high == 0:
         return "same"
-    if is_missing(p_value) or not p_value < ALPHA:
-        return "unclear"
-    return "above" if low > 0 else "below" if high < 0 else "unclear"
+    shown = sign_shown(*map(as_float, (value, low, high, p)))
+    return "above" if shown > 0 else "below" if shown < 0 else "unclear"
 
 
-def overall_row(summary: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dict[str, Any]:
-    """Returns a run's or a floor's overall numbers as one row of a table.
+def difference_cell(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    p: float | None,
+    *,
+    rough: bool = False,
+) -> Cell:
+    """Returns a difference with its interval and the sign of its test."""
+    sign = sign_of(value, low, high, p)
+    if sign == "same":
+        return replace(valued(SAME_ANSWERS, value), sign=sign)
+    at, _, ends = difference(value, low, high, rough=rough, none="").partition(" ")
+    return replace(valued(at, value, ends, rough=rough), sign=sign)
 
-    A floor holds its intervals as ``micro_low`` and so on, a run under ``intervals``.
+
+def mean_cell(ends: Ends) -> Cell:
+    """Returns a mean with its interval."""
+    low, high, rough = ends.get("low"), ends.get("high"), ends.get("rough")
+    written = interval(low, high, rough=rough, none="")
+    return valued(number(ends["mean"]), ends["mean"], written, rough=rough)
+
+
+def run_ends(summary: Summary, statistic: str, mean: str) -> Ends:
+    """Returns a run's mean with its interval."""
+    held: Ends = (summary.get("intervals") or {}).get(statistic) or {}
+    return {**held, "mean": number_in(summary, f"{statistic}_{mean}")}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A run or a floor as a row of a page's table.
+
+    Attributes:
+        name: What it is called, with what leads to it.
+        is_floor: It learned nothing.
+        micro: Its headline's mean over queries.
+        macro: That over categories.
+        others: What stands beside.
     """
-    intervals = summary.get("intervals") or {}
-    micro, macro = intervals.get("micro") or {}, intervals.get("macro") or {}
-    return {
-        "micro_rough": micro.get("rough") is True,
-        "macro_rough": macro.get("rough") is True,
-        "micro": summary.get(f"micro_{mean}"),
-        "micro_low": summary.get("micro_low", micro.get("low")),
-        "micro_high": summary.get("micro_high", micro.get("high")),
-        "macro": summary.get(f"macro_{mean}"),
-        "macro_low": summary.get("macro_low", macro.get("low")),
-        "macro_high": summary.get("macro_high", macro.get("high")),
-        "extras": [summary.get(f"micro_{name}") for name in extras],
-        "dim": summary.get("dim", summary.get("embedding_dim")),
-    }
+
+    name: Cell
+    is_floor: bool
+    micro: Ends
+    macro: Ends
+    others: Sequence[Cell]
 
 
-def add_marks(rows: Sequence[dict[str, Any]]) -> float:
-    """Returns every row a ``mark`` on one scale, and the value at that scale's right end."""
-    limit = scale_limit([row[key] for row in rows for key in ("micro", "micro_high")])
-    for row in rows:
-        row["mark"] = mark(row["micro"], row["micro_low"], row["micro_high"], limit)
-    return limit
+def of_run(
+    summary: Summary, name: Cell, mean: str, extras: Iterable[str], others: Sequence[Cell]
+) -> Measurement:
+    """Returns a run as a row: its means, the further ``extras``, its width, and ``others``."""
+    micro, macro = (run_ends(summary, statistic, mean) for statistic in ("micro", "macro"))
+    beside = [*_beside(summary, extras, summary.get("embedding_dim")), *others]
+    return Measurement(name, False, micro, macro, beside)
 
 
-def best_first(rows: Sequence[dict[str, Any]], mean: str = "micro") -> list[dict[str, Any]]:
-    """Sorts rows by ``micro`` or ``macro``, rows without one last, ties by ``name``."""
-    return sorted(
-        rows,
-        key=lambda row: (
-            is_missing(row[mean]),
-            0.0 if is_missing(row[mean]) else -row[mean],
-            row["name"],
-        ),
-    )
+def of_floor(
+    floor: MeasuredFloor,
+    name: Cell,
+    mean: str,
+    extras: Iterable[str],
+    others: Sequence[Cell],
+    rough: Mapping[str, bool],
+) -> Measurement:
+    """Returns a floor likewise; whether few groups carry a mean (``rough``), the run knows."""
+
+    def ends_of(statistic: str) -> Ends:
+        value, low, high = (number_in(floor, f"{statistic}_{end}") for end in (mean, "low", "high"))
+        return {"mean": value, "low": low, "high": high, "rough": rough.get(statistic, False)}
+
+    beside = [*_beside(floor, extras, floor.get("dim")), *others]
+    return Measurement(name, True, ends_of("micro"), ends_of("macro"), beside)
 
 
-def floor_row(floor: Mapping[str, Any], mean: str, extras: Sequence[str]) -> dict[str, Any]:
-    """Returns a floor of ``summary["floors"]`` as a row."""
-    p_holm = floor.get("p_holm", floor.get("p_value"))
-    return overall_row(floor, mean, extras) | {
-        "name": str(floor.get("title") or floor["name"]),
-        "floor": True,
-        "difference": floor.get("difference"),
-        "low": floor.get("difference_low"),
-        "high": floor.get("difference_high"),
-        "rough": False,
-        "p_value": floor.get("p_value"),
-        "p_holm": p_holm,
-        "verdict": verdict(floor.get("difference_low"), floor.get("difference_high"), p_holm),
-    }
+def _beside(
+    measured: Summary | MeasuredFloor, extras: Iterable[str], dim: int | None
+) -> list[Cell]:
+    means = [number_in(measured, f"micro_{name}") for name in extras]
+    return [*(valued(number(mean), mean) for mean in means), valued(count(dim), dim)]
 
 
-def standing_table(summary: Mapping[str, Any], name: str) -> dict[str, object] | None:
+def best_first(measured: Iterable[Measurement]) -> list[Measurement]:
+    """Sorts by the mean over queries, those without one last, ties by name."""
+    return sorted(measured, key=lambda one: (*_order(one.micro["mean"]), one.name.text))
+
+
+def _order(mean: float | None) -> tuple[bool, float]:
+    return is_missing(mean), 0.0 if is_missing(mean) else -as_float(mean)
+
+
+def measurements_table(
+    measured: Sequence[Measurement], title: str, others: Sequence[str]
+) -> dict[str, object]:
+    """Returns runs and floors in their order, with bars on one scale.
+
+    Args:
+        measured: The rows.
+        title: Of the headline, in print.
+        others: Titles of the columns beside.
+    """
+    ends = [one.micro for one in measured]
+    limit = scale_limit([end for one in ends for end in (one["mean"], one.get("high"))])
+    rows = [
+        Row(
+            (
+                one.name,
+                mean_cell(one.micro),
+                _bar(one.micro, limit),
+                mean_cell(one.macro),
+                *one.others,
+            ),
+            "floor" if one.is_floor else "run",
+        )
+        for one in measured
+    ]
+    columns = [
+        TableColumn("Embedding", "name"),
+        TableColumn(f"{title} micro", with_ends=True),
+        TableColumn(number(limit, 1), "mark"),
+        *map(TableColumn, ("macro", *others)),
+    ]
+    return shown_table(Table("", columns, rows), len(rows))
+
+
+def _bar(ends: Ends, limit: float) -> Cell:
+    return Cell(mark=mark(ends["mean"], ends.get("low"), ends.get("high"), limit))
+
+
+def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
     """Returns the run and then its floors, best first; None where there are no floors."""
-    floors = summary.get("floors") or []
+    floors = summary.get("floors")
     if not floors:
         return None
-    mean, extras = headline_of(summary)["mean"], extra_means(summary)
-    run = overall_row(summary, mean, extras) | {
-        "name": name, "floor": False, "difference": None, "low": None, "high": None,
-        "rough": False, "p_value": None, "p_holm": None, "verdict": "",
-    }  # fmt: skip
-    rows = [run, *best_first([floor_row(floor, mean, extras) for floor in floors])]
-    for row in rows:  # carried by the same groups
-        for name in ("micro_rough", "macro_rough"):
-            row[name] = run[name]
-        row["rough"] = run[f"{floors[0].get('statistic') or 'micro'}_rough"]
-    limit = add_marks(rows)
-    return {"rows": rows, "limit": limit, "extras": extras}
+    headline, extras = headline_of(summary), extra_means(summary)
+    mean, none = headline["mean"], valued(number(None), None)
+    run = of_run(summary, Cell(name, tag="this run"), mean, extras, [none, none, none])
+    ends = {"micro": run.micro, "macro": run.macro}
+    rough = {each: one.get("rough") is True for each, one in ends.items()}  # the same groups
+    lines = []
+    for floor in floors:
+        p, p_holm = floor.get("p_value"), floor.get("p_holm", floor.get("p_value"))
+        found = floor.get("difference"), floor.get("difference_low"), floor.get("difference_high")
+        of = rough[floor.get("statistic") or "micro"]
+        tested = [difference_cell(*found, p_holm, rough=of)]
+        tested += [valued(p_value(each), each) for each in (p, p_holm)]
+        title = Cell(floor.get("title") or floor["name"])
+        lines.append(of_floor(floor, title, mean, extras, tested, rough))
+    others = [*map(metric_title, extras), "width", "run minus floor", "p", "p (Holm)"]
+    return measurements_table([run, *best_first(lines)], headline["title"], others)
 
 
 def category_table(
     per_category: pd.DataFrame,
-    summary: Mapping[str, Any],
+    summary: Summary,
     floors_per_category: pd.DataFrame | None,
     max_rows: int,
-) -> dict[str, Any]:
-    """Returns one row a category, best first, those without a scored query last.
+) -> dict[str, object]:
+    """Returns a ``table`` of the categories, best first, those without a scored query last.
+
+    Beside it the numbers of categories that have ``few`` queries, a ``rough`` interval, or a floor
+    that is better (``below``), and whether there are floors (``has_floor``).
 
     Raises:
         ValueError: There is no column ``category`` or none of the headline's name.
@@ -161,68 +249,83 @@ def category_table(
                 f"per_category has no column {column!r}, only {list(per_category.columns)}; give "
                 "the table of the summary's own report."
             )
-    counts = {
+    besides = {
         "num_queries_scored", "num_queries", "num_gallery", "num_left_out", "num_groups",
+        "category", mean, "headline_low", "headline_high", "few_queries", "rough",
+        "effective_groups",
     }  # fmt: skip
-    besides = {"category", mean, "headline_low", "headline_high", "few_queries", "rough"}
-    besides |= {"effective_groups"}
     extras = [
-        str(column)
+        column
         for column in per_category.columns
-        if column not in counts | besides and is_number(per_category[column].iloc[0])
+        if column not in besides and is_number(per_category[column].iloc[0])
     ]
     floors = _best_floors(floors_per_category, summary)
-    rows = []
-    for values in per_category.to_dict("records"):
+    records = per_category.to_dict("records")
+    records.sort(key=lambda values: (*_order(values[mean]), str(values["category"])))
+    limit = scale_limit(
+        [values.get(end) for values in records for end in (mean, "headline_high")]
+        + [value for _, value in floors.values()]
+    )
+    counts = [("num_gallery", "n gallery")]
+    if "num_groups" in per_category:
+        counts.insert(0, ("num_groups", "n groups"))
+    if any(values.get("num_left_out") for values in records):
+        counts.insert(0, ("num_left_out", "left out"))
+    rows, num_few, num_rough, num_below = [], 0, 0, 0
+    for values in records:
         scored = values.get("num_queries_scored", values.get("num_queries"))
         few = values.get("few_queries")
-        floor = floors.get(str(values["category"]))
+        is_few = bool(few) if few is not None else (scored or 0) < _FEW_QUERIES
+        ends: Ends = {
+            "mean": values[mean],
+            "low": values.get("headline_low"),
+            "high": values.get("headline_high"),
+            "rough": values.get("rough") is True,
+        }
+        bar, of_floor = _bar(ends, limit), Cell(number(None))
+        if floor := floors.get(str(values["category"])):
+            title, value = floor
+            below = value > as_float(values[mean])
+            num_below += below
+            of_floor = valued(number(value), value, title)
+            of_floor = replace(of_floor, sign="below" if below else "")
+            if bar.mark:
+                at = round(min(value / limit, 1.0) * 100, 2)
+                bar = Cell(mark={**bar.mark, "floor_at": at})
+        num_few += is_few
+        num_rough += bool(ends["rough"]) and not is_missing(ends["low"])
         rows.append(
-            {
-                "name": str(values["category"]),
-                "scored": scored,
-                "left_out": values.get("num_left_out"),
-                "gallery": values.get("num_gallery"),
-                "groups": values.get("num_groups"),
-                "few": bool(few) if few is not None else (scored or 0) < _FEW_QUERIES,
-                "micro": values[mean],
-                "micro_low": values.get("headline_low"),
-                "micro_high": values.get("headline_high"),
-                "micro_rough": values.get("rough") is True,
-                "effective_groups": values.get("effective_groups"),
-                "floor": floor,
-                "below_floor": floor is not None
-                and not is_missing(values[mean])
-                and floor[1] > values[mean],
-                "extras": [values[name] for name in extras],
-            }
+            Row(
+                cells(
+                    Cell(str(values["category"]), tag="few" if is_few else ""),
+                    valued(count(scored), scored),
+                    mean_cell(ends),
+                    bar,
+                    *([of_floor] if floors else []),
+                    *(valued(number(values[name]), values[name]) for name in extras),
+                    *(valued(count(values.get(name)), values.get(name)) for name, _ in counts),
+                )
+            )
         )
-    rows = best_first(rows)
-    limit = scale_limit(
-        [row[key] for row in rows for key in ("micro", "micro_high")]
-        + [floor[1] for floor in floors.values()]
-    )
-    for row in rows:
-        row["mark"] = mark(row["micro"], row["micro_low"], row["micro_high"], limit)
-        floor = row["floor"]
-        row["floor_at"] = round(min(floor[1] / limit, 1.0) * 100, 2) if floor else None
+    columns = [
+        TableColumn("Category", "name"),
+        TableColumn("n queries"),
+        TableColumn(headline["title"], with_ends=True),
+        TableColumn(number(limit, 1), "mark"),
+        *([TableColumn("best floor")] if floors else []),
+        *(TableColumn(metric_title(str(name))) for name in extras),
+        *(TableColumn(title) for _, title in counts),
+    ]
     return {
-        "rows": rows[:max_rows],
-        "given": len(rows),
-        "limit": limit,
-        "extras": extras,
-        "few": sum(row["few"] for row in rows),
+        "table": shown_table(Table("", columns, rows), max_rows),
+        "few": num_few,
         "has_floor": bool(floors),
-        "has_left_out": any(row["left_out"] for row in rows),
-        "has_groups": "num_groups" in per_category,
-        "rough": sum(row["micro_rough"] and not is_missing(row["micro_low"]) for row in rows),
-        "below": sum(row["below_floor"] for row in rows),
+        "rough": num_rough,
+        "below": num_below,
     }
 
 
-def _best_floors(
-    table: pd.DataFrame | None, summary: Mapping[str, Any]
-) -> dict[str, tuple[str, float]]:
+def _best_floors(table: pd.DataFrame | None, summary: Summary) -> dict[str, tuple[str, float]]:
     """Returns the best floor's title and value by category."""
     if table is None or len(table) == 0:
         return {}
@@ -236,11 +339,11 @@ def _best_floors(
         }
         if known:
             name = max(known, key=lambda each: known[each])
-            best[str(values["category"])] = (str(titles.get(name, name)), known[name])
+            best[str(values["category"])] = (titles.get(name, name), known[name])
     return best
 
 
-def shown_table(table: Table, max_rows: int) -> dict[str, object]:
+def shown_table(table: Table, max_rows: int, given: int | None = None) -> dict[str, object]:
     """Returns a table as the pages' macro writes it: the first rows, and how many there are.
 
     Raises:
@@ -252,7 +355,7 @@ def shown_table(table: Table, max_rows: int) -> dict[str, object]:
         for row in table.rows[:max_rows]
     ]
     columns = [table.columns[place] for place in places]
-    return {"columns": columns, "rows": rows, "given": len(table.rows)}
+    return {"columns": columns, "rows": rows, "given": given or len(table.rows)}
 
 
 def _linked(cell: Cell) -> Cell:
@@ -260,20 +363,29 @@ def _linked(cell: Cell) -> Cell:
 
 
 def plain_table(table: pd.DataFrame, max_rows: int) -> dict[str, object]:
-    """Returns any table: column names, which are numbers, the first rows, how many there are."""
-    rows = [list(row) for row in table.head(max_rows).itertuples(index=False, name=None)]
-    return {
-        "columns": [str(column) for column in table.columns],
-        "numeric": [
-            bool(rows) and all(is_missing(row[place]) or is_number(row[place]) for row in rows)
-            for place in range(len(table.columns))
-        ],
-        "rows": rows,
-        "given": len(table),
-    }
+    """Returns any table, its first column as the rows' names."""
+    head = table.head(max_rows)
+    numeric = [
+        len(head) > 0 and all(is_missing(value) or is_number(value) for value in head[column])
+        for column in table.columns
+    ]
+    columns = [
+        TableColumn(str(name), "name" if place == 0 else "number" if is_numeric else "words")
+        for place, (name, is_numeric) in enumerate(zip(table.columns, numeric, strict=True))
+    ]
+    rows = [
+        Row(
+            [
+                valued(cell(value), value) if is_numeric else Cell(cell(value))
+                for value, is_numeric in zip(line, numeric, strict=True)
+            ]
+        )
+        for line in head.itertuples(index=False, name=None)
+    ]
+    return shown_table(Table("", columns, rows), max_rows, len(table))
 
 
-def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] | None:
+def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, object] | None:
     """Returns a table of measured values: intervals beside their value, differences with a sign.
 
     Columns ``low`` and ``high`` belong to ``difference``, ``x_low`` and ``x_high`` to ``x``,
@@ -287,29 +399,37 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, Any] 
     inside = {end for pair in ends.values() for end in pair}
     # without any p, the interval alone says what the sign does
     decides = next((name for name in _P_COLUMNS if name in names), None)
-    columns = [
-        {
-            "name": name,
-            "title": _TITLES.get(name, name.removeprefix("mean:")),
-            "kind": _kind(name, table[column]),
-        }
-        for name, column in zip(names, table.columns, strict=True)
+    kinds = {
+        name: _kind(name, table.dtypes.iloc[place].kind)
+        for place, name in enumerate(names)
         if name not in inside and name != "rough"
-    ]
+    }
     rows = []
-    for record in table.head(max_rows).to_dict("records"):
-        values = {str(name): value for name, value in record.items()}
-        cells = []
-        for column in columns:
-            name = column["name"]
+    for line in table.head(max_rows).itertuples(index=False, name=None):
+        values = dict(zip(names, line, strict=True))
+        rough = values.get("rough") is True
+        row = []
+        for name, kind in kinds.items():
+            value = values[name]
             low, high = (values[end] for end in ends[name]) if name in ends else (None, None)
-            cells.append(
-                {"value": values[name], "low": low, "high": high, "difference": values[name],
-                 "rough": values.get("rough") is True,
-                 "verdict": verdict(low, high, values[decides] if decides else 0.0)}
-            )  # fmt: skip
-        rows.append(cells)
-    return {"columns": columns, "rows": rows, "given": len(table)}
+            if kind == "text":
+                row.append(Cell(cell(value)))
+            elif kind == "difference":
+                p = values[decides] if decides else 0.0
+                row.append(difference_cell(value, low, high, p, rough=rough))
+            elif kind == "fraction":
+                row.append(mean_cell({"mean": value, "low": low, "high": high, "rough": rough}))
+            else:
+                row.append(valued(p_value(value) if kind == "p" else count(value), value))
+        rows.append(Row(row))
+    columns = [
+        TableColumn(
+            _TITLES.get(name, name.removeprefix("mean:")),
+            "name" if place == 0 else "words" if kind == "text" else "number",
+        )
+        for place, (name, kind) in enumerate(kinds.items())
+    ]
+    return shown_table(Table("", columns, rows), max_rows, len(table))
 
 
 def _ends(name: str) -> list[tuple[str, str]]:
@@ -322,12 +442,12 @@ def _ends(name: str) -> list[tuple[str, str]]:
     return ends
 
 
-def _kind(name: str, values: pd.Series[Any]) -> str:
+def _kind(name: str, dtype: str) -> str:
     """Returns how a column is written: difference, p, count, fraction or text."""
-    if values.dtype.kind == "b" or values.dtype.kind not in "iuf":
+    if dtype not in "iuf":
         return "text"
     if name.endswith("difference"):
         return "difference"
     if name.endswith("p_value") or name == "p_holm":
         return "p"
-    return "fraction" if values.dtype.kind == "f" else "count"
+    return "fraction" if dtype == "f" else "count"

@@ -11,6 +11,7 @@ from visual_search.wording import MISSING, as_float, escaped, is_missing, shown
 if TYPE_CHECKING:
     from rich.table import Table as Written
 
+Sign = Literal["", "above", "below", "unclear", "same"]
 _SHORT_HEAD = 8  # letters, which no column is too narrow for
 _STYLES = {"run": "bold", "mean": "bold", "rest": "dim"}
 
@@ -46,7 +47,8 @@ class Cell:
         value: To sort by; None where there is none.
         href: Where a page links to.
         tag: A word beside it, such as "few".
-        mark: Of a bar, from `html_page.mark`.
+        mark: Of a bar, from `html_page.mark`; ``floor_at`` draws a dotted line there.
+        sign: What a test says of the number; a page draws it.
     """
 
     text: str = ""
@@ -56,6 +58,7 @@ class Cell:
     href: str = ""
     tag: str = ""
     mark: Mapping[str, float] | None = None
+    sign: Sign = ""
 
 
 @dataclass(frozen=True)

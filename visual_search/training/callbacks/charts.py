@@ -6,9 +6,9 @@ from collections import Counter
 
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search.reading import number_in
 from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.retrieval.summary import number_in
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.floors import best_floor, floors_per_category
 from visual_search.training.pictures import evaluation_to_draw, show

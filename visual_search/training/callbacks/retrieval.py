@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visual_search.knn.device import Device
+from visual_search.reading import number_in
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
-from visual_search.retrieval.summary import number_in
 from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
 from visual_search.training.features import features_of_rows
