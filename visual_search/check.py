@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, bind, build, one_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.catalog.checks import Finding, Severity
     from visual_search.retrieval.protocol import Protocol, Selection
-    from visual_search.views.html_check import ContactSheet
+    from visual_search.views.html_check import CheckPage, ContactSheet
 QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
 # Kinds of findings whose items are rows without a picture, or names of something else.
@@ -331,7 +331,7 @@ def _without_places(finding: Finding) -> Finding:
     return replace(finding, what=shown(finding.what), advice=shown(finding.advice), items=items)
 
 
-def _page(checked: Checked, sheet_items: int) -> Any:
+def _page(checked: Checked, sheet_items: int) -> CheckPage:
     from datetime import datetime
 
     import pandas as pd

@@ -18,11 +18,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, bind
-from visual_search.config.schemas import DownloadSchema
+from visual_search.config.schemas import DownloadSchema, Node
 from visual_search.wording import duration, file_size, shown
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def request_settings(settings: DownloadSchema) -> DownloadSettings:
         raise ConfigError(str(error)) from error
 
 
-def _needed(data: dict[str, Any], folder: str | None) -> tuple[dict[str, str], Path]:
+def _needed(data: Node, folder: str | None) -> tuple[dict[str, str], Path]:
     """Returns name -> URL of what a catalogue's config needs, and where its reader looks."""
     from visual_search.catalog.readers import complete_the_look, shop_the_look
 

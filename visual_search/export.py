@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
     from visual_search.bundle.items import BundleItems
     from visual_search.bundle.manifest import BundleManifest
+    from visual_search.bundle.model_card import BundleFacts
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.models.export_check import ExportCheck
     from visual_search.runs.parts import Parts
@@ -133,7 +134,8 @@ def export_run(settings: ExportSchema) -> Exported:
             thumbnails=small,
         )
         again = _measured_again(parts, cached, rows, embeddings, settings)
-        content = _facts(run, summary, check, again) | {"left_out": list(left_out)}
+        content = _facts(run, summary, check, again)
+        content["left_out"] = list(left_out)
         with progress_bar("Building the index", " items") as advance:
             manifest = create_bundle(
                 folder,
@@ -262,7 +264,7 @@ def _measured_again(
 
 def _facts(
     run: Run, summary: Mapping[str, object], check: ExportCheck, again: float | None
-) -> dict[str, object]:
+) -> BundleFacts:
     """Returns what a bundle says about the run that it comes from, as plain values."""
     from visual_search.runs.run import environment
 
@@ -280,12 +282,12 @@ def _facts(
         "measured_again": again,
         "packages": environment()["packages"],
     }
-    plain: dict[str, object] = json.loads(json.dumps(facts))
+    plain: BundleFacts = json.loads(json.dumps(facts))
     return plain
 
 
 def _files(
-    run: Run, name: str, weights: Path, facts: Mapping[str, object], items: BundleItems, kind: str
+    run: Run, name: str, weights: Path, facts: BundleFacts, items: BundleItems, kind: str
 ) -> dict[str, Path | bytes | str]:
     from visual_search.bundle.model_card import model_card, requirements
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
@@ -116,7 +116,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
     return Searched(bundle, tuple(answers), settings.k)
 
 
-def _several(value: Any) -> list[str]:
+def _several(value: str | list[str] | None) -> list[str]:
     """Returns the texts of a setting that is one text or a list."""
     return list(value) if isinstance(value, list) else [value] if value is not None else []
 
@@ -247,7 +247,7 @@ def print_search(searched: Searched, settings: SearchSchema) -> None:
         print(f"Pictures: {out}")
 
 
-def _plain(searched: Searched, out: Path | None) -> dict[str, Any]:
+def _plain(searched: Searched, out: Path | None) -> dict[str, object]:
     bundle = searched.bundle
     return {
         "bundle": {

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.schemas import TrainSchema
@@ -17,7 +17,7 @@ from visual_search.reports.sweep_summary import conclude
 
 if TYPE_CHECKING:
     from visual_search.runs.parts import Parts
-    from visual_search.runs.run import Run
+    from visual_search.runs.run import Run, State
 
 HARDWARE = ("accelerator", "devices", "strategy", "precision")  # keys of `trainer`
 
@@ -104,7 +104,7 @@ def _work(training: _Training) -> None:
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(settings)))
     write_text(run.folder / "overrides.yaml", _overrides())
     run.save_environment()
-    state: Any = "failed"
+    state: State = "failed"
     error = ""
     run.set_state("running", seconds=elapsed, **facts)
     try:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def create_bundle(
     kind: str = "auto",
     target_recall: float = 0.95,
     max_bytes: int | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     files: Mapping[str, Path | bytes | str] | None = None,
     num_threads: int | None = None,
     on_progress: Progress | None = None,
@@ -115,7 +114,7 @@ def create_bundle(
 
 def _base(
     name: str,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, object],
     encoder: EncoderRecord,
     items: BundleItems,
     records: Mapping[str, FileRecord],
@@ -148,7 +147,7 @@ def _check_new(target: Path) -> None:
         )
 
 
-def _check_name_and_facts(name: object, facts: Mapping[str, Any]) -> None:
+def _check_name_and_facts(name: object, facts: Mapping[str, object]) -> None:
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or not name.isprintable():
         raise ValueError(
             f"name is {str(name)[:300]!r}; expected printable text of 1..200 characters"

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from visual_search.bundle.onnx_file import NotOnnxError, read_onnx
 from visual_search.catalog.images import Fit, PictureLimits, decode
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from visual_search.catalog.cache import Pictures
 
 FORMAT = "visual_search.encoder/1"
@@ -194,7 +196,7 @@ def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
     return int(text)
 
 
-def _session(model: bytes, num_threads: int | None) -> Any:
+def _session(model: bytes, num_threads: int | None) -> onnxruntime.InferenceSession:
     """Returns the runtime's session, on the CPU."""
     import onnxruntime
 

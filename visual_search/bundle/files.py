@@ -6,12 +6,14 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.reading import FileRecord, difference
 
+Number = TypeVar("Number", bound=np.generic)
 MAX_NAME_LENGTH = 255
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
 _NAME = re.compile(f"{_PART}(/{_PART})*")
@@ -99,7 +101,7 @@ def check_file(folder: Path, name: str, expected: FileRecord, *, hashed: bool) -
     return path
 
 
-def open_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def open_array(path: Path, dtype: type[Number], shape: tuple[int, ...]) -> NDArray[Number]:
     """Maps a ``.npy`` file into memory, read-only, once its header says what is expected.
 
     Only plain numbers are read: an array of Python objects, which a pickle would restore, or an

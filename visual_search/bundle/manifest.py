@@ -53,7 +53,7 @@ class IndexRecord:
     num_rows: int
     made_by: str
     asked: Mapping[str, Any]
-    plan: Mapping[str, Any]
+    plan: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BundleManifest:
     name: str
     created: str
     written: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     columns: tuple[str, ...]
     num_items: int
     num_removed: int
@@ -146,7 +146,16 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
         content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-        manifest = _parsed(unsealed(FORMAT, content))
+        held = unsealed(FORMAT, content)
+        manifest = BundleManifest(
+            encoder=EncoderRecord(**held.pop("encoder")),
+            index=IndexRecord(**held.pop("index")),
+            files={name: FileRecord(**record) for name, record in held.pop("files").items()},
+            columns=tuple(held.pop("columns")),
+            segments=tuple(SegmentRecord(**one) for one in held.pop("segments")),
+            retired=tuple(RetiredFile(**one) for one in held.pop("retired")),
+            **held,
+        )
         _check(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(
@@ -183,18 +192,6 @@ def read_manifest_bytes(folder: Path) -> bytes:
             "writes: check the path"
         )
     return data
-
-
-def _parsed(content: dict[str, Any]) -> BundleManifest:
-    return BundleManifest(
-        encoder=EncoderRecord(**content.pop("encoder")),
-        index=IndexRecord(**content.pop("index")),
-        files={name: FileRecord(**record) for name, record in content.pop("files").items()},
-        columns=tuple(content.pop("columns")),
-        segments=tuple(SegmentRecord(**one) for one in content.pop("segments")),
-        retired=tuple(RetiredFile(**one) for one in content.pop("retired")),
-        **content,
-    )
 
 
 def _check(manifest: BundleManifest) -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
-from visual_search.wording import MISSING, escaped, interval, isolated, listed, many, number
+from visual_search.reading import Summary
+from visual_search.wording import (
+    MISSING,
+    as_float,
+    escaped,
+    interval,
+    isolated,
+    listed,
+    many,
+    number,
+)
 
 # What searching and serving a bundle needs; neither torch nor lightning is among it.
 SERVING = (
@@ -15,8 +25,29 @@ SERVING = (
 )  # fmt: skip
 
 
+class EncoderCheck(TypedDict):
+    """How far an exported encoder is from PyTorch's: see `models.export_check.ExportCheck`."""
+
+    num_pictures: int
+    largest_difference: float
+    allowed_difference: float
+    k: int
+
+
+class BundleFacts(Summary, total=False):
+    """What a bundle says of the run that it comes from; NaN is None in it."""
+
+    experiment: str
+    run: str
+    catalog: str
+    left_out: list[str]
+    export_check: EncoderCheck
+    measured_again: float | None
+    packages: dict[str, str | None]
+
+
 def model_card(
-    name: str, facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]
+    name: str, facts: BundleFacts, counts: Mapping[str, int], columns: Sequence[str]
 ) -> str:
     """Returns the card as Markdown.
 
@@ -33,7 +64,7 @@ def model_card(
 MAX_CATEGORIES = 50  # named in the card, the largest; the report and the index name all
 
 
-def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence[str]) -> str:
+def _what(facts: BundleFacts, counts: Mapping[str, int], columns: Sequence[str]) -> str:
     largest = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     if len(largest) <= MAX_CATEGORIES:
         largest = sorted(counts.items())
@@ -54,7 +85,7 @@ def _what(facts: Mapping[str, Any], counts: Mapping[str, int], columns: Sequence
     return "\n".join(lines)
 
 
-def _numbers(facts: Mapping[str, Any]) -> list[str]:
+def _numbers(facts: BundleFacts) -> list[str]:
     """Returns the section of the run's numbers, with what they mean and the floors beside them."""
     from visual_search.wording import rough_text
 
@@ -84,7 +115,7 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
         parts.append(f"Beside embeddings that learn nothing: {standing}")
     if floors := facts.get("floors"):
         rows = [f"| embedding that learns nothing | {title} micro | macro |", "| --- | --- | --- |"]
-        ordered = sorted(floors, key=lambda one: -one["micro"])
+        ordered = sorted(floors, key=lambda one: -as_float(one["micro"]))
         rows += [
             f"| {one['title']} | {number(one['micro'])} | {number(one['macro'])} |"
             for one in ordered
@@ -97,7 +128,7 @@ def _numbers(facts: Mapping[str, Any]) -> list[str]:
     return [*parts, "What the numbers mean:", "\n".join(meaning)]
 
 
-def _check(facts: Mapping[str, Any]) -> str:
+def _check(facts: BundleFacts) -> str:
     check = facts["export_check"]
     return (
         "## The exported encoder\n\n"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from visual_search.reading import FileRecord, record_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BLOCK_BYTES = 2**24  # of embeddings copied at a time
 _ROWS_PER_GROUP = 2**20
@@ -126,8 +127,8 @@ def open_segment(bundle: Path, record: SegmentRecord, columns: Sequence[str], di
     items, embeddings, thumbnails, offsets = (
         bundle / name for name in segment_files(record.folder)
     )
-    mapped: NDArray[Any] = open_array(embeddings, np.float32, (record.num_rows, dim))
-    starts: NDArray[Any] = open_array(offsets, np.uint64, (record.num_rows + 1,))
+    mapped = open_array(embeddings, np.float32, (record.num_rows, dim))
+    starts = open_array(offsets, np.uint64, (record.num_rows + 1,))
     pictures = _mapped_bytes(thumbnails)
     if starts[0] != 0 or starts[-1] != len(pictures) or (starts[1:] < starts[:-1]).any():
         raise DamagedError(
@@ -226,7 +227,7 @@ def text_table(item_ids: Sequence[str], columns: Mapping[str, Sequence[str]]) ->
     return pa.table({name: text_array(texts) for name, texts in given.items()})
 
 
-def _check_announced(file: Any, num_rows: int, columns: Sequence[str]) -> None:
+def _check_announced(file: pq.ParquetFile, num_rows: int, columns: Sequence[str]) -> None:
     """Looks at what a Parquet file says of itself before anything of it is unpacked."""
     import pyarrow.types as types
 
@@ -245,7 +246,7 @@ def _check_announced(file: Any, num_rows: int, columns: Sequence[str]) -> None:
             raise ValueError(f"the column {name!r} holds {kind}")
 
 
-def _check_ids(column: Any) -> None:
+def _check_ids(column: pa.ChunkedArray) -> None:
     """Refuses ids whose texts, one a row, would take more memory than ids do."""
     import pyarrow.compute as pc
 
@@ -257,7 +258,7 @@ def _check_ids(column: Any) -> None:
         raise ValueError(f"its ids come to {num_bytes:,} bytes; expected {_MAX_ID_BYTES:,} at most")
 
 
-def _one(column: Any, kind: Any) -> Any:
+def _one(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     """Returns a column of the wanted kind as one array, also where it has no chunk."""
     import pyarrow as pa
 
@@ -265,7 +266,7 @@ def _one(column: Any, kind: Any) -> Any:
     return chunked.chunk(0) if chunked.num_chunks == 1 else pa.concat_arrays(chunked.chunks)
 
 
-def _codes(column: Any) -> TextColumn:
+def _codes(column: pa.DictionaryArray) -> TextColumn:
     return TextColumn(integers_of(column.indices), column.dictionary)
 
 

@@ -149,7 +149,7 @@ def read_removed(folder: Path, manifest: BundleManifest) -> NDArray[np.int64]:
     if manifest.removed is None:
         return np.empty(0, np.int64)
     path = folder / manifest.removed
-    rows: NDArray[np.int64] = open_array(path, np.int64, (manifest.num_removed,))  # type: ignore[assignment]
+    rows: NDArray[np.int64] = open_array(path, np.int64, (manifest.num_removed,))
     if rows[0] < 0 or rows[-1] >= manifest.num_rows or (rows[1:] <= rows[:-1]).any():
         raise DamagedError(
             f"{path} lists rows that do not rise from 0 to {manifest.num_rows - 1}; expected the "

@@ -115,7 +115,7 @@ class Pictures:
         pixels: NDArray[np.uint8] = self._map()[self.store_rows[wanted]]
         return pixels
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "store_rows": self.store_rows, "size_px": self.size_px}
 
     def _map(self) -> NDArray[np.uint8]:

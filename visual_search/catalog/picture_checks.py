@@ -5,8 +5,7 @@ Everything is told from `picture_facts.py`; no picture is decoded here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -280,7 +279,9 @@ def check_near_copies(
     return findings
 
 
-def _pair_text(bits: int, first: Mapping[Any, Any], second: Mapping[Any, Any]) -> str:
+def _pair_text(
+    bits: int, first: Mapping[Hashable, object], second: Mapping[Hashable, object]
+) -> str:
     parts = [f"{bits} bits"]
     for name in ("category", "split"):
         if first[name] != second[name]:

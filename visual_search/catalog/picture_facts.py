@@ -10,7 +10,6 @@ import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +105,7 @@ def _measure(
     on_progress: Callable[[int, int], None] | None,
 ) -> pd.DataFrame:
     images = list(catalog.table["image"])
-    facts: list[tuple[Any, ...]] = []
+    facts: list[tuple[object, ...]] = []
     with ThreadPoolExecutor(2, thread_name_prefix="facts") as pool:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
@@ -124,7 +123,7 @@ def _measure(
     return pd.DataFrame(facts, columns=list(COLUMNS)).astype({"hash": np.uint64})
 
 
-def _header(loaded: bytes | NDArray[np.uint8]) -> tuple[Any, ...]:
+def _header(loaded: bytes | NDArray[np.uint8]) -> tuple[object, ...]:
     """Returns a picture's facts without decoding its pixels."""
     if not isinstance(loaded, bytes):
         height, width = loaded.shape[:2]

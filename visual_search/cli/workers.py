@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
@@ -20,6 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from visual_search.runs.jobs import RECORD_FILE, STOP_FILE, Job, Record
+
+if TYPE_CHECKING:
+    from joblib.externals.loky import Future, ProcessPoolExecutor
 
 
 class Workers(Launcher):
@@ -38,7 +41,7 @@ class Workers(Launcher):
     ) -> None:
         """Keeps what each job is started with."""
         self.hydra_context, self.task_function = hydra_context, task_function
-        self.config: Any = config
+        self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -47,9 +50,9 @@ class Workers(Launcher):
         from joblib import effective_n_jobs
         from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, wait
 
-        places: list[Any] = [None] * effective_n_jobs(self.num_places)
+        places: list[ProcessPoolExecutor | None] = [None] * effective_n_jobs(self.num_places)
         waiting = deque(enumerate(job_overrides, initial_job_idx))
-        at_work: dict[Any, tuple[int, int]] = {}  # a job's future -> its number and its place
+        at_work: dict[Future, tuple[int, int]] = {}  # a job's future -> its number and its place
         returned: dict[int, JobReturn] = {}
         try:
             while waiting or at_work:
@@ -79,7 +82,9 @@ class Workers(Launcher):
             pool.shutdown()
         return [returned[number] for number in sorted(returned)]
 
-    def _submitted(self, pool: Any, number: int, overrides: Sequence[str]) -> Any:
+    def _submitted(
+        self, pool: ProcessPoolExecutor, number: int, overrides: Sequence[str]
+    ) -> Future:
         from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
         return pool.submit(
@@ -107,7 +112,7 @@ class Workers(Launcher):
         )
 
 
-def _pool_of_one() -> Any:
+def _pool_of_one() -> ProcessPoolExecutor:
     from joblib.externals.loky import ProcessPoolExecutor
 
     return ProcessPoolExecutor(max_workers=1)

@@ -61,10 +61,10 @@ def read_index(path: Path, plan: SearchPlan, store: EmbeddingStore) -> Any:
     return index
 
 
-def _described(index: Any) -> dict[str, Any]:
+def _described(index: Any) -> dict[str, object]:
     """Returns what an index is, as far as its plan says it."""
     faiss = load_faiss()
-    found: dict[str, Any] = {"type": type(index).__name__, "dim": index.d}
+    found: dict[str, object] = {"type": type(index).__name__, "dim": index.d}
     if isinstance(index, faiss.IndexIDMap):
         graph = faiss.downcast_index(index.index)
         found["type"] = type(graph).__name__
@@ -80,7 +80,7 @@ def _described(index: Any) -> dict[str, Any]:
     return found
 
 
-def _expected(plan: SearchPlan, dim: int) -> dict[str, Any]:
+def _expected(plan: SearchPlan, dim: int) -> dict[str, object]:
     params = plan.params
     if plan.kind == "hnsw":
         rounded = params["code_bits"] == 8
@@ -90,7 +90,7 @@ def _expected(plan: SearchPlan, dim: int) -> dict[str, Any]:
             "storage": "IndexScalarQuantizer" if rounded else "IndexFlatL2",
             "num_links": params["num_links"],
         }
-    wanted: dict[str, Any] = {
+    wanted: dict[str, object] = {
         "dim": dim,
         "num_lists": params["num_lists"],
         "centres": "IndexFlatL2",

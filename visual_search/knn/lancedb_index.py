@@ -17,7 +17,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,10 @@ MAX_EF = 2048
 EXACT_ROWS = 20_000  # comparing so many allowed rows exactly takes as long as LanceDB takes
 MAX_FETCH = 2**14  # candidates a query; where they do not suffice, the store is searched
 BATCH_QUERIES = 256
+
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
 
 
 class LanceIndex(SearchIndex):
@@ -231,7 +235,7 @@ class LanceIndex(SearchIndex):
             self._leave_scratch()
         self._at_version(version)
 
-    def _write_late_rows(self, table: Any) -> int:
+    def _write_late_rows(self, table: Table) -> int:
         """Adds what the table lacks, and gives the version that has it."""
         version, known = int(self.plan.params["version"]), self._num_known
         if known == len(self):

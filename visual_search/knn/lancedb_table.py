@@ -10,7 +10,8 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from visual_search.atomic import scratch_folder
 from visual_search.knn.search_index import CHECK_ROWS, Progress
 from visual_search.knn.store import EmbeddingStore, blocks_from
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lancedb.table import Table
 
 EXTRA = "visual-search[lancedb]"
 TABLE = "embeddings"
@@ -57,7 +62,7 @@ class Scratch:
             self._remove()
 
 
-def load_lancedb() -> Any:
+def load_lancedb() -> ModuleType:
     """Returns the module ``lancedb``, which the extra of that name brings.
 
     Raises:
@@ -95,11 +100,11 @@ def product_parts(dim: int) -> int:
     return max(parts for parts in range(1, max(1, dim // 4) + 1) if dim % parts == 0)
 
 
-def create_index(table: Any, structure: str, num_rows: int, dim: int) -> dict[str, int]:
+def create_index(table: Table, structure: str, num_rows: int, dim: int) -> dict[str, int]:
     """Makes the vector index and gives its parameters."""
     import lancedb.index as kinds
 
-    made: Any
+    made: kinds.IvfHnswSq | kinds.IvfPq
     if structure == "IVF_HNSW_SQ":
         params = {"num_partitions": 1, "num_links": NUM_LINKS, "ef_construction": EF_CONSTRUCTION}
         made = kinds.IvfHnswSq(
@@ -123,7 +128,7 @@ def create_index(table: Any, structure: str, num_rows: int, dim: int) -> dict[st
     return params
 
 
-def schema_of(dim: int) -> Any:
+def schema_of(dim: int) -> pa.Schema:
     """Returns the table's columns: the row's number and its embedding of so many numbers."""
     import pyarrow as pa
 
@@ -140,13 +145,13 @@ def reader_of(
     first: int,
     chosen: NDArray[np.bool_],
     on_progress: Progress | None = None,
-) -> Any:
+) -> pa.RecordBatchReader:
     """Returns the chosen rows (``[N] bool``) from ``first`` on as a stream that LanceDB writes."""
     import pyarrow as pa
 
     schema = schema_of(store.dim)
 
-    def batches() -> Iterator[Any]:
+    def batches() -> Iterator[pa.RecordBatch]:
         for start, block in blocks_from(store, first, CHECK_ROWS):
             here = np.flatnonzero(chosen[start : start + len(block)])
             flat = pa.array(np.ascontiguousarray(block[here]).reshape(-1))
@@ -158,7 +163,7 @@ def reader_of(
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def check_same_embeddings(table: Any, num_rows: int, store: EmbeddingStore) -> None:
+def check_same_embeddings(table: Table, num_rows: int, store: EmbeddingStore) -> None:
     """Refuses a table that does not hold the first rows of the store, once each."""
     if table.schema != schema_of(store.dim):
         raise ValueError(f"its columns are {table.schema}")

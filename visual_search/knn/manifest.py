@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from visual_search.atomic import write_text
 from visual_search.reading import (
@@ -114,7 +113,7 @@ def _present(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def check_expected(manifest: IndexManifest, folder: Path, expected: Mapping[str, Any]) -> None:
+def check_expected(manifest: IndexManifest, folder: Path, expected: Mapping[str, object]) -> None:
     """Compares the manifest's fields with what the caller needs; None asks nothing.
 
     Raises:

@@ -114,7 +114,7 @@ class SearchPlan:
             f"neighbours, measured on {many(self.num_sample, 'item')}"
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the plan as plain values for JSON."""
         return {**dataclasses.asdict(self), "params": dict(self.params)}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 from filelock import BaseFileLock, Timeout
 
 from visual_search.atomic import DiskFullError, write_text
-from visual_search.config.schemas import TrainSchema, filled, known
+from visual_search.config.schemas import Node, TrainSchema, filled, known
 from visual_search.locking import file_lock, is_held
 from visual_search.reading import DamagedFileError, read_json, read_text
 from visual_search.runs.machine import ProcessorFacts, device_sentence, processor_facts
@@ -215,7 +215,7 @@ class Run:
             self._lock.release()
             self._lock = None
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Node:
         """Returns the content of ``config.yaml``, as plain containers.
 
         Raises:

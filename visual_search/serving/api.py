@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
@@ -36,7 +35,7 @@ _EXAMPLES = [
 ]
 
 
-def _search_extra(settings: ServeSettings) -> dict[str, Any]:
+def _search_extra(settings: ServeSettings) -> dict[str, object]:
     k = {
         "type": "integer", "minimum": 1, "maximum": settings.max_k, "default": settings.default_k,
         "description": f"Neighbours, 1 to {settings.max_k}; {settings.default_k} where it is left "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -21,7 +21,7 @@ from visual_search.serving.writing import read_new_items, remove, write
 
 _WRITING = ("token-needed", "writing-off", "cannot-write")
 BundleName = Annotated[str, Query(description="A bundle's name; left out, the first one.")]
-ADD_EXTRA: dict[str, Any] = {
+ADD_EXTRA: dict[str, object] = {
     "security": [{"token": []}],
     "requestBody": {
         "required": True,
@@ -52,7 +52,7 @@ ADD_EXTRA: dict[str, Any] = {
         '-F \'items=[{{"item_id": "new-1", "category": "{category}"}}]\' {server}/api/items'
     ],
 }
-DELETE_EXTRA: dict[str, Any] = {
+DELETE_EXTRA: dict[str, object] = {
     "security": [{"token": []}],
     "x-examples": ['curl -X DELETE -H "Authorization: Bearer $TOKEN" {server}/api/items/new-1'],
 }
@@ -209,7 +209,7 @@ def _thumbnail(item_id: str, served: ServedBundle) -> bytes:
         raise no_such_item(item_id, served.name) from error
 
 
-def _shown(item: Any, served: ServedBundle, service: Service) -> ShownItem:
+def _shown(item: Mapping[str, str], served: ServedBundle, service: Service) -> ShownItem:
     ours: Sequence[str] = ("item_id", "category")
     return ShownItem(
         item_id=item["item_id"],

@@ -6,7 +6,6 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -104,7 +103,7 @@ class _Pages:
         context["reports"] = [one.name for one in service.bundles.values() if _has_report(one)]
         return HTMLResponse(render("search.html", **context), headers=headers)
 
-    async def _found(self, query: Query, chosen: Sequence[ServedBundle]) -> dict[str, Any]:
+    async def _found(self, query: Query, chosen: Sequence[ServedBundle]) -> dict[str, object]:
         service = self._service
         others = list(service.bundles.values())
         if query.item_id is not None and all(

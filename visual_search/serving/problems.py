@@ -6,7 +6,6 @@ Every kind of problem has a short name; its ``type`` leads to that name on the d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -90,7 +89,7 @@ class Problem(HTTPException):
         # Nobody who shops sees the others, and who runs the server needs to know.
         self.for_people = for_people or _FOR_PEOPLE.get(kind, detail)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Returns the members of RFC 9457."""
         return {
             "type": f"/docs#problem-{self.kind}",

@@ -251,7 +251,7 @@ def read_json(data: bytes, *, numbers_as_text: bool = False) -> Any:
     Raises:
         Problem: It is no JSON, or names something twice, so that one of both would be lost.
     """
-    number: Any = str if numbers_as_text else None
+    number = str if numbers_as_text else None
     try:
         return json.loads(
             data,
@@ -266,8 +266,8 @@ def read_json(data: bytes, *, numbers_as_text: bool = False) -> Any:
         ) from error
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:
             raise Problem(

@@ -127,5 +127,5 @@ def problems(*kinds: str, has_body: bool = False) -> dict[int | str, dict[str, A
     }
 
 
-def _header(description: str) -> dict[str, Any]:
+def _header(description: str) -> dict[str, object]:
     return {"description": description, "schema": {"type": "string"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from visual_search.wording import many, one_line, three_digits
@@ -19,12 +19,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def render(template: str, **context: Any) -> str:
+def render(template: str, **context: object) -> str:
     """Returns a template of ``templates/`` filled in."""
     return _environment().get_template(template).render(**context)
 
 
-def clean(value: Any) -> Any:
+def clean(value: object) -> object:
     r"""Puts a replacement character where a text holds what a page may not.
 
     Example:
@@ -38,7 +38,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-def link(path: str, **parameters: Any) -> str:
+def link(path: str, **parameters: object) -> str:
     """Returns a path with its query; lists become repeated parameters, None is left out.
 
     Example:

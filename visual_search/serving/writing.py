@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from starlette.datastructures import FormData, UploadFile
@@ -168,7 +168,7 @@ def _rows(form: FormData) -> list[dict[str, str]]:
             "The field 'items' is missing; expected a JSON list such as "
             '[{"item_id": "new-1", "category": "Shoes"}]; add it to the form.',
         )
-    given: Any = read_json(text.encode("utf-8", "replace"))
+    given = read_json(text.encode("utf-8", "replace"))
     rows = given if isinstance(given, list) else [given]
     for row in rows:
         is_row = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())

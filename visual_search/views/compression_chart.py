@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,6 +36,7 @@ from visual_search.wording import number, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.typing import LineStyleType
 
 FLAT = "flat"
 # Families by colour and marker; scalar codes and float16 are one: fewer bits a number.
@@ -43,7 +44,8 @@ _FAMILIES = {
     "half": RUN_STYLES[0], "scalar": RUN_STYLES[0], "product": RUN_STYLES[1],
     "pca": RUN_STYLES[2], "truncated": RUN_STYLES[5],
 }  # fmt: skip
-_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of a family's series, in turn
+# Of a family's series, in turn.
+_DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
 _TITLED = ("half", "scalar")  # every point is named; in other families sizes tell them apart
 _LEFT_IN, _WIDE_IN, _HIGH_IN = 0.75, 7.6, 4.8
 _APART_IN = 0.05  # between points of one size, which stand side by side

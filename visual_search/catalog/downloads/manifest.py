@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from filelock import Timeout
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[dict[str, PictureRecord], bool]:
 
 def _parsed(line: bytes) -> PictureRecord | None:
     try:
-        content: Any = json.loads(line)
+        content = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.keys() != _FIELDS.keys():

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
@@ -85,7 +85,7 @@ def parquet(
     named = [category, *(column for column in (item_id, group) if column is not None)]
     named += [split] if isinstance(split, str) else []
     files: dict[str, ParquetFile] = {}
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[object]] = {}
     names_of: dict[str, list[str]] = {}
     places: list[tuple[str, int, bool]] = []  # file, row and whether it has a picture
     choices: tuple[Choice, ...] = ()
@@ -156,7 +156,7 @@ def _paths(path: Path) -> dict[str, Path]:
     return found
 
 
-def _named(values: Sequence[Any], names: Sequence[str] | None) -> list[str]:
+def _named(values: Sequence[object], names: Sequence[str] | None) -> list[str]:
     """Returns the texts of a column, or the names that its numbers stand for."""
     if names is None:
         return texts_of(values)

@@ -137,7 +137,7 @@ def plain_columns(
 
 def read_columns(
     opened: pyarrow.parquet.ParquetFile, columns: Sequence[str], origin: str, budget: TextBudget
-) -> dict[str, list[Any]]:
+) -> dict[str, list[object]]:
     """Returns values of plain columns, None where there is none; `texts_of` makes texts of them.
 
     Args:
@@ -158,7 +158,7 @@ def read_columns(
             )
     for name, num_bytes in _announced(opened, columns).items():
         TextBudget(origin).spend(num_bytes, name)
-    values: dict[str, list[Any]] = {name: [] for name in columns}
+    values: dict[str, list[object]] = {name: [] for name in columns}
     for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns)):
         for name in columns:
             column = batch.column(name)
@@ -167,7 +167,7 @@ def read_columns(
     return values
 
 
-def texts_of(values: Sequence[Any]) -> list[str]:
+def texts_of(values: Sequence[object]) -> list[str]:
     """Returns the texts of a column's values: what their owner wrote, as near as the file lets one.
 
     Nulls and NaN are empty. pandas turns an integer column with a null into floats: where every
@@ -249,7 +249,7 @@ def _announced(opened: pyarrow.parquet.ParquetFile, columns: Sequence[str]) -> d
     return sizes
 
 
-def _text_bytes(column: Any) -> int:
+def _text_bytes(column: pyarrow.Array) -> int:
     """Returns the bytes of a column's texts as CSV would have them, a separator each."""
     import pyarrow.compute as compute
     import pyarrow.types as types
@@ -264,7 +264,7 @@ def _text_bytes(column: Any) -> int:
     return int(compute.sum(lengths).as_py() or 0) + len(column)
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: pyarrow.Array) -> list[object]:
     """Returns Python's values; rows that share a text share one object."""
     import numpy as np
     import pyarrow.types as types

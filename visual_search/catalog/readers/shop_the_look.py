@@ -319,7 +319,7 @@ def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any, str]]:
             yield f"line {number}", None, f"is no JSON: {error}"
 
 
-def _pair_problem(value: Any) -> str:
+def _pair_problem(value: object) -> str:
     """Returns the reason why this is no pair, the box's numbers aside."""
     if not isinstance(value, dict):
         return f"is a JSON {type(value).__name__}; expected an object: product, scene, bbox"

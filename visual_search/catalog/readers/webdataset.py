@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
@@ -36,7 +36,7 @@ class _Sample:
     """The files of one sample: member names by their extension, in small letters."""
 
     members: dict[str, str] = field(default_factory=dict)
-    described: dict[str, Any] = field(default_factory=dict)  # what its json says
+    described: dict[str, object] = field(default_factory=dict)  # what its json says
 
 
 def webdataset(
@@ -230,7 +230,7 @@ def _value(tar: Tar, sample: _Sample, where: str) -> str:
     if not where.startswith("json."):
         member = sample.members.get(where.lower())
         return "" if member is None else _read(tar, member).strip()
-    value: Any = sample.described
+    value: object = sample.described
     for step in where.removeprefix("json.").split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
     if isinstance(value, list | dict):
@@ -238,5 +238,5 @@ def _value(tar: Tar, sample: _Sample, where: str) -> str:
     return _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None or isinstance(value, list | dict) else str(value)
