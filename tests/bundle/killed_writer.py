@@ -21,8 +21,8 @@ from tests.bundle.small_bundles import IDS, create, items_of, use_stand_in
 from visual_search.bundle import generation, tidying
 from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
 
-# What Python tells of before it does it, and what changes a folder or a file: reading leaves both
-# as the step before did.
+# What Python tells of before it does it, and what changes a folder or a file: a reader, or a sync,
+# leaves both as the step before did, for whoever looks after a kill.
 STEPS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fcntl.flock")
 
 
@@ -44,24 +44,15 @@ class Killer:
     def __init__(self, folder: Path, at: int) -> None:
         self.num_steps = 0
         self._folder, self._at = str(folder), at
-        self._fsync = os.fsync
-        os.__dict__["fsync"] = self.fsync  # tells nobody of itself
         sys.addaudithook(self.hear)
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         writes = event in STEPS or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         here = writes and str(arguments[0]).startswith(self._folder)
         if here or event == "fcntl.flock":
-            self.step()
-
-    def fsync(self, handle: int) -> None:
-        self.step()
-        self._fsync(handle)
-
-    def step(self) -> None:
-        self.num_steps += 1
-        if self.num_steps == self._at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.num_steps += 1
+            if self.num_steps == self._at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def in_a_child(kind: str, folder: Path, at: int) -> int:

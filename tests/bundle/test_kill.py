@@ -50,7 +50,7 @@ def test_a_writer_killed_at_any_step_leaves_old_or_new(
     left: set[str] = set()
     with writer_to_kill() as write:
         num_steps = write(kind, shutil.copytree(start, tmp_path / "trial"))
-        assert num_steps > 25
+        assert num_steps > 10
         for step in range(1, num_steps + 1):
             folder = shutil.copytree(start, tmp_path / f"step-{step}")
             assert write(kind, folder, at=step) == -signal.SIGKILL
@@ -59,7 +59,7 @@ def test_a_writer_killed_at_any_step_leaves_old_or_new(
             now, now_marks = (ids, marks) if found[-1] else (IDS[2:], {})
             check_content(bundle, now, now_marks)
             left, before = {re.sub("[0-9a-f]{8}", "", name) for name in files_in(folder)}, left
-            if left != before:  # which a step that fills or syncs a file leaves as it was
+            if left != before:  # which a step that fills a file leaves as it was
                 # The next writer goes on from there, and deletes what nobody names.
                 remove_items(folder, ["item-6"], tidy=False)
                 after = Bundle.open(folder)

@@ -63,8 +63,8 @@ def test_a_random_history_is_that_of_a_dict(tmp_path: Path, kind: str) -> None:
         else:
             add_items(folder, items_of(chosen, mark=f"{step}-"), tidy=tidy)
             expected |= dict.fromkeys(chosen, f"{step}-")
+        followed = followed.refreshed()
         if step % 3 == 2:
-            followed = followed.refreshed()
             check_content(followed, list(expected), expected)
     check_content(Bundle.open(folder), list(expected), expected)
 
