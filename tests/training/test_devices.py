@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from tests.models.objectives.small import CASES
-from visual_search.training.datamodule import CatalogDataModule
+from tests.training.conftest import NewDatamodule
 from visual_search.training.devices import (
     DeviceMemoryError,
     check_hardware,
@@ -25,43 +26,42 @@ from visual_search.training.devices import (
 from visual_search.training.evaluation import index_place
 from visual_search.training.trainer import build_trainer
 
-
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+Pretend = Callable[..., None]
 
 
 @pytest.fixture
-def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cards with bf16 and an older one without."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(
-        torch.cuda, "get_device_capability", lambda n=None: [(9, 0), (8, 0), (7, 5)][n or 0]
-    )
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda n=None: f"card {n}")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """Returns what makes this machine one with some cards, of the capabilities, or an Apple GPU."""
+
+    def machine(*capabilities: tuple[int, int], mps: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda n=0: capabilities[n])
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda n=0: f"card {n}")
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    machine()
+    return machine
+
+
+THREE_CARDS = ((9, 0), (8, 0), (7, 5))  # the last one without bf16
+UNUSED = "ddp_find_unused_parameters_true"
 
 
 @pytest.mark.parametrize(
     ("asked", "devices", "strategy"),
     [
         ({}, 1, "auto"),
-        ({"devices": 2}, 2, "ddp_find_unused_parameters_true"),
-        ({"devices": "2"}, 2, "ddp_find_unused_parameters_true"),
+        ({"devices": 2}, 2, UNUSED),
+        ({"devices": "2"}, 2, UNUSED),
         ({"devices": "auto"}, 1, "auto"),
-        ({"devices": 2, "strategy": "ddp"}, 2, "ddp_find_unused_parameters_true"),
-        ({"strategy": "ddp"}, 1, "ddp_find_unused_parameters_true"),
-        (
-            {"devices": 2, "strategy": "ddp_find_unused_parameters_false"},
-            2,
-            "ddp_find_unused_parameters_false",
-        ),
+        ({"devices": 2, "strategy": "ddp"}, 2, UNUSED),
+        ({"strategy": "ddp"}, 1, UNUSED),
+        ({"devices": 2, "strategy": UNUSED.replace("true", "false")}, 2, UNUSED[:-4] + "false"),
     ],
 )
 def test_several_processes_are_joined_so_that_parts_without_gradients_do_no_harm(
-    no_gpu: None, asked: dict[str, Any], devices: int, strategy: str
+    pretend: Pretend, asked: dict[str, Any], devices: int, strategy: str
 ) -> None:
     hardware = find_hardware(**asked)
     assert (hardware.kind, hardware.devices, hardware.strategy) == ("cpu", devices, strategy)
@@ -72,65 +72,62 @@ def test_several_processes_are_joined_so_that_parts_without_gradients_do_no_harm
     [(1, [0]), (2, [0, 1]), ("2", [0, 1]), (-1, [0, 1, 2]), ("auto", [0, 1, 2]), ([1], [1]),
      ("2,", [2]), ("0,2", [0, 2])],
 )  # fmt: skip
-@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
-def test_cards_are_counted_or_named(
-    three_cards: None, accelerator: Any, devices: Any, cards: list[int]
-) -> None:
-    hardware = find_hardware(accelerator, devices)
-    assert (hardware.kind, hardware.devices) == ("cuda", cards)
-    assert hardware.precision == ("16-mixed" if 2 in cards else "bf16-mixed")
-    assert num_devices(accelerator, devices) == len(cards)
+def test_cards_are_counted_or_named(pretend: Pretend, devices: Any, cards: list[int]) -> None:
+    pretend(*THREE_CARDS)
+    for accelerator in ("auto", "gpu", "cuda"):
+        hardware = find_hardware(accelerator, devices)
+        assert (hardware.kind, hardware.devices) == ("cuda", cards)
+        assert hardware.precision == ("16-mixed" if 2 in cards else "bf16-mixed")
+        assert num_devices(accelerator, devices) == len(cards)
 
 
-REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    *(
-        ("three_cards", {"accelerator": kind, "devices": devices}, "the 3 GPU.*trainer.devices=1")
+# What stands in the message, and what is asked for, of a machine with three cards or none.
+REFUSED_WITH_CARDS = {
+    "the 3 GPU.*trainer.devices=1": [
+        {"accelerator": kind, "devices": devices}
         for kind in ("gpu", "auto")
         for devices in (0, 4, [3], [0, 0], [], "a", "", "-2", [-1], None, 1.5)
-    ),
-    *(
-        ("no_gpu", {"accelerator": "cpu", "devices": devices}, "on cpu.*trainer.devices=1")
-        for devices in (0, -1, [0], "0,", "a", None)
-    ),
-    *(
-        ("no_gpu", {"accelerator": kind}, f"{kind}.*trainer.accelerator=auto")
-        for kind in ("gpu", "cuda", "mps", "tpu")
-    ),
-    *(
-        ("no_gpu", {"accelerator": "cpu", "devices": 2, "strategy": name}, "trainer.strategy=auto")
-        for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "DDP", "", None)
-    ),
-    *(
-        (
-            "three_cards",
-            {"accelerator": kind, "devices": devices, "precision": precision},
-            f"precision={precision}.*trainer.precision=auto",
-        )
+    ],
+    "precision=.*trainer.precision=auto": [
+        {"accelerator": kind, "devices": devices, "precision": precision}
         for kind, devices, precision in (
             *(("cpu", 1, "16-mixed"), ("auto", [2], "bf16-mixed"), ("gpu", -1, "bf16-mixed")),
             *(("cpu", 1, "64-true"), ("gpu", 1, 16)),
         )
-    ),
-]
+    ],
+}
+REFUSED_WITHOUT = {
+    "on cpu.*trainer.devices=1": [
+        {"accelerator": "cpu", "devices": devices} for devices in (0, -1, [0], "0,", "a", None)
+    ],
+    "trainer.accelerator=auto": [{"accelerator": kind} for kind in ("gpu", "cuda", "mps", "tpu")],
+    "trainer.strategy=auto": [
+        {"accelerator": "cpu", "devices": 2, "strategy": name}
+        for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "DDP", "", None)
+    ],
+}
 
 
-@pytest.mark.parametrize(("machine", "asked", "message"), REFUSED)
+@pytest.mark.parametrize(
+    ("cards", "refused"), [(THREE_CARDS, REFUSED_WITH_CARDS), ((), REFUSED_WITHOUT)]
+)
 @pytest.mark.parametrize("find", [find_hardware, check_hardware])
 def test_what_the_machine_does_not_have_is_refused(
-    request: pytest.FixtureRequest,
+    pretend: Pretend,
     find: Callable[..., object],
-    machine: str,
-    asked: dict[str, Any],
-    message: str,
+    cards: tuple[tuple[int, int], ...],
+    refused: dict[str, list[dict[str, Any]]],
 ) -> None:
-    request.getfixturevalue(machine)
-    with pytest.raises(ValueError, match=message):
-        find(**asked)
+    pretend(*cards)
+    for message, all_asked in refused.items():
+        for asked in all_asked:
+            with pytest.raises(ValueError, match=message) as caught:
+                find(**asked)
+            assert str(list(asked.values())[-1]) in str(caught.value)
 
 
-def test_an_apple_gpu_is_one_and_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+def test_an_apple_gpu_is_one_and_computes_in_float32(pretend: Pretend) -> None:
+    pretend(mps=True)
     for accelerator in ("auto", "gpu", "mps"):
         hardware = find_hardware(accelerator)  # type: ignore[arg-type]
         assert (hardware.kind, hardware.devices, hardware.precision) == ("mps", [0], "32-true")
@@ -138,7 +135,17 @@ def test_an_apple_gpu_is_one_and_computes_in_float32(monkeypatch: pytest.MonkeyP
         find_hardware("mps", 2)
 
 
-def test_a_runs_precision_is_asked_for_before_it_is_taken_over(three_cards: None) -> None:
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_precision_follows_the_processor(
+    pretend: Pretend, monkeypatch: pytest.MonkeyPatch, bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr("visual_search.training.devices.cpu_has_bf16", lambda: bf16)
+    assert find_hardware().precision == expected
+    assert find_hardware(precision="32-true").precision == "32-true"
+
+
+def test_a_runs_precision_is_asked_for_before_it_is_taken_over(pretend: Pretend) -> None:
+    pretend(*THREE_CARDS)
     assert usable_precision("bf16-mixed", "gpu") == ("bf16-mixed", "")
     precision, reason = usable_precision("bf16-mixed", "gpu", [2])
     assert precision == "32-true"
@@ -147,10 +154,8 @@ def test_a_runs_precision_is_asked_for_before_it_is_taken_over(three_cards: None
 
 
 def test_what_any_machine_has_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked() -> bool:
-        raise AssertionError("a finished run is printed without torch")
-
-    monkeypatch.setattr(torch.cuda, "is_available", looked)
+    # a finished run is printed without torch
+    monkeypatch.setattr(torch.cuda, "is_available", Mock(side_effect=AssertionError))
     check_hardware()
     check_hardware("cpu", 2)
     with pytest.raises(AssertionError):
@@ -168,23 +173,17 @@ def test_what_any_machine_has_is_not_looked_for(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_too_little_memory_is_told_with_the_batch_and_what_to_set(error: Exception) -> None:
-    with (
-        pytest.raises(
-            DeviceMemoryError,
-            match=r"cuda:0 .* 96 pictures.*loader\.batch_size=48.*accumulate_grad_batches=2",
-        ) as caught,
-        memory_told(96, "cuda:0", training=True),
-    ):
-        raise error
-    assert caught.value.__cause__ is error
-    with pytest.raises(DeviceMemoryError) as caught, memory_told(96, "cuda:0"):
-        raise error
-    assert "accumulate" not in str(caught.value)
-
-
-def test_another_error_stays_what_it_is() -> None:
+    message = r"cuda:0 .* 96 pictures.*loader\.batch_size=48"
+    for training in (True, False):
+        with (
+            pytest.raises(DeviceMemoryError, match=message) as caught,
+            memory_told(96, "cuda:0", training=training),
+        ):
+            raise error
+        assert ("trainer.accumulate_grad_batches=2" in str(caught.value)) == training
+        assert caught.value.__cause__ is error
     with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"), memory_told(1, "cpu"):
-        raise RuntimeError("mat1 and mat2")
+        raise RuntimeError("mat1 and mat2")  # another error stays what it is
 
 
 def beside(device: str) -> Any:
@@ -212,12 +211,9 @@ def test_searches_are_answered_where_the_trainer_computes(
 
 @pytest.mark.parametrize(("device", "pinned"), [("cuda:1", True), ("cpu", False), ("mps", False)])
 def test_memory_is_pinned_for_the_trainers_device_whatever_the_machine_has(
-    new_datamodule: Callable[..., CatalogDataModule],
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    pinned: bool,
+    new_datamodule: NewDatamodule, pretend: Pretend, device: str, pinned: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pretend(*THREE_CARDS)
     datamodule = new_datamodule()
     datamodule.trainer = beside(device)
     assert datamodule.test_dataloader().pin_memory == pinned
@@ -233,12 +229,7 @@ def test_float32_is_no_tf32(run_folder: Path) -> None:
 @pytest.mark.slow
 def test_every_objective_trains_on_two_devices(tmp_path: Path) -> None:
     """What a step leaves without gradients ends the second step, unless DDP looks for it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.on_two_devices", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.training.on_two_devices", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{name} 2 2" for name in CASES]
