@@ -1,6 +1,7 @@
 """Each change beside another way to compute it: torchvision's kernels, or a slow loop."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -36,37 +37,21 @@ def as_share(image: Tensor) -> Tensor:
 
 def test_a_flip_is_exact() -> None:
     image = picture()
-    assert torch.equal(
-        Augmentation(flip=1.0)(image, drawn(flip=0.9)), vision.horizontal_flip(image)
-    )
+    flipped = Augmentation(flip=1.0)(image, drawn(flip=0.9))
+    assert torch.equal(flipped, vision.horizontal_flip(image))
     assert torch.equal(Augmentation(flip=0.4)(image, drawn(flip=0.4)), image)
 
 
 def test_a_white_picture_stays_white_wherever_it_is_moved() -> None:
     white = torch.ones(50, 3, SIDE, SIDE)
     augmentation = Augmentation(
-        flip=0.5,
-        min_scale=0.4,
-        max_scale=2.0,
-        max_shift=0.5,
-        max_rotation_degrees=180.0,
-        max_stretch=2.0,
-        blur=1.0,
-        blur_sigma=0.2,
-        erasing=1.0,
-    )
+        flip=0.5, min_scale=0.4, max_scale=2.0, max_shift=0.5, max_rotation_degrees=180.0,
+        max_stretch=2.0, blur=1.0, blur_sigma=0.2, erasing=1.0,
+    )  # fmt: skip
     assert torch.equal(augmentation(white, random_numbers(50)), white)
 
 
-def test_a_shift_by_whole_pixels_moves_the_picture_over_white() -> None:
-    image = picture()
-    moved = Augmentation(max_shift=0.25)(image, drawn(shift_x=1.0, shift_y=0.0))
-    expected = torch.ones_like(image)
-    expected[:, :, 3:, :-3] = image[:, :, :-3, 3:]  # seen further right and up
-    torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(("turn", "size"), [(1.0, 0.5), (0.0, 0.0), (0.8, 1.0), (0.5, 0.3)])
+@pytest.mark.parametrize(("turn", "size"), [(1.0, 0.5), (0.0, 0.0), (0.8, 1.0)])
 def test_turning_and_zooming_agree_with_torchvision(turn: float, size: float) -> None:
     image = picture()
     augmentation = Augmentation(min_scale=0.7, max_scale=1.4, max_rotation_degrees=30.0)
@@ -128,34 +113,44 @@ def test_the_part_that_is_seen_follows_its_definition() -> None:
         torch.testing.assert_close(changed[place], expected, atol=1e-4, rtol=0)
 
 
-def test_grayscale_leaves_the_luma_in_all_channels() -> None:
-    image = picture()
-    grey = Augmentation(grayscale=1.0)(image, drawn(grayscale=0.99))
-    expected = vision.rgb_to_grayscale(as_share(image), num_output_channels=3)
-    torch.testing.assert_close(as_share(grey), expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(grey[:, 0], grey[:, 1], atol=1e-6, rtol=0)
-    torch.testing.assert_close(grey[:, 0], grey[:, 2], atol=1e-6, rtol=0)
+COLOURS: dict[str, tuple[Augmentation, dict[str, float], Callable[[Tensor], Tensor]]] = {
+    "grayscale leaves the luma in all channels": (
+        Augmentation(grayscale=1.0),
+        {"grayscale": 0.99},
+        lambda image: vision.rgb_to_grayscale(image, num_output_channels=3),
+    ),
+    "darkening multiplies the values": (
+        Augmentation(brightness=0.4),
+        {"brightness": 0.0},
+        lambda image: vision.adjust_brightness(image, 0.6),
+    ),
+    "brightening divides the distance to white": (
+        Augmentation(brightness=0.25),
+        {"brightness": 1.0},
+        lambda image: 1 - vision.adjust_brightness(1 - image, 0.8),
+    ),
+    "lower contrast": (
+        Augmentation(contrast=0.4),
+        {"contrast": 0.25},
+        lambda image: vision.adjust_contrast(image, 0.8),
+    ),
+    **{
+        f"saturation {number}": (
+            Augmentation(saturation=0.5),
+            {"saturation": number},
+            lambda image, number=number: vision.adjust_saturation(image, 0.5 + number),
+        )
+        for number in (0.0, 0.3, 1.0)
+    },
+}
 
 
-def test_darkening_multiplies_the_values() -> None:
-    image = picture()
-    changed = Augmentation(brightness=0.4)(image, drawn(brightness=0.0))
-    expected = vision.adjust_brightness(as_share(image), 0.6)
-    torch.testing.assert_close(as_share(changed), expected, atol=1e-5, rtol=0)
-
-
-def test_brightening_divides_the_distance_to_white() -> None:
-    image = picture()
-    changed = Augmentation(brightness=0.25)(image, drawn(brightness=1.0))
-    expected = 1 - vision.adjust_brightness(1 - as_share(image), 0.8)
-    torch.testing.assert_close(as_share(changed), expected, atol=1e-5, rtol=0)
-
-
-def test_lower_contrast_agrees_with_torchvision() -> None:
-    image = picture()
-    changed = Augmentation(contrast=0.4)(image, drawn(contrast=0.25))
-    expected = vision.adjust_contrast(as_share(image), 0.8)
-    torch.testing.assert_close(as_share(changed), expected, atol=1e-3, rtol=0)
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_change_as_torchvisions_do(name: str) -> None:
+    augmentation, draws, expected = COLOURS[name]
+    image = picture(-0.4, 0.4)
+    changed = augmentation(image, drawn(**draws))
+    torch.testing.assert_close(as_share(changed), expected(as_share(image)), atol=1e-3, rtol=0)
 
 
 def test_higher_contrast_keeps_a_bright_product_apart_from_white() -> None:
@@ -173,15 +168,7 @@ def test_higher_contrast_keeps_a_bright_product_apart_from_white() -> None:
     assert after > before
 
 
-@pytest.mark.parametrize("number", [0.0, 0.3, 1.0])
-def test_saturation_agrees_with_torchvision(number: float) -> None:
-    image = picture(-0.4, 0.4)
-    changed = Augmentation(saturation=0.5)(image, drawn(saturation=number))
-    expected = vision.adjust_saturation(as_share(image), 1 + 0.5 * (2 * number - 1))
-    torch.testing.assert_close(as_share(changed), expected, atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("turn", [-0.4, -0.2, 0.2, 0.4])
+@pytest.mark.parametrize("turn", [-0.4, 0.2])
 def test_hue_turns_colours_the_way_of_torchvision(turn: float) -> None:
     red, green, blue = torch.eye(3)
     image = torch.stack([red, green, blue])[None, :, :, None].expand(1, 3, 3, 3) * 0.4 - 0.2
@@ -217,25 +204,20 @@ def test_only_the_chosen_pictures_are_blurred() -> None:
     assert 0 < blurred.sum() < 40
 
 
-def test_erasing_fills_one_rectangle_with_the_mean() -> None:
-    images = picture(side=40).expand(60, -1, -1, -1)
-    augmentation = Augmentation(erasing=0.5, min_erased_area=0.05, max_erased_area=0.25)
-    values = random_numbers(60)
-    changed = augmentation(images, values)
-    mean = images[0].mean(dim=(1, 2))
-    chosen = values[:, DRAWS.index("erasing")] < 0.5
-    assert 0 < chosen.sum() < 60
-    shares = []
-    for before, after, erased in zip(images, changed, chosen, strict=True):
-        inside = (before != after).any(dim=0)
-        assert inside.any() == erased
-        if erased:
-            lines, columns = inside.any(dim=1), inside.any(dim=0)
-            assert torch.equal(inside, lines[:, None] & columns[None, :])  # a rectangle ...
-            assert lines.nonzero().diff(dim=0).max() == 1  # ... in one piece
-            assert columns.nonzero().diff(dim=0).max() == 1
-            filled = after[:, inside]
-            torch.testing.assert_close(filled, mean[:, None].expand_as(filled))
-            shares.append(inside.float().mean().item())
-    assert 0.03 < min(shares) < 0.1
-    assert 0.2 < max(shares) < 0.28
+def test_erasing_fills_a_rectangle_of_the_drawn_place_area_and_shape_with_the_mean() -> None:
+    side, values = 40, random_numbers(30)
+    images = picture(side=side).expand(30, -1, -1, -1)
+    changed = Augmentation(erasing=0.5, min_erased_area=0.05, max_erased_area=0.25)(images, values)
+    mean = images[0].mean(dim=(1, 2), keepdim=True)
+    num_erased = 0
+    for after, numbers in zip(changed, values.double().tolist(), strict=True):
+        u = dict(zip(DRAWS, numbers, strict=True))
+        area, shape = 0.05 + 0.2 * u["erased_area"], 0.3 ** (2 * u["erased_shape"] - 1)
+        width, height = math.sqrt(area / shape), math.sqrt(area * shape)
+        left, top = u["erased_x"] * (1 - width), u["erased_y"] * (1 - height)
+        columns = [left <= (column + 0.5) / side < left + width for column in range(side)]
+        lines = [top <= (line + 0.5) / side < top + height for line in range(side)]
+        inside = torch.tensor(lines)[:, None] & torch.tensor(columns) & (u["erasing"] < 0.5)
+        num_erased += bool(inside.any())
+        torch.testing.assert_close(after, torch.where(inside, mean, images[0]))
+    assert 0 < num_erased < 30
