@@ -1,11 +1,13 @@
 """Who asks whom: every kind of leak, what each way of handling it does, and what is none."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers.sources import ArraySource
@@ -19,49 +21,48 @@ from visual_search.retrieval.protocols import (
 )
 from visual_search.training.query_gallery import LeakError, Sides, choose_sides
 
-# id, category, group, split, source, number of the picture
-Row = tuple[str, str, str, str, str, int]
-CLEAN: list[Row] = [
-    ("g1", "hat", "G1", "train", "shop", 1),
-    ("g2", "hat", "G2", "train", "shop", 2),
-    ("g3", "shoe", "G3", "train", "shop", 3),
-    ("q1", "hat", "Q1", "test", "scene", 4),
-    ("q2", "hat", "Q2", "test", "scene", 5),
-    ("q3", "shoe", "Q3", "test", "scene", 6),
-]
+COLUMNS = ["item_id", "category", "group", "split", "source", "picture"]
+CLEAN = pd.DataFrame(
+    [
+        ("g1", "hat", "G1", "train", "shop", 1),
+        ("g2", "hat", "G2", "train", "shop", 2),
+        ("g3", "shoe", "G3", "train", "shop", 3),
+        ("q1", "hat", "Q1", "test", "scene", 4),
+        ("q2", "hat", "Q2", "test", "scene", 5),
+        ("q3", "shoe", "Q3", "test", "scene", 6),
+    ],
+    columns=COLUMNS,
+)
 
 
-def changed(**fields: dict[str, Any]) -> list[Row]:
-    """The clean rows with fields of some items replaced: ``group={"q1": "G1"}``."""
-    table = pd.DataFrame(
-        CLEAN, columns=["item_id", "category", "group", "split", "source", "picture"]
-    )
+def changed(items: pd.DataFrame = CLEAN, **fields: dict[str, Any]) -> pd.DataFrame:
+    """The clean items with fields of some replaced: ``group={"q1": "G1"}``."""
+    table = items.copy()
     for column, values in fields.items():
-        for item_id, value in values.items():
-            table.loc[table["item_id"] == item_id, column] = value
-    return list(table.itertuples(index=False, name=None))
+        table[column] = (
+            table["item_id"].map(values).fillna(table[column]).astype(table[column].dtype)
+        )
+    return table
 
 
-def choose(protocol: Protocol, rows: list[Row], split: str = "test", **rules: Any) -> Sides:
-    """The sides of a protocol with other rules, over rows whose pictures are plain colours."""
-    table = pd.DataFrame(
-        rows, columns=["item_id", "category", "group", "split", "source", "picture"]
-    )
-    numbers = table.pop("picture").to_numpy(dtype=np.uint8)
-    pictures = np.broadcast_to(numbers[:, None, None, None], (len(table), 3, 8, 8)).copy()
-    names = table["item_id"].tolist()
-    table["image"] = names
-    source = ArraySource(pictures.transpose(0, 2, 3, 1), names)
-    chosen = replace(protocol, **rules) if rules else protocol
-    return choose_sides(chosen, Catalog("shop", table, source), pictures, split)  # type: ignore[arg-type]
+def choose(
+    protocol: Protocol,
+    items: pd.DataFrame,
+    on_progress: Callable[[int, int], None] | None = None,
+    **rules: Any,
+) -> Sides:
+    """The sides of a protocol with other rules, over items whose pictures are plain colours."""
+    numbers = items["picture"].to_numpy(dtype=np.uint8)
+    pictures = np.broadcast_to(numbers[:, None, None, None], (len(items), 3, 8, 8)).copy()
+    table = items.drop(columns="picture").assign(image=items["item_id"])
+    source = ArraySource(pictures.transpose(0, 2, 3, 1), table["item_id"].tolist())
+    catalog, chosen = Catalog("shop", table, source), replace(protocol, **rules)
+    return choose_sides(chosen, catalog, pictures, "test", on_progress)  # type: ignore[arg-type]
 
 
-def queries(sides: Sides, rows: list[Row]) -> list[str]:
-    return [rows[row][0] for row in sides.selection.query_rows]
-
-
-def gallery(sides: Sides, rows: list[Row]) -> list[str]:
-    return [rows[row][0] for row in sides.selection.gallery_rows]
+def ids(items: pd.DataFrame, rows: NDArray[np.int64]) -> list[str]:
+    found: list[str] = items["item_id"].iloc[rows].tolist()
+    return found
 
 
 GROUP_LEAK = changed(group={"q1": "G1"})
@@ -69,35 +70,38 @@ PIXEL_LEAK = changed(picture={"q2": 2})
 
 
 def test_clean_sides_are_as_the_protocol_chose_them() -> None:
-    sides = choose(gallery_query(), CLEAN)
-    assert gallery(sides, CLEAN) == ["g1", "g2", "g3"]
-    assert queries(sides, CLEAN) == ["q1", "q2", "q3"]
+    calls: list[tuple[int, int]] = []
+    sides = choose(gallery_query(), CLEAN, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (6, 6)
+    assert ids(CLEAN, sides.selection.gallery_rows) == ["g1", "g2", "g3"]
+    assert ids(CLEAN, sides.selection.query_rows) == ["q1", "q2", "q3"]
     assert not sides.leaks
     assert sides.leaks is not None
     assert sides.leaks.num_pairs == {"pixels": 0, "group": 0}
-    assert sides.trained_leaks is None
-    assert sides.num_dropped == 0
+    assert (sides.trained_leaks, sides.num_dropped) == (None, 0)
+    with pytest.raises(ValueError, match="did you mean 'category'"):
+        choose(gallery_query(relevance=["categori"]), CLEAN)
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind", "pair", "concerned"),
+    ("items", "kind", "pair"),
     [
-        pytest.param(GROUP_LEAK, "group", "'q1' and gallery item 'g1'", "q1", id="group"),
-        pytest.param(PIXEL_LEAK, "pixels", "'q2' and gallery item 'g2'", "q2", id="pixels"),
+        (GROUP_LEAK, "group", "'q1' and gallery item 'g1'"),
+        (PIXEL_LEAK, "pixels", "'q2' and gallery item 'g2'"),
     ],
+    ids=["group", "pixels"],
 )
 def test_a_leak_is_an_error_that_names_the_pair_and_the_way_out(
-    rows: list[Row], kind: str, pair: str, concerned: str
+    items: pd.DataFrame, kind: str, pair: str
 ) -> None:
     with pytest.raises(LeakError) as caught:
-        choose(gallery_query(), rows)
-    message = str(caught.value)
+        choose(gallery_query(), items)
     for text in (
         f"{kind}: query {pair}", "protocol 'gallery_query', test queries", "1 query leaks",
         "data.group=COLUMN", "protocol.exclude=group", "protocol.on_leak=drop leaves 1 query out",
         "protocol.on_leak=allow",
     ):  # fmt: skip
-        assert text in message, text
+        assert text in str(caught.value), text
 
 
 BY_GROUP = gallery_query(exclude="group")
@@ -109,7 +113,7 @@ ACROSS = cross_domain("source", "scene", "shop")
 
 
 @pytest.mark.parametrize(
-    ("protocol", "rows", "pairs"),
+    ("protocol", "items", "pairs"),
     [
         pytest.param(gallery_query(), GROUP_LEAK, ["q1 g1"], id="a shared group"),
         pytest.param(gallery_query(), PIXEL_LEAK, ["q2 g2"], id="a copy"),
@@ -128,10 +132,10 @@ ACROSS = cross_domain("source", "scene", "shop")
     ],
 )
 def test_what_leaks_and_what_becomes_of_it(
-    protocol: Protocol, rows: list[Row], pairs: list[str]
+    protocol: Protocol, items: pd.DataFrame, pairs: list[str]
 ) -> None:
-    allowed = choose(protocol, rows, on_leak="allow")
-    assert queries(allowed, rows) == ["q1", "q2", "q3"]
+    allowed = choose(protocol, items, on_leak="allow")
+    assert ids(items, allowed.selection.query_rows) == ["q1", "q2", "q3"]
     assert allowed.num_dropped == 0
     assert allowed.leaks is not None
     assert sorted({f"{p.query_id} {p.gallery_id}" for p in allowed.leaks.pairs}) == pairs
@@ -139,23 +143,24 @@ def test_what_leaks_and_what_becomes_of_it(
     if protocol.exclude == "group":
         assert allowed.leaks.num_pairs == {"pixels": len(pairs)}
     if not pairs:
-        assert not choose(protocol, rows).leaks
+        assert not choose(protocol, items).leaks
         return
     with pytest.raises(LeakError, match=pairs[0].split()[1]):
-        choose(protocol, rows)
-    if len(concerned) < 3 and protocol.name != "leave_one_out":
-        sides = choose(protocol, rows, on_leak="drop")
-        assert queries(sides, rows) == [q for q in ("q1", "q2", "q3") if q not in concerned]
-        assert gallery(sides, rows) == ["g1", "g2", "g3"]
+        choose(protocol, items)
+    if protocol.name != "leave_one_out":
+        sides = choose(protocol, items, on_leak="drop")
+        kept = [query for query in ("q1", "q2", "q3") if query not in concerned]
+        assert ids(items, sides.selection.query_rows) == kept
+        assert ids(items, sides.selection.gallery_rows) == ["g1", "g2", "g3"]
         assert sides.num_dropped == len(concerned)
         assert sides.leaks is not None
         assert set(sides.leaks.query_ids) == concerned  # what was found stays told
 
 
 def test_nothing_left_after_dropping_is_an_error() -> None:
-    rows = changed(group={"q1": "G1", "q2": "G1", "q3": "G1"})
+    items = changed(group={"q1": "G1", "q2": "G1", "q3": "G1"})
     with pytest.raises(ValueError, match=r"on_leak=drop would take out all 3 queries of the test"):
-        choose(gallery_query(on_leak="drop"), rows)
+        choose(gallery_query(on_leak="drop"), items)
 
 
 def test_the_rule_of_2023_checks_nothing() -> None:
@@ -164,45 +169,23 @@ def test_the_rule_of_2023_checks_nothing() -> None:
     assert len(sides.selection.query_rows) == 6
 
 
-COLD = changed(category={"q1": "bag", "q2": "bag", "q3": "bag"})
-
-
 def test_cold_start_is_held_against_the_training_items() -> None:
-    sides = choose(cold_start(), COLD)
-    assert queries(sides, COLD) == gallery(sides, COLD) == ["q1", "q2", "q3"]
+    cold = changed(category={"q1": "bag", "q2": "bag", "q3": "bag"})
+    sides = choose(cold_start(), cold)
+    for rows in (sides.selection.query_rows, sides.selection.gallery_rows):
+        assert ids(cold, rows) == ["q1", "q2", "q3"]
     assert sides.trained_leaks is not None
     assert not sides.trained_leaks
 
-
-def test_a_copy_of_a_training_item_leaks_under_cold_start() -> None:
-    rows = [(*row[:5], 2) if row[0] == "q2" else row for row in COLD]
+    copied = changed(cold, picture={"q2": 2})
     with pytest.raises(LeakError, match=r"(?s)against the training items.*'q2'.*'g2'"):
-        choose(cold_start(), rows)
-    sides = choose(cold_start(on_leak="drop"), rows)
-    assert queries(sides, rows) == gallery(sides, rows) == ["q1", "q3"]  # nor is it found
+        choose(cold_start(), copied)
+    sides = choose(cold_start(on_leak="drop"), copied)
+    for rows in (sides.selection.query_rows, sides.selection.gallery_rows):  # nor is it found
+        assert ids(cold, rows) == ["q1", "q3"]
     assert sides.num_dropped == 1
 
-
-def test_a_group_that_was_trained_on_leaks_under_cold_start() -> None:
-    rows = [("q1", "bag", "G1", "test", "scene", 4) if row[0] == "q1" else row for row in COLD]
+    grouped = changed(cold, group={"q1": "G1"})
     with pytest.raises(LeakError, match=r"(?s)against the training items.*group: query 'q1'.*'g1'"):
-        choose(cold_start(exclude="item"), rows)
-    assert choose(cold_start(on_leak="allow"), rows).trained_leaks
-
-
-def test_every_picture_is_counted_in_the_progress() -> None:
-    table = pd.DataFrame(CLEAN, columns=["item_id", "category", "group", "split", "s", "image"])
-    table["image"] = table["item_id"]
-    pictures = np.random.default_rng(0).integers(0, 255, (6, 3, 8, 8), dtype=np.uint8)
-    source = ArraySource(pictures.transpose(0, 2, 3, 1), table["item_id"].tolist())
-    calls: list[tuple[int, int]] = []
-    choose_sides(
-        gallery_query(), Catalog("shop", table, source), pictures, "test",  # type: ignore[arg-type]
-        lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
-    assert calls[-1] == (6, 6)
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ValueError, match="did you mean 'category'"):
-        choose(gallery_query(relevance=["categori"]), CLEAN)
+        choose(cold_start(exclude="item"), grouped)
+    assert choose(cold_start(on_leak="allow"), grouped).trained_leaks
