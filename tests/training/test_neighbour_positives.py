@@ -1,12 +1,26 @@
-"""Whose picture stands in: mutual neighbours beside brute force, and the choice among them."""
+"""Whose picture stands in: mutual neighbours beside brute force, chosen, shown, gone on with."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from tests.models.networks import small_autoencoder
+from tests.training.conftest import SIDE, NewDatamodule, NewModule, trainer_in
+from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
+from visual_search.models.handcrafted import DescriptorProjection, describe_beside
+from visual_search.models.objectives.contrastive import simclr
+from visual_search.models.objectives.objective import StepBatch
+from visual_search.training.callbacks.neighbour_positives import NeighbourPartners
+from visual_search.training.datamodule import Batch, CatalogDataModule
+from visual_search.training.module import EncoderModule, Preprocessing, to_network
 from visual_search.training.neighbour_positives import Partners, mutual_neighbours
 
 LISTS = {4: [6, 9, 12], 6: [4], 9: [], 12: [4, 6]}
@@ -51,27 +65,18 @@ def test_equally_near_items_come_by_their_row() -> None:
     assert partners.of(18).tolist() == []  # it has the first three, which have each other
 
 
-def test_an_embedding_of_zeros_has_no_neighbours() -> None:
+def test_neighbours_are_named_by_catalogue_rows_and_an_embedding_of_zeros_has_none() -> None:
     embeddings = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     embeddings[[3, 7]] = 0
-    partners = mutual_neighbours(embeddings, 17)  # all others
-    for row in range(20):
-        others = [] if row in (3, 7) else sorted(set(range(20)) - {3, 7, row})
-        assert sorted(partners.of(row).tolist()) == others
-
-
-def test_neighbours_are_named_by_catalogue_rows() -> None:
-    embeddings = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    rows = np.arange(20, dtype=np.int64) * 3 + 100
-    calls: list[tuple[int, int]] = []
-    named = mutual_neighbours(
-        embeddings, 4, rows=rows, on_progress=lambda done, total: calls.append((done, total))
+    rows, calls = np.arange(20, dtype=np.int64) * 3 + 100, []
+    partners = mutual_neighbours(  # all others
+        embeddings, 17, rows=rows, on_progress=lambda *told: calls.append(told)
     )
-    plain = mutual_neighbours(embeddings, 4)
-    assert len(named) == 20
-    assert calls[-1] == (20, 20)
-    for place, row in enumerate(rows):
-        assert named.of(int(row)).tolist() == rows[plain.of(place)].tolist()
+    assert len(partners) == 20
+    assert calls[-1] == (18, 18)
+    for row in rows.tolist():
+        others = [] if row in (109, 121) else sorted(set(rows.tolist()) - {109, 121, row})
+        assert sorted(partners.of(row).tolist()) == others
 
 
 def test_every_partner_is_chosen_equally_often() -> None:
@@ -80,6 +85,9 @@ def test_every_partner_is_chosen_equally_often() -> None:
     rows, times = np.unique(chosen, return_counts=True)
     assert rows.tolist() == [4, 6, 9, 12]
     assert times.tolist() == [1600, 800, 800, 800]
+    ends = np.array([4, 4, 12]), np.array([0, 1, 1], dtype=np.float32)  # are within the list
+    assert PARTNERS.choose(*ends, 0.0).tolist() == [6, 12, 6]
+    assert PARTNERS.choose(*ends, 1.0).tolist() == [4, 4, 12]
 
 
 def test_without_partners_an_item_is_its_own() -> None:
@@ -90,13 +98,6 @@ def test_without_partners_an_item_is_its_own() -> None:
         assert chosen.dtype == np.int64
     nobody = Partners(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
     assert nobody.choose(rows, np.zeros(5), 0.0).tolist() == rows.tolist()
-
-
-def test_the_ends_of_the_range_are_within_the_list() -> None:
-    rows = np.array([4, 4, 12])
-    numbers = np.array([0, 1, 1], dtype=np.float32)
-    assert PARTNERS.choose(rows, numbers, 0.0).tolist() == [6, 12, 6]
-    assert PARTNERS.choose(rows, numbers, 1.0).tolist() == [4, 4, 12]
 
 
 GOOD = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -137,3 +138,146 @@ def test_what_does_not_fit_is_refused(call: Callable[[], object], message: str) 
         call()
     with pytest.raises(TypeError, match="float64, expected a float32 array"):
         mutual_neighbours(GOOD.astype(np.float64), 1)  # type: ignore[arg-type]
+
+
+class Seen(Callback):
+    """Keeps which partner each row of each batch had, and what the objective saw."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[int], list[int]]] = []
+        self.steps: list[StepBatch] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.batches.append((batch["rows"].tolist(), batch["partner_rows"].tolist()))
+
+    def pairs(self) -> set[tuple[int, int]]:
+        return {pair for batch in self.batches for pair in zip(*batch, strict=True)}
+
+
+def new_simclr(embedding: EmbeddingSettings | None = None) -> EncoderModule:
+    torch.manual_seed(0)
+    model = small_autoencoder()
+    objective, head = simclr(model.embedding_dim, projection_dim=8), EmbeddingHead(model, embedding)
+    return EncoderModule(model, Preprocessing(SIDE, "stretch"), objective=objective, head=head)
+
+
+def partners_in(folder: Path, source: str = "pixels_8", **settings: Any) -> NeighbourPartners:
+    return NeighbourPartners(source, folder, num_neighbours=3, **settings)
+
+
+def fit(
+    partners: NeighbourPartners, datamodule: CatalogDataModule, module: EncoderModule | None = None
+) -> tuple[Seen, EncoderModule]:
+    seen, module = Seen(), module or new_simclr()
+    module.objective.register_forward_pre_hook(lambda _, given: seen.steps.append(given[1]))
+    trainer_in(partners.scratch_dir, partners, seen, max_epochs=4).fit(module, datamodule)
+    return seen, module
+
+
+@pytest.mark.slow
+def test_partners_are_near_and_never_from_another_split(
+    tmp_path: Path, new_datamodule: NewDatamodule
+) -> None:
+    datamodule = new_datamodule()
+    seen, _ = fit(partners_in(tmp_path, own_probability=0.0), datamodule)
+    train = set(datamodule.rows("train").tolist())
+    categories = datamodule.catalog.table["category"].to_numpy()
+    assert {row for pair in seen.pairs() for row in pair} <= train
+    other = [(row, partner) for row, partner in seen.pairs() if row != partner]
+    # Pictures of a category have its colour, so a neighbour is of the same.
+    assert len(other) > len(train)
+    assert all(categories[row] == categories[partner] for row, partner in other)
+
+    for step in seen.steps:
+        assert step.partner_rows is not None
+        for view, rows in zip(step.views, (step.rows, step.partner_rows), strict=True):
+            assert torch.equal(
+                view, to_network(torch.from_numpy(datamodule.pictures[rows.numpy()]))
+            )
+
+
+@pytest.mark.slow
+def test_the_own_picture_is_shown_as_often_as_asked_and_partners_are_chosen_anew(
+    tmp_path: Path, new_datamodule: NewDatamodule
+) -> None:
+    partners = partners_in(tmp_path, own_probability=1.0, refresh_every_n_epochs=2)
+    seen, module = fit(partners, new_datamodule())
+    assert all(rows == others for rows, others in seen.batches)
+    assert partners.chosen_at_epoch == 2
+    assert module.training  # left in the mode that it was in
+
+
+@pytest.mark.slow
+def test_the_runs_own_descriptor_can_choose(tmp_path: Path, new_datamodule: NewDatamodule) -> None:
+    embedding = EmbeddingSettings(normalize=True, pca=8, beside="hog_shape", beside_pca=8)
+    datamodule = new_datamodule()
+    partners = partners_in(tmp_path, "beside", refresh_every_n_epochs=2)
+    seen, module = fit(partners, datamodule, new_simclr(embedding))
+    assert partners.chosen_at_epoch == 2
+    assert not module.head.is_fitted  # choosing leaves no trace on what is indexed
+
+    def described(rows: Any) -> Any:
+        with torch.inference_mode():
+            images = to_network(torch.from_numpy(datamodule.pictures[rows]))
+            return describe_beside("hog_shape", images).numpy()
+
+    # In the second half the run's whole embedding chose, the network's values and the descriptor's.
+    rows = datamodule.rows("train")
+    alone = DescriptorProjection("hog_shape", 8)
+    alone.fit(described(rows))
+    first = mutual_neighbours(alone(torch.from_numpy(described(rows))).numpy(), 3, rows=rows)
+    for batch, others in seen.batches[: len(seen.batches) // 4]:  # of the first of 4 epochs
+        for row, other in zip(batch, others, strict=True):
+            assert other == row or other in first.of(row)
+    # What is validated holds the descriptor, too.
+    trainer_in(tmp_path).validate(module, datamodule, verbose=False)
+    outputs = module.evaluation_outputs()
+    found = outputs.features[:, module.head.num_learned :]
+    np.testing.assert_allclose(found, described(outputs.rows), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refresh", [None, 2])
+def test_a_resumed_run_has_the_same_partners(
+    tmp_path: Path, new_datamodule: NewDatamodule, refresh: int | None
+) -> None:
+    fitted, again = (
+        partners_in(tmp_path / name, refresh_every_n_epochs=refresh) for name in ("whole", "again")
+    )
+    whole, _ = fit(fitted, new_datamodule())
+    again.load_state_dict(fitted.state_dict())
+    assert again.chosen_at_epoch == fitted.chosen_at_epoch
+    trainer, datamodule = trainer_in(tmp_path), new_datamodule()
+    trainer.datamodule = datamodule  # type: ignore[attr-defined]
+    again.on_fit_start(trainer, new_simclr())
+    assert datamodule.partners is not None
+    rows, expected = whole.batches[-1]
+    num_before = sum(len(batch) for batch, _ in whole.batches[:-1]) % len(datamodule.rows("train"))
+    found = datamodule.partners(np.array(rows), 3, num_before + np.arange(len(rows)))
+    assert found.tolist() == expected
+
+
+def test_a_run_that_cannot_use_partners_is_refused(
+    tmp_path: Path, new_module: NewModule, new_datamodule: NewDatamodule
+) -> None:
+    with pytest.raises(ValueError, match=r"embedding.beside is null; .*embedding.beside=hog_shape"):
+        fit(partners_in(tmp_path, "beside"), new_datamodule())
+    with pytest.raises(ValueError, match=r"sees 0 view\(s\) of a picture; .*objective=simclr"):
+        fit(partners_in(tmp_path), new_datamodule(), new_module())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "hogg"}, r"source 'hogg', expected one of .*hog"),
+        ({"num_neighbours": 0}, "num_neighbours 0"),
+        ({"own_probability": 1.5}, r"own_probability 1\.5"),
+        ({"refresh_every_n_epochs": 0}, "refresh_every_n_epochs 0"),
+    ],
+)
+def test_wrong_settings_of_partners_are_refused(settings: dict[str, Any], message: str) -> None:
+    given = {"source": "pixels_8", **settings}
+    with pytest.raises(ValueError, match=message):
+        NeighbourPartners(scratch_dir=Path(), **given)

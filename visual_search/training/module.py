@@ -168,7 +168,7 @@ class EncoderModule(LightningModule):
         images = to_network(batch["images"])
         rows, partners = batch["rows"], batch.get("partner_rows")
         shown = [images] * self.objective.num_views
-        if partners is not None and len(shown) > 1:
+        if partners is not None:  # only where the objective sees two: see `check_partners`
             shown[1] = to_network(batch["partner_images"])
         return StepBatch(
             images=images,
