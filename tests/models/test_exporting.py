@@ -15,37 +15,76 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.models.networks import built
 from tests.models.served import RECIPE, embedded, fitted_head, letterboxed, settled, small_encoder
 from visual_search.bundle import encoder as reading
+from visual_search.bundle.encoder import OnnxEncoder
 from visual_search.models import exporting
 from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
 from visual_search.models.encoder import Encoder
+from visual_search.models.export_check import TOLERANCE
 from visual_search.models.exporting import ExportedEncoder, ServedEncoder, export_encoder, scaled
-from visual_search.models.plain import PlainEncoder, plain_encoder
 from visual_search.training.module import to_network
 
 FACTS = {"run": "größe/1", "made": "2026"}
+Parts = tuple[Encoder, EmbeddingHead]
+
+# Each kind of embedding once, and networks of different parts: an export takes seconds.
+EMBEDDINGS: dict[str, dict[str, Any]] = {
+    "plus_layer": {},
+    "residual_encoder": RECIPE,
+    "variational": {"layer": "stem", "pool": "max", "pca": 12, "normalize": True, "whiten": 0.5},
+    "timm_own_width": {"layer": "blocks.4", "pool": "gem", "normalize": True},
+    "timm_transformer": {},
+    "torchvision": {"layer": "features.12", "pool": "average"},
+}
 
 
-@pytest.fixture(scope="module")
-def parts() -> tuple[Encoder, EmbeddingHead]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        encoder = settled(plain_encoder(32, width=2))  # which exports quickest
-    return encoder, fitted_head(encoder, RECIPE)
-
-
-@pytest.fixture(scope="module")
-def exported(
-    parts: tuple[Encoder, EmbeddingHead], tmp_path_factory: pytest.TempPathFactory
-) -> ExportedEncoder:
-    folder = tmp_path_factory.mktemp("exported") / "new"
+def export(parts: Parts, folder: Path) -> ExportedEncoder:
     return export_encoder(*parts, folder, facts=FACTS, fit="letterbox")
 
 
-def test_pixels_are_scaled_as_training_scales_them() -> None:
-    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(scaled(every), to_network(every))
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    encoder = settled(built("plain_encoder"))  # which exports quickest
+    hog = {"mirror": True, "normalize": True, "pca": 16, "beside": "hog", "beside_pca": 20}
+    return encoder, fitted_head(encoder, hog)
+
+
+@pytest.fixture(scope="module")
+def exported(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> ExportedEncoder:
+    return export(parts, tmp_path_factory.mktemp("exported") / "new")
+
+
+def check_same(parts: Parts, exported: ExportedEncoder) -> None:
+    """The file gives what the network gives, whatever stands beside a picture."""
+    encoder, head = parts
+    content = exported.onnx.read_bytes()
+    served = OnnxEncoder(content, num_threads=1)
+    assert served.embedding_dim == head.embedding_dim == exported.embedding_dim
+    pictures = letterboxed(17, encoder.image_size_px, seed=5)
+    expected = embedded(encoder, head, pictures)
+    assert expected.std(axis=0).max() > 1e-3 * np.abs(expected).max()  # pictures differ
+    allowed = TOLERANCE * max(1, float(np.abs(expected).max()))
+    for num in (1, 3, 17):
+        found = served.embed(pictures[:num])
+        assert found.shape == (num, head.embedding_dim)
+        np.testing.assert_allclose(found, expected[:num], rtol=0, atol=allowed)
+    alone = np.concatenate([served.embed(picture[None]) for picture in pictures])
+    np.testing.assert_allclose(served.embed(pictures), alone, rtol=0, atol=allowed / 10)  # 1e-5
+    weights = {name for name in load_file(exported.weights) if name.startswith("encoder.")}
+    assert weights == {f"encoder.{name}" for name in encoder.state_dict()}
+    in_graph = [tensor.name for tensor in onnx.load_from_string(content).graph.initializer]
+    assert in_graph
+    assert not any("decoder" in name for name in in_graph)  # it is kept with the weights alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", EMBEDDINGS)
+def test_an_exported_encoder_gives_what_its_network_gives(network: str, tmp_path: Path) -> None:
+    encoder = settled(built(network))
+    parts = encoder, fitted_head(encoder, EMBEDDINGS[network])
+    check_same(parts, export(parts, tmp_path))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mirror": True}, RECIPE])
@@ -58,57 +97,45 @@ def test_the_module_gives_what_the_head_gives(settings: dict[str, Any]) -> None:
     np.testing.assert_allclose(found, embedded(encoder, head, pictures), atol=1e-6)
 
 
-def test_the_reader_expects_what_is_written() -> None:
-    assert (exporting.FORMAT, exporting.INPUT, exporting.OUTPUT) == (
-        reading.FORMAT,
-        reading.INPUT,
-        reading.OUTPUT,
-    )
+def test_both_sides_mean_the_same_pixels_and_names() -> None:
+    every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(scaled(every), to_network(every))
+    for name in ("FORMAT", "INPUT", "OUTPUT"):
+        assert getattr(exporting, name) == getattr(reading, name)
 
 
-def test_both_files_say_what_they_are(
-    parts: tuple[Encoder, EmbeddingHead], exported: ExportedEncoder
-) -> None:
+def test_both_files_say_what_they_are(parts: Parts, exported: ExportedEncoder) -> None:
+    check_same(parts, exported)
+    encoder, head = parts
     model = onnx.load(exported.onnx, load_external_data=False)
     written = {pair.key: pair.value for pair in model.metadata_props}
-    assert {name: written[name] for name in ("format", "image_size_px", "fit")} == {
-        "format": "visual_search.encoder/1",
-        "image_size_px": "32",
-        "fit": "letterbox",
-    }
-    assert int(written["embedding_dim"]) == parts[1].embedding_dim == exported.embedding_dim
-    assert json.loads(written["facts"]) == FACTS
-    assert EmbeddingSettings(**json.loads(written["embedding"])) == parts[1].settings
-    assert set(written) == {
-        "format", "image_size_px", "fit", "embedding_dim", "facts", "embedding"
-    }  # fmt: skip
+    assert json.loads(written.pop("facts")) == FACTS
+    assert EmbeddingSettings(**json.loads(written.pop("embedding"))) == head.settings
+    assert int(written.pop("embedding_dim")) == head.embedding_dim == exported.embedding_dim
+    expected = {"format": "visual_search.encoder/1", "image_size_px": "32", "fit": "letterbox"}
+    assert written == expected
     with safe_open(exported.weights, "pt") as file:
-        assert file.metadata() == written
+        assert file.metadata() == {pair.key: pair.value for pair in model.metadata_props}
     assert exported.onnx.stat().st_size == exported.num_bytes
-    assert {path.name for path in exported.onnx.parent.iterdir()} == {
-        "encoder.onnx",
-        "encoder.safetensors",
-    }
+    names = {path.name for path in exported.onnx.parent.iterdir()}
+    assert names == {"encoder.onnx", "encoder.safetensors"}
     # It is whole, names no place, and holds the network once, not twice for the mirror image.
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert all(not onnx.external_data_helper.uses_external_data(t) for t in model.graph.initializer)
     content = exported.onnx.read_bytes()
     for place in (b"site-packages", b".py", str(Path.cwd()).encode(), b"stack_trace"):
         assert place not in content
-    convolutions = [m for m in parts[0].modules() if isinstance(m, torch.nn.Conv2d)]
+    convolutions = [m for m in encoder.modules() if isinstance(m, torch.nn.Conv2d)]
     found = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(found) == len(convolutions) > 0
 
 
-def test_the_weights_make_the_network_again(
-    parts: tuple[Encoder, EmbeddingHead], exported: ExportedEncoder
-) -> None:
+def test_the_weights_make_the_network_again(parts: Parts, exported: ExportedEncoder) -> None:
     tensors = load_file(exported.weights)
-    encoder = plain_encoder(32, width=2).eval()
+    encoder = built("plain_encoder", seed=1).eval()
     head = EmbeddingHead(encoder, parts[1].settings)
-    encoder.load_state_dict(
-        {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    )
+    own = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+    encoder.load_state_dict(own)
     for prefix, part in (("", head.learned), ("beside_", head.described.gradients)):  # type: ignore[union-attr]
         mean, components = (tensors[f"projection.{prefix}{n}"] for n in ("mean", "components"))
         part.set(mean.numpy(), components.numpy())
@@ -117,16 +144,13 @@ def test_the_weights_make_the_network_again(
 
 
 def test_two_exports_are_the_same_and_leave_the_modules_as_they_were(
-    exported: ExportedEncoder,
-    parts: tuple[Encoder, EmbeddingHead],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    parts: Parts, exported: ExportedEncoder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    encoder, head = parts
-    encoder.train()
+    encoder, _ = parts
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder.train()
     try:
-        again = export_encoder(encoder, head, tmp_path, facts=FACTS, fit="letterbox")
+        again = export(parts, tmp_path)
         assert encoder.training
     finally:
         encoder.eval()
@@ -138,20 +162,34 @@ def test_two_exports_are_the_same_and_leave_the_modules_as_they_were(
     assert capfd.readouterr() == ("", "")
 
 
-class UnfitNetwork(PlainEncoder):
+class Tiny(Encoder):
+    image_size_px = 8
+    embedding_dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def encode(self, images: Tensor) -> Tensor:
+        embeddings: Tensor = self.linear(images.mean(dim=(2, 3)))
+        return embeddings
+
+    def layers(self, images: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+class UnfitNetwork(Tiny):
     """Ends in something that no ONNX operator is for."""
 
     def encode(self, images: Tensor) -> Tensor:
-        embeddings: Tensor = torch.special.i1e(super().encode(images))
-        return embeddings
+        return torch.special.i1e(super().encode(images))
 
 
-class FixedNetwork(PlainEncoder):
+class FixedNetwork(Tiny):
     """Knows how many pictures it was shown first."""
 
     def encode(self, images: Tensor) -> Tensor:
-        embeddings: Tensor = super().encode(images).reshape(len(images), -1)
-        return embeddings
+        return super().encode(images).reshape(len(images), -1)
 
 
 @pytest.mark.parametrize(
@@ -159,42 +197,28 @@ class FixedNetwork(PlainEncoder):
     [
         (UnfitNetwork, r"the network UnfitNetwork cannot be exported to ONNX \("),
         (FixedNetwork, "FixedNetwork cannot be exported to ONNX for any number of pictures"),
+        (Tiny, "Tiny has 32 bytes of weights, expected at most 31"),
     ],
 )
 def test_networks_that_do_not_export_are_refused(
-    network: Callable[[int, int], Encoder], message: str, tmp_path: Path
+    network: Callable[[], Encoder], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exporting, "MAX_BYTES", 31)
     (tmp_path / "encoder.onnx").write_bytes(b"an older one")
-    encoder = network(16, 1).eval()
+    encoder = network().eval()
     with pytest.raises(ValueError, match=message):
-        export_encoder(encoder, EmbeddingHead(encoder), tmp_path, facts={}, fit="stretch")
+        export((encoder, EmbeddingHead(encoder)), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
     assert (tmp_path / "encoder.onnx").read_bytes() == b"an older one"
 
 
-def test_a_network_too_large_for_one_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = plain_encoder(16, 1).eval()
-    monkeypatch.setattr(exporting, "MAX_BYTES", 1_000)
-    with pytest.raises(
-        ValueError, match=r"PlainEncoder has [\d,]+ bytes of weights, expected at m"
-    ):
-        export_encoder(encoder, EmbeddingHead(encoder), tmp_path, facts={}, fit="stretch")
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_cannot_be_written_is_refused_before_anything_is(
-    parts: tuple[Encoder, EmbeddingHead], tmp_path: Path
-) -> None:
+def test_what_cannot_be_written_is_refused_before_anything_is(parts: Parts, tmp_path: Path) -> None:
     encoder, head = parts
     with pytest.raises(ValueError, match="got fit 'crop', expected one of stretch, letterbox"):
         export_encoder(encoder, head, tmp_path, facts={}, fit="crop")
     with pytest.raises(TypeError, match="the fact 'epochs' is 3 of type int; expected text"):
         export_encoder(encoder, head, tmp_path, facts={"epochs": 3}, fit="stretch")  # type: ignore[dict-item]
     unfitted = EmbeddingHead(encoder, EmbeddingSettings(pca=4))
-    with pytest.raises(
-        ValueError, match=r"was not fitted \(embedding.pca=4, embedding.beside=None"
-    ):
+    with pytest.raises(ValueError, match=r"not fitted \(embedding.pca=4, embedding.beside=None"):
         export_encoder(encoder, unfitted, tmp_path, facts={}, fit="stretch")
     assert not list(tmp_path.iterdir())

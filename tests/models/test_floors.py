@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,6 @@ from visual_search.models import floor_items, principal_components
 from visual_search.models.descriptors import resized_pixels
 from visual_search.models.floor_items import FloorEmbeddings, FloorItems
 from visual_search.models.floors import FLOORS, FloorModel, embed_floors
-
-SHARED = Path(os.environ.get("VISUAL_SEARCH_SHARED", Path(__file__).parents[2].parent / "shared"))
-CROPS = SHARED / "datasets" / "complete-the-look-crops.zip"
 
 NUM_GALLERY, NUM_QUERIES = 12, 5
 NUM_ITEMS = NUM_GALLERY + NUM_QUERIES
@@ -119,8 +115,6 @@ def test_names_and_definitions() -> None:
 
 def test_shapes_dtype_and_no_global_state(floor: FloorModel) -> None:
     pictures = np.array(GALLERY.pictures[np.arange(NUM_GALLERY)])
-    np.random.seed(0)  # noqa: NPY002 - the state that must not be touched
-    torch.manual_seed(0)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]  # noqa: NPY002
     found = embed(floor, seed=3)
     np.testing.assert_array_equal(before[0], np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
@@ -342,38 +336,3 @@ def test_descriptions_of_another_kind_are_refused(dim: int, dtype: type) -> None
 def test_items_need_an_id_each_and_one_at_least(num_ids: int, num_pictures: int) -> None:
     with pytest.raises(ValueError, match=f"{num_ids} item ids and {num_pictures} pictures"):
         FloorItems(["a"] * num_ids, random_pictures(num_pictures))
-
-
-# The measured floor.
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not CROPS.exists(), reason="complete-the-look-crops is not on this machine")
-def test_the_floor_of_complete_the_look(tmp_path: Path) -> None:
-    from tests.retrieval.searching import evaluate_retrieval
-    from visual_search.catalog.cache import cache_pictures
-    from visual_search.catalog.readers.table import table
-    from visual_search.catalog.splits import assign_splits
-    from visual_search.knn.gallery_index import EmbeddingIndex
-
-    every = table(CROPS, item_id="product_id", group="board")
-    cached = cache_pictures(
-        every, size_px=128, fit="stretch", cache_dir=tmp_path, on_bad_item="error"
-    )
-    split = {"method": "crc32", "val_fraction": 0, "test_fraction": 0.1, "seed": 0}
-    catalog = assign_splits(cached.catalog, **split)  # type: ignore[arg-type]
-    sides, categories = [], []
-    for rows in (catalog.rows_of_split("train"), catalog.rows_of_split("test")):
-        of_side, stored = catalog.table.iloc[rows], cached.pictures.store_rows[rows]
-        pictures = replace(cached.pictures, store_rows=stored)
-        sides.append(FloorItems(of_side["item_id"].tolist(), pictures))
-        categories.append(of_side["category"].tolist())
-    assert [len(side) for side in sides] == [11_029, 1_196]
-    found = embed("hog_pca_256_unit", *sides)
-    ids = sides[0].item_ids
-    index = EmbeddingIndex.build(found.gallery, ids, device="cpu")
-    neighbours = index.search(found.queries, 5, exclude_ids=sides[1].item_ids)
-    summary = evaluate_retrieval(neighbours, categories[1], categories[0], ids).summary
-    expected = {"micro_map_at_5": 0.722, "macro_map_at_5": 0.563}
-    expected |= {"micro_precision_at_5": 0.762, "micro_hit_at_1": 0.812}
-    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.01)

@@ -1,15 +1,48 @@
-"""Descriptors beside a network's values."""
+"""HOG in PyTorch, and descriptors beside a network's values."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from skimage.feature import hog as reference
 from torch import Tensor
 
 from visual_search.catalog.images import fit_array
-from visual_search.models.descriptors import hog
+from visual_search.models.descriptors import HOG_DIM, hog
+from visual_search.models.gradients import hog as torch_hog
+from visual_search.models.gradients import hog_dim
 from visual_search.models.handcrafted import DescriptorProjection, beside_dim, describe_beside
+
+RNG = np.random.default_rng(0)
+
+
+def skimage_hog(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    exact = pictures.astype(np.float64).transpose(0, 2, 3, 1)
+    settings = {"orientations": 12, "pixels_per_cell": (8, 8), "cells_per_block": (2, 2)}
+    return np.stack([reference(picture, channel_axis=-1, **settings) for picture in exact])
+
+
+def test_hog_is_scikit_images() -> None:
+    assert hog_dim(64) == HOG_DIM
+    # Steps along both axes and both diagonals: 0, 45, 90 and 135 degrees, both ways.
+    y, x = np.mgrid[:64, :64]
+    planes = [x > 31, x < 32, y > 31, y < 32, x > y, x < y, x + y > 63, x + y < 63]
+    steps = np.stack(planes)[:, None].repeat(3, axis=1).astype(np.uint8) * 200
+    noise = [RNG.integers(0, 256, (3, 3, side, side), dtype=np.uint8) for side in (16, 24, 64)]
+    for pictures in (*noise, steps):
+        found = torch_hog(torch.from_numpy(pictures)).numpy()
+        assert found.shape == (len(pictures), hog_dim(pictures.shape[-1]))
+        np.testing.assert_allclose(found, skimage_hog(pictures), atol=1e-6)
+    assert not torch_hog(torch.full((1, 3, 64, 64), 77.0)).any()  # a flat picture has none
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 32), (1, 1, 64, 64), (1, 3, 20, 20), (1, 3, 8, 8)])
+def test_other_shapes_have_no_hog(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \[B, 3, S, S\] with S a multiple of 8"):
+        torch_hog(torch.zeros(shape))
+
 
 RNG = np.random.default_rng(0)
 
@@ -34,31 +67,20 @@ def test_hog_is_the_floors_hog(size: int) -> None:
 
 
 def test_shape_is_seen_through_padding_and_gradients_are_not_of_it() -> None:
-    wide, high, square = (
-        shown(60, 15, "letterbox"),
-        shown(15, 60, "letterbox"),
-        shown(30, 30, "letterbox"),
-    )
-    circle = describe_beside("hog_shape", torch.cat([wide, high, square]))[:, -2:]
+    wide_high_square = [shown(*size, "letterbox") for size in ((60, 15), (15, 60), (30, 30))]
+    circle = describe_beside("hog_shape", torch.cat(wide_high_square))[:, -2:]
     torch.testing.assert_close(circle.norm(dim=1), torch.ones(3))
     angles = torch.atan2(circle[:, 1], circle[:, 0])
     torch.testing.assert_close(angles, torch.tensor([1.4, -1.4, 0.0]) * float(np.log(4)))
     flat = describe_beside("hog_shape", shown(60, 15, "letterbox", value=90))
     assert not flat[:, :-2].any()  # the border between picture and padding is no gradient
 
-
-def test_without_letterboxing_all_have_one_shape() -> None:
     pictures = torch.cat([shown(60, 15, "stretch"), shown(15, 60, "stretch")])
     found = describe_beside("hog_shape", pictures)
-    assert found[:, -2:].tolist() == [[1, 0], [1, 0]]
+    assert found[:, -2:].tolist() == [[1, 0], [1, 0]]  # without letterboxing all have one shape
     torch.testing.assert_close(found[:, :-2], describe_beside("hog", pictures), atol=1e-4, rtol=0)
-
-
-def test_half_precision_around_it_changes_nothing() -> None:
-    pictures = shown(40, 30, "letterbox")
-    plain = describe_beside("hog_shape", pictures)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(describe_beside("hog_shape", pictures), plain)
+    with torch.autocast("cpu", torch.bfloat16):  # changes nothing
+        assert torch.equal(describe_beside("hog_shape", pictures), found)
 
 
 def test_a_projection_shortens_the_gradients_and_leaves_the_shape() -> None:
