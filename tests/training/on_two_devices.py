@@ -1,4 +1,4 @@
-"""Trains a network for every objective on two devices: ``python -m ... FOLDER``, a line each.
+"""Trains a network for each kind of objective on two devices: ``python -m ... FOLDER``.
 
 The network can do whatever any objective asks for, so most leave some of it without gradients.
 """
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import torch
 
-from tests.models.objectives.small import CASES, SIDE, SmallVariational, case_objective
+from tests.models.objectives.small import SIDE, SmallVariational, case_objective
 from tests.training.conftest import coloured_pictures, trainer_in
 from visual_search.runs.parts import quieten
 from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.labels import Labels
 from visual_search.training.module import EncoderModule, Preprocessing
+
+# One that leaves alone the posterior, the decoder, both or nothing, and has parts of its own.
+KINDS = ("mse", "variational", "simclr", "reconstruction_contrastive", "multi_head", "arcface")
 
 
 def main(folder: Path) -> None:
@@ -26,7 +29,7 @@ def main(folder: Path) -> None:
     cached = coloured_pictures(folder / os.environ.get("LOCAL_RANK", "0"))
     table = cached.catalog.table.assign(colour=["red", "green"] * 29)
     catalog = replace(cached.catalog, table=table)
-    for name in CASES:
+    for name in KINDS:
         torch.manual_seed(1)
         objective = case_objective(name)
         module = EncoderModule(

@@ -1,6 +1,8 @@
 """Callbacks in a real Trainer: the files they leave, and every mode that they have to survive."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.conftest import NewDatamodule, NewModule, trainer_in
 from visual_search.catalog.cache import Pictures
-from visual_search.catalog.catalog import Catalog
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.protocols import (
     cross_domain,
@@ -58,16 +60,6 @@ class CountedFloors(Floors):
         return super().measure(*given, **settings)
 
 
-class Look(Callback):
-    """Keeps what every validation found, by its epoch."""
-
-    def __init__(self) -> None:
-        self.seen: dict[int, Evaluation | None] = {}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seen[trainer.current_epoch] = pl_module.evaluation  # type: ignore[assignment]
-
-
 def all_callbacks(folder: Path, floors: Floors, every_n_epochs: int = 1) -> list[Callback]:
     return [
         History(),
@@ -76,50 +68,55 @@ def all_callbacks(folder: Path, floors: Floors, every_n_epochs: int = 1) -> list
         ClassDistribution(),
         CategoryChart(),
         FloorChart(),
-        Reconstructions(num_items=4, every_n_epochs=3),
-        FeatureMaps(num_items=2),
+        Reconstructions(num_items=2, every_n_epochs=2 * every_n_epochs - 1),
+        FeatureMaps(num_items=1),
         EmbeddingProjection(max_items=12, num_neighbours=5),
-        SearchResults(num_fixed=3, num_worst=2),
+        SearchResults(num_fixed=2, num_worst=1),
         Progress(),
     ]
 
 
+@dataclass
 class WholeRun:
-    """Four epochs, evaluated at every second one, and the test."""
+    """What a run left and every validation found, by its epoch."""
 
-    def __init__(self, folder: Path, module: EncoderModule, datamodule: CatalogDataModule) -> None:
-        self.folder = folder
-        self.look = Look()
-        self.floors = CountedFloors(folder / "cache")
-        trainer = trainer_in(
-            folder,
-            *all_callbacks(folder, self.floors, every_n_epochs=2),
-            self.look,
-            max_epochs=4,
-            enable_progress_bar=True,
-            loggers=[TensorBoardLogger(folder / "tensorboard", name="", version="")],
-        )
-        trainer.fit(module, datamodule)
-        trainer.test(module, datamodule, verbose=False)
-        assert module.evaluation is not None
-        self.evaluation = module.evaluation
+    folder: Path
+    seen: dict[int, Evaluation | None]
+    asked: list[int]
+    evaluation: Evaluation
 
 
 @pytest.fixture(scope="module")
 def whole(
     new_module: NewModule, new_datamodule: NewDatamodule, tmp_path_factory: pytest.TempPathFactory
 ) -> WholeRun:
-    return WholeRun(tmp_path_factory.mktemp("whole") / "run", new_module(), new_datamodule())
+    """Four epochs, evaluated at every second one, and the test."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    floors, module, datamodule = CountedFloors(folder / "cache"), new_module(), new_datamodule()
+    seen: dict[int, Evaluation | None] = {}
+
+    def look(trainer: Trainer, module: Any) -> None:
+        seen[trainer.current_epoch] = module.evaluation
+
+    trainer = trainer_in(
+        folder,
+        *all_callbacks(folder, floors, every_n_epochs=2),
+        LambdaCallback(on_validation_end=look),
+        max_epochs=4,
+        enable_progress_bar=True,
+        loggers=[TensorBoardLogger(folder / "tensorboard", name="", version="")],
+    )
+    trainer.fit(module, datamodule)
+    trainer.test(module, datamodule, verbose=False)
+    assert module.evaluation is not None
+    return WholeRun(folder, seen, floors.asked, module.evaluation)
 
 
 def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
-    figures = {
-        str(p.relative_to(whole.folder / "figures")) for p in whole.folder.rglob("figures/**/*.png")
-    }
-    assert figures == {
+    drawn = whole.folder / "figures"
+    assert {str(path.relative_to(drawn)) for path in drawn.rglob("*.png")} == {
         "class_distribution.png",
         "feature_maps/item_1.png",
-        "feature_maps/item_2.png",
         "floors.png",
         "map_at_5_by_category/test.png",
         "map_at_5_by_category/val.png",
@@ -141,8 +138,7 @@ def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
     assert len(events.Images("reconstructions")) == 2
     evaluation = whole.evaluation
     assert evaluation.split == "test"
-    assert len(evaluation.gallery_rows) == 15
-    assert len(evaluation.query_rows) == 9
+    assert (len(evaluation.gallery_rows), len(evaluation.query_rows)) == (15, 9)
     assert [floor.name for floor in evaluation.floors] == ["random", "pixels_8"]
     assert set(evaluation.report.summary["intervals"]) == {"micro", "macro"}
     # Three plain colours: even a network of few epochs tells them apart better than chance.
@@ -152,15 +148,12 @@ def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
 
 
 def test_evaluations_come_every_n_epochs_over_one_gallery(whole: WholeRun) -> None:
-    seen = whole.look.seen
-    assert [epoch for epoch in sorted(seen) if seen[epoch] is not None] == [1, 3]
-    assert sorted(seen) == [0, 1, 2, 3]
-    first, second = seen[1], seen[3]
-    assert first is not None
-    assert second is not None
+    assert sorted(whole.seen) == [0, 1, 2, 3]
+    first, second = (found for found in whole.seen.values() if found is not None)
+    assert (whole.seen[1], whole.seen[3]) == (first, second)
     # The floors of the validation queries are measured once, those of the test's beside them.
     assert [floor.name for floor in second.floors] == ["random", "pixels_8"]
-    assert whole.floors.asked == [len(first.query_rows), len(whole.evaluation.query_rows)]
+    assert whole.asked == [len(first.query_rows), len(whole.evaluation.query_rows)]
     # The gallery does not depend on the weights.
     for other in (second, whole.evaluation):
         np.testing.assert_array_equal(first.gallery_rows, other.gallery_rows)
@@ -210,11 +203,11 @@ def tested(new_module: NewModule, run_folder: Path) -> Callable[..., EncoderModu
     def run(
         datamodule: CatalogDataModule, protocol: Protocol, *drawing: Callback, **settings: Any
     ) -> EncoderModule:
-        module = new_module()
-        evaluation = RetrievalEvaluation(protocol, every_n_epochs=1)
+        module, evaluation = new_module(), RetrievalEvaluation(protocol, every_n_epochs=1)
         trainer = trainer_in(run_folder, evaluation, *drawing, **settings)
         if len(datamodule.rows("val")):
             trainer.validate(module, datamodule, verbose=False)
+            assert module.evaluation is not None
         trainer.test(module, datamodule, verbose=False)
         return module
 
@@ -265,18 +258,6 @@ def test_of_many_categories_those_with_most_queries_are_logged_and_all_rated(
         assert (bar["low"], bar["high"]) == (ends[mean]["low"], ends[mean]["high"])
 
 
-def test_without_validation_items_only_the_test_is_evaluated(
-    new_module: NewModule, new_datamodule: NewDatamodule, run_folder: Path
-) -> None:
-    module, datamodule = new_module(), without(new_datamodule(), "val")
-    trainer = trainer_in(run_folder, RetrievalEvaluation(PROTOCOL, every_n_epochs=1))
-    trainer.fit(module, datamodule)
-    assert module.evaluation is None
-    trainer.test(module, datamodule, verbose=False)
-    assert module.evaluation is not None
-    assert module.evaluation.split == "test"
-
-
 def test_items_that_are_on_both_sides_are_embedded_once(
     tested: Tested, new_datamodule: NewDatamodule
 ) -> None:
@@ -303,61 +284,61 @@ def test_queries_that_are_a_part_of_the_split_are_found_among_its_steps(
 
 
 def test_a_limit_that_shows_no_query_leaves_no_evaluation(
-    tested: Tested, new_datamodule: NewDatamodule
+    tested: Tested, new_module: NewModule, new_datamodule: NewDatamodule, run_folder: Path
 ) -> None:
-    datamodule = new_datamodule()
-    asking = datamodule.rows("test")[-1]
-    table = datamodule.catalog.table.copy()
-    table["asks"] = np.where(table.index == asking, "yes", "no")
-    datamodule.catalog = Catalog("one", table, datamodule.catalog.source)
-    protocol = cross_domain("asks", "yes", "no", k=3, relevance=["category"])
-    # No validation item asks, which cross_domain refuses.
-    datamodule = without(datamodule, "val")
+    datamodule = without(new_datamodule(), "val")  # in which nothing would ask
+    table = datamodule.catalog.table
+    asks = np.where(table.index == datamodule.rows("test")[-1], "yes", "no")
+    datamodule.catalog = replace(datamodule.catalog, table=table.assign(asks=asks))
     datamodule.batch_size = 1
-    assert tested(datamodule, protocol).evaluation is not None
+    protocol = cross_domain("asks", "yes", "no", k=3, relevance=["category"])
     drawing = CategoryChart(), SearchResults(), ClassDistribution()
+    module = tested(datamodule, protocol)
+    assert module.evaluation is not None
+    assert module.evaluation.split == "test"
     assert tested(datamodule, protocol, *drawing, limit_test_batches=2).evaluation is None
+    trained = new_module()  # without validation items a training evaluates nothing
+    trainer = trainer_in(run_folder, RetrievalEvaluation(protocol, every_n_epochs=1))
+    trainer.fit(trained, datamodule)
+    assert trained.evaluation is None
 
 
 @pytest.mark.parametrize(
-    ("protocol", "test", "message"),
+    ("protocol", "message"),
     [
-        (gallery_query(gallery_splits=["test"]), True, "splits"),
-        (gallery_query(gallery="all"), True, "kind"),  # type: ignore[arg-type]
-        (gallery_query(k=16, max_per_category=5), True, r"protocol\.k is 16.*15 item"),
-        (leave_one_out(k=9), True, "no val query .* 8 .* 9 item"),
-        (gallery_query(relevance=["color"]), True, "'colour'"),
-        (PROTOCOL, False, r"test split.*split\.test_fraction"),
+        (gallery_query(gallery_splits=["test"]), "splits"),
+        (gallery_query(gallery="all"), "kind"),  # type: ignore[arg-type]
+        (gallery_query(k=16, max_per_category=5), r"protocol\.k is 16.*15 item"),
+        (leave_one_out(k=9), "no val query .* 8 .* 9 item"),
+        (gallery_query(relevance=["color"]), "'colour'"),
+        (PROTOCOL, r"test split.*split\.test_fraction"),
     ],
 )
 def test_an_impossible_protocol_is_refused_before_training(
-    new_module: NewModule,
-    new_datamodule: NewDatamodule,
-    run_folder: Path,
-    protocol: Protocol,
-    test: bool,
-    message: str,
+    new_module: NewModule, new_datamodule: NewDatamodule, protocol: Protocol, message: str
 ) -> None:
-    datamodule = new_datamodule() if test else without(new_datamodule(), "test")
-    trainer = trainer_in(run_folder, RetrievalEvaluation(protocol))
+    datamodule = new_datamodule()
+    if protocol is PROTOCOL:
+        datamodule = without(datamodule, "test")
+    trainer = trainer_in(Path(), RetrievalEvaluation(protocol))
     with pytest.raises(ValueError, match=message):
         trainer.fit(new_module(), datamodule)
     assert trainer.global_step == 0
 
 
 @pytest.mark.parametrize(
-    ("callback", "arguments", "message"),
+    ("callback", "setting", "message"),
     [
-        (RetrievalEvaluation, {"protocol": PROTOCOL, "every_n_epochs": 0}, "every_n_epochs 0"),
-        (Reconstructions, {"num_items": 0}, r"num_items 0.*callbacks\.reconstructions"),
-        (Reconstructions, {"every_n_epochs": 0}, r"every_n_epochs 0.*callbacks\.reconstructions"),
-        (FeatureMaps, {"num_items": 0}, r"num_items 0.*callbacks\.feature_maps"),
-        (EmbeddingProjection, {"max_items": 0}, r"max_items 0.*callbacks\.projection"),
-        (SearchResults, {"num_worst": 0}, r"num_worst 0.*callbacks\.search_results"),
+        (partial(RetrievalEvaluation, PROTOCOL), "every_n_epochs", ""),
+        (Reconstructions, "num_items", r"callbacks\.reconstructions"),
+        (Reconstructions, "every_n_epochs", r"callbacks\.reconstructions"),
+        (FeatureMaps, "num_items", r"callbacks\.feature_maps"),
+        (EmbeddingProjection, "max_items", r"callbacks\.projection"),
+        (SearchResults, "num_worst", r"callbacks\.search_results"),
     ],
 )
 def test_impossible_settings_are_refused(
-    callback: Callable[..., Callback], arguments: dict[str, Any], message: str
+    callback: Callable[..., Callback], setting: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        callback(**arguments)
+    with pytest.raises(ValueError, match=f"{setting} 0.*{message}"):
+        callback(**{setting: 0})

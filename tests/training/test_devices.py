@@ -13,8 +13,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from tests.models.objectives.small import CASES
 from tests.training.conftest import NewDatamodule
+from tests.training.on_two_devices import KINDS
 from visual_search.training.devices import (
     DeviceMemoryError,
     check_hardware,
@@ -227,9 +227,9 @@ def test_float32_is_no_tf32(run_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_objective_trains_on_two_devices(tmp_path: Path) -> None:
+def test_every_kind_of_objective_trains_on_two_devices(tmp_path: Path) -> None:
     """What a step leaves without gradients ends the second step, unless DDP looks for it."""
     command = [sys.executable, "-m", "tests.training.on_two_devices", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{name} 2 2" for name in CASES]
+    assert done.stdout.splitlines() == [f"{name} 2 2" for name in KINDS]
