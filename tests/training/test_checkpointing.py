@@ -3,14 +3,13 @@
 import os
 import pickle
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.training.conftest import trainer_in
+from tests.training.conftest import NewDatamodule, NewModule, trainer_in
 from visual_search.training.checkpointing import (
     AtomicCheckpointIO,
     Interruption,
@@ -18,10 +17,7 @@ from visual_search.training.checkpointing import (
     Terminated,
     load_checkpoint,
 )
-from visual_search.training.datamodule import CatalogDataModule
-from visual_search.training.module import EncoderModule, Preprocessing
-
-pytestmark = pytest.mark.slow
+from visual_search.training.module import Preprocessing
 
 
 class Harmful:
@@ -29,11 +25,16 @@ class Harmful:
         return os.system, ("touch harm",)
 
 
+def save(content: dict[str, Any], path: Path) -> Path:
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
 def test_a_failing_save_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    monkeypatch.setenv("TMPDIR", "/nonexistent")  # the temporary file lies beside the target
+    path = save({"step": 1}, tmp_path / "deep" / "last.ckpt")
 
     def torn(content: Any, target: Path) -> None:
         target.write_bytes(b"half a file")
@@ -41,25 +42,12 @@ def test_a_failing_save_leaves_the_old_file(
 
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(OSError, match="disk full"):
-        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+        save({"step": 2}, path)
     assert load_checkpoint(path) == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_the_temporary_file_lies_beside_the_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", "/nonexistent")
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "deep" / "last.ckpt")
-    assert load_checkpoint(tmp_path / "deep" / "last.ckpt") == {"step": 1}
-
-
-def test_a_missing_checkpoint_names_its_path(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
-        load_checkpoint(tmp_path / "nothing.ckpt")
-
-
-def test_a_checkpoint_that_runs_code_is_refused(
+def test_what_runs_code_is_damaged_or_missing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,14 +57,12 @@ def test_a_checkpoint_that_runs_code_is_refused(
         with pytest.raises(ValueError, match="tensors and plain values"):
             AtomicCheckpointIO().load_checkpoint(tmp_path / name, weights_only=False)
     assert not (tmp_path / "harm").exists()
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"w": torch.zeros(1000)}, path)
+    path = save({"w": torch.zeros(1000)}, tmp_path / "last.ckpt")
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(ValueError, match="rerun=true"):
         load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt"):
+        load_checkpoint(tmp_path / "nothing.ckpt")
 
 
 def test_a_signal_ends_at_once_outside_a_step_and_waits_within() -> None:
@@ -92,10 +78,9 @@ def test_a_signal_ends_at_once_outside_a_step_and_waits_within() -> None:
     assert caught.value.code == 130
 
 
+@pytest.mark.slow
 def test_another_preprocessing_is_refused(
-    new_module: Callable[[], EncoderModule],
-    new_datamodule: Callable[..., CatalogDataModule],
-    run_folder: Path,
+    new_module: NewModule, new_datamodule: NewDatamodule, run_folder: Path
 ) -> None:
     keeper = RunCheckpoint(run_folder)
     trainer_in(run_folder, keeper, max_epochs=0).fit(new_module(), new_datamodule())
