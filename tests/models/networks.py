@@ -1,7 +1,5 @@
 """Every network small enough to be asked for everything; those of fixed layers as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures and fitted heads for the tests of exported encoders."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

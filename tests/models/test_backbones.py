@@ -1,7 +1,5 @@
 """Backbones of timm and torchvision: scale, freezing, names, sizes, weights, what they refuse."""
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

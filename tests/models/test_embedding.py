@@ -1,7 +1,5 @@
 """From a network's values to the embedding: layers, pooling, PCA, length."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An export that gives something else, or finds something else, is caught."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The two files of an exported encoder: what is in them, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """HOG in PyTorch, and descriptors beside a network's values."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Where the content of a letterboxed picture lies, and what it looks like by itself."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every network by one contract; the hand-built ones against what is published."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """PCA of features, and whitening by what alike items differ in."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -54,11 +52,11 @@ def test_distances_are_those_of_the_within_pair_metric(power: float) -> None:
 
 
 def test_what_alike_items_differ_in_counts_less() -> None:
-    # Two groups, told apart by a small value, while a large one varies within each of them.
-    group = np.repeat([0.0, 1.0], 100)
-    features = RNG.normal(size=(200, 20)).astype(np.float32) * 0.05
+    # Two groups, told apart by a small value, while three large ones vary within each of them.
+    rng, group = np.random.default_rng(0), np.repeat([0.0, 1.0], 100)
+    features = rng.normal(size=(200, 20)).astype(np.float32) * 0.05
     features[:, 0] += 0.3 * group
-    features[:, 1] += 5 * RNG.normal(size=200)
+    features[:, 1:4] += rng.normal(size=(200, 3))
     first = np.concatenate([np.arange(50), 100 + np.arange(50)])
     plain, white = PcaWhitening(20, 20), PcaWhitening(20, 20, whiten=1.0, by_pairs=True)
     plain.fit(features)
@@ -71,7 +69,7 @@ def test_what_alike_items_differ_in_counts_less() -> None:
         return float((group[distances.argmin(axis=1)] == group).mean())
 
     before = nearest_is_of_the_group(projected(plain, features))
-    assert before < nearest_is_of_the_group(projected(white, features)) - 0.05
+    assert before < nearest_is_of_the_group(projected(white, features)) - 0.15
 
 
 def test_pairs_that_are_the_same_whiten_nothing() -> None:

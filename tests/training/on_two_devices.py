@@ -3,8 +3,6 @@
 The network can do whatever any objective asks for, so most leave some of it without gradients.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Ends a run at a chosen moment, for the tests of what goes on afterwards."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable

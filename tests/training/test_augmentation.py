@@ -1,7 +1,5 @@
 """What augmentation promises: its numbers, each picture on its own, each change by another way."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -233,23 +231,15 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
         torch.testing.assert_close(there.cpu(), augmentation(images, drawn), atol=1e-4, rtol=0)
 
 
-SMALL = 12
-
-
-def drawn(num: int = 1, **values: float) -> Tensor:
+def drawn(**values: float) -> Tensor:
     """Numbers in the middle, where nothing symmetric changes, but for those that are named."""
     row = [values.pop(name, 0.5) for name in DRAWS]
     assert not values, f"no such draws: {values}"
-    return torch.tensor([row] * num, dtype=torch.float64)
+    return torch.tensor([row], dtype=torch.float64)
 
 
-def picture(low: float = -1.0, high: float = 1.0, side: int = SMALL) -> Tensor:
-    values = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    return low + values * (high - low)
-
-
-def random_numbers(num: int) -> Tensor:
-    return torch.from_numpy(uniform_numbers(0, 0, np.arange(num), 0, Augmentation.num_numbers))
+def picture(low: float = -1.0, high: float = 1.0, side: int = SIDE) -> Tensor:
+    return low + (pictures(1, side).contiguous() + 1) / 2 * (high - low)
 
 
 def as_share(image: Tensor) -> Tensor:
@@ -264,12 +254,12 @@ def test_a_flip_is_exact() -> None:
 
 
 def test_a_white_picture_stays_white_wherever_it_is_moved() -> None:
-    white = torch.ones(50, 3, SMALL, SMALL)
+    white = torch.ones(50, 3, SIDE, SIDE)
     augmentation = Augmentation(
         flip=0.5, min_scale=0.4, max_scale=2.0, max_shift=0.5, max_rotation_degrees=180.0,
         max_stretch=2.0, blur=1.0, blur_sigma=0.2, erasing=1.0,
     )  # fmt: skip
-    assert torch.equal(augmentation(white, random_numbers(50)), white)
+    assert torch.equal(augmentation(white, numbers(50)), white)
 
 
 @pytest.mark.parametrize(("turn", "size"), [(1.0, 0.5), (0.0, 0.0), (0.8, 1.0)])
@@ -278,7 +268,7 @@ def test_turning_and_zooming_agree_with_torchvision(turn: float, size: float) ->
     augmentation = Augmentation(min_scale=0.7, max_scale=1.4, max_rotation_degrees=30.0)
     scale = 0.7 * 2.0**size  # 0.7 to 1.4, uniform in the logarithm
     expected = vision.affine(
-        vision.pad(image, [SMALL], fill=1.0),  # torchvision mixes its fill twice at an edge
+        vision.pad(image, [SIDE], fill=1.0),  # torchvision mixes its fill twice at an edge
         angle=-(2 * turn - 1) * 30.0,  # the part is turned; what it shows turns the other way
         translate=[0, 0],
         scale=1 / scale,
@@ -287,7 +277,7 @@ def test_turning_and_zooming_agree_with_torchvision(turn: float, size: float) ->
         fill=[1.0, 1.0, 1.0],
     )
     changed = augmentation(image, drawn(rotation=turn, scale=size))
-    expected = expected[..., SMALL:-SMALL, SMALL:-SMALL]
+    expected = expected[..., SIDE:-SIDE, SIDE:-SIDE]
     torch.testing.assert_close(changed, expected, atol=1e-4, rtol=0)
 
 
@@ -325,7 +315,7 @@ def test_the_part_that_is_seen_follows_its_definition() -> None:
         min_scale=0.5, max_scale=1.4, max_shift=0.1, max_rotation_degrees=40.0, max_stretch=1.5
     )
     images = picture().expand(6, -1, -1, -1)
-    values = random_numbers(6)
+    values = numbers(6)
     strengths = [1.0, 1.0, 1.0, 0.5, 0.2, 1.5]
     changed = settings(images, values, torch.tensor(strengths))
     for place, strength in enumerate(strengths):
@@ -384,7 +374,7 @@ def test_higher_contrast_keeps_a_bright_product_apart_from_white() -> None:
     raised = 1.5 * share - 0.5 * mean
     expected = (raised / raised.max()).clamp(0, 1)  # white is at 1 again
     torch.testing.assert_close(changed, expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(changed[..., :5, :], torch.ones(1, 3, 5, SMALL))
+    torch.testing.assert_close(changed[..., :5, :], torch.ones(1, 3, 5, SIDE))
     before, after = 1 - share[..., 5:10, :].mean(), 1 - changed[..., 5:10, :].mean()
     assert after > before
 
@@ -411,13 +401,13 @@ def test_blur_agrees_with_torchvision_over_white(number: float) -> None:
     image = picture()
     changed = Augmentation(blur=1.0, blur_sigma=0.1)(image, drawn(blur_sigma=number))
     around = vision.pad(image, [15], fill=1.0)
-    expected = vision.gaussian_blur(around, [31, 31], [0.1 * number * SMALL])
+    expected = vision.gaussian_blur(around, [31, 31], [0.1 * number * SIDE])
     torch.testing.assert_close(changed, expected[..., 15:-15, 15:-15], atol=1e-4, rtol=0)
 
 
 def test_only_the_chosen_pictures_are_blurred() -> None:
     images = picture().expand(40, -1, -1, -1)
-    values = random_numbers(40)
+    values = numbers(40)
     values[:, DRAWS.index("blur_sigma")] = 0.5
     changed = Augmentation(blur=0.5, blur_sigma=0.1)(images, values)
     blurred = (changed != images).flatten(1).any(dim=1)
@@ -426,13 +416,13 @@ def test_only_the_chosen_pictures_are_blurred() -> None:
 
 
 def test_erasing_fills_a_rectangle_of_the_drawn_place_area_and_shape_with_the_mean() -> None:
-    side, values = 40, random_numbers(30)
+    side, values = 40, numbers(30)
     images = picture(side=side).expand(30, -1, -1, -1)
     changed = Augmentation(erasing=0.5, min_erased_area=0.05, max_erased_area=0.25)(images, values)
     mean = images[0].mean(dim=(1, 2), keepdim=True)
     num_erased = 0
-    for after, numbers in zip(changed, values.double().tolist(), strict=True):
-        u = dict(zip(DRAWS, numbers, strict=True))
+    for after, each in zip(changed, values.double().tolist(), strict=True):
+        u = dict(zip(DRAWS, each, strict=True))
         area, shape = 0.05 + 0.2 * u["erased_area"], 0.3 ** (2 * u["erased_shape"] - 1)
         width, height = math.sqrt(area / shape), math.sqrt(area * shape)
         left, top = u["erased_x"] * (1 - width), u["erased_y"] * (1 - height)

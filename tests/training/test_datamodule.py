@@ -1,7 +1,5 @@
 """Which rows come when: a function of seed, epoch and position alone; and in which shard."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from itertools import chain

@@ -1,7 +1,5 @@
 """What was asked for in terms of the machine: found once, refused with value, expectation, fix."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The LightningModule with its labels and optimiser: what it computes, refuses and keeps."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whose picture stands in: mutual neighbours beside brute force, chosen, shown, gone on with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

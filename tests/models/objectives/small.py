@@ -1,7 +1,5 @@
 """Networks of a few hundred weights, and a batch that they can learn in a second."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from inspect import signature
