@@ -122,6 +122,15 @@ def test_progress_tells_done_total_rate_and_estimate(server: PictureServer) -> N
     assert told[-1].bytes_per_s > 0
 
 
+def test_rates_are_of_what_came_last(
+    server: PictureServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visual_search.catalog.downloads.download._RATE_OVER_S", 0.0)
+    told: list[DownloadProgress] = []
+    server.download(3, on_progress=told.append)  # the last alone, in the shortest time
+    assert (told[-1].pictures_per_s, told[-1].bytes_per_s) == (1000, 1000 * len(jpeg()))
+
+
 def test_a_stop_finishes_what_is_under_way_and_keeps_the_rest(server: PictureServer) -> None:
     released = threading.Event()
 
