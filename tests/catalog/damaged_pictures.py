@@ -57,6 +57,15 @@ class Report:
     slowest: tuple[float, int] = (0.0, -1)
     growth_bytes: int = 0
 
+    def note(self, number: int, seed: int, outcome: str, cpu_s: float, growth_bytes: int) -> None:
+        """Counts one file."""
+        if outcome in ("picture", "refused"):
+            self.outcomes[(*_kind_of(number), outcome)] += 1
+        else:
+            self.failures.append(f"{_name(number, seed)} {outcome}")
+        self.slowest = max(self.slowest, (cpu_s, number))
+        self.growth_bytes = max(self.growth_bytes, growth_bytes)
+
 
 @functools.cache
 def whole_files() -> dict[str, list[bytes]]:
@@ -130,42 +139,36 @@ def fuzz(
     """Decodes the files 0 to ``num_files - 1`` in another process, in a new one after a crash.
 
     A file is a failure if it kills the process, raises anything but a ``PictureError`` with a
-    reason, takes more than ``max_cpu_s``, or gives no answer for ``max_wait_s``.
+    reason, or takes more than ``max_cpu_s`` or ``max_wait_s``.
 
     Args:
         num_files: How many files.
         seed: Other files.
         decode_one: Given the bytes and the number of each file; an importable function.
         max_cpu_s: CPU seconds for one file; beyond them the system ends the process.
-        max_wait_s: Seconds for one file on the wall.
+        max_wait_s: Seconds for one file on the wall; the same.
     """
     context = multiprocessing.get_context("spawn")  # no memory and no threads of the parent
     report, wholes, done = Report(), whole_files(), 0
     while done < num_files and len(report.failures) < MAX_FAILURES:
         receiving, sending = context.Pipe(duplex=False)
-        arguments = (sending, wholes, range(done, num_files), seed, decode_one, max_cpu_s)
+        numbers, limits = range(done, num_files), (max_cpu_s, max_wait_s)
+        arguments = (sending, wholes, numbers, seed, decode_one, limits)
         process = context.Process(target=_decode_all, args=arguments)
         process.start()
         sending.close()  # only the other process holds it now: its death ends the stream
-        wait_s, how = MAX_WAIT_S, ""  # for its start, which has nothing to do with a file
         try:
-            while done < num_files and receiving.poll(wait_s):
-                message = receiving.recv()
-                if message is not None:
-                    _note(report, done, seed, *message)
-                    done += 1
-                wait_s = max_wait_s
-            how = f"gave no answer for {wait_s:g} s"
+            while done < num_files:
+                report.note(done, seed, *receiving.recv())
+                done += 1
         except EOFError:
             process.join()  # it is dying on its own: its status says of what
-            how = _death(process.exitcode)
+            report.failures.append(f"{_name(done, seed)} {_death(process.exitcode)}")
+            done += 1
         finally:
             process.kill()
             process.join()
             receiving.close()
-        if done < num_files:
-            report.failures.append(f"{_name(done, seed)} {how}")
-            done += 1
     return report
 
 
@@ -175,18 +178,19 @@ def _decode_all(
     numbers: range,
     seed: int,
     decode_one: Decode,
-    max_cpu_s: float,
+    limits: tuple[float, float],
 ) -> None:
     warnings.simplefilter("ignore")  # Pillow's about odd EXIF and many pixels
     for files in wholes.values():
         for data in files:
             decode_whole(data)  # loads the libraries, before memory is measured
     start_bytes = _peak_bytes()
-    sending.send(None)
     for number in numbers:
         data = damaged(number, wholes, seed)[2]
-        # Counts CPU time, and its signal ends the process, also within a decoder written in C.
-        signal.setitimer(signal.ITIMER_PROF, max_cpu_s)
+        # CPU time and time on the wall: either signal ends the process, also within a decoder
+        # written in C.
+        for timer, limit_s in zip((signal.ITIMER_PROF, signal.ITIMER_REAL), limits, strict=True):
+            signal.setitimer(timer, limit_s)
         began = time.process_time()
         outcome = "picture"
         try:
@@ -195,19 +199,9 @@ def _decode_all(
             outcome = "refused" if str(error) else "no reason"
         except BaseException as error:
             outcome = f"raised {type(error).__name__}: {error}"
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
         sending.send((outcome, time.process_time() - began, _peak_bytes() - start_bytes))
-
-
-def _note(
-    report: Report, number: int, seed: int, outcome: str, cpu_s: float, growth_bytes: int
-) -> None:
-    if outcome in ("picture", "refused"):
-        report.outcomes[(*_kind_of(number), outcome)] += 1
-    else:
-        report.failures.append(f"{_name(number, seed)} {outcome}")
-    report.slowest = max(report.slowest, (cpu_s, number))
-    report.growth_bytes = max(report.growth_bytes, growth_bytes)
 
 
 def _kind_of(number: int) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import struct
 import threading
@@ -18,9 +17,7 @@ from PIL import Image
 
 from tests.catalog.odd_pictures import chunk, encoded
 from tests.catalog.shops import refuses
-from visual_search.catalog import picture_costs
 from visual_search.catalog.images import PictureError, PictureLimits, decode, decode_whole
-from visual_search.catalog.picture_costs import PictureSizes, decoding_px
 from visual_search.catalog.pixel_budget import BudgetExceededError, PixelBudget
 
 MILLION = 1_000_000
@@ -87,13 +84,6 @@ def test_a_picture_counts_what_it_takes() -> None:
     avif = blank("AVIF", 30, 20)  # its frames may be larger than it says
     assert asked(avif) >= 30 * MILLION
     assert asked(avif, total_px=2000) == 2000
-
-
-def test_no_format_counts_as_less_than_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where neither mode nor keeping it whole makes it dearer."""
-    monkeypatch.setattr(picture_costs, "_COST_OF_MODE", {"RGB": 0.0})
-    image = Image.open(io.BytesIO(blank("PNG", 40, 30)))
-    assert decoding_px(image, PictureSizes(), image.size) == 1200
 
 
 def test_a_jpeg_in_several_scans_without_progression_counts_whole() -> None:
