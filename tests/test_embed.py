@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.composing import typed
-from tests.test_train import run_here
+from tests.conftest import cache_of
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.config.builders import ConfigError
 from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
@@ -26,20 +26,8 @@ from visual_search.runs.run import Run, RunLockedError
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with a fitted head, trained on a few of its catalogue's 72 items."""
-    folder = tmp_path_factory.mktemp("run")
-    more = ("callbacks=none", "logger={}", "embedding.pca=8", "embedding.normalize=true")
-    return run_here(folder, *more)
-
-
 def asked(run: Run, out: Path, *more: str) -> Any:
-    own = [
-        f"run={run.folder}",
-        f"out={out}",
-        f"pictures.cache_dir={run.folder.parents[2] / 'cache'}",
-    ]
+    own = [f"run={run.folder}", f"out={out}", cache_of(run)]
     return typed("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
 
 
@@ -50,8 +38,8 @@ def embedded(run: Run, out: Path, *more: str) -> EmbeddedCatalog:
 
 
 @pytest.fixture(scope="module")
-def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedCatalog:
-    return embedded(run, tmp_path_factory.mktemp("out") / "whole")
+def whole(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedCatalog:
+    return embedded(trained, tmp_path_factory.mktemp("out") / "whole")
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
@@ -70,12 +58,12 @@ def begun(whole: EmbeddedCatalog, tmp_path: Path) -> Path:
 
 
 def test_every_item_of_the_runs_catalogue_has_the_embedding_that_the_run_gave_it(
-    run: Run, whole: EmbeddedCatalog
+    trained: Run, whole: EmbeddedCatalog
 ) -> None:
     table, embeddings = read(whole.folder)
     assert len(table) == len(set(table["item_id"])) == 72  # the run itself was limited to fewer
-    known = pd.read_parquet(run.folder / "embeddings" / "gallery.parquet")
-    saved = np.load(run.folder / "embeddings" / "gallery.npy")
+    known = pd.read_parquet(trained.folder / "embeddings" / "gallery.parquet")
+    saved = np.load(trained.folder / "embeddings" / "gallery.npy")
     row_of = {item_id: row for row, item_id in enumerate(table["item_id"])}
     rows = [row_of[item_id] for item_id in known["item_id"]]
     assert 0 < len(rows) < 72
@@ -84,7 +72,7 @@ def test_every_item_of_the_runs_catalogue_has_the_embedding_that_the_run_gave_it
     assert table["split"].iloc[rows].tolist() == known["split"].tolist()
 
 
-def test_a_shard_is_plain_parquet(run: Run, whole: EmbeddedCatalog) -> None:
+def test_a_shard_is_plain_parquet(whole: EmbeddedCatalog) -> None:
     files = sorted((whole.folder / "shards").iterdir())
     assert [pq.read_metadata(file).num_rows for file in files] == [20, 20, 20, 12]
     schema = pq.read_schema(files[0])
@@ -98,32 +86,26 @@ def test_a_shard_is_plain_parquet(run: Run, whole: EmbeddedCatalog) -> None:
     assert len(pd.read_parquet(whole.folder / "shards")) == 72  # as a folder of shards alone
 
 
-def test_the_manifest_says_what_it_is(run: Run, whole: EmbeddedCatalog) -> None:
+def test_the_manifest_says_what_it_is(trained: Run, whole: EmbeddedCatalog) -> None:
     manifest = json.loads((whole.folder / "manifest.json").read_text(encoding="utf-8"))
-    index = json.loads((run.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
+    index = json.loads((trained.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
     for name in ("model_hash", "embedding_hash", "preprocessing_hash"):
         assert manifest[name] == index[name]
-    assert (manifest["num_items"], manifest["dim"], manifest["run"]) == (
-        72,
-        8,
-        f"plus_layer/{run.folder.name}",
-    )
-    assert manifest["refused"] == []
+    assert (manifest["num_items"], manifest["dim"], manifest["refused"]) == (72, 8, [])
+    assert manifest["run"] == f"plain_encoder/{trained.folder.name}"
     assert [shard["first_row"] for shard in manifest["shards"]] == [0, 20, 40, 60]
-    assert manifest["precision"] == run.summary()["precision"]
+    assert manifest["precision"] == trained.summary()["precision"]
 
 
-def test_the_same_again_writes_nothing(
-    run: Run, whole: EmbeddedCatalog, capsys: pytest.CaptureFixture[str]
+def test_the_same_again_writes_nothing_wherever_the_run_lies(
+    trained: Run, whole: EmbeddedCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = shards(whole.folder)
-    times = [path.stat().st_mtime_ns for path in sorted((whole.folder / "shards").iterdir())]
-    again = embedded(run, whole.folder)
+    files = sorted((whole.folder / "shards").iterdir())
+    before = shards(whole.folder), [path.stat().st_mtime_ns for path in files]
+    moved = Run(Path(shutil.copytree(trained.folder, tmp_path / "moved")))
+    again = embedded(moved, whole.folder, cache_of(trained))
     assert again.num_written == 0
-    assert times == [
-        path.stat().st_mtime_ns for path in sorted((again.folder / "shards").iterdir())
-    ]
-    assert shards(whole.folder) == before
+    assert (shards(whole.folder), [path.stat().st_mtime_ns for path in files]) == before
     print_embedded(again)
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("72 items of synthetic, 8 numbers each, in 4 shards: ")
@@ -131,7 +113,7 @@ def test_the_same_again_writes_nothing(
 
 
 def test_what_is_missing_or_damaged_is_written_again(
-    run: Run, whole: EmbeddedCatalog, begun: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, whole: EmbeddedCatalog, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (begun / "manifest.json").unlink()
     (begun / "finished" / "00000.json").unlink()  # killed between the shard and its record
@@ -140,60 +122,56 @@ def test_what_is_missing_or_damaged_is_written_again(
     damaged = bytearray((begun / "shards" / "00003.parquet").read_bytes())
     damaged[100] ^= 1
     (begun / "shards" / "00003.parquet").write_bytes(damaged)
-    again = embedded(run, begun)
+    again = embedded(trained, begun)
     assert again.num_written == 3
     assert shards(begun) == shards(whole.folder)
     assert "Finished: 1 of 4 shards; going on with 00000." in capsys.readouterr().out
 
 
-def test_other_settings_in_the_same_folder_are_refused(run: Run, begun: Path) -> None:
+def test_other_settings_in_the_same_folder_are_refused(trained: Run, begun: Path) -> None:
     before = shards(begun)
     with pytest.raises(ConfigError, match=r"other settings \(shard_size 20 there, 30 here\)"):
-        embedded(run, begun, "shard_size=30")
-    own = run.summary()["precision"]
+        embedded(trained, begun, "shard_size=30")
+    own = trained.summary()["precision"]
     other = "bf16-mixed" if own == "32-true" else "32-true"
     with pytest.raises(ConfigError, match=rf"settings \(precision {own} there, {other} here\)"):
-        embedded(run, begun, f"trainer.precision={other}")
+        embedded(trained, begun, f"trainer.precision={other}")
     more = "data.items_per_category=20"
     with pytest.raises(ConfigError, match=r"fingerprint \w+\.\.\. there.*num_items 72 there, 60"):
-        embedded(run, begun, f"+{more}")
+        embedded(trained, begun, f"+{more}")
     assert shards(begun) == before
 
 
-def test_another_run_in_the_same_folder_is_refused(run: Run, begun: Path, tmp_path: Path) -> None:
-    other = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "other")))
-    shutil.rmtree(other.folder / "embeddings")
-    with pytest.raises(FileNotFoundError, match="no projection"):
-        embedded(other, begun, f"pictures.cache_dir={tmp_path}")
-    shutil.copytree(run.folder / "embeddings", other.folder / "embeddings")
-    with np.load(run.folder / "embeddings" / "projection.npz") as kept:
+def test_another_run_in_the_same_folder_is_refused(
+    trained: Run, begun: Path, tmp_path: Path
+) -> None:
+    other = Run(Path(shutil.copytree(trained.folder, tmp_path / "other")))
+    projection = other.folder / "embeddings" / "projection.npz"
+    with np.load(projection) as kept:
         arrays = {name: kept[name].copy() for name in kept}
-    arrays["mean"] += np.float32(1)
-    np.savez(other.folder / "embeddings" / "projection.npz", **arrays)
+    np.savez(projection, **arrays | {"mean": arrays["mean"] + np.float32(1)})
     with pytest.raises(ConfigError, match=r"other settings \(embedding_hash \w{12}\.\.\. there"):
-        embedded(other, begun, f"pictures.cache_dir={tmp_path}")
+        embedded(other, begun, cache_of(trained))
+    projection.unlink()
+    with pytest.raises(FileNotFoundError, match="no projection"):
+        embedded(other, begun, cache_of(trained))
 
 
-def test_a_run_that_was_moved_goes_on(run: Run, begun: Path, tmp_path: Path) -> None:
-    moved = Run(Path(shutil.copytree(run.folder, tmp_path / "a" / "b" / "moved")))
-    assert embedded(moved, begun, f"pictures.cache_dir={tmp_path}").num_written == 0
-
-
-def test_a_folder_with_something_else_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_folder_with_something_else_is_refused(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"holds \['notes\.txt'\] and no settings\.json"):
-        embedded(run, tmp_path)
+    with pytest.raises(ConfigError, match=r"holds \['notes\.txt'\]"):
+        embedded(trained, tmp_path)
     with pytest.raises(ConfigError, match="is the run's own folder; expected a new one"):
-        embedded(run, run.folder)
+        embedded(trained, trained.folder)
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_two_commands_at_once_are_refused(run: Run, begun: Path) -> None:
+def test_two_commands_at_once_are_refused(trained: Run, begun: Path) -> None:
     first = Run(begun)
     first.lock()
     try:
         with pytest.raises(RunLockedError, match="is in use by process"):
-            embedded(run, begun)
+            embedded(trained, begun)
     finally:
         first.unlock()
 
@@ -208,10 +186,10 @@ def test_two_commands_at_once_are_refused(run: Run, begun: Path) -> None:
     ],
 )
 def test_wrong_settings_are_refused(
-    run: Run, tmp_path: Path, change: dict[str, Any], message: str
+    trained: Run, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        embed_catalog(dataclasses.replace(asked(run, tmp_path / "out"), **change))
+        embed_catalog(dataclasses.replace(asked(trained, tmp_path / "out"), **change))
 
 
 @pytest.fixture
@@ -228,13 +206,13 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_broken_pictures_of_another_catalogue_follow_on_bad_item(
-    run: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ("data=folder", f"data.root={pictures}", "shard_size=4")
     with pytest.raises(BadItemsError, match=r"broken\.png"):
-        embedded(run, tmp_path / "out", *data)
+        embedded(trained, tmp_path / "out", *data)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]  # nothing is begun
-    found = embedded(run, tmp_path / "out", *data, "data.on_bad_item=skip")
+    found = embedded(trained, tmp_path / "out", *data, "data.on_bad_item=skip")
     (refused,) = found.manifest["refused"]
     assert refused["image"] == "Belts/broken.png"
     table, embeddings = read(found.folder)
@@ -245,11 +223,11 @@ def test_broken_pictures_of_another_catalogue_follow_on_bad_item(
 
     Image.new("RGB", (20, 20)).save(pictures / "Belts" / "broken.png")
     with pytest.raises(ConfigError, match="num_items 6 there, 7 here"):
-        embedded(run, tmp_path / "out", *data)
+        embedded(trained, tmp_path / "out", *data)
 
 
 def test_an_attribute_with_a_name_of_ours_is_refused(
-    run: Run, pictures: Path, tmp_path: Path
+    trained: Run, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "Belts" / "broken.png").unlink()
     files = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
@@ -258,4 +236,4 @@ def test_an_attribute_with_a_name_of_ours_is_refused(
     (pictures / "items.csv").write_text(text, encoding="utf-8")
     data = ("data=table", f"data.path={pictures / 'items.csv'}", "data.item_id=image")
     with pytest.raises(ConfigError, match=r"has an attribute 'embedding'.*rename the column"):
-        embedded(run, tmp_path / "out", *data)
+        embedded(trained, tmp_path / "out", *data)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.composing import typed
-from tests.test_train import run_here
+from tests.small_runs import run_here
 from visual_search.bundle.bundle import Bundle
 from visual_search.config.builders import ConfigError
 from visual_search.export import Exported, export_run, print_export

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.composing import typed
-from tests.test_train import SMALL
+from tests.small_runs import SMALL
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.initial_weights import take_weights

@@ -1,0 +1,22 @@
+"""What tests of several files read, made once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.small_runs import run_here
+from visual_search.runs.run import Run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with a fitted head, to be read alone.
+
+    It trained on a few of its catalogue's 72 items; pictures lie in `cache_of`.
+    """
+    head = ["embedding.pca=8", "embedding.normalize=true", "embedding.whiten=0.5"]
+    return run_here(tmp_path_factory.mktemp("trained"), *head)
+
+
+def cache_of(run: Run) -> str:
+    return f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
