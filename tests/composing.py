@@ -15,7 +15,7 @@ from visual_search.config.builders import config_folder, register_schema
 
 def composed(command: str, *overrides: str) -> DictConfig:
     """Returns the config of ``conf/<command>.yaml`` with these overrides, as Hydra has it."""
-    register_schema()
+    register_schema(command)
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         return compose(command, overrides=as_typed(command, overrides))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import pytest
 from PIL import Image
 
 from tests.composing import typed
-from tests.small_runs import run_here
+from tests.conftest import cache_of
+from tests.small_runs import BARE, QUICK, SIZE, SYNTHETIC, places
 from visual_search.bundle.bundle import Bundle
 from visual_search.config.builders import ConfigError
 from visual_search.export import Exported, export_run, print_export
 from visual_search.index import change_bundle, print_changed
+from visual_search.models import exporting
 from visual_search.runs.run import Run
 from visual_search.search import print_search, search_bundle
+from visual_search.train import train
 from visual_search.wording import three_digits
 
 pytestmark = pytest.mark.slow
@@ -30,19 +34,32 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with a fitted head, a descriptor and mirrored pictures, on 72 drawn items."""
-    folder = tmp_path_factory.mktemp("run")
-    more = (
-        "experiment=best_unsupervised", "callbacks=none", "logger={}", "embedding.pca=8",
-        "embedding.beside_pca=6", "partners.num_neighbours=2", "trainer.max_epochs=1",
-        "pictures.size_px=32", "model.width=4", "trainer.precision=32-true",
-    )  # fmt: skip
-    return run_here(folder, *more)
+    own = ("experiment=best_unsupervised", "embedding.pca=8", "embedding.beside_pca=6",
+           "partners.num_neighbours=2", "trainer.max_epochs=1", "model.width=4",
+           "trainer.precision=32-true")  # fmt: skip
+    folder = places(tmp_path_factory.mktemp("run"))
+    return train(typed("train", *SYNTHETIC, *QUICK, *SIZE, *BARE, *folder, *own))
 
 
 def asked(run: Run, out: Path, *more: str) -> Any:
-    cache = run.folder.parents[2] / "cache"
-    own = [f"run={run.folder}", f"out={out}", f"pictures.cache_dir={cache}", "num_threads=1"]
+    own = [f"run={run.folder}", f"out={out}", cache_of(run), "num_threads=1"]
     return typed("export", *own, *more)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def written_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A later export takes the network that the first one has written: the run is the same."""
+    kept, write = tmp_path_factory.mktemp("encoder"), exporting.export_encoder
+    first: list[Any] = []
+
+    def export_encoder(model: Any, head: Any, folder: Path, **more: Any) -> Any:
+        if not first:
+            first.append(write(model, head, kept, **more))
+        return first[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "export_encoder", export_encoder)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -331,15 +348,16 @@ def test_what_a_search_or_change_lacks_is_said(bundle: Path, tmp_path: Path, pic
     assert change("remove", bundle, f"ids={ids}", "skip_missing=true").change.num_removed == 0
 
 
-@pytest.mark.parametrize("lacking", ["torch", "lightning", "pandas", "matplotlib"])
-def test_a_search_needs_no_torch(bundle: Path, picture: Path, lacking: str, tmp_path: Path) -> None:
+def test_a_search_needs_no_torch(bundle: Path, picture: Path, tmp_path: Path) -> None:
+    arguments = [f"bundle={bundle}", f"image='{picture}'", f"out={tmp_path / 'grid.png'}"]
     program = (
-        f"import sys; sys.modules[{lacking!r}] = None; sys.argv[1:] = ["
-        f"'bundle={bundle}', \"image='{picture}'\", 'out={tmp_path / 'grid.png'}']\n"
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(',')))\n"
         "from visual_search.search import main; main()"
     )
+    lacking = "torch,lightning,pandas,matplotlib"
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", program, lacking, *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "Like new one.png\n" in ended.stdout
