@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from tests.composing import typed
+from tests.conftest import cache_of
+from tests.small_runs import BARE, QUICK, SIZE, SYNTHETIC, places, run_here
 from visual_search.config.builders import config_folder
 from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
@@ -28,26 +30,8 @@ from visual_search.train import train
 pytestmark = pytest.mark.slow
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
-STUDY = ("baseline", "plus_layer")  # their networks take 128 px; test_train.py runs them
-# What makes an experiment small: its own model, but narrow; its own objective, augmentation, ...
-SMALL = [
-    "data=synthetic",
-    "data.items_per_category=24",
-    "data.categories=[Dresses,Shoes,Hats]",
-    "data.image_size_px=32",
-    "pictures.size_px=32",
-    "split.val_fraction=0.2",
-    "split.test_fraction=0.2",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "trainer.max_epochs=1",
-    "training.evaluate_every_n_epochs=1",
-    "loader.batch_size=12",
-    "callbacks=none",
-    "logger={}",
-    "near_duplicates=false",
-]
-NARROW = {
+STUDY = ("baseline", "plus_layer")  # their networks take 128 px; test_train.py runs the other
+NETWORKS = {
     "residual": ["model.width=8", "model.embedding_dim=16"],
     "variational": ["model.width=8", "model.embedding_dim=16"],
     "residual_encoder": ["model.width=8", "model.embedding_dim=16"],
@@ -62,29 +46,26 @@ PARTICULAR = {
 }
 
 
-def overrides(folder: Path, *more: str) -> list[str]:
-    places = [f"outputs={folder / 'outputs'}", f"pictures.cache_dir={folder / 'cache'}"]
-    return [*SMALL, *places, *more]
-
-
-def of_experiment(folder: Path, name: str, *more: str) -> list[str]:
-    given = overrides(folder, f"experiment={name}", *more)
+def of_experiment(folder: Path, name: str) -> list[str]:
+    size = [] if name in STUDY else SIZE
+    given = [*SYNTHETIC, *QUICK, *size, *BARE, *places(folder), "loader.batch_size=12"]
+    given.append(f"experiment={name}")
     model = typed("train", *given).model["_target_"].rpartition(".")[2]
-    return [*given, *NARROW.get(model, []), *PARTICULAR.get(name, [])]
+    return [*given, *NETWORKS.get(model, []), *PARTICULAR.get(name, [])]
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in STUDY])
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "plus_layer"])
 def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
     run = train(typed("train", *of_experiment(tmp_path, name)))
     assert run.state == "finished"
     summary = run.summary()
     assert 0 <= summary["micro_map_at_5"] <= 1
-    assert "untrained" in {floor["name"] for floor in summary["floors"]}
     history = pd.read_csv(run.folder / "metrics" / "history.csv")
     assert np.isfinite(history["train/loss"]).all()
     assert ("val/loss" in history) == bool(summary["loss_name"])
     module = load_module(run)
-    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    side = module.preprocessing.image_size_px
+    picture = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     with torch.inference_mode():
         assert module(picture).shape == (1, summary["embedding_dim"])
     EmbeddingIndex.load(
@@ -104,16 +85,16 @@ def test_all_experiments_are_known() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of a run with a fitted head, in whose folder further measurements gather."""
     folder = tmp_path_factory.mktemp("indexed")
-    narrow = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
-    pca = ["embedding.pca=8", "embedding.normalize=true", "embedding.whiten=0.5"]
-    return train(typed("train", *overrides(folder, *narrow, *pca, "floors=false")))
+    (folder / "cache").symlink_to(trained.folder.parents[2] / "cache")
+    place = folder / "outputs" / "plain_encoder" / trained.folder.name
+    return Run(Path(shutil.copytree(trained.folder, place)))
 
 
 def evaluate(run: Run, *more: str) -> Measured:
-    cache = run.folder.parents[2] / "cache"
-    given = [f"run={run.folder}", f"pictures.cache_dir={cache}", "trainer.accelerator=cpu"]
+    given = [f"run={run.folder}", cache_of(run), "trainer.accelerator=cpu"]
     quick = ["floors=false", "near_duplicates=false"]
     return measure_run(typed("evaluate", *given, *quick, *more))
 
@@ -125,28 +106,25 @@ def test_a_run_is_measured_after_its_first_weights_are_gone(
 
     weights = tmp_path / "first.pt"
     torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
-    given = ["model=backbone", "model.name=test_resnet", "model.embedding_dim=16"]
-    given += [f"model.weights={weights}", "objective=cross_entropy"]
-    run = train(typed("train", *overrides(tmp_path, *given)))
+    network = ["model=backbone", "model.name=test_resnet", "model.embedding_dim=16"]
+    run = run_here(tmp_path, "floors=true", network=[*network, f"model.weights={weights}"])
     names = [floor["name"] for floor in run.summary()["floors"]]
     assert "not_adapted" in names
     weights.unlink()
-    measured = evaluate(run, "protocol=leave_one_out", "floors=true")
+    measured = evaluate(run, "protocol=leave_one_out", "protocol.k=3", "floors=true")
     assert "first.pt, are gone" in capsys.readouterr().out
     left = [floor["name"] for floor in measured.run.summary()["floors"]]
     assert set(left) == set(names) - {"not_adapted"}
 
 
 def test_a_run_without_epochs_keeps_its_untrained_network(tmp_path: Path) -> None:
-    given = ["model=plain_encoder", "model.width=4", "objective=cross_entropy"]
-    run = train(typed("train", *overrides(tmp_path, *given, "trainer.max_epochs=0")))
+    run = run_here(tmp_path, "floors=true", "trainer.max_epochs=0")
     assert run.summary()["epochs"] == 0
     untrained = next(one for one in run.summary()["floors"] if one["name"] == "untrained")
     assert run.summary()["micro_map_at_5"] == pytest.approx(untrained["micro_map_at_5"], abs=1e-6)
     by_layer = evaluate(run, "embedding.layer=conv3", "embedding.pool=average")
     assert by_layer.run.summary()["num_queries_scored"] == run.summary()["num_queries_scored"]
-    started = train(typed("train", *overrides(tmp_path, *given),
-                             f"training.start_from={run.folder}"))  # fmt: skip
+    started = run_here(tmp_path, f"training.start_from={run.folder}")
     assert started.summary()["epochs"] == 1
 
 
@@ -174,12 +152,11 @@ def test_a_finished_run_is_measured_with_another_embedding(finished: Run) -> Non
     # The run's own measurement is found as before, and takes no embedding from the other.
     own = evaluate(finished)
     assert own.run.folder == finished.folder
-    left_out = evaluate(finished, "protocol=leave_one_out")
+    left_out = evaluate(finished, "protocol=leave_one_out", "protocol.k=3")
     assert left_out.run.summary()["embedding_dim"] == 8
     names = overview([own, other])["embedding"].tolist()
     assert names == [f"{finished.folder.parent.name}{end}" for end in
                      ("", ", layer=conv3 pool=average pca=4")]  # fmt: skip
-    shutil.rmtree(finished.folder / "evaluations")
 
 
 def test_another_embedding_is_that_of_the_network(finished: Run) -> None:
@@ -190,7 +167,6 @@ def test_another_embedding_is_that_of_the_network(finished: Run) -> None:
     module = load_module(finished)
     assert module.head.num_features == 64
     np.testing.assert_allclose(module.head.embed(found), gallery(finished), rtol=1e-3, atol=1e-4)
-    shutil.rmtree(finished.folder / "evaluations")
 
 
 def test_a_lost_projection_is_named(finished: Run, tmp_path: Path) -> None:
@@ -231,7 +207,7 @@ def test_settings_that_cannot_work_stop_before_any_picture_and_leave_no_run(
     if "mlflow" in told and importlib.util.find_spec("mlflow"):
         pytest.skip("mlflow is installed here")
     monkeypatch.setattr(parts, "prepare", lambda *args, **kwargs: pytest.fail("pictures"))
-    given = overrides(tmp_path, "model=residual", *IMPOSSIBLE[told])
+    given = [*SYNTHETIC, *QUICK, *SIZE, *BARE, *places(tmp_path), "model=residual"]
     with pytest.raises(ValueError, match=re.escape(told)):
-        train(typed("train", *given))
+        train(typed("train", *given, *IMPOSSIBLE[told]))
     assert not list(tmp_path.rglob("status.json"))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from tests.cli.test_sweep_plugins import needs_extra
-from tests.holding import Hold
+from tests.processes import Command, Hold
+from tests.small_runs import numbers, small
 from visual_search.runs.jobs import Record, read_records
 from visual_search.runs.run import Run
 from visual_search.train import main
@@ -25,27 +26,6 @@ from visual_search.wording import number
 
 pytestmark = pytest.mark.slow
 
-SEEDS = "seed=1,2,3,4,5,6,7,8"
-TINY = [
-    "data=synthetic",
-    "data.items_per_category=8",
-    "data.categories=[Dresses,Hats]",
-    "split.val_fraction=0.25",
-    "split.test_fraction=0.25",
-    "budget=smoke",
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "loader.batch_size=4",
-    "model=plain_encoder",
-    "model.width=4",
-    "pictures.size_px=32",
-    "objective=cross_entropy",
-    "floors=false",
-    "near_duplicates=false",
-    "callbacks=none",
-    "logger.tensorboard=null",
-    "training.checkpoint_every_n_seconds=0",
-]
 # Jobs that only wait, for what is about processes and signals alone.
 WAITING = """
 import os, pathlib, signal, sys, time
@@ -74,7 +54,8 @@ if __name__ == "__main__":
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
-    return ["-m", *TINY, f"outputs={folder}", f"pictures.cache_dir={folder / 'cache'}", *more]
+    every_step = "training.checkpoint_every_n_seconds=0"
+    return ["-m", *small(folder, "data.items_per_category=12", every_step, *more)]
 
 
 def sweep_here(folder: Path, *more: str) -> int:
@@ -114,7 +95,8 @@ def end(process: subprocess.Popen[str], sign: signal.Signals) -> tuple[int, str,
 
 
 def newest(folder: Path) -> Path:
-    return max((folder / ".sweeps").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    found = folder.glob("**/.sweeps/*")
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def records(folder: Path) -> list[Record]:
@@ -123,7 +105,7 @@ def records(folder: Path) -> list[Record]:
 
 def runs(folder: Path) -> dict[int, Run]:
     """Returns the runs by their seed."""
-    found = [Run(path.parent) for path in folder.glob("*/*/status.json")]
+    found = [Run(path.parent) for path in folder.glob("outputs/*/*/status.json")]
     return {run.config()["seed"]: run for run in found if (run.folder / "config.yaml").exists()}
 
 
@@ -136,62 +118,51 @@ def finished(folder: Path) -> dict[int, int]:
     }
 
 
-def numbers(run: Run) -> dict[str, Any]:
-    summary = run.summary()
-    summary.pop("embedding_ms_per_item")
-    return summary
-
-
-def test_a_sweep_of_eight_killed_twice_ends_as_one_that_was_not(
+def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = [SEEDS, "trainer.max_epochs=4"]
-    command = ["-m", "visual_search.train", *overrides(broken, *more)]
-    # Two runs are finished, and a further one has saved a checkpoint.
-    in_the_middle = [r"/metrics/summary\.json$"] * 2 + [r"/last\.ckpt$"] * 2
+    seeds = "seed=1,2,3,4"
 
-    hold = Hold(tmp_path / "first", in_the_middle)
-    process = started(command, **hold.environment)
-    hold.reached(process)
-    assert end(process, signal.SIGKILL)[0] == -signal.SIGKILL
-    first = finished(broken)
-    assert 2 <= len(first) < 8
-    assert [record.state for record in records(broken)] == ["finished"] * len(first) + ["running"]
+    # A run is finished, and a further one has saved a checkpoint.
+    def cut(name: str, sign: signal.Signals) -> tuple[int, str, str]:
+        hold = Hold(tmp_path / name, [r"/metrics/summary\.json$"] + [r"/last\.ckpt$"] * 2)
+        process = Command("train", overrides(broken, seeds), hold=hold)
+        hold.reached(process)
+        process.send(sign)
+        if sign == signal.SIGTERM:
+            hold.go_on()
+        return process.end()
 
-    hold = Hold(tmp_path / "second", in_the_middle)
-    process = started(command, **hold.environment)
-    hold.reached(process)
-    process.send_signal(signal.SIGTERM)
-    hold.go_on()
-    status, out, error = end(process, signal.SIGTERM)
+    status, out, error = cut("first", signal.SIGTERM)
     assert status == 128 + signal.SIGTERM
+    first = finished(broken)
+    assert list(first) == [1]
+    assert "Runs side by side" in out
+    assert "stopped with 1 of 4 jobs finished; the same command goes on" in error
+    assert [record.state for record in records(broken)] == ["finished", "interrupted"]
+
+    assert cut("second", signal.SIGKILL)[0] == -signal.SIGKILL
     second = finished(broken)
     assert first.items() <= second.items()
-    assert len(second) < 8
-    assert "Runs side by side" in out
-    assert f"stopped with {len(second)} of 8 jobs finished; the same command goes on" in error
-    assert records(broken)[-1].state == "interrupted"
+    assert sorted(second) == [1, 2]
+    assert [record.state for record in records(broken)] == ["finished", "finished", "running"]
 
-    assert sweep_here(broken, *more) == 0
-    out = capsys.readouterr().out
-    assert f"8 jobs: {len(second)} found finished, 1 gone on with, " in out
-    assert [record.state for record in records(broken)] == ["finished"] * 8
+    assert sweep_here(broken, seeds) == 0
+    assert "4 jobs: 2 found finished, 1 gone on with, 1 trained." in capsys.readouterr().out
+    assert [record.state for record in records(broken)] == ["finished"] * 4
     third = finished(broken)
     assert second.items() <= third.items()
-    assert sorted(third) == [1, 2, 3, 4, 5, 6, 7, 8]
 
-    assert sweep_here(whole, *more) == 0
-    assert "8 jobs: 8 trained." in capsys.readouterr().out
+    # Seeds 2 and 3, each of which was cut once.
+    assert sweep_here(whole, "seed=2,3") == 0
+    assert "2 jobs: 2 trained." in capsys.readouterr().out
     of_whole, of_broken = runs(whole), runs(broken)
-    for seed in of_whole:
+    for seed in (2, 3):
         assert of_whole[seed].folder.name == of_broken[seed].folder.name
         assert numbers(of_whole[seed]) == numbers(of_broken[seed])
-        embeddings = [
-            np.load(found[seed].folder / "embeddings" / "gallery.npy")
-            for found in (of_whole, of_broken)
-        ]
-        np.testing.assert_array_equal(*embeddings)
+        folders = [found[seed].folder / "embeddings" for found in (of_whole, of_broken)]
+        np.testing.assert_array_equal(*(np.load(folder / "gallery.npy") for folder in folders))
 
 
 def test_the_end_is_a_leaderboard_and_what_failed(
@@ -199,6 +170,7 @@ def test_the_end_is_a_leaderboard_and_what_failed(
 ) -> None:
     assert sweep_here(tmp_path, "seed=1,2", "training.learning_rate=1e-4,1e30") == 1
     shown = capsys.readouterr()
+    assert "Runs side by side" in shown.out
     assert "4 jobs: 2 trained, 2 failed." in shown.out
     assert shown.err.count("failed: ") == 2
     assert "failed: seed=2 training.learning_rate=1e+30: NonFiniteLossError: the" in shown.err
@@ -245,16 +217,15 @@ def test_optuna_maximises_validation_and_asks_the_same_again(
 ) -> None:
     import yaml
 
-    space = "training.learning_rate=tag(log,interval(1e-5,1e-2))"
-    search = ["sweep=optuna", space, "hydra.sweeper.n_trials="]
-    assert sweep_here(tmp_path, *search[:2], f"{search[2]}2") == 0
+    search = ["sweep=optuna", "training.learning_rate=tag(log,interval(1e-5,1e-2))"]
+    assert sweep_here(tmp_path, *search, "hydra.sweeper.n_trials=1") == 0
     before = finished_by_rate(tmp_path)
-    assert sweep_here(tmp_path, *search[:2], f"{search[2]}4") == 0
+    assert sweep_here(tmp_path, *search, "hydra.sweeper.n_trials=3") == 0
     out = capsys.readouterr().out
-    assert "4 jobs: 2 found finished, 2 trained." in out
+    assert "3 jobs: 1 found finished, 2 trained." in out
     after = finished_by_rate(tmp_path)
     assert before.items() <= after.items()
-    assert len(after) == 4
+    assert len(after) == 3
     assert all(1e-5 <= rate <= 1e-2 for rate in after)
     values = [record.value for record in records(tmp_path)]
     results = yaml.safe_load((newest(tmp_path) / "optimization_results.yaml").read_text())
@@ -265,10 +236,9 @@ def test_optuna_maximises_validation_and_asks_the_same_again(
 
 
 def finished_by_rate(folder: Path) -> dict[float, int]:
-    found = [Run(path.parent) for path in folder.glob("*/*/status.json")]
     return {
         run.config()["training"]["learning_rate"]: (run.folder / "status.json").stat().st_mtime_ns
-        for run in found
+        for run in (Run(path.parent) for path in folder.glob("outputs/*/*/status.json"))
         if run.state == "finished"
     }
 
