@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from visual_search.wording import as_float
+from visual_search.wording import Number, as_float
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,15 +277,15 @@ class Headline(TypedDict):
 class Ends(TypedDict, total=False):
     """A mean with its interval: the fields of `statistics.Interval`."""
 
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: Number
+    low: Number
+    high: Number
     num_queries: int
     num_groups: int
     num_left_out: int
     confidence: float
     method: str
-    effective_groups: float | None
+    effective_groups: Number
     rough: bool
 
 
@@ -368,17 +368,17 @@ class MeasuredFloor(TypedDict, total=False):
     dim: int
     definition: str
     statistic: Literal["micro", "macro"]
-    micro: float | None
-    micro_low: float | None
-    micro_high: float | None
-    macro: float | None
-    macro_low: float | None
-    macro_high: float | None
-    difference: float | None
-    difference_low: float | None
-    difference_high: float | None
-    p_value: float | None
-    p_holm: float | None
+    micro: Number
+    micro_low: Number
+    micro_high: Number
+    macro: Number
+    macro_low: Number
+    macro_high: Number
+    difference: Number
+    difference_low: Number
+    difference_high: Number
+    p_value: Number
+    p_holm: Number
 
 
 class DeviceFacts(TypedDict, total=False):
@@ -413,8 +413,8 @@ class Summary(DeviceFacts, total=False):
     intervals: dict[str, Ends]
 
     kind: str
-    val_loss: float | None
-    test_loss: float | None
+    val_loss: Number
+    test_loss: Number
     loss_name: str
     embedding_dim: int
     num_parameters: int | None
@@ -425,7 +425,7 @@ class Summary(DeviceFacts, total=False):
     num_queries_trained_on: int | None
     index: IndexFacts
     query_split: str
-    embedding_ms_per_item: float | None
+    embedding_ms_per_item: Number
     refused: list[dict[str, str]]
     choices: list[object]
     identity: Identity
@@ -449,3 +449,22 @@ def number_in(measured: Mapping[str, Any], name: str) -> float:
         (0.5, nan)
     """
     return as_float(measured.get(name))
+
+
+def ends_of(measured: Mapping[str, Any], statistic: str) -> Ends:
+    """Returns the interval of a headline's mean; NaN where a `Summary` or `MeasuredFloor` has none.
+
+    Args:
+        measured: Either; a floor holds its ends as ``micro_low``, and not who carries them.
+        statistic: ``micro`` or ``macro``.
+
+    Example:
+        >>> ends_of({"intervals": {"micro": {"low": 0.4, "high": 0.6}}}, "micro")
+        {'low': 0.4, 'high': 0.6}
+        >>> ends_of({"micro_low": 0.4, "micro_high": 0.6}, "micro"), ends_of({}, "micro")
+        ({'low': 0.4, 'high': 0.6}, {'low': nan, 'high': nan})
+    """
+    intervals: dict[str, Ends] = measured.get("intervals") or {}
+    held = intervals.get(statistic) or {}
+    low, high = (number_in(measured, f"{statistic}_{end}") for end in ("low", "high"))
+    return {**held, "low": as_float(held.get("low", low)), "high": as_float(held.get("high", high))}

@@ -13,8 +13,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Literal
+from typing import Literal, TypeAlias
 
+Number: TypeAlias = float | None  # None is what JSON keeps of NaN
 MISSING = "–"  # noqa: RUF001 (the dash that stands for no value)
 SAME_ANSWERS = "same answers"  # of a difference that is 0 for every query
 ALPHA = 0.05  # a corrected p-value below this shows a difference
@@ -61,7 +62,7 @@ def is_missing(value: object) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
-def as_float(value: float | None) -> float:
+def as_float(value: Number) -> float:
     """Returns a number that may be missing, NaN where it is.
 
     Raises:
@@ -75,7 +76,7 @@ def as_float(value: float | None) -> float:
     return math.nan if value is None or is_missing(value) else float(value)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: Number, digits: int = 3) -> str:
     """Returns a fraction, such as a metric, to so many digits, a dash where there is none.
 
     Example:
@@ -85,7 +86,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return MISSING if is_missing(value) else f"{as_float(value):.{digits}f}"
 
 
-def count(value: float | None) -> str:
+def count(value: Number) -> str:
     """Returns a number of things with separators between thousands, a dash where there is none.
 
     Example:
@@ -95,7 +96,7 @@ def count(value: float | None) -> str:
     return MISSING if is_missing(value) else f"{round(as_float(value)):,}"
 
 
-def three_digits(value: float | None) -> str:
+def three_digits(value: Number) -> str:
     """Returns three digits of a distance, a ratio or a loss: never 0 for what is not, nor 1.2e+03.
 
     Everything here ranks by squared Euclidean distances, and everything that a person reads shows
@@ -111,7 +112,7 @@ def three_digits(value: float | None) -> str:
     return f"{found:,.0f}" if abs(found) >= 100 else f"{found:.3g}"
 
 
-def file_size(num_bytes: float | None) -> str:
+def file_size(num_bytes: Number) -> str:
     """Returns a number of bytes in the unit that suits, a dash where there is none.
 
     Example:
@@ -127,7 +128,7 @@ def file_size(num_bytes: float | None) -> str:
     return f"{size:.0f} bytes"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: Number) -> str:
     """Returns a time in the two largest units, a dash where there is none.
 
     Example:
@@ -143,7 +144,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def signed(value: float | None) -> str:
+def signed(value: Number) -> str:
     """Returns a difference with its sign, a dash where there is none; only 0 reads 0.
 
     Example:
@@ -166,12 +167,7 @@ def _written(values: Sequence[float], sign: str) -> list[str]:
 
 
 def interval(
-    low: float | None,
-    high: float | None,
-    sign: str = "-",
-    *,
-    rough: bool | None = False,
-    none: str = MISSING,
+    low: Number, high: Number, sign: str = "-", *, rough: bool | None = False, none: str = MISSING
 ) -> str:
     """Returns an interval's ends, with more digits where one would otherwise round to 0.
 
@@ -199,12 +195,7 @@ def interval(
 
 
 def difference(
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    *,
-    rough: bool | None = False,
-    none: str = MISSING,
+    value: Number, low: Number, high: Number, *, rough: bool | None = False, none: str = MISSING
 ) -> str:
     """Returns a difference with its interval, or that every answer is the same.
 
@@ -230,7 +221,7 @@ def difference(
     return f"{at} {'~' * bool(rough)}[{', '.join(ends)}]"
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: Number) -> str:
     """Returns a p-value with as many digits as keep it on its side of `ALPHA`, or a dash.
 
     Example:

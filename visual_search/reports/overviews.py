@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visual_search.reading import number_in
+from visual_search.reading import ends_of, number_in
 from visual_search.runs.embeddings import changed_embedding
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import as_float, number
@@ -49,28 +49,22 @@ def overview(measured: Sequence[Measured]) -> pd.DataFrame:
             label = f"{label}, {run_name(one.run.folder)}"
         mean = summary["headline"]["mean"]
         statistic = headline_statistic(summary["headline"]["title"])
-        ends = summary["intervals"].get(statistic, {})
-        shared = {"relevance": label, "num_queries": summary["num_queries_scored"]}
-        lines.append(
-            {
-                **shared,
-                "embedding": run_name(one.run.folder) + suffix,
-                "is_run": True,
-                "value": number_in(summary, f"{statistic}_{mean}"),
-                "low": as_float(ends.get("low")),
-                "high": as_float(ends.get("high")),
-            }
-        )
+        value, ends = number_in(summary, f"{statistic}_{mean}"), ends_of(summary, statistic)
+        embeddings = [(run_name(one.run.folder) + suffix, value, ends)]
+        for floor in summary["floors"]:
+            title = floor["title"] + (suffix if floor["name"] in OWN else "")
+            embeddings.append((title, as_float(floor[statistic]), ends_of(floor, statistic)))
         lines += [
             {
-                **shared,
-                "embedding": floor["title"] + (suffix if floor["name"] in OWN else ""),
-                "is_run": False,
-                "value": as_float(floor[statistic]),
-                "low": number_in(floor, f"{statistic}_low"),
-                "high": number_in(floor, f"{statistic}_high"),
+                "relevance": label,
+                "num_queries": summary["num_queries_scored"],
+                "embedding": title,
+                "is_run": place == 0,
+                "value": value,
+                "low": ends["low"],
+                "high": ends["high"],
             }
-            for floor in summary["floors"]
+            for place, (title, value, ends) in enumerate(embeddings)
         ]
     return pd.DataFrame(lines).drop_duplicates(["relevance", "embedding"], ignore_index=True)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visual_search.reading import SAVED, MeasuredFloor, Summary, number_in, read_table
+from visual_search.reading import SAVED, MeasuredFloor, Summary, ends_of, number_in, read_table
 from visual_search.reports.shown_items import (
     ShownItems,
     examples,
@@ -89,27 +89,21 @@ def _floors_chart(name: str, summary: Summary) -> Figure | None:
         return None
     headline = summary["headline"]
     statistic = summary["floors"][0]["statistic"]
-    ends = summary["intervals"].get(statistic, {})
+    of_run = ends_of(summary, statistic)
+    value = number_in(summary, f"{statistic}_{headline['mean']}")
     bars: list[FloorBar] = [
         {
-            "title": name,
-            "value": number_in(summary, f"{statistic}_{headline['mean']}"),
-            "low": ends.get("low"),
-            "high": ends.get("high"),
-            "rough": ends.get("rough", False),
-            "is_run": True,
+            "title": title,
+            "value": value,
+            "low": ends["low"],
+            "high": ends["high"],
+            "rough": of_run.get("rough", False),  # carried by the same groups
+            "is_run": ends is of_run,
         }
-    ]
-    bars += [
-        {
-            "title": floor["title"],
-            "value": floor[statistic],
-            "low": number_in(floor, f"{statistic}_low"),
-            "high": number_in(floor, f"{statistic}_high"),
-            "rough": ends.get("rough", False),  # carried by the same groups
-            "is_run": False,
-        }
-        for floor in summary["floors"]
+        for title, value, ends in (
+            (name, value, of_run),
+            *((one["title"], one[statistic], ends_of(one, statistic)) for one in summary["floors"]),
+        )
     ]
     over = "queries" if statistic == "micro" else "categories"
     return floor_bars(bars, "The run and its floors", f"{headline['title']}, mean over {over}")

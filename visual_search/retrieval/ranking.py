@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from visual_search.reading import Identity, Summary, number_in
+from visual_search.reading import Identity, MeasuredFloor, Summary, ends_of, number_in
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
 from visual_search.retrieval.comparison import ComparedBy, headline_of
 from visual_search.retrieval.floor_comparison import (
@@ -32,7 +32,7 @@ from visual_search.retrieval.statistics import (
     holm,
     paired_difference,
 )
-from visual_search.wording import rough_text, sign_shown
+from visual_search.wording import as_float, rough_text, sign_shown
 
 FLOOR = "floor"
 KEY = ("data", *MUST_AGREE)
@@ -256,10 +256,7 @@ def _run_line(entry: Entry, k: int) -> _Line:
         "embedding_ms_per_item": number_in(summary, "embedding_ms_per_item"),
     }
     mean_name = headline_of(summary)["mean"]
-    for mean in STATISTICS:
-        ends = (summary.get("intervals") or {}).get(mean) or {}
-        numbers[mean] = number_in(summary, f"{mean}_{mean_name}")
-        numbers |= {f"{mean}_{end}": number_in(ends, end) for end in ("low", "high")}
+    numbers |= _means(summary, mean_name)
     others = {
         "is_floor": False,
         "kind": entry.kind,
@@ -270,6 +267,16 @@ def _run_line(entry: Entry, k: int) -> _Line:
         "tied_with_above": False,
     }
     return _Line(entry.name, entry.path, numbers, others)
+
+
+def _means(measured: Summary | MeasuredFloor, name: str) -> dict[str, float]:
+    """The columns of both means with their intervals."""
+    numbers: dict[str, float] = {}
+    for mean in STATISTICS:
+        ends = ends_of(measured, mean)
+        numbers[mean] = number_in(measured, f"{mean}_{name}")
+        numbers |= {f"{mean}_low": as_float(ends["low"]), f"{mean}_high": as_float(ends["high"])}
+    return numbers
 
 
 def _floor_lines(
@@ -284,10 +291,7 @@ def _floor_lines(
                 "precision": number_in(floor, f"micro_precision_at_{k}"),
                 "hit_at_1": number_in(floor, "micro_hit_at_1"),
             }
-            for mean in STATISTICS:
-                numbers[mean] = number_in(floor, f"{mean}_{mean_name}")
-                ends = (f"{mean}_low", f"{mean}_high")
-                numbers |= {end: number_in(floor, end) for end in ends}
+            numbers |= _means(floor, mean_name)
             others = {
                 "is_floor": True,
                 "kind": FLOOR,

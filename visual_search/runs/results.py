@@ -16,6 +16,7 @@ from visual_search.reading import (
     NearCounts,
     SideLeaks,
     Summary,
+    ends_of,
     number_in,
     read_table,
 )
@@ -218,11 +219,11 @@ def _standing(report: RetrievalReport, floors: list[MeasuredFloor]) -> str:
     if said := right_by_definition(report.summary):
         return said
     statistic = headline_statistic(headline["title"])
-    ends = report.summary["intervals"].get(statistic, {})
+    ends = ends_of(report.summary, statistic)
     return standing(
         headline["title"],
         number_in(report.summary, f"{statistic}_{headline['mean']}"),
-        (as_float(ends.get("low")), as_float(ends.get("high"))),
+        (as_float(ends["low"]), as_float(ends["high"])),
         pd.DataFrame(floors),
         titles={floor["name"]: floor["title"] for floor in floors},
         rough=rough_text(ends),

@@ -46,7 +46,17 @@ from visual_search.views.style import (
     quiet_style,
     show_literally,
 )
-from visual_search.wording import ALPHA, MISSING, as_float, many, number, one_line, p_value, signed
+from visual_search.wording import (
+    ALPHA,
+    MISSING,
+    Number,
+    as_float,
+    many,
+    number,
+    one_line,
+    p_value,
+    signed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,9 +70,9 @@ class FloorBar(TypedDict):
     """A bar of `floor_bars`; the numbers are in [0, 1] or missing."""
 
     title: str
-    value: float | None
-    low: float | None
-    high: float | None
+    value: Number
+    low: Number
+    high: Number
     rough: NotRequired[bool]
     is_run: bool
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from visual_search.reading import Summary
+from visual_search.reading import MeasuredFloor, Summary, number_in
 from visual_search.views.html_page import Detail, PictureWriter, render, search_row
 from visual_search.views.html_tables import (
     Measurement,
     best_first,
-    extra_means,
     headline_of,
     measured_table,
     measurements_table,
-    of_floor,
-    of_run,
 )
 from visual_search.views.picture_grids import SearchRow
-from visual_search.views.style import metric_title
 from visual_search.views.table import Cell, valued
 from visual_search.wording import count, file_size, three_digits
 
@@ -148,27 +144,24 @@ def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> d
 
 def _runs(runs: Sequence[ComparedRun]) -> dict[str, object]:
     """Returns the table of the runs and their floors, best first."""
-    headline, extras = headline_of(runs[0].summary), extra_means(runs[0].summary)
-    mean, none = headline["mean"], valued(count(None), None)
+    mean, none = headline_of(runs[0].summary)["mean"], valued(count(None), None)
     rows = []
-    floors: dict[tuple[str, str], tuple[Measurement, list[str]]] = {}  # and whose they are
+    floors: dict[tuple[str, float], tuple[MeasuredFloor, list[str]]] = {}  # and whose they are
     for run in runs:
         summary = run.summary
         size, time = (summary.get("index") or {}).get("bytes"), summary.get("embedding_ms_per_item")
         others = [valued(file_size(size), size), valued(three_digits(time), time)]
         others.append(valued(count(epochs := summary.get("epochs")), epochs))
-        rows.append(of_run(summary, Cell(run.name, href=run.href), mean, extras, others))
+        rows.append(Measurement(Cell(run.name, href=run.href), "run", summary, others))
         for floor in summary.get("floors") or []:
-            title = Cell(floor.get("title") or floor["name"], tag="floor")
-            row = of_floor(floor, title, mean, extras, [none, none, none], {})
-            key = title.text, str(row.micro["mean"])
-            floors.setdefault(key, (row, []))[1].append(run.name)
-    for row, owners in floors.values():
+            key = floor.get("title") or floor["name"], number_in(floor, f"micro_{mean}")
+            floors.setdefault(key, (floor, []))[1].append(run.name)
+    for (name, _), (floor, owners) in floors.items():
         if len(owners) < len(runs):  # such as an untrained network, which each run has of its own
-            row = replace(row, name=replace(row.name, text=f"{row.name.text}: {', '.join(owners)}"))
-        rows.append(row)
-    titles = [*map(metric_title, extras), "width", "index", "ms an item", "epochs"]
-    return measurements_table(best_first(rows), headline["title"], titles)
+            name += f": {', '.join(owners)}"
+        rows.append(Measurement(Cell(name, tag="floor"), "floor", floor, [none, none, none]))
+    titles = ("index", "ms an item", "epochs")
+    return measurements_table(best_first(rows, mean), runs[0].summary, titles)
 
 
 def _queries(queries: Sequence[ComparedQuery], detail: Detail) -> list[dict[str, object]]:

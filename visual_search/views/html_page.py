@@ -36,6 +36,7 @@ from visual_search.views.style import (
 )
 from visual_search.wording import (
     MISSING,
+    Number,
     as_float,
     count,
     difference,
@@ -294,9 +295,7 @@ def _environment() -> Environment:
     return environment
 
 
-def mark(
-    mean: float | None, low: float | None, high: float | None, limit: float
-) -> dict[str, float] | None:
+def mark(mean: Number, low: Number, high: Number, limit: float) -> dict[str, float] | None:
     """Returns where a table's small bar and its interval stand, in percent of its width.
 
     Args:
@@ -308,7 +307,7 @@ def mark(
     if is_missing(mean) or limit <= 0:
         return None
 
-    def place(value: float | None) -> float:
+    def place(value: Number) -> float:
         return round(min(max(as_float(value) / limit, 0.0), 1.0) * 100, 2)
 
     at, zero = place(mean), place(0.0)
@@ -323,7 +322,7 @@ def mark(
     }
 
 
-def scale_limit(values: Sequence[float | None]) -> float:
+def scale_limit(values: Sequence[Number]) -> float:
     """Returns the next tenth above all values, at least 0.1, for marks that share a scale.
 
     Example:

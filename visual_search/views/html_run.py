@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from visual_search.reading import Summary
+from visual_search.reading import Summary, ends_of, number_in
 from visual_search.views.html_page import (
     Detail,
     PictureWriter,
@@ -26,7 +26,6 @@ from visual_search.views.html_tables import (
     category_table,
     headline_of,
     plain_table,
-    run_ends,
     standing_table,
 )
 from visual_search.views.picture_grids import SearchRow
@@ -245,11 +244,11 @@ def _sections(page: RunPage, context: Mapping[str, object]) -> list[tuple[str, s
 
 def _key_numbers(summary: Summary, mean: str) -> list[dict[str, object]]:
     """Returns the numbers at the top: both means with their intervals, then what they rest on."""
-    measured = {kind: run_ends(summary, kind, mean) for kind in ("micro", "macro")}
+    measured = {kind: ends_of(summary, kind) for kind in ("micro", "macro")}
     return [
-        {"kind": kind, "value": ends["mean"], "interval": ends, "rough": rough_text(ends)}
+        {"kind": kind, "value": value, "interval": ends, "rough": rough_text(ends)}
         for kind, ends in measured.items()
-        if not is_missing(ends["mean"])
+        if not is_missing(value := number_in(summary, f"{kind}_{mean}"))
     ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from visual_search.reading import Ends, MeasuredFloor, Summary, number_in
+from visual_search.reading import Ends, Summary, ends_of, number_in
 from visual_search.views.html_page import cell, is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
 from visual_search.views.table import Cell, Row, Sign, Table, TableColumn, cells, valued
 from visual_search.wording import (
     SAME_ANSWERS,
+    Number,
     as_float,
     count,
     difference,
@@ -52,7 +53,7 @@ def extra_means(summary: Summary) -> list[str]:
     return [mean for mean in wanted if f"micro_{mean}" in summary]
 
 
-def sign_of(value: float | None, low: float | None, high: float | None, p: float | None) -> Sign:
+def sign_of(value: Number, low: Number, high: Number, p: Number) -> Sign:
     """Returns what a difference's test says: "above", "below", "unclear", "same"; "" without one.
 
     The rule of `floor_comparison.sign_shown`, so that a sign and the p beside it never disagree.
@@ -75,14 +76,7 @@ def sign_of(value: float | None, low: float | None, high: float | None, p: float
     return "above" if shown > 0 else "below" if shown < 0 else "unclear"
 
 
-def difference_cell(
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    p: float | None,
-    *,
-    rough: bool = False,
-) -> Cell:
+def difference_cell(value: Number, low: Number, high: Number, p: Number, *, rough: bool) -> Cell:
     """Returns a difference with its interval and the sign of its test."""
     sign = sign_of(value, low, high, p)
     if sign == "same":
@@ -91,117 +85,79 @@ def difference_cell(
     return replace(valued(at, value, ends, rough=rough), sign=sign)
 
 
-def mean_cell(ends: Ends) -> Cell:
+def mean_cell(mean: Number, ends: Ends) -> Cell:
     """Returns a mean with its interval."""
-    low, high, rough = ends.get("low"), ends.get("high"), ends.get("rough")
-    written = interval(low, high, rough=rough, none="")
-    return valued(number(ends["mean"]), ends["mean"], written, rough=rough)
+    rough = ends.get("rough") is True
+    written = interval(ends.get("low"), ends.get("high"), rough=rough, none="")
+    return valued(number(mean), mean, written, rough=rough)
 
 
-def run_ends(summary: Summary, statistic: str, mean: str) -> Ends:
-    """Returns a run's mean with its interval."""
-    held: Ends = (summary.get("intervals") or {}).get(statistic) or {}
-    return {**held, "mean": number_in(summary, f"{statistic}_{mean}")}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A run or a floor as a row of a page's table.
-
-    Attributes:
-        name: What it is called, with what leads to it.
-        is_floor: It learned nothing.
-        micro: Its headline's mean over queries.
-        macro: That over categories.
-        others: What stands beside.
-    """
+class Measurement(NamedTuple):
+    """A row of a page's table: a name, its kind, its numbers, and the cells of further columns."""
 
     name: Cell
-    is_floor: bool
-    micro: Ends
-    macro: Ends
+    kind: Literal["run", "floor"]
+    measured: Mapping[str, Any]
     others: Sequence[Cell]
 
 
-def of_run(
-    summary: Summary, name: Cell, mean: str, extras: Iterable[str], others: Sequence[Cell]
-) -> Measurement:
-    """Returns a run as a row: its means, the further ``extras``, its width, and ``others``."""
-    micro, macro = (run_ends(summary, statistic, mean) for statistic in ("micro", "macro"))
-    beside = [*_beside(summary, extras, summary.get("embedding_dim")), *others]
-    return Measurement(name, False, micro, macro, beside)
-
-
-def of_floor(
-    floor: MeasuredFloor,
-    name: Cell,
-    mean: str,
-    extras: Iterable[str],
-    others: Sequence[Cell],
-    rough: Mapping[str, bool],
-) -> Measurement:
-    """Returns a floor likewise; whether few groups carry a mean (``rough``), the run knows."""
-
-    def ends_of(statistic: str) -> Ends:
-        value, low, high = (number_in(floor, f"{statistic}_{end}") for end in (mean, "low", "high"))
-        return {"mean": value, "low": low, "high": high, "rough": rough.get(statistic, False)}
-
-    beside = [*_beside(floor, extras, floor.get("dim")), *others]
-    return Measurement(name, True, ends_of("micro"), ends_of("macro"), beside)
-
-
-def _beside(
-    measured: Summary | MeasuredFloor, extras: Iterable[str], dim: int | None
-) -> list[Cell]:
-    means = [number_in(measured, f"micro_{name}") for name in extras]
-    return [*(valued(number(mean), mean) for mean in means), valued(count(dim), dim)]
-
-
-def best_first(measured: Iterable[Measurement]) -> list[Measurement]:
+def best_first(lines: Iterable[Measurement], mean: str) -> list[Measurement]:
     """Sorts by the mean over queries, those without one last, ties by name."""
-    return sorted(measured, key=lambda one: (*_order(one.micro["mean"]), one.name.text))
+    return sorted(
+        lines, key=lambda line: (_order(number_in(line.measured, f"micro_{mean}")), line.name.text)
+    )
 
 
-def _order(mean: float | None) -> tuple[bool, float]:
+def _order(mean: Number) -> tuple[bool, float]:
     return is_missing(mean), 0.0 if is_missing(mean) else -as_float(mean)
 
 
 def measurements_table(
-    measured: Sequence[Measurement], title: str, others: Sequence[str]
+    lines: Sequence[Measurement],
+    summary: Summary,
+    others: Sequence[str],
+    rough: Mapping[str, bool] | None = None,
 ) -> dict[str, object]:
-    """Returns runs and floors in their order, with bars on one scale.
+    """Returns runs and floors in their order: means, bars on one scale, widths, further columns.
 
     Args:
-        measured: The rows.
-        title: Of the headline, in print.
-        others: Titles of the columns beside.
+        lines: The rows.
+        summary: Of a run, which says what the headline is.
+        others: Titles of the further columns.
+        rough: Statistic -> whether few groups carry the floors' means, too.
     """
-    ends = [one.micro for one in measured]
-    limit = scale_limit([end for one in ends for end in (one["mean"], one.get("high"))])
-    rows = [
-        Row(
-            (
-                one.name,
-                mean_cell(one.micro),
-                _bar(one.micro, limit),
-                mean_cell(one.macro),
-                *one.others,
-            ),
-            "floor" if one.is_floor else "run",
+    headline, extras = headline_of(summary), extra_means(summary)
+    ends = [ends_of(line.measured, "micro") for line in lines]
+    micros = [number_in(line.measured, f"micro_{headline['mean']}") for line in lines]
+    limit = scale_limit([*micros, *(one["high"] for one in ends)])
+    rows = []
+    for line, value, micro in zip(lines, micros, ends, strict=True):
+        measured, macro = line.measured, ends_of(line.measured, "macro")
+        if rough and line.kind == "floor":
+            micro["rough"], macro["rough"] = rough["micro"], rough["macro"]
+        means = [number_in(measured, f"micro_{name}") for name in extras]
+        width = measured.get("dim", measured.get("embedding_dim"))
+        row = cells(
+            line.name,
+            mean_cell(value, micro),
+            _bar(value, micro, limit),
+            mean_cell(number_in(measured, f"macro_{headline['mean']}"), macro),
+            *(valued(number(mean), mean) for mean in means),
+            valued(count(width), width),
+            *line.others,
         )
-        for one in measured
-    ]
+        rows.append(Row(row, line.kind))
     columns = [
         TableColumn("Embedding", "name"),
-        TableColumn(f"{title} micro", with_ends=True),
+        TableColumn(f"{headline['title']} micro", with_ends=True),
         TableColumn(number(limit, 1), "mark"),
-        *map(TableColumn, ("macro", *others)),
+        *map(TableColumn, ("macro", *map(metric_title, extras), "width", *others)),
     ]
     return shown_table(Table("", columns, rows), len(rows))
 
 
-def _bar(ends: Ends, limit: float) -> Cell:
-    return Cell(mark=mark(ends["mean"], ends.get("low"), ends.get("high"), limit))
+def _bar(mean: Number, ends: Ends, limit: float) -> Cell:
+    return Cell(mark=mark(mean, ends.get("low"), ends.get("high"), limit))
 
 
 def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
@@ -209,11 +165,8 @@ def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
     floors = summary.get("floors")
     if not floors:
         return None
-    headline, extras = headline_of(summary), extra_means(summary)
-    mean, none = headline["mean"], valued(number(None), None)
-    run = of_run(summary, Cell(name, tag="this run"), mean, extras, [none, none, none])
-    ends = {"micro": run.micro, "macro": run.macro}
-    rough = {each: one.get("rough") is True for each, one in ends.items()}  # the same groups
+    # the same groups carry the floors' means
+    rough = {each: ends_of(summary, each).get("rough") is True for each in ("micro", "macro")}
     lines = []
     for floor in floors:
         p, p_holm = floor.get("p_value"), floor.get("p_holm", floor.get("p_value"))
@@ -221,10 +174,10 @@ def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
         of = rough[floor.get("statistic") or "micro"]
         tested = [difference_cell(*found, p_holm, rough=of)]
         tested += [valued(p_value(each), each) for each in (p, p_holm)]
-        title = Cell(floor.get("title") or floor["name"])
-        lines.append(of_floor(floor, title, mean, extras, tested, rough))
-    others = [*map(metric_title, extras), "width", "run minus floor", "p", "p (Holm)"]
-    return measurements_table([run, *best_first(lines)], headline["title"], others)
+        lines.append(Measurement(Cell(floor.get("title") or floor["name"]), "floor", floor, tested))
+    run = Measurement(Cell(name, tag="this run"), "run", summary, [valued(number(None), None)] * 3)
+    ordered = [run, *best_first(lines, headline_of(summary)["mean"])]
+    return measurements_table(ordered, summary, ("run minus floor", "p", "p (Holm)"), rough)
 
 
 def category_table(
@@ -261,7 +214,7 @@ def category_table(
     ]
     floors = _best_floors(floors_per_category, summary)
     records = per_category.to_dict("records")
-    records.sort(key=lambda values: (*_order(values[mean]), str(values["category"])))
+    records.sort(key=lambda values: (_order(values[mean]), str(values["category"])))
     limit = scale_limit(
         [values.get(end) for values in records for end in (mean, "headline_high")]
         + [value for _, value in floors.values()]
@@ -277,12 +230,11 @@ def category_table(
         few = values.get("few_queries")
         is_few = bool(few) if few is not None else (scored or 0) < _FEW_QUERIES
         ends: Ends = {
-            "mean": values[mean],
             "low": values.get("headline_low"),
             "high": values.get("headline_high"),
             "rough": values.get("rough") is True,
         }
-        bar, of_floor = _bar(ends, limit), Cell(number(None))
+        bar, of_floor = _bar(values[mean], ends, limit), Cell(number(None))
         if floor := floors.get(str(values["category"])):
             title, value = floor
             below = value > as_float(values[mean])
@@ -299,7 +251,7 @@ def category_table(
                 cells(
                     Cell(str(values["category"]), tag="few" if is_few else ""),
                     valued(count(scored), scored),
-                    mean_cell(ends),
+                    mean_cell(values[mean], ends),
                     bar,
                     *([of_floor] if floors else []),
                     *(valued(number(values[name]), values[name]) for name in extras),
@@ -418,7 +370,7 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
                 p = values[decides] if decides else 0.0
                 row.append(difference_cell(value, low, high, p, rough=rough))
             elif kind == "fraction":
-                row.append(mean_cell({"mean": value, "low": low, "high": high, "rough": rough}))
+                row.append(mean_cell(value, {"low": low, "high": high, "rough": rough}))
             else:
                 row.append(valued(p_value(value) if kind == "p" else count(value), value))
         rows.append(Row(row))

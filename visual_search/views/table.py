@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from visual_search.wording import MISSING, as_float, escaped, is_missing, shown
+from visual_search.wording import MISSING, Number, as_float, escaped, is_missing, shown
 
 if TYPE_CHECKING:
     from rich.table import Table as Written
@@ -96,7 +96,7 @@ def cells(*contents: str | Cell) -> tuple[Cell, ...]:
     return tuple(one if isinstance(one, Cell) else Cell(one) for one in contents)
 
 
-def valued(text: str, value: float | None, ends: str = "", *, rough: bool | None = False) -> Cell:
+def valued(text: str, value: Number, ends: str = "", *, rough: bool | None = False) -> Cell:
     """Returns the cell of a number, which is sorted by the number."""
     return Cell(text, ends, bool(rough), None if is_missing(value) else as_float(value))
 

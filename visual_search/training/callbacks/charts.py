@@ -6,7 +6,7 @@ from collections import Counter
 
 from lightning import Callback, LightningModule, Trainer
 
-from visual_search.reading import number_in
+from visual_search.reading import ends_of, number_in
 from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.datamodule import datamodule_of
@@ -83,12 +83,12 @@ def floor_bar(title: str, report: RetrievalReport, *, is_run: bool = False) -> F
     """Returns a bar of `floor_bars`: the mean that the verdict is about, with its interval."""
     summary = report.summary
     statistic = headline_statistic(summary["headline"]["title"])
-    interval = summary["intervals"].get(statistic, {})
+    interval = ends_of(summary, statistic)
     return {
         "title": title,
         "value": number_in(summary, f"{statistic}_{summary['headline']['mean']}"),
-        "low": interval.get("low"),
-        "high": interval.get("high"),
+        "low": interval["low"],
+        "high": interval["high"],
         "rough": interval.get("rough", False),
         "is_run": is_run,
     }
