@@ -15,59 +15,54 @@ GALLERY = noise(400, 16)
 IDS = [f"item-{n:03d}" for n in range(400)]
 
 
-class RightClone:
-    """Answers as the CPU index does, with the last bits of its distances otherwise."""
+class Clone:
+    """Answers as the CPU index does, but for what is done to its answer."""
 
-    def __init__(self, cpu):
-        self.cpu, self.asked = cpu, []
+    def __init__(self, spoil, cpu):
+        self.spoil, self.cpu, self.asked = spoil, cpu, []
 
     def search(self, queries, k):
         self.asked.append(k)
-        return self.spoilt(*self.cpu.search(queries, k))
+        found = self.cpu.search(queries, min(k + 1, self.cpu.ntotal))
+        distances, rows = self.spoil(self, *found)
+        return distances[:, :k], rows[:, :k]
 
-    def spoilt(self, distances, rows):
-        return np.nextafter(distances, np.float32(np.inf)), rows
+
+def right(clone, distances, rows):
+    """The last bits of the distances may be others."""
+    return np.nextafter(distances, np.float32(np.inf)), rows
 
 
-class WithoutOneItem(RightClone):
+def without_one_item(clone, distances, rows):
     """Forgets an item, and is otherwise consistent."""
-
-    def search(self, queries, k):
-        distances, rows = self.cpu.search(queries, k + 1)
-        kept = np.argsort(rows == 0, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(distances, kept, 1), np.take_along_axis(rows, kept, 1)
+    kept = np.argsort(rows == 0, axis=1, kind="stable")
+    return np.take_along_axis(distances, kept, 1), np.take_along_axis(rows, kept, 1)
 
 
-class ShiftedRows(RightClone):
-    def spoilt(self, distances, rows):
-        return distances, (rows + 1) % self.cpu.ntotal
+def shifted_rows(clone, distances, rows):
+    return distances, (rows + 1) % clone.cpu.ntotal
 
 
-class HalfPrecision(RightClone):
+def half_precision(clone, distances, rows):
     """What tensor cores would give: distances good to three digits."""
-
-    def spoilt(self, distances, rows):
-        return distances.astype(np.float16).astype(np.float32), rows
+    return distances.astype(np.float16).astype(np.float32), rows
 
 
-class Padding(RightClone):
-    def spoilt(self, distances, rows):
-        distances[:, 3:], rows[:, 3:] = np.finfo(np.float32).max, -1
-        return distances, rows
+def padding(clone, distances, rows):
+    distances[:, 3:], rows[:, 3:] = np.finfo(np.float32).max, -1
+    return distances, rows
 
 
-class OutOfMemoryLater(RightClone):
+def out_of_memory_later(clone, distances, rows):
     """Passes its trial, and fails once others have taken the memory."""
-
-    def spoilt(self, distances, rows):
-        if len(self.asked) > 3:
-            raise RuntimeError("cudaMalloc: out of memory")
-        return distances, rows
+    if len(clone.asked) > 3:
+        raise RuntimeError("cudaMalloc: out of memory")
+    return distances, rows
 
 
 @pytest.fixture
 def one_gpu(monkeypatch):
-    """Makes FAISS see one GPU whose clone is of the given class."""
+    """Makes FAISS see one GPU whose clone does this to its answers; with None there is none."""
 
     class Resources:
         def setTempMemory(self, num_bytes):  # noqa: N802 - FAISS's name
@@ -75,9 +70,11 @@ def one_gpu(monkeypatch):
 
     clones = []
 
-    def install(kind):
+    def install(spoil):
         def clone(resources, number, cpu):
-            clones.append(kind(cpu))
+            if spoil is None:
+                raise RuntimeError("out of memory on device 0")
+            clones.append(Clone(spoil, cpu))
             clones[-1].gpu = number
             return clones[-1]
 
@@ -100,7 +97,7 @@ def assert_answers_as_the_cpu(index, k=5):
 
 
 def test_a_clone_that_answers_rightly_is_used_on_the_card_that_is_named(one_gpu):
-    clones = one_gpu(RightClone)
+    clones = one_gpu(right)
     index = build(gpu=3)
     assert (index.device, [clone.gpu for clone in clones]) == ("gpu", [3])
     assert "exactly as the CPU" in index.device_reason
@@ -109,25 +106,21 @@ def test_a_clone_that_answers_rightly_is_used_on_the_card_that_is_named(one_gpu)
     assert len(clones[0].asked) > asked_before
 
 
-def fails(cpu):
-    raise RuntimeError("out of memory on device 0")
-
-
 REFUSED = "the GPU clone was refused.*"
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("spoil", "reason"),
     [
-        (WithoutOneItem, f"{REFUSED}sample queries answered otherwise"),
-        (ShiftedRows, f"{REFUSED}further off than float32 rounding"),
-        (HalfPrecision, f"{REFUSED}further off than float32 rounding"),
-        (Padding, f"{REFUSED}further off than float32 rounding"),
-        (fails, "out of memory"),
+        (without_one_item, f"{REFUSED}sample queries answered otherwise"),
+        (shifted_rows, f"{REFUSED}further off than float32 rounding"),
+        (half_precision, f"{REFUSED}further off than float32 rounding"),
+        (padding, f"{REFUSED}further off than float32 rounding"),
+        (None, "out of memory on device 0"),
     ],
 )
-def test_a_clone_that_answers_wrongly_is_refused_and_the_cpu_answers(one_gpu, kind, reason):
-    one_gpu(kind)
+def test_a_clone_that_answers_wrongly_is_refused_and_the_cpu_answers(one_gpu, spoil, reason):
+    one_gpu(spoil)
     index = build()
     assert index.device == "cpu"
     assert re.search(reason, index.device_reason)
@@ -170,7 +163,7 @@ def test_a_driver_that_would_end_the_process_is_tried_in_another(faiss_in_trials
 
 
 def test_a_gpu_that_fails_while_it_searches_leaves_it_to_the_cpu(one_gpu):
-    clones = one_gpu(OutOfMemoryLater)
+    clones = one_gpu(out_of_memory_later)
     index = build()
     assert index.device == "gpu"
     clones[0].asked += [0, 0]
@@ -180,7 +173,7 @@ def test_a_gpu_that_fails_while_it_searches_leaves_it_to_the_cpu(one_gpu):
 
 
 def test_the_cards_memory_can_be_given_back(one_gpu):
-    clones = one_gpu(RightClone)
+    clones = one_gpu(right)
     index = build()
     index.leave_gpu()
     before = len(clones[0].asked)
@@ -189,7 +182,7 @@ def test_the_cards_memory_can_be_given_back(one_gpu):
 
 
 def test_auto_takes_the_gpu_only_above_the_size_where_it_pays(one_gpu, monkeypatch):
-    one_gpu(RightClone)
+    one_gpu(right)
     small = build("auto")
     assert (small.device, "6,400 numbers are below" in small.device_reason) == ("cpu", True)
     monkeypatch.setattr(device, "AUTO_GPU_NUM_VALUES", GALLERY.size)
@@ -198,18 +191,18 @@ def test_auto_takes_the_gpu_only_above_the_size_where_it_pays(one_gpu, monkeypat
 
 
 def test_the_gpu_is_never_asked_for_more_candidates_than_it_can_list(one_gpu, monkeypatch):
-    clones = one_gpu(RightClone)
+    clones = one_gpu(right)
     monkeypatch.setattr(device, "GPU_MAX_CANDIDATES", 50)
     assert_answers_as_the_cpu(build(), 100)
     assert max(clones[0].asked) <= 50
 
 
-@pytest.mark.parametrize("kind", [ShiftedRows, HalfPrecision, Padding])
-def test_even_a_bad_searcher_cannot_change_an_answer(kind):
+@pytest.mark.parametrize("spoil", [shifted_rows, half_precision, padding])
+def test_even_a_bad_searcher_cannot_change_an_answer(spoil):
     index = build("cpu")
     expected = index.search(GALLERY, 5, IDS)
-    own_rows = np.arange(len(GALLERY))
-    rows, squared = nearest(index._gallery, kind(index._searcher), GALLERY, 5, own_rows, None)
+    searcher, own_rows = Clone(spoil, index._searcher), np.arange(len(GALLERY))
+    rows, squared = nearest(index._gallery, searcher, GALLERY, 5, own_rows, None)
     assert rows.tolist() == expected.rows.tolist()
     assert squared.tolist() == expected.squared_distances.tolist()
 

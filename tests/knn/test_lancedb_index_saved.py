@@ -93,6 +93,8 @@ def test_a_saved_index_answers_as_before(saved: Saved) -> None:
     again = load_index(saved.folder, SHORT, plan)
     np.testing.assert_array_equal(found(again), saved.found)
     assert again.plan == saved.plan
+    table = lancedb.connect(saved.folder).open_table("embeddings")  # as another program reads it
+    assert (table.schema.names, table.count_rows()) == (["row", "embedding"], N)
 
 
 def test_an_index_that_is_dropped_leaves_nothing(
@@ -204,9 +206,3 @@ def test_a_wrong_version_folder_or_table_is_refused(scanned: Saved, tmp_path: Pa
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(ValueError, match=unusable):
         scanned.opened()
-
-
-def test_another_program_reads_the_table(scanned: Saved) -> None:
-    table = lancedb.connect(scanned.folder).open_table("embeddings")
-    assert table.schema.names == ["row", "embedding"]
-    assert table.count_rows() == N

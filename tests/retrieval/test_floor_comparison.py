@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.retrieval.test_comparison import FAST, queries
 from visual_search.retrieval.floor_comparison import (
     FLOOR_COLUMNS,
     difference_text,
@@ -17,20 +18,11 @@ from visual_search.retrieval.floor_comparison import (
 from visual_search.retrieval.statistics import bootstrap_interval, holm, paired_difference
 
 NAN = math.nan
-FAST = {"num_resamples": 200, "num_permutations": 300}
 
 
-def table(seed=0, num_queries=60, column="average_precision"):
-    rng = np.random.default_rng(seed)
-    rows = np.arange(num_queries)
-    return pd.DataFrame(
-        {
-            "query_id": [f"q{i:03}" for i in rows],
-            "category": [f"c{i % 3}" for i in rows],
-            "group": [f"g{i // 2}" for i in rows],
-            column: np.where(rows % 7 == 0, NAN, rng.random(num_queries)),
-        }
-    )
+def table(seed=0, column="average_precision"):
+    values = np.random.default_rng(seed).random(60)
+    return queries().assign(**{column: np.where(np.arange(60) % 7 == 0, NAN, values)})
 
 
 def floors_of(run, column="average_precision"):

@@ -78,17 +78,8 @@ def test_planted_pairs_are_found_by_what_they_share(case: Case) -> None:
     assert (found.max_bits, found.max_relative_distance) == (2, 0.01)
 
 
-def test_hashes_alone(case: Case) -> None:
-    found = case.search()
-    assert found.num_pairs == {"both": 0, "hash": 2, "embedding": 0}
-    assert found.table["by"].tolist() == ["hash", "hash"]
-    assert found.table["relative_squared_distance"].isna().all()
-    assert np.isnan(found.median_squared_distance)
-    assert "times the median" not in found.definition
-
-
 @pytest.mark.parametrize("max_bits", [0, 1, 28, 64])
-def test_hash_pairs_as_by_hand(case: Case, max_bits: int) -> None:
+def test_pairs_by_hash_alone_as_by_hand(case: Case, max_bits: int) -> None:
     expected = sorted(
         (int(asked ^ hashed).bit_count(), query, item)
         for query, asked in zip(case.query_ids, case.query_hashes, strict=True)
@@ -98,35 +89,33 @@ def test_hash_pairs_as_by_hand(case: Case, max_bits: int) -> None:
     found = case.search(max_bits=max_bits, max_listed=10_000)
     columns = found.table[["hash_bits", "query_id", "gallery_id"]]
     assert [tuple(row) for row in columns.to_numpy().tolist()] == expected
-    assert found.num_pairs["hash"] == len(expected)
+    assert found.num_pairs == {"both": 0, "hash": len(expected), "embedding": 0}
+    assert set(found.table["by"]) <= {"hash"}
+    assert found.table["relative_squared_distance"].isna().all()
+    assert np.isnan(found.median_squared_distance)
+    assert "times the median" not in found.definition
     assert found.query_ids == tuple(sorted({pair[1] for pair in expected}))
     if max_bits == 64:  # all but those with a picture without hash
         assert len(expected) == (NUM_GALLERY - 2) * (NUM_QUERIES - 2)
 
 
-def test_counts_stay_whatever_is_listed(case: Case) -> None:
-    settings = {"embedded": case.embedded(), "max_bits": 30}
-    every = case.search(**settings, max_listed=10_000)
-    for number in (0, 2, 7):
-        some = case.search(**settings, max_listed=number)
-        pd.testing.assert_frame_equal(some.table, every.table.head(number))
-        assert (some.num_pairs, some.query_ids) == (every.num_pairs, every.query_ids)
+def test_neither_what_is_listed_nor_the_order_of_the_sides_changes_what_is_found(
+    case: Case,
+) -> None:
+    every = case.search(embedded=case.embedded(), max_bits=30, max_listed=10_000)
     counts = every.table["by"].value_counts().to_dict()
     assert counts == {by: number for by, number in every.num_pairs.items() if number}
-
-
-def test_the_order_of_both_sides_changes_nothing(case: Case) -> None:
-    expected = case.search(embedded=case.embedded(), max_bits=24)
     rng = np.random.default_rng(1)
-    first, second = rng.permutation(NUM_GALLERY), rng.permutation(NUM_QUERIES)
-    case.gallery_ids = [case.gallery_ids[i] for i in first]
-    case.query_ids = [case.query_ids[i] for i in second]
-    case.gallery_hashes, case.gallery = case.gallery_hashes[first], case.gallery[first]
-    case.query_hashes, case.queries = case.query_hashes[second], case.queries[second]
-    found = case.search(embedded=case.embedded(), max_bits=24)
-    pd.testing.assert_frame_equal(found.table, expected.table)
-    assert found.num_pairs == expected.num_pairs
-    assert found.median_squared_distance == expected.median_squared_distance
+    for side, name in (("gallery", "gallery"), ("query", "queries")):
+        order = rng.permutation(len(getattr(case, f"{side}_ids")))
+        setattr(case, f"{side}_ids", [getattr(case, f"{side}_ids")[i] for i in order])
+        for numbers in (f"{side}_hashes", name):
+            setattr(case, numbers, getattr(case, numbers)[order])
+    for number in (0, 2, 7, 10_000):
+        some = case.search(embedded=case.embedded(), max_bits=30, max_listed=number)
+        pd.testing.assert_frame_equal(some.table, every.table.head(number))
+        assert (some.num_pairs, some.query_ids) == (every.num_pairs, every.query_ids)
+        assert some.median_squared_distance == every.median_squared_distance
 
 
 def test_neither_itself_nor_a_collapsed_network_makes_a_duplicate(case: Case) -> None:

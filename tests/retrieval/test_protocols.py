@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from visual_search.knn.gallery_index import EmbeddingIndex
+from tests.retrieval.test_measure import evaluate
 from visual_search.retrieval import protocols
-from visual_search.retrieval.measure import find_neighbours, score
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 
@@ -34,13 +33,8 @@ def items(**columns) -> pd.DataFrame:
 
 def measured(table: pd.DataFrame, protocol: Protocol, places) -> RetrievalReport:
     """The report where each item lies at its place on a line."""
-    selection = protocol.choose(table, "test")
     embeddings = np.array(places, dtype=np.float32)[:, None]
-    gallery, queries = selection.gallery_rows, selection.query_rows
-    ids = table["item_id"].iloc[gallery].tolist()
-    index = EmbeddingIndex.build(embeddings[gallery], ids, device="cpu")
-    found = find_neighbours(index, table, protocol, selection, embeddings[queries])
-    return score(table, protocol, selection, found)
+    return evaluate(table, protocol, protocol.choose(table, "test"), embeddings)
 
 
 def rows(protocol: Protocol, table: pd.DataFrame, split: str = "test") -> tuple[list[int], ...]:
@@ -56,7 +50,7 @@ SPLIT = items(split=["train", "test", "val", "train", "test", "train"], category
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_builder_gives_its_name_and_refuses_what_a_protocol_refuses(name):
     build = BUILDERS[name]
-    assert (build(k=3).name, build(k=3).k) == (name, 3)
+    assert (build().name, build().k, build(k=3).k) == (name, 5, 3)
     with pytest.raises(ValueError, match="k is 0"):
         build(k=0)
     with pytest.raises(TypeError, match=r"k is 2\.5"):

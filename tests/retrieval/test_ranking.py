@@ -157,6 +157,8 @@ def test_without_values_a_query_overlapping_intervals_are_not_told_apart():
     marks = dict(shown(group, "name", "tied_with_above"))
     assert marks == {"a": False, "hog": False, "b": True, "c": False, "d": True, "e": True}
     assert TESTED_RULE not in group.rules
+    (group,) = rank([entry("a", 0.75, half=0.125), entry("b", 0.5, half=0.125)])  # they touch
+    assert group.table["tied_with_above"].tolist() == [False, True]
 
 
 def test_values_a_query_are_tested_in_pairs_with_holm():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.retrieval.test_comparison import queries
 from visual_search.knn.codecs import codecs_for, decoded_gallery
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.size_quality import (
@@ -20,21 +21,13 @@ from visual_search.retrieval.statistics import bootstrap_interval, paired_differ
 FAST = {"num_resamples": 200}
 
 
-def shop(num: int = 120, dim: int = 64, **settings):
+def shop(**settings):
     """Three categories that lie apart in the last few numbers, among noise."""
-    rng = np.random.default_rng(0)
-    rows = np.arange(num)
-    table = pd.DataFrame(
-        {
-            "item_id": [f"item-{row:03}" for row in rows],
-            "category": [f"c{row % 3}" for row in rows],
-            "group": [f"g{row // 2}" for row in rows],
-        },
-        dtype=object,
-    )
-    embeddings = rng.normal(size=(num, dim)).astype(np.float32)
+    rows = np.arange(120)
+    table = queries(120).rename(columns={"query_id": "item_id"})
+    embeddings = np.random.default_rng(0).normal(size=(120, 64)).astype(np.float32)
     embeddings[:, -4:] += 1.2 * np.eye(4, dtype=np.float32)[rows % 3]
-    selection = Selection(rows[: num // 2], rows[num // 2 :])
+    selection = Selection(rows[:60], rows[60:])
     protocol = Protocol("test", "As tested.", 5, lambda table, split: selection, **settings)
     sides = embeddings[selection.gallery_rows], embeddings[selection.query_rows]
     return (*sides, table, protocol, selection)

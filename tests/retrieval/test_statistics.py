@@ -197,7 +197,7 @@ def test_macro_without_spread_counts_the_smallest_category():
     assert (found.mean, found.low) == pytest.approx((0.75, 0.75 - share * 0.75))
 
 
-@settings(max_examples=50, deadline=None)  # no timing is a test here
+@settings(deadline=None)  # no timing is a test here
 @given(st.integers(0, 10_000), st.integers(2, 12), st.sampled_from(["micro", "macro"]))
 def test_ends_stay_within_the_bounds_and_hold_the_mean(seed, num_groups, statistic):
     values, groups, categories = scores(seed, num_queries=20, num_groups=num_groups)

@@ -58,7 +58,7 @@ def test_the_interval_holds_the_differences_that_the_test_does_not_reject(statis
     )
 
 
-@settings(max_examples=50, deadline=None)  # no timing is a test here
+@settings(deadline=None)  # no timing is a test here
 @given(
     st.integers(0, 100_000),
     st.sampled_from([2, 4, 5, 6, 7, 11, 12, 30]),
@@ -144,7 +144,7 @@ def test_holm_by_hand():
     assert holm([0.7, 0.9]).tolist() == [1.0, 1.0]
 
 
-@settings(max_examples=50, deadline=None)  # no timing is a test here
+@settings(deadline=None)  # no timing is a test here
 @given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.001, 0.999))
 def test_holm_rejects_what_the_stepwise_procedure_rejects(p_values, alpha):
     """Holm's own words: go up the sorted p-values, stop at the first that is too large."""
