@@ -162,12 +162,12 @@ def facts_of(cached: CachedCatalog) -> pd.DataFrame:
 
 
 def test_troubles_of_pictures_are_found(tmp_path: Path) -> None:
-    upside_down = Image.Exif()
-    upside_down[0x0112] = 3
+    upside_down, unknown = Image.Exif(), Image.Exif()
+    upside_down[0x0112], unknown[0x0112] = 3, 9  # 1 to 8 are orientations
     see_through = noise(8).convert("RGBA")
     see_through.putalpha(noise(9).convert("L"))
     files = {
-        "hat-good.png": encoded(noise(0)),
+        "hat-good.png": encoded(noise(0), exif=unknown),
         "hat-tiny.png": encoded(noise(1, 15, 40)),
         "hat-small.png": encoded(noise(2, 40, 40)),
         "hat-huge.jpg": encoded(noise(3, 240, 200), "JPEG") + bytes(10 * 2**20),

@@ -199,7 +199,7 @@ def test_why_debians_package_cannot_be_had(tmp_path: Path, monkeypatch: pytest.M
     broken = "echo bad archive >&2; exit 2"
     cases: dict[str, dict[str, str]] = {
         "there is no apt-get here": {},
-        "download dataset-fashion-mnist` ended with 100: E: Unable to locate": {"apt_get": failing},
+        r"ended with 100: E: Unable to locate.*own, `apt-get update` ended": {"apt_get": failing},
         "left 0 packages": {"apt_get": "true"},
         "there is no dpkg here": {"apt_get": FETCH},
         "dpkg -x .* ended with 2: bad archive": {"apt_get": FETCH, "dpkg": broken},

@@ -60,7 +60,7 @@ def test_columns_and_choices() -> None:
     refuses(ValueError, message, listings.check_choice, "data.x", "pric", ["price"])
 
 
-def test_splits_in_names() -> None:
+def test_splits_in_names_and_columns_left_out() -> None:
     said = {
         "train-00000-of-00002.parquet": "train",
         "imagenet_val_01.tar": "val",
@@ -70,6 +70,9 @@ def test_splits_in_names() -> None:
         **dict.fromkeys(["retrain.tar", "latest.tar", "valid2.tar", "shop.parquet"], ""),
     }
     assert {name: listings.split_of_name(name) for name in said} == said
+    for number, more in ((20, ""), (21, " and 1 more")):
+        (choice,) = listings.left_out_choice([f"c{place:02}" for place in range(number)], "why")
+        assert choice.value.endswith(f"c19{more}")
     words = {"DEV": "val", "testing": "test", "": "", "other ": "other"}
     assert {word: listings.split_of_word(word) for word in words} == words
 

@@ -292,6 +292,12 @@ def test_rows_without_end_are_bounded(tmp_path: Path) -> None:
     with open_parquet(path) as (opened, _):
         budget = TextBudget("a.parquet", max_values=2 * NUM)
         assert read_columns(opened, columns, "a.parquet", budget)["item_id"] == IDS
+        num_bytes = 2 * (sum(map(len, IDS)) + NUM)  # as CSV would have them
+        for settings in ({"max_bytes": num_bytes}, {"max_values": 2 * NUM}):
+            assert read_columns(opened, columns, "a.parquet", TextBudget("a.parquet", **settings))
+        budget = TextBudget("a.parquet", max_bytes=num_bytes - 1)
+        message = r"texts of a\.parquet.*'category'"
+        refuses(ValueError, message, read_columns, opened, columns, "a.parquet", budget)
         budget = TextBudget("a.parquet", max_values=2 * NUM - 1)
         message = r"a\.parquet has over 399 values.*'category'"
         refuses(ValueError, message, read_columns, opened, columns, "a.parquet", budget)
