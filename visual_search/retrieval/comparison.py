@@ -342,12 +342,11 @@ def _sentence(
 ) -> str:
     """The headline's own statistic first; two runs also get the other one."""
     statistic = headline["statistic"]
-    sizes = (
-        f"{many(int(runs['num_queries'].iloc[0]), 'query', 'queries')} in "
-        f"{many(int(runs['num_groups'].iloc[0]), 'group')}"
-    )
+    # Every run answered the same queries of the same groups: whose sizes these are does not matter.
+    one = {str(key): value for key, value in next(iter(runs.to_dict("records"))).items()}
+    sizes = f"{many(one['num_queries'], 'query', 'queries')} in {many(one['num_groups'], 'group')}"
     intervals = f"{100 * confidence:g} % intervals"
-    if rough := rough_text({str(key): value for key, value in runs.iloc[0].items()}):
+    if rough := rough_text(one):
         intervals += f", {rough}"
     value_of = {mean: dict(zip(runs["run"], runs[mean], strict=True)) for mean in STATISTICS}
     if len(runs) == 2:
@@ -369,7 +368,7 @@ def _sentence(
             largest = max(largest, pair.p_holm)
         else:
             other.append(f"{_name(name)} ({difference_text(*test)})")
-    line = runs[runs["run"] == best].iloc[0]
+    line = runs.set_index("run").loc[best]
     ends = interval(line[f"{statistic}_low"], line[f"{statistic}_high"], none=NO_INTERVAL)
     clauses = [f"{_name(best)} has the highest, {number(line[statistic])} {ends}"]
     if better:
