@@ -233,6 +233,15 @@ def test_the_studys_rule_leads_with_the_macro_mean():
     assert "by macro mean over" in sentence_of(reports)
 
 
+def test_intervals_that_few_groups_carry_are_said_to_be_rough():
+    table = queries().assign(group=[f"g{i % 4}" for i in range(60)])
+    values = {name: report.per_query["average_precision"] for name, report in three(7).items()}
+    reports = {name: report_of(table, held) for name, held in values.items()}
+    for names in ("AB", "ABC"):
+        rough = "(95 % intervals, rough: 3.8 effective groups of 4 carry it"
+        assert rough in sentence_of(reports, names)
+
+
 def test_one_group_is_no_evidence():
     table = queries(3, 1).assign(group="g")
     a, b = report_of(table, [1, 1, 1]), report_of(table, [0, 0, 0.5])

@@ -157,6 +157,8 @@ RISE, FALL, NONE = (difference_text(*test) for test in (ABOVE, BELOW, UNTOLD))
 def test_sentence(lines, expected):
     text = standing("mAP@5", 0.5, (0.45, 0.55), floor_table(*lines))
     assert text == f"mAP@5 0.500 [0.450, 0.550]: {expected}"
+    text = standing("mAP@5", 0.5, (0.45, 0.55), floor_table(*lines), rough="few")
+    assert text == f"mAP@5 0.500 [0.450, 0.550] (few): {expected}"
 
 
 def test_the_corrected_p_decides():

@@ -223,6 +223,12 @@ def test_values_a_query_that_cannot_be_compared_are_refused():
         rank(runs, tables, num_permutations=3)
 
 
+def test_a_table_says_where_few_groups_carry_its_intervals():
+    ends = {"low": 0.4, "high": 0.6, "num_groups": 30, "rough": True, "effective_groups": 2.04}
+    (group,) = rank([entry("one", 0.5, intervals={"micro": ends, "macro": ends})])
+    assert "Intervals: rough: 2.0 effective groups of 30 carry it." in group.rules
+
+
 @pytest.mark.parametrize("all_relevant", [True, False])
 def test_a_table_says_first_where_no_answer_can_be_wrong(all_relevant):
     (group,) = rank([entry("one", 1.0, all_relevant=all_relevant)], **FAST)

@@ -172,6 +172,11 @@ def test_what_is_not_sure_or_not_reached_is_said(rows, smallest, sure, reached, 
     assert all(words in found.sentence for words in said), found.sentence
 
 
+def test_intervals_that_few_groups_carry_are_said_to_be_rough() -> None:
+    found = verdict(replace(lines([(*SQ8, 0, 0, 0)]), rough=True, effective_groups=2.04))
+    assert "intervals are rough: 2.0 effective groups of 30 carry them" in found.sentence
+
+
 def test_limits_can_be_set() -> None:
     assert verdict(lines([(*PQ8, -0.2, NAN, NAN)]), max_loss=0.2, times_smaller=100).reached
 
