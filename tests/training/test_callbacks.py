@@ -60,7 +60,9 @@ class CountedFloors(Floors):
         return super().measure(*given, **settings)
 
 
-def all_callbacks(folder: Path, floors: Floors, every_n_epochs: int = 1) -> list[Callback]:
+def all_callbacks(
+    folder: Path, floors: Floors, every_n_epochs: int = 1, **projection: int
+) -> list[Callback]:
     return [
         History(),
         RunCheckpoint(folder / "checkpoints"),
@@ -70,7 +72,7 @@ def all_callbacks(folder: Path, floors: Floors, every_n_epochs: int = 1) -> list
         FloorChart(),
         Reconstructions(num_items=2, every_n_epochs=2 * every_n_epochs - 1),
         FeatureMaps(num_items=1),
-        EmbeddingProjection(max_items=12, num_neighbours=5),
+        EmbeddingProjection(**projection),
         SearchResults(num_fixed=2, num_worst=1),
         Progress(),
     ]
@@ -100,7 +102,7 @@ def whole(
 
     trainer = trainer_in(
         folder,
-        *all_callbacks(folder, floors, every_n_epochs=2),
+        *all_callbacks(folder, floors, every_n_epochs=2, max_items=12, num_neighbours=5),
         LambdaCallback(on_validation_end=look),
         max_epochs=4,
         enable_progress_bar=True,
