@@ -91,7 +91,9 @@ def test_a_sheet_refuses_what_it_cannot_hold(given: Any, more: Any, message: str
 
 
 def test_everything_is_written_and_read_back(tmp_path: Path) -> None:
-    metadata = CATEGORIES.assign(item_id=["007", "a", "b", "c", "d"], score=[0.5, np.nan, 1, 0, 0])
+    metadata = CATEGORIES.assign(
+        item_id=["007", "a", "b", "c", "d"], score=[0.5, np.nan, 1, 0, 0], n=range(5)
+    )
     folder = write_projector(tmp_path, "gallery", POINTS, metadata, flat_pictures(5))
     assert {path.name for path in folder.iterdir()} == {
         "metadata.tsv", "sprites.png", "tensors.tsv",
@@ -99,8 +101,8 @@ def test_everything_is_written_and_read_back(tmp_path: Path) -> None:
     tensor = projector_plugin._read_tensor_tsv_file(str(folder / "tensors.tsv"))  # TensorBoard's
     assert tensor == pytest.approx(POINTS, rel=1e-6)
     assert lines(folder) == [
-        "category\titem_id\tscore", "hat\t007\t0.5", "shoe\ta\t(none)", "hat\tb\t1", "coat\tc\t0",
-        "shoe\td\t0",
+        "category\titem_id\tscore\tn", "hat\t007\t0.5\t0", "shoe\ta\t(none)\t1",
+        "hat\tb\t1\t2", "coat\tc\t0\t3", "shoe\td\t0\t4",
     ]  # fmt: skip
     sheet = mpl_image.imread(folder / "sprites.png")
     assert sheet.shape[:2] == (24, 24)
