@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.views.drawn import pictures, row
-from tests.views.test_html import Page, summary
-from visual_search.views import html, html_page
+from tests.views.test_html import Page, projection, summary
+from visual_search.views import html, html_page, html_run
 from visual_search.views.html_page import (
     DETAILS,
     MAX_BYTES,
@@ -112,6 +112,17 @@ def test_a_page_takes_the_most_detail_that_fits(monkeypatch: pytest.MonkeyPatch)
 
     assert len(render("leaderboard.html", context).encode()) <= MAX_BYTES
     assert tried == list(DETAILS[:3])
+
+
+def test_figures_are_drawn_once_however_many_details_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+    draw = html_run.projection_figure
+    monkeypatch.setattr(html_page, "MAX_BYTES", 0)
+    monkeypatch.setattr(html_run, "projection_figure", lambda *a: drawn.append(1) or draw(*a))
+    html.run_report(html.RunPage("a", "b", {}, projection=projection()))
+    assert drawn == [1]
 
 
 def large_run() -> html.RunPage:
