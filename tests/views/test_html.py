@@ -285,11 +285,17 @@ def test_run_report_shows_everything_in_its_order() -> None:
         "mAP@5 0.500 lies above chance and below HOG.", "95 % interval [0.480, 0.520]", "11,029",
         "6 more left out", "few", "+0.400", "< 0.001", "2 of 64 bits", "Mean of AP@5.",
         "By item id.", "name: baseline", "train experiment=baseline", "packages.torch", "ab12",
-        "2,898,915", "About HOG.",
+        "2,898,915", "About HOG.", "“Few” marks the 1 with", "▼ marks the 1 in", "▼ 0.400 HOG",
     ):  # fmt: skip
         assert part in page.text, part
     order = ("this run", "HOG 0.600", "Untrained 0.490", "Random 0.100")
     assert [*map(page.text.index, order)] == sorted(map(page.text.index, order))
+
+
+def test_floors_are_carried_by_the_run_s_groups() -> None:
+    ends = {name: held | {"rough": True} for name, held in summary()["intervals"].items()}
+    page = Page(html.run_report(html.RunPage("a", "b", summary() | {"intervals": ends})))
+    assert page.text.count("~[") == 4 * 2 + 3, "both means of the run and 3 floors, differences"
 
 
 def test_run_report_leaves_out_what_is_missing() -> None:
