@@ -118,7 +118,7 @@ def compare_reports(
 ) -> Comparison:
     """Compares runs query by query.
 
-    A difference is shown (see `standing.sign_shown`) where the Holm-corrected p-value is below
+    A difference is shown (see `wording.sign_shown`) where the Holm-corrected p-value is below
     0.05. The difference's interval is not corrected: it goes with ``p_value``. Formulas, sources:
     `statistics.paired_difference`, `statistics.bootstrap_interval`, `statistics.holm`.
 

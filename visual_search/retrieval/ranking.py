@@ -141,7 +141,7 @@ def rank(
     Runs are ranked by the headline's micro mean, under ``reference_2023`` by its macro mean. The
     order of the entries changes nothing. Whether a run is shown to differ from the run above it is
     a paired test (`statistics.paired_difference`, corrected by Holm over all such neighbours of a
-    table, and `standing.sign_shown`) where both have ``per_query``; else overlapping intervals, or
+    table, and `wording.sign_shown`) where both have ``per_query``; else overlapping intervals, or
     none, count as not shown, which is the more careful of the two.
 
     A floor is taken from the newest run that has it, since floors do not depend on the run. The

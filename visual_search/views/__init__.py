@@ -25,7 +25,7 @@
 ``html_check.py``         the check of a catalogue
 ``table.py``              a table described once, for the terminal, pages and Markdown
 ``html_page.py``          what all pages share: templates, written values, the size limit
-``html_tables.py``        their tables, as rows of plain values
+``html_tables.py``        their tables, each a `Table` that one macro writes
 ``html_figures.py``       figures and pictures as parts of a page
 ``html_projection.py``    points that can be turned
 ========================  ==========================================================================

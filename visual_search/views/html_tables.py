@@ -56,7 +56,7 @@ def extra_means(summary: Summary) -> list[str]:
 def sign_of(value: Number, low: Number, high: Number, p: Number) -> Sign:
     """Returns what a difference's test says: "above", "below", "unclear", "same"; "" without one.
 
-    The rule of `floor_comparison.sign_shown`, so that a sign and the p beside it never disagree.
+    The rule of `wording.sign_shown`, so that a sign and the p beside it never disagree.
 
     Args:
         value: The difference.
