@@ -22,24 +22,12 @@ from visual_search.runs.run import Run
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"  \n",
-        b'{"state": "fini',
-        b"\xff\xfe\x00\x01",
-        b"[]",
-        b"3",
-        b"{}",
-        b'{"state": null}',
-        b'{"state": "done"}',
-        b'{"state": ["finished"]}',
-        b'{"state": "finished", "seconds": "long"}',
-        b'{"state": "finished", "seconds": NaN}',
-        b'{"state": "finished", "seconds": true}',
-        b'{"state": "running", "since": 5}',
-        b'{"state": "running", "since": "yesterday"}',
-        b"[" * 100_000,
+        b"", b"  \n", b'{"state": "fini', b"\xff\xfe\x00\x01", b"[]", b"3", b"{}",
+        b'{"state": null}', b'{"state": "done"}', b'{"state": ["finished"]}', b"[" * 100_000,
+        *(b'{"state": "finished", "seconds": %s}' % odd for odd in (b'"long"', b"NaN", b"true")),
+        *(b'{"state": "running", "since": %s}' % odd for odd in (b"5", b'"yesterday"')),
     ],
-)
+)  # fmt: skip
 def test_an_odd_status_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "status.json").write_bytes(content)
     for read in (lambda run: run.state, Run.status, Run.seconds_so_far):
@@ -68,18 +56,11 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"model: [",
-        b"just text",
-        b"- a\n- b\n",
-        b"model: \xff\xfe",
-        b"model: !!python/object/apply:os.system [ls]",
-        b"model: !mine {a: 1}",
-        b"date: 2026-13-45",
-        b"a: \x00",
+        b"", b"model: [", b"just text", b"- a\n- b\n", b"model: \xff\xfe", b"a: \x00",
         b"[" * 10_000,
+        b"model: !!python/object/apply:os.system [ls]", b"model: !mine {a: 1}", b"date: 2026-13-45",
     ],
-)
+)  # fmt: skip
 def test_odd_settings_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(DamagedFileError, match=re.escape(str(tmp_path / "config.yaml"))):
@@ -87,50 +68,43 @@ def test_odd_settings_are_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "status.json"
-    with path.open("wb") as file:
-        file.truncate(2**40)  # sparse
+    for name, size in (("status.json", 2**40), ("history.csv", MAX_TEXT_BYTES + 1)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)  # sparse
     with pytest.raises(DamagedFileError, match=r"1,099,511,627,776 bytes"):
         Run(tmp_path).status()
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01", b'a,b\n"1,2\n', None])
-def test_a_damaged_table_is_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "history.csv"
-    if content is None:
-        with path.open("wb") as file:
-            file.truncate(MAX_TEXT_BYTES + 1)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=re.escape(str(path))):
-        read_table(path, "a table")
-
-
-def test_a_table_is_no_pipe(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "history.csv")
     with pytest.raises(DamagedFileError, match=r"history\.csv"):
         read_table(tmp_path / "history.csv", "a table")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", pickle.dumps([1]), b"x" * 1000])
-def test_saved_embeddings_that_are_damaged_are_named(tmp_path: Path, content: bytes) -> None:
-    pd.DataFrame({"content_key": ["a", "b"]}).to_parquet(tmp_path / "gallery.parquet")
-    array = tmp_path / "gallery.npy"
+def test_a_damaged_table_and_a_pipe_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    for content in (b"", b"\xff\xfe\x00\x01", b'a,b\n"1,2\n'):
+        path.write_bytes(content)
+        with pytest.raises(DamagedFileError, match=re.escape(str(path))):
+            read_table(path, "a table")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DamagedFileError, match=r"pipe\.csv"):
+        read_table(tmp_path / "pipe.csv", "a table")
+
+
+def test_saved_embeddings_that_are_damaged_are_named(tmp_path: Path) -> None:
+    ids, array = tmp_path / "gallery.parquet", tmp_path / "gallery.npy"
+    pd.DataFrame({"content_key": ["a", "b"]}).to_parquet(ids)
+    np.save(array, np.zeros((3, 3), np.float32))
+    longer = array.read_bytes()
     np.save(array, np.zeros((2, 3), np.float32))
     assert set(saved_embeddings([tmp_path])) == {"a", "b"}
-    array.write_bytes(array.read_bytes()[:-8])
-    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
-        saved_embeddings([tmp_path])
-    array.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
-        saved_embeddings([tmp_path])
-    np.save(array, np.zeros((3, 3), np.float32))
-    with pytest.raises(DamagedFileError, match=re.escape(str(array))):
-        saved_embeddings([tmp_path])
-    np.save(array, np.zeros((2, 3), np.float32))
-    (tmp_path / "gallery.parquet").write_bytes(content)
-    with pytest.raises(DamagedFileError, match=r"gallery\.parquet"):
-        saved_embeddings([tmp_path])
+    whole, odd = array.read_bytes(), (b"", b"\x93NUMPY", pickle.dumps([1]), b"x" * 1000)
+    for content in (*odd, whole[:-8], longer):
+        array.write_bytes(content)
+        with pytest.raises(DamagedFileError, match=re.escape(str(array))):
+            saved_embeddings([tmp_path])
+    array.write_bytes(whole)
+    for content in odd:
+        ids.write_bytes(content)
+        with pytest.raises(DamagedFileError, match=r"gallery\.parquet"):
+            saved_embeddings([tmp_path])
 
 
 @pytest.mark.parametrize(

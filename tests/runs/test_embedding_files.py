@@ -1,5 +1,6 @@
 """Embeddings from files: what is read, and that whatever is not numbers is refused by name."""
 
+import io
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -52,15 +53,16 @@ def test_ids_lie_beside_an_array_or_are_given(tmp_path: Path, ending: str) -> No
     assert_is_the_three(read_embeddings(array, str(tmp_path / f"names{ending}")))
 
 
-def test_lines_may_end_as_on_windows_and_start_with_a_mark(tmp_path: Path) -> None:
-    (tmp_path / "clip.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc\r\n")
-    assert_is_the_three(read_embeddings(as_npy(tmp_path)))
-
-
-def test_an_id_may_hold_what_a_csv_has_to_quote(tmp_path: Path) -> None:
-    ids = ["a,1", 'b"2', "c;3"]
-    write_ids(tmp_path / "clip.csv", ids)
-    assert list(read_embeddings(as_npy(tmp_path)).item_ids) == ids
+def test_ids_are_text_however_they_are_written(tmp_path: Path) -> None:
+    array = as_npy(tmp_path)
+    (tmp_path / "clip.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc\r\n")  # as on Windows
+    assert_is_the_three(read_embeddings(array))
+    quoted = ["a,1", 'b"2', "c;3"]
+    ids = write_ids(tmp_path / "quoted.csv", quoted)
+    assert list(read_embeddings(array, ids).item_ids) == quoted
+    numbered = {"item_id": [7, 8, 9], "embedding": VALUES.tolist()}
+    pd.DataFrame(numbered).to_parquet(tmp_path / "n.parquet")
+    assert list(read_embeddings(str(tmp_path / "n.parquet")).item_ids) == ["7", "8", "9"]
 
 
 def test_a_table_holds_lists_or_a_column_a_value(tmp_path: Path) -> None:
@@ -84,24 +86,12 @@ def test_numbers_of_every_kind_become_float32(tmp_path: Path, kind: str) -> None
     assert_is_the_three(read_embeddings(as_npy(tmp_path, np.asfortranarray(VALUES).astype(kind))))
 
 
-def test_numeric_ids_are_text(tmp_path: Path) -> None:
-    pd.DataFrame({"item_id": [7, 8, 9], "embedding": VALUES.tolist()}).to_parquet(
-        tmp_path / "n.parquet"
-    )
-    assert list(read_embeddings(str(tmp_path / "n.parquet")).item_ids) == ["7", "8", "9"]
-
-
-def test_items_are_found_by_id_and_others_do_not_matter(tmp_path: Path) -> None:
+def test_items_are_found_by_id_and_those_without_an_embedding_named(tmp_path: Path) -> None:
     write_ids(tmp_path / "clip.txt")
     given = read_embeddings(as_npy(tmp_path))
     np.testing.assert_array_equal(given.of_items(["c", "a"]), [[5, 6], [1, 2]])
     assert given.of_items([]).shape == (0, 2)
-
-
-def test_items_without_an_embedding_are_named(tmp_path: Path) -> None:
-    write_ids(tmp_path / "clip.txt")
-    given = read_embeddings(as_npy(tmp_path))
-    with pytest.raises(ValueError, match=r"2 of 3 items have no embedding.*\['x', 'y'\].*'a', 'b'"):
+    with pytest.raises(ValueError, match=r"2 of 3 items .*\['x', 'y'\].*'a', 'b'"):
         given.of_items(["a", "x", "y"])
 
 
@@ -141,9 +131,9 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, kind: str) -> None:
     assert not harm.exists()
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_what_is_no_finite_number_an_item_is_refused(tmp_path: Path) -> None:
+    write_ids(tmp_path / "clip.txt")
+    for values, message in (
         (VALUES[0], r"shape \(2,\)"),
         (VALUES[None], r"shape \(1, 3, 2\)"),
         (VALUES[:, :0], r"shape \(3, 0\)"),
@@ -154,29 +144,21 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, kind: str) -> None:
         (np.where(VALUES == 3, np.nan, VALUES), "embedding of 'b' is not finite"),
         (np.where(VALUES == 6, np.inf, VALUES), "embedding of 'c' is not finite"),
         (VALUES.astype(np.float64) * 1e300, r"'a' is not finite as float32 \(3 such"),
-    ],
-)
-def test_what_is_no_finite_number_an_item_is_refused(
-    tmp_path: Path, values: Any, message: str
-) -> None:
-    write_ids(tmp_path / "clip.txt")
-    with pytest.raises(ValueError, match=message):
-        read_embeddings(as_npy(tmp_path, values))
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_embeddings(as_npy(tmp_path, values))
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
+def test_a_table_of_other_things_is_refused(tmp_path: Path) -> None:
+    integers = pd.array([1, None, 3], dtype="Int64")
+    for columns, message in (
         ({"embedding": [[1.0], [1.0, 2.0], [1.0]]}, "2 different lengths"),
         ({"embedding": [[1.0], None, [1.0]]}, "cannot be read"),
         ({"embedding": ["x", "y", "z"]}, "cannot be read"),
         ({"embedding": [[1.0], [None], [2.0]]}, "'b' is not finite"),
         ({"embedding": [1.0, 2.0, 3.0]}, "cannot be read"),
         ({"title": ["x", "y", "z"]}, "expected a column 'embedding'"),
-        (
-            {"x1": pd.array([1, None, 3], dtype="Int64"), "x0": [1.0, 2.0, 3.0]},
-            "'b' is not finite",
-        ),
+        ({"x1": integers, "x0": [1.0, 2.0, 3.0]}, "'b' is not finite"),
         ({"x0": [1.0, float("nan"), 3], "x1": [1, 2, 3]}, "'b' is not finite"),
         # numbers of which nobody said that they are an embedding
         ({"x": [1.0, 2.0, 3.0]}, "numeric columns x, "),
@@ -184,66 +166,60 @@ def test_what_is_no_finite_number_an_item_is_refused(
         ({"e0": [1, 2, 3], "e2": [1, 2, 3]}, "numeric columns e0, e2"),
         ({"vector": [[1.0], [2.0], [3.0]]}, "lists vector"),
         ({name: [1, 2, 3] for name in ("e0", "e1", "f0", "f1")}, "columns e0, e1, f0, f1"),
-    ],
-)
-def test_a_table_of_other_things_is_refused(
-    tmp_path: Path, columns: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_embeddings(as_parquet(tmp_path, **columns))
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_embeddings(as_parquet(tmp_path, **columns))
 
 
-def test_an_id_that_stands_twice_is_named(tmp_path: Path) -> None:
-    write_ids(tmp_path / "clip.txt", ["a", "b", "b"])
-    with pytest.raises(ValueError, match="id 'b' stands twice"):
-        read_embeddings(as_npy(tmp_path))
-
-
-def test_an_empty_id_is_named_by_its_row(tmp_path: Path) -> None:
-    (tmp_path / "clip.csv").write_text('item_id\na\n""\nc\n')
-    with pytest.raises(ValueError, match="row 1 has no id"):
-        read_embeddings(as_npy(tmp_path))
-    columns = {"item_id": ["a", None, "c"], "x0": [1, 2, 3], "x1": [1, 2, 3]}
-    pd.DataFrame(columns).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="row 1 has no id"):
-        read_embeddings(str(tmp_path / "t.parquet"))
-
-
-def test_ids_are_missed_by_name(tmp_path: Path) -> None:
-    array = as_npy(tmp_path)
+def test_ids_that_are_missing_empty_or_twice_are_named(tmp_path: Path) -> None:
+    array, csv = as_npy(tmp_path), tmp_path / "clip.csv"
     with pytest.raises(FileNotFoundError, match=r"clip\.csv', 'clip\.txt', 'clip\.parquet'.*ids="):
         read_embeddings(array)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         read_embeddings(array, str(tmp_path / "nowhere.txt"))
-    (tmp_path / "clip.csv").write_text("sku\na\nb\nc\n")
-    with pytest.raises(ValueError, match=r"columns \['sku'\]; expected 'item_id'"):
-        read_embeddings(array)
+    for text, message in (
+        ("item_id\na\nb\nb\n", "id 'b' stands twice"),
+        ('item_id\na\n""\nc\n', "row 1 has no id"),
+        ("sku\na\nb\nc\n", r"columns \['sku'\]; expected 'item_id'"),
+    ):
+        csv.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_embeddings(array)
     (tmp_path / "ids.npy").write_bytes(b"\x93NUMPY\xff\xfe")
     with pytest.raises(ValueError, match="is no text"):
         read_embeddings(array, str(tmp_path / "ids.npy"))
-
-
-def test_a_table_has_ids_of_its_own(tmp_path: Path) -> None:
-    table = as_parquet(tmp_path, x=[1, 2, 3])
-    with pytest.raises(ValueError, match="leave ids out"):
-        read_embeddings(table, write_ids(tmp_path / "ids.txt"))
-    pd.DataFrame({"sku": IDS, "x": [1, 2, 3]}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match=r"columns \['sku', 'x'\]; expected 'item_id'"):
-        read_embeddings(str(tmp_path / "t.parquet"))
+    numbers, table = {"x0": [1, 2, 3], "x1": [1, 2, 3]}, tmp_path / "t.parquet"
+    with pytest.raises(ValueError, match="leave ids out"):  # a table has its own
+        read_embeddings(as_parquet(tmp_path, **numbers), write_ids(tmp_path / "ids.txt"))
+    for columns, message in (
+        ({"item_id": ["a", None, "c"], **numbers}, "row 1 has no id"),
+        ({"sku": IDS, "x": [1, 2, 3]}, r"columns \['sku', 'x'\]; expected 'item_id'"),
+    ):
+        pd.DataFrame(columns).to_parquet(table)
+        with pytest.raises(ValueError, match=message):
+            read_embeddings(str(table))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file at .*lost\.npy"):
         read_embeddings(str(tmp_path / "lost.npy"))
-    (tmp_path / "clip.pt").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"ends in '\.pt'; expected \.npy or \.parquet"):
-        read_embeddings(str(tmp_path / "clip.pt"))
-    (tmp_path / "clip.parquet").write_bytes(b"x")
-    with pytest.raises(ValueError, match="not a readable Parquet file"):
-        read_embeddings(str(tmp_path / "clip.parquet"))
-    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    with pytest.raises(ValueError, match=r"cannot be read as \.npy"):
-        read_embeddings(str(tmp_path / "cut.npy"))
+    write_ids(tmp_path / "clip.txt")
+    whole = Path(as_npy(tmp_path, np.zeros((12, 8), np.float32))).read_bytes()
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    shape = b"(12, 8), }        "
+    for name, content, message in (
+        ("clip.pt", b"x", r"ends in '\.pt'; expected \.npy or \.parquet"),
+        ("clip.parquet", b"x", "not a readable Parquet file"),
+        ("clip.npy", b"\x93NUMPY\x01\x00", r"clip\.npy cannot be read as \.npy"),
+        ("clip.npy", zipped.getvalue(), r"clip\.npy .*numpy\.save"),
+        ("clip.npy", whole.replace(shape, b"(1000000000, 8), }"), "cannot be read as"),  # it lies
+        ("clip.npy", whole.replace(shape, b"(((((((, }"), "cannot be read as"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_embeddings(str(tmp_path / name))
 
 
 def save_side(folder: Path, side: str, keys: list[str], values: np.ndarray) -> None:
@@ -261,25 +237,7 @@ def test_saved_embeddings_are_found_by_content(tmp_path: Path) -> None:
     assert set(known) == {*IDS, "q", "r"}
     np.testing.assert_array_equal(known["b"], VALUES[1])
     np.testing.assert_array_equal(known["r"], VALUES[0] + 8)
-
-
-def test_what_an_older_version_saved_without_content_is_passed_over(tmp_path: Path) -> None:
-    save_side(tmp_path, "gallery", IDS, VALUES)
-    pd.DataFrame({"item_id": IDS}).to_parquet(tmp_path / "gallery.parquet")
-    assert saved_embeddings([tmp_path]) == {}
-
-
-def test_a_zip_is_no_array(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "clip.npy", "w") as archive:
-        archive.writestr("readme.txt", "nothing")
-    write_ids(tmp_path / "clip.txt")
-    with pytest.raises(ValueError, match=r"clip\.npy .*numpy\.save"):
-        read_embeddings(str(tmp_path / "clip.npy"))
-
-
-@pytest.mark.parametrize("shape", [b"(1000000000, 8)", b"((((((("])
-def test_an_array_whose_header_lies_is_named(tmp_path: Path, shape: bytes) -> None:
-    path = Path(as_npy(tmp_path, np.zeros((12, 8), np.float32)))
-    path.write_bytes(path.read_bytes().replace(b"(12, 8), }        ", shape + b", }"))
-    with pytest.raises(ValueError, match=r"clip\.npy cannot be read as \.npy"):
-        read_embeddings(str(path), None)
+    # What an older version saved without content is passed over.
+    save_side(tmp_path / "old", "gallery", IDS, VALUES)
+    pd.DataFrame({"item_id": IDS}).to_parquet(tmp_path / "old" / "gallery.parquet")
+    assert saved_embeddings([tmp_path / "old"]) == {}

@@ -91,15 +91,11 @@ def test_reading_is_lazy(finished: Path) -> None:
         next(reading)
 
 
-def test_the_same_shard_has_the_same_bytes(shards: ShardFolder) -> None:
+def test_shards_that_are_finished_are_recognised(shards: ShardFolder) -> None:
     write(shards, 0)
     first = (shards.folder / "shards" / "00000.parquet").read_bytes()
     write(shards, 0)
     assert (shards.folder / "shards" / "00000.parquet").read_bytes() == first
-
-
-def test_shards_that_are_finished_are_recognised(shards: ShardFolder) -> None:
-    write(shards, 0)
     write(shards, 2)
     seen: list[tuple[int, int]] = []
     found = shards.finished(lambda *done: seen.append(done))
@@ -145,24 +141,16 @@ def test_embeddings_that_do_not_fit_are_refused(shards: ShardFolder) -> None:
     assert not list((shards.folder).rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"shard_size": 3}, "shard_size 2 there, 3 here"),
-        ({"model_hash": "f" * 64}, r"model_hash aaaaaaaaaaaa\.\.\. there, ffffffffffff\.\.\. here"),
-        ({"columns": ("item_id",)}, r"columns .* there, \['item_id'\] here"),
-    ],
-)
-def test_other_settings_are_refused(
-    shards: ShardFolder, change: dict[str, object], message: str
-) -> None:
+def test_other_settings_are_refused(shards: ShardFolder) -> None:
     shards.claim()  # the same ones are not
-    other = ShardFolder(shards.folder, replace(SETTINGS, **change))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=message + r"\); expected the same run, data and shard_"):
-        other.claim()
-
-
-def test_settings_of_another_format_are_refused(shards: ShardFolder) -> None:
+    for change, message in (
+        ({"shard_size": 3}, r"shard_size 2 there, 3 here\)"),
+        ({"model_hash": "f" * 64}, r"model_hash a{12}\.\.\. there, f{12}\.\.\. here\)"),
+        ({"columns": ("item_id",)}, r"columns .* there, \['item_id'\] here\)"),
+    ):
+        other = ShardFolder(shards.folder, replace(SETTINGS, **change))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            other.claim()
     path = shards.folder / "settings.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"format": "embeddings/9"}
     path.write_text(json.dumps(settings), encoding="utf-8")
@@ -177,21 +165,19 @@ def test_a_folder_without_a_manifest_is_refused(shards: ShardFolder, tmp_path: P
         next(read_shards(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda text: text.replace('"num_items": 5', '"num_items": 6'), "its own checksum"),
-        (lambda text: text.replace("embedding_shards/1", "embedding_shards/7"), "its format is"),
-        (lambda text: text[:40], "is no JSON"),
-        (lambda text: "[]", "no object"),
-        (lambda text: "{}", "format is 'None'"),
-    ],
-)
-def test_a_manifest_that_was_changed_is_refused(finished: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_manifest_that_was_changed_is_refused(finished: Path) -> None:
     path = finished / "manifest.json"
-    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(ValueError, match=message):
-        read_shard_manifest(finished)
+    text = path.read_text(encoding="utf-8")
+    for spoilt, message in (
+        (text.replace('"num_items": 5', '"num_items": 6'), "its own checksum"),
+        (text.replace("embedding_shards/1", "embedding_shards/7"), "its format is"),
+        (text[:40], "is no JSON"),
+        ("[]", "no object"),
+        ("{}", "format is 'None'"),
+    ):
+        path.write_text(spoilt, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            read_shard_manifest(finished)
 
 
 def test_a_shard_that_was_changed_is_refused(finished: Path) -> None:
