@@ -28,7 +28,7 @@ EMPTY = pd.DataFrame(columns=["attribute", "num_filled"])
 
 
 def page_of(**more: Any) -> CheckPage:
-    named = pd.DataFrame({"name": ["a", "b"], "why": ["x", "y"]})
+    named = pd.DataFrame({"name": ["a", "b"], "why": ["no file", "twice"]})
     pair = ShownPair([SHOWN, SHOWN], ["a", "b"], "0 bits")
     found = [
         CheckFinding("error", "It leaks.", "Mend it.", named, 2, [pair]),
@@ -49,6 +49,7 @@ def test_the_page_says_what_was_found() -> None:
     for part in ("shop", "Not fit.", "1 refused", "It leaks.", "Mend it.", "All 2 , by name"):
         assert part.replace(" ,", ",") in text.replace(" ,", ","), part
     assert "The gallery keeps 3 items." in text
+    assert "no file" in text  # why an item is named, beside it
     assert text.index("It leaks.") < text.index("It is so.")
     read = Page(check_page(page_of()))
     assert [image["alt"] for image in read.all("img")] == ["a", "b"]
