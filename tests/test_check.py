@@ -80,8 +80,12 @@ def kinds(checked: Checked) -> dict[str, list[str]]:
     return found
 
 
-def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checked = check_data(settings(orderly))
+def test_an_orderly_catalogue_is_fit_and_a_second_check_decodes_nothing(
+    orderly: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = orderly.parent / "elsewhere"
+    checked = check_data(settings(orderly, f"out={folder}"))
+    assert checked.folder == folder
     assert kinds(checked) == {"error": [], "warning": [], "note": ["few_queries"]}
     assert checked.standing == "Fit to train on: 1 note."
     assert "keeps 20 of 60 items; 20 items of the test split ask. No category" in checked.rule
@@ -89,7 +93,22 @@ def test_an_orderly_catalogue_is_fit(orderly: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert "Fit to train on: 1 note." in printed
     assert "30 items each" in printed
-    assert str(checked.folder / "report.html") in printed.replace("\n", "")
+    assert str(folder / "report.html") in printed.replace("\n", "")
+    assert (folder / "report.html").is_file()
+    assert checked.cached.num_decoded == 60
+    known = "visual_search.catalog.picture_facts._header"
+    monkeypatch.setattr(known, lambda _: pytest.fail("it is known"))
+    second = check_data(settings(orderly))
+    assert second.cached.num_decoded == 0
+    assert second.findings == checked.findings
+    # How the rule is told, which needs no picture.
+    capped = check_data(settings(orderly, "protocol.max_per_category=7"))
+    taken = "Of 2 categories it takes the 7 that the seed chooses, which leaves out 6 items: "
+    assert capped.rule.endswith(f"{taken}hat, shoe.")
+    assert capped.categories["gallery"].tolist() == [7, 7]
+    wider = check_data(settings(orderly, "protocol.gallery_splits=[train,val]"))
+    assert "keeps 40 of 60 items" in wider.rule
+    assert wider.rule.endswith("No category of the train and val splits is cut.")
 
 
 def test_what_was_left_out_is_a_share_beside_the_verdict(orderly: Path) -> None:
@@ -108,14 +127,18 @@ def test_what_was_left_out_is_a_share_beside_the_verdict(orderly: Path) -> None:
     assert "left_out" in kinds(checked)["warning"]
 
 
-@pytest.mark.parametrize(
-    "override", ["protocol.k=21", "protocol.relevance=[shape]", "protocol.max_per_category=2"]
-)
-def test_what_stops_training_is_an_error_of_the_check(orderly: Path, override: str) -> None:
-    checked = check_data(settings(orderly, override))
-    assert set(kinds(checked)["error"]) == {"protocol"}
-    assert checked.standing.startswith("Not fit to train on")
+def test_what_stops_training_is_an_error_of_the_check(orderly: Path) -> None:
+    for override in ("k=21", "relevance=[season]", "max_per_category=2"):
+        checked = check_data(settings(orderly, f"protocol.{override}"))
+        assert kinds(checked)["error"] == ["protocol"]
+        assert checked.standing.startswith("Not fit to train on")
     assert kinds(check_data(settings(orderly, "protocol.k=20")))["error"] == []
+    drawn = ["data.split=null", "data.attributes=[colour]", "split=cold_start_newest"]
+    checked = check_data(settings(orderly, *drawn, "split.order_by=season"))
+    assert kinds(checked)["error"] == ["split", "protocol"]
+    [split, _] = [finding for finding in checked.findings if finding.severity == "error"]
+    assert "order_by is 'season'" in split.what
+    assert checked.rule == "No gallery can be chosen; see the findings."
 
 
 def test_what_the_reader_chose_is_noted(orderly: Path) -> None:
@@ -174,26 +197,14 @@ def test_each_trouble_is_found_and_named(
     page = (checked.folder / "report.html").read_text(encoding="utf-8")
     for text in ("Not fit to train on", "nowhere.png", "i40", "one product", "Contact sheets"):
         assert text in page
-
-
-def test_what_is_left_out_on_purpose_is_a_warning(troubled: Path) -> None:
+    for path in checked.folder.iterdir():  # what is written names no place
+        written = path.read_text(encoding="utf-8")
+        assert "nowhere.png" in written
+        assert str(troubled.parent) not in written, path
+    # What is left out on purpose is a warning.
     found = kinds(check_data(settings(troubled, "data.on_bad_item=skip", "protocol.on_leak=drop")))
     assert found["error"] == ["leak_groups_given"]
     assert {"refused_rows", "broken_pictures", "leak_pixels", "leak_group"} <= set(found["warning"])
-
-
-def test_the_rule_says_what_the_gallery_leaves_out(orderly: Path) -> None:
-    checked = check_data(settings(orderly, "protocol.max_per_category=7"))
-    assert checked.rule.endswith(
-        "Of 2 categories it takes the 7 that the seed chooses, which leaves out 6 items: hat, shoe."
-    )
-    assert checked.categories["gallery"].tolist() == [7, 7]
-
-
-def test_the_rule_names_the_splits_that_the_gallery_is_of(orderly: Path) -> None:
-    checked = check_data(settings(orderly, "protocol.gallery_splits=[train,val]"))
-    assert "keeps 40 of 60 items" in checked.rule
-    assert checked.rule.endswith("No category of the train and val splits is cut.")
 
 
 def test_thousands_of_categories_have_one_sheet_together(
@@ -212,18 +223,6 @@ def test_thousands_of_categories_have_one_sheet_together(
     ]
 
 
-def test_what_cannot_be_split_or_measured_is_an_error(orderly: Path) -> None:
-    unknown = ["split=cold_start_newest", "split.order_by=season"]
-    drawn = ["data.split=null", "data.attributes=[colour]", *unknown]
-    checked = check_data(settings(orderly, *drawn))
-    assert kinds(checked)["error"] == ["split", "protocol"]
-    [split, _] = [finding for finding in checked.findings if finding.severity == "error"]
-    assert "order_by is 'season'" in split.what
-    assert checked.rule == "No gallery can be chosen; see the findings."
-    wrong = check_data(settings(orderly, "protocol.relevance=[season]"))
-    assert kinds(wrong)["error"] == ["protocol"]
-
-
 def test_queries_that_nothing_answers_are_counted(orderly: Path) -> None:
     table = pd.read_csv(orderly, dtype=str)
     table["title"] = [f"t{place}" for place in range(len(table))]
@@ -238,31 +237,6 @@ def test_queries_that_nothing_answers_are_counted(orderly: Path) -> None:
     assert finding.severity == "warning"
     assert {item.item_id for item in finding.items} == set(asking)
     assert len(asking)
-
-
-def test_a_second_check_decodes_nothing(orderly: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = check_data(settings(orderly))
-    assert first.cached.num_decoded == 60
-    monkeypatch.setattr(
-        "visual_search.catalog.picture_facts._header", lambda _: pytest.fail("it is known")
-    )
-    second = check_data(settings(orderly))
-    assert second.cached.num_decoded == 0
-    assert second.findings == first.findings
-
-
-def test_out_names_the_folder(orderly: Path, tmp_path: Path) -> None:
-    checked = check_data(settings(orderly, f"out={tmp_path / 'elsewhere'}"))
-    assert checked.folder == tmp_path / "elsewhere"
-    assert (tmp_path / "elsewhere" / "report.html").is_file()
-
-
-def test_what_is_written_names_no_place(troubled: Path) -> None:
-    checked = check_data(settings(troubled))
-    for path in checked.folder.iterdir():
-        text = path.read_text(encoding="utf-8")
-        assert "nowhere.png" in text
-        assert str(troubled.parent) not in text, path
 
 
 def test_wrong_settings_are_refused(orderly: Path) -> None:

@@ -85,12 +85,13 @@ def compared(workshop: Workshop, *measured: Measured, **more: Any) -> CompareSch
     return dataclasses.replace(config, **own | more)
 
 
-def test_the_better_embedding_is_found_better(
+def test_the_better_embedding_is_found_better_and_leaves_tables_and_a_page(
     workshop: Workshop, good: Measured, poor: Measured, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = compare_runs(compared(workshop, good, poor))
+    found = compare_runs(compared(workshop, good, poor, names=["after", "<script>"]))
+    assert found.comparison.runs["run"].tolist() == ["after", "<script>"]
     micro = found.comparison.pairs.set_index("statistic").loc["micro"]
-    assert (micro["a"], micro["b"]) == ("good", "poor")
+    assert (micro["a"], micro["b"]) == ("after", "<script>")
     assert micro["difference"] > 0.2
     assert micro["low"] < micro["difference"] < micro["high"]
     assert micro["p_holm"] < 0.01
@@ -101,38 +102,26 @@ def test_the_better_embedding_is_found_better(
     assert str(found.folder / "report.html") in printed.replace("\n", "")
     assert max(map(len, printed.splitlines()[:20])) <= 80
     assert not found.without_pictures
-
-
-def test_a_comparison_leaves_tables_and_a_page(
-    workshop: Workshop, good: Measured, poor: Measured
-) -> None:
-    folder = compare_runs(compared(workshop, good, poor)).folder
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in found.folder.iterdir()}
     assert {"report.html", "runs.csv", "pairs.csv", "per_category.csv", "queries.csv"} <= names
-    queries = pd.read_csv(folder / "queries.csv")
+    queries = pd.read_csv(found.folder / "queries.csv")
     assert queries["spread"].is_monotonic_decreasing  # where they differ most first
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "good" in page
+    page = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert "after" in page
+    assert "<script>," not in page
     assert "data:image/" in page  # the search results side by side
     assert not re.search(r'(?:src|href)="https?:', page)
     assert len(page.encode()) < 5_000_000
     assert str(workshop.folder) not in page
 
 
-def test_names_can_be_given(workshop: Workshop, good: Measured, poor: Measured) -> None:
-    found = compare_runs(compared(workshop, good, poor, names=["after", "<script>"]))
-    assert found.comparison.runs["run"].tolist() == ["after", "<script>"]
-    page = (found.folder / "report.html").read_text(encoding="utf-8")
-    assert "<script>," not in page
+def test_what_cannot_be_compared_is_refused(
+    workshop: Workshop, good: Measured, poor: Measured
+) -> None:
     with pytest.raises(ConfigError, match="name each run once"):
         compare_runs(compared(workshop, good, poor, names=["one", "one"]))
     with pytest.raises(ConfigError, match="two or more"):
         compare_runs(compared(workshop, good))
-
-
-def test_other_protocols_are_refused_with_the_way_out(
-    workshop: Workshop, good: Measured, poor: Measured
-) -> None:
     other = workshop.measure("other", 0.1, "protocol=leave_one_out", "floors=false")
     with pytest.raises(NotComparableError, match=r"visual_search\.evaluate run=.*protocol="):
         compare_runs(compared(workshop, good, poor, other))
@@ -146,6 +135,7 @@ def test_pictures_that_are_gone_are_left_out_and_said(
 
     monkeypatch.setattr("visual_search.runs.parts.build_catalog", gone)
     found = compare_runs(compared(workshop, good, poor))
+    assert found.comparison.runs["run"].tolist() == ["good", "poor"]
     assert "no file at products.csv" in found.without_pictures
     assert (found.folder / "report.html").is_file()
 
@@ -182,12 +172,8 @@ def test_the_leaderboard_ranks_runs_and_floors(
         assert good.run.folder.name in text
 
 
-SUMMARY, QUERIES, CATEGORIES, STATUS = (
-    "metrics/summary.json",
-    "metrics/per_query.parquet",
-    "metrics/per_category.csv",
-    "status.json",
-)
+SUMMARY, QUERIES = "metrics/summary.json", "metrics/per_query.parquet"
+CATEGORIES, STATUS = "metrics/per_category.csv", "status.json"
 DAMAGE = {
     "torn": (SUMMARY, b'{"k": 5, "ident'),
     "empty": (SUMMARY, b""),

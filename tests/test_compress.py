@@ -87,23 +87,19 @@ def test_what_is_no_finished_run_is_refused(copied: Path, tmp_path: Path) -> Non
         compress_run(asked(copied))
 
 
-def test_embeddings_that_are_gone_or_do_not_fit_are_refused(copied: Path) -> None:
-    gallery = np.load(copied / "embeddings" / "gallery.npy")
-    np.save(copied / "embeddings" / "gallery.npy", gallery[1:])
-    with pytest.raises(ConfigError, match=r"as gallery; expected a row an item: measure it again"):
-        compress_run(asked(copied))
-    (copied / "embeddings" / "gallery.npy").unlink()
+def test_embeddings_that_are_gone_or_of_another_measurement_are_refused(copied: Path) -> None:
+    file = copied / "embeddings" / "gallery.npy"
+    gallery = np.load(file)
+    for held, message in (
+        (gallery[1:], r"as gallery; expected a row an item: measure it again"),
+        (gallery[::-1], r"do not give its saved result: \d+ of \d+ queries"),
+        (gallery[:, :4], r"do not give its saved result: .*16 wide, the index 4"),
+    ):
+        np.save(file, np.ascontiguousarray(held))
+        with pytest.raises(ConfigError, match=message):
+            compress_run(asked(copied))
+    file.unlink()
     with pytest.raises(ConfigError, match=r"cannot be read .*expected embeddings/gallery\.npy"):
-        compress_run(asked(copied))
-
-
-def test_embeddings_of_another_measurement_are_refused(copied: Path) -> None:
-    gallery = np.load(copied / "embeddings" / "gallery.npy")
-    np.save(copied / "embeddings" / "gallery.npy", gallery[::-1].copy())
-    with pytest.raises(ConfigError, match=r"do not give its saved result: \d+ of \d+ queries"):
-        compress_run(asked(copied))
-    np.save(copied / "embeddings" / "gallery.npy", gallery[:, :4].copy())
-    with pytest.raises(ConfigError, match=r"do not give its saved result: .*16 wide, the index 4"):
         compress_run(asked(copied))
 
 
