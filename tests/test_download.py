@@ -77,10 +77,7 @@ def test_a_list_is_downloaded_and_the_rest_is_told(
     server.on("/1.jpg", only_status(404))
     server.on("/2.jpg", picture(b"<html>"))
     server.on("/3.jpg", only_status(500))
-    settings = server.config(
-        urls=listed(tmp_path, server, 8),
-        folder=str(tmp_path / "shop"),
-    )
+    settings = server.config(urls=listed(tmp_path, server, 8), folder=str(tmp_path / "shop"))
     downloaded = download_listed(settings, QUICK)
     assert left_in(tmp_path / "shop") == ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
     assert downloaded.status == 1
@@ -188,9 +185,7 @@ def test_a_signal_ends_it_gently(
     server.on("/2.jpg", tell_to_stop)
     before = signal.getsignal(number)
     settings = server.config(
-        requests_per_s=50.0,
-        urls=listed(tmp_path, server, 60),
-        folder=str(tmp_path / "shop"),
+        requests_per_s=50.0, urls=listed(tmp_path, server, 60), folder=str(tmp_path / "shop")
     )
     downloaded = download_listed(settings, replace(QUICK, max_connections=1))
     assert downloaded.status == 128 + number
@@ -208,10 +203,7 @@ def test_many_reasons_are_cut_and_alike_ones_are_one(
     for number in range(20):
         answer = only_status(302, Location=f"https://elsewhere.example.org/{number}?x=1")
         server.on(f"/{number}.jpg", answer if number < 8 else only_status(440 + number))
-    settings = server.config(
-        urls=listed(tmp_path, server, 20),
-        folder=str(tmp_path / "shop"),
-    )
+    settings = server.config(urls=listed(tmp_path, server, 20), folder=str(tmp_path / "shop"))
     print_download(download_listed(settings, replace(QUICK, max_tries=1)))
     printed = capsys.readouterr().out
     assert "20 refused:\n  8 x redirected to elsewhere.example.org; expected" in printed

@@ -101,14 +101,8 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["trian"],
-            f"'trian' is no command; expected one of {KNOWN}; did you mean 'train'?",
-        ),
-        (
-            ["dance"],
-            f"'dance' is no command; expected one of {KNOWN}; see visual-search --help",
-        ),
+        (["trian"], f"'trian' is no command; expected one of {KNOWN}; did you mean 'train'?"),
+        (["dance"], f"'dance' is no command; expected one of {KNOWN}; see visual-search --help"),
         (["seed=1"], "as in: visual-search train seed=1"),
         (["--seed=1"], "unknown option '--seed=1'; expected a command first (check, train"),
         ([], "Usage:"),

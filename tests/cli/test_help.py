@@ -73,9 +73,7 @@ def test_help_ends_well_and_starts_nothing(
     assert ("sampler: balanced" in out) == (command == "train")  # no group of another command
 
 
-def test_a_terminal_without_a_sign_gets_its_code(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_terminal_without_a_sign_gets_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     monkeypatch.setattr("sys.argv", ["search", "--help"])  # an example of it has a euro sign

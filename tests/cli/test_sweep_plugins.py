@@ -202,10 +202,7 @@ def test_a_sweep_without_m_says_so() -> None:
     [("sweep=joblib", "launcher/joblib.yaml"), ("sweep=optuna", "sweeper/optuna.yaml")],
 )
 def test_without_the_extra_one_line_names_it(
-    override: str,
-    stored: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    override: str, stored: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Plugins.instance()  # puts the options of what is installed into the store
     group, name = stored.split("/")
