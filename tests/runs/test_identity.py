@@ -11,6 +11,7 @@ import yaml
 
 from tests.composing import typed
 from visual_search.runs.identity import find_run, run_hash
+from visual_search.runs.parts import Parts
 from visual_search.runs.run import Run
 
 SHOP = ["data=shop_the_look", "data.path=a", "data.categories=c", "data.pictures=b"]
@@ -64,6 +65,22 @@ def test_the_same_command_finds_a_run_of_an_earlier_version(choice: str, tmp_pat
 def test_what_names_a_place_is_no_part_of_a_run(command: list[str], change: str) -> None:
     moved = [change, *(one for one in command if one.partition("=")[0] != change.partition("=")[0])]
     assert run_hash(train(*command), "x") == run_hash(train(*moved), "x")
+
+
+def test_whatever_changes_the_result_changes_the_run_and_nothing_else_does() -> None:
+    def digest(*change: str) -> str:
+        settings = train("data=synthetic", *change)
+        return run_hash(settings, Parts(settings).catalog.fingerprint())
+
+    stop = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"
+    changes = ["seed=1", "training.learning_rate=1e-4", "trainer.max_epochs=3", "split.seed=1",
+               "model=baseline", "pictures.fit=letterbox", "protocol.k=3", "data.seed=1",
+               f"+callbacks.stop={stop}"]  # fmt: skip
+    own = digest("seed=0")
+    assert len({own, *map(digest, changes)}) == 1 + len(changes)
+    for change in ("callbacks=none", "callbacks.projection.max_items=7", "logger=csv",
+                   "loader.num_workers=1"):  # fmt: skip
+        assert digest(change) == own, change
 
 
 def test_what_lies_there_is() -> None:

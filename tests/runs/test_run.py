@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from visual_search.atomic import DiskFullError
-from visual_search.runs.run import Run, RunLockedError, write_json
+from visual_search.runs.run import Run, RunLockedError, open_run, write_json
 
 
 @pytest.fixture
@@ -120,3 +120,9 @@ def test_a_full_disk_leaves_a_status_that_says_failed(
     assert os.listdir(tmp_path) == ["status.json"]
     with pytest.raises(DiskFullError, match=r"new/status\.json"):
         Run(tmp_path / "new").set_state("running")
+
+
+@pytest.mark.parametrize("name", ["../escape", "/abs", "", "a b"])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name="):
+        open_run(tmp_path, name, "0" * 10)
