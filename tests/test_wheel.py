@@ -101,13 +101,16 @@ def test_installed_console_script_starts_the_command(installed: Path, tmp_path: 
 def test_installed_command_runs_an_experiment_from_any_folder(
     installed: Path, tmp_path: Path
 ) -> None:
-    overrides = "experiment=plus_layer budget=smoke data=synthetic data.items_per_category=16"
-    overrides += " callbacks=none trainer=cpu trainer.enable_progress_bar=false"
+    overrides = (
+        "experiment=cross_entropy model.width=4 pictures.size_px=32 budget=smoke trainer=cpu"
+    )
+    overrides += " data=synthetic data.items_per_category=16 data.image_size_px=32 callbacks=none"
+    overrides += " floors=false near_duplicates=false trainer.enable_progress_bar=false"
     text = _run(
         [sys.executable, "-m", "visual_search.train", *overrides.split()],
         tmp_path,
         PYTHONPATH=str(installed),
     )
-    (status,) = tmp_path.glob("outputs/plus_layer/*/status.json")
+    (status,) = tmp_path.glob("outputs/cross_entropy/*/status.json")
     assert '"finished"' in status.read_text(encoding="utf-8")
     assert "mAP@5" in text

@@ -7,27 +7,23 @@ import pytest
 import torch
 
 from tests.composing import typed
-from tests.small_runs import SMALL
+from tests.small_runs import run_here, small
 from visual_search.config.builders import ConfigError
 from visual_search.runs.identity import run_hash
 from visual_search.runs.initial_weights import take_weights
 from visual_search.runs.parts import Parts, load_module
 from visual_search.runs.run import Run
-from visual_search.train import train
 
-NETWORK = ["model=residual", "model.width=8", "pictures.size_px=32"]
+NETWORK = ["model=residual", "model.width=8"]
 
 
 def settings(*more: str):
-    return typed("train", *SMALL, *NETWORK, *more)
+    return typed("train", *small(Path("nowhere"), "objective=mse", *more, network=NETWORK))
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    tmp = tmp_path_factory.mktemp("pretrained")
-    return train(
-        typed("train", *SMALL, *NETWORK, f"outputs={tmp}/outputs", f"pictures.cache_dir={tmp}")
-    )
+    return run_here(tmp_path_factory.mktemp("pretrained"), "objective=mse", network=NETWORK)
 
 
 @pytest.mark.slow
@@ -35,19 +31,8 @@ def test_a_run_starts_from_another(
     pretrained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At a vanishing rate the classifier's network ends where the autoencoder's encoder ended."""
-    run = train(
-        typed(
-            "train",
-            *SMALL,
-            *NETWORK,
-            "model=residual_encoder",
-            "objective=cross_entropy",
-            "training.learning_rate=1e-12",
-            f"training.start_from={pretrained.folder}",
-            f"outputs={tmp_path}/outputs",
-            f"pictures.cache_dir={tmp_path}",
-        )
-    )
+    start = ["training.learning_rate=1e-12", f"training.start_from={pretrained.folder}"]
+    run = run_here(tmp_path, *start, network=["model=residual_encoder", "model.width=8"])
     assert f"First weights from {pretrained.checkpoint}: " in capsys.readouterr().out
     ours = dict(load_module(run).model.named_parameters())
     theirs = dict(load_module(pretrained).model.named_parameters())
