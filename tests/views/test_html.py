@@ -335,7 +335,9 @@ def test_a_sign_never_disagrees_with_the_corrected_p_of_its_row(p_holm: float, s
     assert f"{sign} +0.200" in shown(replace(comparison(), tests=tests))
     floor = {"name": "hog", "micro_map_at_5": 0.4, "difference": 0.2, "difference_low": 0.1}
     floor |= {"difference_high": 0.3, "p_value": 0.01, "p_holm": p_holm}
-    assert f"{sign} +0.200" in shown(html.RunPage("a", "b", summary() | {"floors": [floor]}))
+    text = shown(html.RunPage("a", "b", summary() | {"floors": [floor]}))
+    assert f"{sign} +0.200" in text
+    assert f"0.010 Holm {p_holm:.3f}" in text
 
 
 def test_equal_answers_are_called_so_and_rough_intervals_rough() -> None:
