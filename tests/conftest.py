@@ -18,5 +18,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_here(tmp_path_factory.mktemp("trained"), *head)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow ones first, so that no process is left with one while the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def cache_of(run: Run) -> str:
     return f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
