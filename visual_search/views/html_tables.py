@@ -174,7 +174,7 @@ def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
         of = rough[floor.get("statistic") or "micro"]
         tested = [
             difference_cell(*found, p_holm, rough=of),
-            valued(p_value(p), p, f"Holm {p_value(p_holm)}"),  # two columns would leave the page
+            _p_cell(p, p_holm),
         ]
         lines.append(Measurement(Cell(floor.get("title") or floor["name"]), "floor", floor, tested))
     run = Measurement(Cell(name, tag="this run"), "run", summary, [valued(number(None), None)] * 2)
@@ -344,7 +344,8 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
 
     Columns ``low`` and ``high`` belong to ``difference``, ``x_low`` and ``x_high`` to ``x``,
     ``low:run`` and ``high:run`` to ``mean:run``; they stand in its cell, with the word of ``rough``
-    where that is true. None where there is no row.
+    where that is true; what Holm's correction leaves of a p stands below it. None where there is no
+    row.
     """
     if table is None or len(table) == 0:
         return None
@@ -353,6 +354,8 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
     inside = {end for pair in ends.values() for end in pair}
     # without any p, the interval alone says what the sign does
     decides = next((name for name in _P_COLUMNS if name in names), None)
+    if decides and decides != "p_value" and "p_value" in names:
+        inside.add(decides)  # below the p that it corrects
     kinds = {
         name: _kind(name, table.dtypes.iloc[place].kind)
         for place, name in enumerate(names)
@@ -373,8 +376,10 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
                 row.append(difference_cell(value, low, high, p, rough=rough))
             elif kind == "fraction":
                 row.append(mean_cell(value, {"low": low, "high": high, "rough": rough}))
+            elif kind == "p":
+                row.append(_p_cell(value, values[decides] if decides in inside else None))
             else:
-                row.append(valued(p_value(value) if kind == "p" else count(value), value))
+                row.append(valued(count(value), value))
         rows.append(Row(row))
     columns = [
         TableColumn(
@@ -384,6 +389,11 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
         for place, (name, kind) in enumerate(kinds.items())
     ]
     return shown_table(Table("", columns, rows), max_rows, len(table))
+
+
+def _p_cell(p: Number, holm: Number) -> Cell:
+    """Returns a p, and below it that after Holm's correction: two columns would leave the page."""
+    return valued(p_value(p), p, "" if is_missing(holm) else f"Holm {p_value(holm)}")
 
 
 def _ends(name: str) -> list[tuple[str, str]]:
