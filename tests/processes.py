@@ -19,7 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LOADED = ["visual_search.runs.parts", "visual_search.training.checkpointing", "torch", "lightning"]
+LOADED = ["visual_search.cli.multirun", "visual_search.reports.run_page",
+          "visual_search.runs.results", "visual_search.training.trainer"]  # fmt: skip
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(LOADED)
 
