@@ -42,6 +42,7 @@ from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.evaluation import Evaluation, Floor
 from visual_search.training.floors import Floors
 from visual_search.training.module import EncoderModule
+from visual_search.views.projection import Projection, project_embeddings
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +87,7 @@ class WholeRun:
     seen: dict[int, Evaluation | None]
     asked: list[int]
     evaluation: Evaluation
+    projected: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +110,18 @@ def whole(
         enable_progress_bar=True,
         loggers=[TensorBoardLogger(folder / "tensorboard", name="", version="")],
     )
-    trainer.fit(module, datamodule)
-    trainer.test(module, datamodule, verbose=False)
+    projected: dict[str, Any] = {}
+
+    def note(embeddings: Any, **given: Any) -> Projection:
+        projected.update(given, embeddings=embeddings)
+        return project_embeddings(embeddings, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("visual_search.training.callbacks.projection.project_embeddings", note)
+        trainer.fit(module, datamodule)
+        trainer.test(module, datamodule, verbose=False)
     assert module.evaluation is not None
-    return WholeRun(folder, seen, floors.asked, module.evaluation)
+    return WholeRun(folder, seen, floors.asked, module.evaluation, projected)
 
 
 def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
@@ -175,6 +185,15 @@ def test_the_projector_shows_gallery_items_evenly_spaced(whole: WholeRun) -> Non
     assert points["item_id"].tolist() == metadata["item_id"].tolist()
     spread = whole.evaluation.gallery_rows[np.linspace(0, 14, 12, dtype=int)]
     assert points["item_id"].tolist() == [f"item-{row:02d}" for row in spread]
+
+
+def test_a_projection_gets_the_distances_to_the_nearest_others(whole: WholeRun) -> None:
+    embeddings = whole.projected["embeddings"]
+    apart = np.linalg.norm(embeddings[:, None] - embeddings, axis=2)
+    rows, distances = whole.projected["neighbours"]
+    nearest = np.sort(apart + np.diag(np.full(12, np.inf)), axis=1)[:, :4]
+    np.testing.assert_allclose(distances, nearest, rtol=1e-3)
+    np.testing.assert_allclose(np.take_along_axis(apart, rows, axis=1), nearest, rtol=1e-3)
 
 
 LIMITS = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
