@@ -17,6 +17,7 @@ from tests.composing import typed
 from tests.conftest import cache_of
 from tests.small_runs import BARE, QUICK, SIZE, SYNTHETIC, places, run_here
 from visual_search.config.builders import config_folder
+from visual_search.config.schemas import TrainSchema
 from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.models.objectives.objective import NoObjective
@@ -31,12 +32,14 @@ pytestmark = pytest.mark.slow
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 STUDY = ("baseline", "plus_layer")  # their networks take 128 px: they see a few pictures
-FEW = ("loader.max_items_per_category={train: 4, val: 1, test: 1}", "data.items_per_category=12")
+FEW = ("loader.max_items_per_category={train: 2, val: 1, test: 1}", "data.items_per_category=12",
+       "loader.batch_size=6")  # fmt: skip
+SMALL = {"width": 8, "embedding_dim": 16}
 NETWORKS = {
-    "residual": ["model.width=8", "model.embedding_dim=16"],
-    "variational": ["model.width=8", "model.embedding_dim=16"],
-    "residual_encoder": ["model.width=8", "model.embedding_dim=16"],
-    "backbone": ["model.name=test_resnet", "model.weights=null", "model.embedding_dim=16"],
+    "residual": SMALL,
+    "variational": SMALL,
+    "residual_encoder": SMALL,
+    "backbone": {"name": "test_resnet", "weights": None, "embedding_dim": 16},
 }
 PARTICULAR = {
     "masked": ["objective.patch_px=8"],
@@ -47,19 +50,18 @@ PARTICULAR = {
 }
 
 
-def of_experiment(folder: Path, name: str) -> list[str]:
-    size = FEW if name in STUDY else SIZE
-    given = [*SYNTHETIC, *QUICK, *size, *BARE, *places(folder), "loader.batch_size=12"]
-    given.append(f"experiment={name}")
-    model = typed("train", *given).model["_target_"].rpartition(".")[2]
-    return [*given, *NETWORKS.get(model, []), *PARTICULAR.get(name, [])]
+def of_experiment(folder: Path, name: str) -> TrainSchema:
+    size = FEW if name in STUDY else (*SIZE, "loader.batch_size=12")
+    given = [*SYNTHETIC, *QUICK, *size, *BARE, *places(folder)]
+    config = typed("train", *given, f"experiment={name}", *PARTICULAR.get(name, []))
+    config.model |= NETWORKS.get(config.model["_target_"].rpartition(".")[2], {})
+    return config
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in EXPERIMENTS if name != "residual"]
-)  # test_train.py runs it
+# test_train.py runs the other, with all that is drawn of it.
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "residual"])
 def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
-    run = train(typed("train", *of_experiment(tmp_path, name)))
+    run = train(of_experiment(tmp_path, name))
     assert run.state == "finished"
     summary = run.summary()
     assert 0 <= summary["micro_map_at_5"] <= 1
