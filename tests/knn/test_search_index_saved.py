@@ -51,8 +51,7 @@ def test_saved_and_loaded_answers_the_same(indexes, kind, tmp_path):
     assert loaded.num_bytes == index.num_bytes
     assert_same_answers(loaded, index)
     if index.needs_file:
-        size = path.stat().st_size
-        assert index.num_bytes == pytest.approx(size, rel=0.25)  # but for FAISS's small tables
+        assert 0 < path.stat().st_size - index.num_bytes < len(index)  # FAISS's small tables
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)

@@ -130,8 +130,8 @@ def test_the_choice_of_the_gallery():
     assert len(rows(few, SPLIT)[0]) == len(rows(drawn, SPLIT)[0]) == 2
     table = items(split=["train"] * 50 + ["test"])
     seeds = [
-        rows(protocols.gallery_query(max_per_category=5, gallery_seed=seed), table)[0]
-        for seed in (0, 0, 1)
+        rows(protocols.gallery_query(max_per_category=5, **seed), table)[0]
+        for seed in ({}, {"gallery_seed": 0}, {"gallery_seed": 1})
     ]
     assert seeds[0] == seeds[1] != seeds[2]
 
