@@ -181,7 +181,7 @@ def test_the_end_is_a_leaderboard_and_what_failed(
 
 
 @needs_extra
-def test_workers_share_the_cores_and_leave_the_same_numbers(
+def test_workers_share_the_cores_and_one_waits_for_the_run_of_another(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from joblib import cpu_count
