@@ -21,10 +21,8 @@ from visual_search.locking import FolderLock, file_lock
 path = Path(sys.argv[1])
 lock = FolderLock(path) if path.is_dir() else file_lock(path)
 lock.acquire()
-child = os.fork()
-if not child:
-    time.sleep(60)  # as a loader's worker that has not seen yet that its parent is dead
-print(child, flush=True)
+if not os.fork():  # as a loader's worker that has not seen yet that its parent is dead
+    print(os.getpid(), flush=True)  # it is through the fork, and has closed what it must not hold
 time.sleep(60)
 """
 
