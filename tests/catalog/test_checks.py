@@ -209,8 +209,8 @@ def test_troubles_of_pictures_are_found(tmp_path: Path) -> None:
     assert counted["pictures"].sum() == len(files)
     jpeg = counted[(counted["format"] == "JPEG") & (counted["mode"] == "RGB")].iloc[0]
     assert (jpeg["smallest"], jpeg["largest"]) == ("160 x 160", "200 x 240")
-    for height_px, huge in ((5000, []), (5001, ["hat-good.png"])):  # 25 million are the limit
-        facts.loc[0, ["width_px", "height_px"]] = [5000, height_px]
+    for size, huge in (((5000, 5000), []), ((25_000_001, 1), ["hat-good.png"])):  # the limit
+        facts.loc[0, ["width_px", "height_px"]] = size
         findings = picture_checks.check_pictures(cached.catalog, facts, size_px=64, fit="stretch")
         assert named(findings)["huge"] == [*huge, "hat-huge.jpg"]
 

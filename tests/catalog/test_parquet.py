@@ -301,6 +301,8 @@ def test_rows_without_end_are_bounded(tmp_path: Path) -> None:
         budget = TextBudget("a.parquet", max_values=2 * NUM - 1)
         message = r"a\.parquet has over 399 values.*'category'"
         refuses(ValueError, message, read_columns, opened, columns, "a.parquet", budget)
+    budget, message = TextBudget("a.parquet", max_bytes=2**30), r"over 1\.0 GiB, .*'note'"
+    refuses(ValueError, message, budget.spend, 2**30 + 1, "note")
 
 
 @pytest.mark.parametrize("struct", [True, False])

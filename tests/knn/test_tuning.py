@@ -62,8 +62,9 @@ def test_more_effort_is_chosen_where_it_reads_less(order):
         shift = 20 if effort == 1 else 0
         return np.concatenate([order[:, 100 : 100 + shift], order], axis=1)[:, :count]
 
-    assert tuned_by(late_at_first, 0.95, bytes_per_effort=1).effort == 2
-    assert tuned_by(late_at_first, 0.95, bytes_per_effort=1e9).effort == 1
+    saved = 15 * 4 * (4 * STORE.dim)  # candidates that are not read, each as costly as 4 in a row
+    assert tuned_by(late_at_first, 0.95, bytes_per_effort=saved - 1).effort == 2
+    assert tuned_by(late_at_first, 0.95, bytes_per_effort=saved + 1).effort == 1
 
 
 def test_a_target_out_of_reach_gives_the_best_and_says_so(order):

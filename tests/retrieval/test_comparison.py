@@ -160,6 +160,8 @@ def test_two_runs_are_compared_in_every_category():
 def test_order_of_queries_and_runs_changes_nothing_but_order():
     reports = three(1)
     found = compare_reports(reports, **FAST)
+    pd.testing.assert_frame_equal(found.runs, compare_reports(reports, seed=0, **FAST).runs)
+    assert not found.runs.equals(compare_reports(reports, seed=1, **FAST).runs)
     shuffled = {
         name: changed(report, report.per_query.sample(frac=1, random_state=i))
         for i, (name, report) in enumerate(reports.items())

@@ -60,6 +60,8 @@ def test_fewer_listed_are_the_first_and_counts_stay() -> None:
         some = find_leaks(GALLERY, QUERIES, max_listed=number)
         assert some.pairs == every.pairs[:number]
         assert (some.num_pairs, some.query_ids) == (every.num_pairs, every.query_ids)
+    assert len(every.pairs) > 100
+    assert find_leaks(GALLERY, QUERIES).pairs == every.pairs[:100]
 
 
 def test_a_query_and_itself_is_only_ever_an_item() -> None:
