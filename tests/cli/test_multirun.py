@@ -124,7 +124,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    seeds = "seed=1,2"
+    seeds = "seed=1,2,3"
 
     # The second job has saved a checkpoint.
     def cut(name: str, sign: signal.Signals, *before: str) -> tuple[int, str, str]:
@@ -141,7 +141,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
     first = finished(broken)
     assert list(first) == [1]
     assert "Runs side by side" in out
-    assert "stopped with 1 of 2 jobs finished; the same command goes on" in error
+    assert "stopped with 1 of 3 jobs finished; the same command goes on" in error
     assert [record.state for record in records(broken)] == ["finished", "interrupted"]
 
     assert cut("second", signal.SIGKILL)[0] == -signal.SIGKILL
@@ -149,8 +149,8 @@ def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
     assert [record.state for record in records(broken)] == ["finished", "running"]
 
     assert sweep_here(broken, seeds) == 0
-    assert "2 jobs: 1 found finished, 1 gone on with." in capsys.readouterr().out
-    assert [record.state for record in records(broken)] == ["finished"] * 2
+    assert "3 jobs: 1 found finished, 1 gone on with, 1 trained." in capsys.readouterr().out
+    assert [record.state for record in records(broken)] == ["finished"] * 3
     assert first.items() <= finished(broken).items()
 
     uncut, resumed = run_here(whole, *SETTINGS, "seed=2"), runs(broken)[2]
@@ -163,7 +163,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
 def test_the_end_is_a_leaderboard_and_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep_here(tmp_path, "seed=1", "training.learning_rate=1e-4,1e-3,1e30") == 1
+    assert sweep_here(tmp_path, "seed=1", "training.learning_rate=1e-4,1e30,1e-3") == 1
     shown = capsys.readouterr()
     assert "Runs side by side" in shown.out
     assert "3 jobs: 2 trained, 1 failed." in shown.out
@@ -187,17 +187,17 @@ def test_workers_share_the_cores_and_one_waits_for_the_run_of_another(
     from joblib import cpu_count
 
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    # They differ in their reading processes alone: one waits, and finds the run finished.
-    status = sweep_here(tmp_path, "sweep=joblib", "seed=1", "loader.num_workers=1,2")
-    assert status == 0
+    # Two train at once. The third differs from the first in its reading processes alone: it waits.
+    jobs = ["loader.num_workers=0,1", "seed=1,2", "hydra.launcher.n_jobs=3"]
+    assert sweep_here(tmp_path, "sweep=joblib", *jobs) == 0
     assert os.environ["OMP_NUM_THREADS"] == "64"
     found = records(tmp_path)
     assert os.getpid() not in {record.pid for record in found}
-    assert {record.num_threads for record in found} == {max(1, cpu_count() // 2)}
-    assert len({record.run for record in found}) == 1
+    assert {record.num_threads for record in found} == {max(1, cpu_count() // 3)}
+    assert len({record.run for record in found}) == 2
     shown = capfd.readouterr().out
-    assert "2 jobs: 1 found finished, 1 trained." in shown
-    assert "finished: loader.num_workers=2, val/map_at_5" in shown
+    assert "4 jobs: 2 found finished, 2 trained." in shown
+    assert "finished: loader.num_workers=1 seed=1, val/map_at_5" in shown
     assert "Retrieval by" not in shown  # each job's own tables are in its file
     for record in found:
         printed = newest(tmp_path) / str(record.number) / "output.txt"
@@ -245,17 +245,21 @@ def waiting(tmp_path: Path) -> list[str]:
     return [str(script), "-m", f"outputs={tmp_path}", "sweep=joblib"]
 
 
-def at_work(folder: Path, jobs: int) -> bool:
+def at_work(folder: Path) -> bool:
+    """Whether both workers have a job."""
     found = [json.loads(path.read_text()) for path in folder.glob(".sweeps/*/*/job.json")]
-    return len(found) == jobs
+    return len(found) == 2
 
 
 @needs_extra
-def test_a_signal_ends_the_workers_first(tmp_path: Path, waiting: list[str]) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_workers_first(
+    tmp_path: Path, waiting: list[str], sign: signal.Signals
+) -> None:
     process = started([*waiting, "seed=1,2,3"])
-    wait_for(lambda: at_work(tmp_path, 2), process)
-    status, _, error = end(process, signal.SIGINT)
-    assert status == 128 + signal.SIGINT
+    wait_for(lambda: at_work(tmp_path), process)
+    status, _, error = end(process, sign)
+    assert status == 128 + sign
     assert "stopped with 0 of 3 jobs finished" in error
     assert [record.state for record in records(tmp_path)] == ["interrupted"] * 2
     assert {path.name for path in tmp_path.glob("ended-*")} == {"ended-1", "ended-2"}
@@ -263,15 +267,15 @@ def test_a_signal_ends_the_workers_first(tmp_path: Path, waiting: list[str]) -> 
 
 @needs_extra
 def test_workers_of_a_killed_sweep_end_by_themselves(tmp_path: Path, waiting: list[str]) -> None:
-    process = started([*waiting, "seed=1,2", "hydra.launcher.n_jobs=1"])
-    wait_for(lambda: at_work(tmp_path, 1), process)
+    process = started([*waiting, "seed=1,2,3"])
+    wait_for(lambda: at_work(tmp_path), process)
     pids = [record.pid for record in records(tmp_path)]
     process.kill()
     process.wait(timeout=300)
     wait_for(lambda: not any(is_alive(pid) for pid in pids))
     process.communicate(timeout=300)
-    assert [record.state for record in records(tmp_path)] == ["interrupted"]
-    assert len(list(tmp_path.glob("ended-*"))) == 1
+    assert [record.state for record in records(tmp_path)] == ["interrupted"] * 2
+    assert len(list(tmp_path.glob("ended-*"))) == 2
 
 
 @needs_extra
