@@ -15,7 +15,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     It trained on a few of its catalogue's 72 items; pictures lie in `cache_of`.
     """
     head = ["embedding.pca=8", "embedding.normalize=true", "embedding.whiten=0.5"]
-    return run_here(tmp_path_factory.mktemp("trained"), *head)
+    target = "visual_search.training.callbacks.reconstructions.Reconstructions"
+    drawn = [f"+callbacks.reconstructions._target_={target}"]  # nothing: it has no decoder
+    run = run_here(tmp_path_factory.mktemp("trained"), *head, *drawn)
+    assert not (run.folder / "figures" / "reconstructions").exists()
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

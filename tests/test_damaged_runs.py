@@ -126,3 +126,6 @@ def test_settings_that_lack_a_part_are_named(
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | lack))
     with pytest.raises(DamagedFileError, match=rf"config\.yaml.*{said}"):
         finished_run(str(tmp_path))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"seed": "many"}))
+    with pytest.raises(DamagedFileError, match=r"config\.yaml.*'many'.*full_key: seed"):
+        finished_run(str(tmp_path)).settings()
