@@ -28,6 +28,7 @@ from visual_search.retrieval.statistics import (
     bootstrap_interval,
     holm,
     paired_difference,
+    rank_intervals,
 )
 
 Floats = NDArray[np.float64]
@@ -325,6 +326,69 @@ def wolf_lines(num_draws: int, num_resamples: int) -> None:
     print(f"{'any of 10 tests after Holm, 30 queries':44}{100 * wolf / num_draws:9.1f}%")
 
 
+# How much of a query's hits each of a table's models loses; equal ones share their ranks.
+TABLES: dict[str, tuple[float, ...]] = {
+    "4 equal": (0.0,) * 4,
+    "20 equal": (0.0,) * 20,
+    "3 equal, 3 worse": (0.0,) * 3 + (0.2,) * 3,
+    "10 in small steps": tuple(0.02 * step for step in range(10)),
+    "20, of which 1 is better": (0.0,) + (0.15,) * 19,
+}
+
+
+def rank_lines(num_draws: int, num_resamples: int, only: str) -> None:
+    """Tables of models: all rank intervals at once must hold the true ranks."""
+    head = f"{'95 % rank intervals of a table':54}{'all hold %':>12}{'ranks held':>12}"
+    print(f"\n{head}{'for the top':>13}")
+    cases: dict[str, Sizes] = {
+        "8 groups of 4": fixed((8, 4)),
+        "30 groups of 4": fixed((30, 4)),
+        "300 groups of 1": fixed((300, 1)),
+        "1,150 groups, one of 300": UNEQUAL["1,150 groups, one of 300"],
+        "100 groups, Pareto 1": UNEQUAL["100 groups, Pareto 1"],
+    }
+    for (title, sizes), (table, lost) in itertools.product(cases.items(), TABLES.items()):
+        for even in (False, True):  # every second model finds all queries equally hard
+            name = f"{title}: {table}{', every second even' * even}"
+            if only not in name:
+                continue
+            rng = np.random.default_rng(24)
+            keeps = 1 - np.array(lost)
+            true = np.stack([1 + (keeps > keeps[:, None]).sum(1), (keeps >= keeps[:, None]).sum(1)])
+            held, widths, top = 0, [], []
+            for number in range(num_draws):
+                rates, groups = rates_of(rng, sizes(rng), SHAPES["middling"], 0.5)
+                models = []
+                for place, keep in enumerate(keeps):
+                    own, _ = rates_of(rng, np.bincount(groups), SHAPES["middling"], 0.5)
+                    mixed = np.where(rng.random(len(rates)) < 0.7, rates, own)
+                    if even and place % 2:
+                        mixed = np.full(len(rates), EVEN_RATE)
+                    found = average_precision(rng, mixed)
+                    models.append(np.where(rng.random(len(rates)) < keep, found, 0.0))
+                ends = rank_intervals(models, groups, num_resamples=num_resamples, seed=number)
+                held += bool((ends[:, 0] <= true[0]).all() and (true[1] <= ends[:, 1]).all())
+                widths.append(float((ends[:, 1] - ends[:, 0] + 1).mean()))
+                top.append(int((ends[:, 0] == 1).sum()))
+            covered = 100 * held / num_draws
+            mark = "-" if covered < 93 else ""
+            ends_text = f"{covered:11.1f}{mark:1}{np.mean(widths):12.1f}{np.mean(top):13.1f}"
+            print(f"{name:54}{ends_text}", flush=True)
+
+
+def _even_rate() -> float:
+    """The rate at which all queries alike have the mean AP of the middling shape."""
+    low, high, wanted = 0.0, 1.0, mean_average_precision(SHAPES["middling"])
+    for _ in range(60):
+        rate = (low + high) / 2
+        mean = sum((rate + (rank - 1) * rate**2) / rank for rank in range(1, 6)) / 5
+        low, high = (rate, high) if mean < wanted else (low, rate)
+    return rate
+
+
+EVEN_RATE = _even_rate()
+
+
 def speed_line() -> None:
     rng = np.random.default_rng(0)
     values, groups = rng.random(10_000), rng.integers(8_000, size=10_000)
@@ -345,6 +409,7 @@ def main() -> None:
     arguments = parser.parse_args()
     coverage_lines(arguments.draws, arguments.resamples, arguments.only)
     paired_lines(arguments.draws, arguments.resamples, arguments.only)
+    rank_lines(arguments.draws, arguments.resamples, arguments.only)
     if not arguments.only:
         wolf_lines(arguments.draws, arguments.resamples)
         speed_line()

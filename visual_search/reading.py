@@ -393,6 +393,14 @@ class DeviceFacts(TypedDict, total=False):
     card: dict[str, object]
 
 
+class SeedSpread(TypedDict):
+    """How many runs a mean over seeds is of, and the headline's standard deviation over them."""
+
+    num_runs: int
+    micro: Number
+    macro: Number
+
+
 class Summary(DeviceFacts, total=False):
     """A measurement: a report's own numbers, then what a run adds.
 
@@ -411,6 +419,7 @@ class Summary(DeviceFacts, total=False):
     rules: dict[str, str]
     all_relevant: bool
     intervals: dict[str, Ends]
+    seeds: SeedSpread
 
     kind: str
     val_loss: Number

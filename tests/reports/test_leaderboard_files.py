@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 
 from tests.retrieval.test_comparison import IDENTITY
 from tests.retrieval.test_ranking import entry, floor
-from visual_search.reports.leaderboard_files import CSV_START, to_csv, to_markdown
+from visual_search.reports import leaderboard_files
+from visual_search.reports.leaderboard_files import CSV_START, RankedRun
 from visual_search.retrieval.ranking import COLUMNS, rank
 from visual_search.wording import escaped
 
@@ -23,6 +24,20 @@ NASTY = [
 ]  # fmt: skip
 
 
+def runs_of(groups):
+    """Each row as the one run that it is."""
+    tables = pd.concat([group.table for group in groups]) if groups else pd.DataFrame({"path": []})
+    return {path: [RankedRun(path, 0, {}, "2024-05-01", None)] for path in tables["path"]}
+
+
+def to_markdown(group):
+    return leaderboard_files.to_markdown(group, runs_of([group]))
+
+
+def to_csv(groups):
+    return leaderboard_files.to_csv(groups, runs_of(groups))
+
+
 def rows_of(markdown):
     """The table's cells as a reader sees them, by a Markdown library; no other markup may come."""
     tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(markdown)
@@ -31,7 +46,7 @@ def rows_of(markdown):
     for cell in cells:
         assert {child.type for child in cell.children} <= {"text", "text_special"}, cell.content
     texts = ["".join(child.content for child in cell.children) for cell in cells]
-    return [texts[i : i + 12] for i in range(0, len(texts), 12)]
+    return [texts[i : i + 13] for i in range(0, len(texts), 13)]
 
 
 def test_markdown_shows_the_table_with_what_it_was_measured_on():
@@ -44,18 +59,18 @@ def test_markdown_shows_the_table_with_what_it_was_measured_on():
     text = to_markdown(rank(runs)[0])
     assert text.startswith(
         "## shop, protocol gallery_query\n\n54 queries in 30 groups (6 left out), 100 gallery "
-        "items, k = 5; ranked by the micro mean of mAP@5.\n\n| \\# | Run |"
+        "items, k = 5; ranked by the micro mean of mAP@5.\n\n| \\# | ranks | Run |"
     )
     rows = rows_of(text)
-    assert rows[0][:6] == ["#", "Run", "mAP@5 micro", "macro", "P@5", "hit@1"]
+    assert rows[0][:7] == ["#", "ranks", "Run", "mAP@5 micro", "macro", "P@5", "hit@1"]
     ends = "0.800 [0.750, 0.850]"
     assert rows[1] == [
-        "1", "plus_layer", ends, ends, "0.250", "0.125",
+        "1", "1-2", "plus_layer", ends, ends, "0.250", "0.125",
         "128", "4.2 MB", "1.5", "30", "2024-05-01", "outputs/plus_layer/1a",
     ]  # fmt: skip
-    assert rows[2][:3] == ["=2", "baseline", "0.780"]
-    hog = ["floor", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400", "\u2013", "0.500"]
-    assert rows[3][:6] == hog
+    assert rows[2][:4] == ["=2", "1-2", "baseline", "0.780"]
+    hog = ["floor", "", "HOG + PCA-256", "0.500 [0.490, 0.510]", "0.400", "\u2013", "0.500"]
+    assert rows[3][:7] == hog
     assert len(rows) == 4
     rules = text.partition("\n\n- ")[2].splitlines()
     assert rules[:2] == ["mAP@5: Mean of AP@5.", "- micro: over queries."]
@@ -69,8 +84,8 @@ def test_a_name_in_markdown_is_text_and_nothing_else(name):
     expected = " ".join(name.split())
     rows = rows_of(text)
     assert len(rows) == 3
-    assert " ".join(rows[1][1].split()) == expected
-    assert " ".join(rows[1][11].split()) == f"outputs/{expected}"
+    assert " ".join(rows[1][2].split()) == expected
+    assert " ".join(rows[1][12].split()) == f"outputs/{expected}"
     assert "<" not in text
     assert not set(text) & set("\r\u2028")
     text.encode("utf-8")

@@ -15,7 +15,6 @@ from visual_search.reports.tables import (
     print_evaluation,
     print_measurement,
     print_result,
-    runs_table,
 )
 from visual_search.retrieval.report_files import load_report, save_report
 from visual_search.runs.finished import Measured
@@ -89,7 +88,6 @@ def test_nothing_is_wider_than_80_columns(tmp_path: Path) -> None:
     folder = tmp_path / "an_experiment_with_a_long_name_of_its_own" / "0123456789"
     run = kept(folder, {"category": [long, "B", "C"]})
     assert max(map(len, printed(run).splitlines())) <= 80
-    assert max(map(len, printed(run, runs_table([run, run])).splitlines())) <= 80
 
 
 def test_names_from_the_data_are_shown_as_they_are(tmp_path: Path) -> None:
@@ -167,7 +165,6 @@ def test_what_has_no_number_is_a_dash(tmp_path: Path, run: Run) -> None:
     run = kept(tmp_path / "a" / "0", floors=[floor], intervals={})
     assert " – " in printed(run)  # noqa: RUF001
     assert run.summary()["intervals"] == {}
-    assert "0123" not in printed(run, runs_table([run]))
 
 
 def test_a_finished_run_says_where_everything_lies(
@@ -193,11 +190,3 @@ def test_a_measurement_that_was_found_says_so(run: Run, capsys: pytest.CaptureFi
     print_evaluation(Measured(run, is_new=False))
     said = capsys.readouterr().out.splitlines()[0]
     assert said == f"{run.folder} was measured before; rerun=true measures again."
-
-
-def test_runs_of_one_name_are_told_apart(tmp_path: Path, run: Run) -> None:
-    other = kept(tmp_path / "plus_layer" / "bbbb")
-    text = printed(run, runs_table([run, other, Run(tmp_path / "without" / "numbers")]))
-    for expected in ("plus_layer/0123", "plus_layer/bbbb", "mAP@5", "16", "1 min 15 s"):
-        assert expected in text
-    assert "without" not in text

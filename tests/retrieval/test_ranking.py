@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.retrieval.test_comparison import FAST, HEADLINE, IDENTITY, STUDY, queries, report_of
+from tests.retrieval.test_comparison import HEADLINE, IDENTITY, STUDY, queries, report_of
 from visual_search.retrieval.comparability import NotComparableError
-from visual_search.retrieval.ranking import COLUMNS, INTERVAL_RULE, TESTED_RULE, Entry, rank
-from visual_search.retrieval.statistics import holm, paired_difference
+from visual_search.retrieval.ranking import COLUMNS, SEED_RULE, Entry, rank
+from visual_search.retrieval.seeds import over_seeds
+from visual_search.retrieval.statistics import rank_intervals
 
 NA = "NA"
 
@@ -56,7 +57,7 @@ def test_runs_are_ranked_and_what_they_say_is_kept():
     assert sizes == (54, 6, 30, 100)
     assert group.identity["k"] == 5
     told = ("mAP@5: Mean of AP@5.", "micro: over queries.", "macro: over categories.")
-    assert group.rules == (*told, INTERVAL_RULE)
+    assert group.rules[:3] == told
 
 
 def test_what_was_measured_otherwise_stands_in_another_table():
@@ -97,7 +98,7 @@ def test_runs_of_one_value_share_a_rank_and_nothing_scored_has_none():
     runs.append(entry("z", math.nan, micro_map_at_5=None))
     (group,) = rank(runs)
     assert shown(group, "rank", "name") == [[1, "y"], [2, "a"], [2, "c"], [4, "b"], [NA, "z"]]
-    assert not group.table["tied_with_above"].iloc[-1]
+    assert shown(group, "rank_low", "rank_high", "for_the_top")[-1] == [NA, NA, False]
 
 
 def test_the_studys_rule_is_ranked_by_its_macro_mean():
@@ -148,44 +149,81 @@ def test_the_untrained_network_stands_once_a_name_at_its_best():
         ]
 
 
-# --- ties ---------------------------------------------------------------------------------------
+def test_settings_that_the_untrained_network_does_not_feel_give_one_row():
+    def run(settings, micro, dim=8):
+        floors = [floor("untrained", micro, dim=dim)]
+        made = entry("plus", 0.9, settings, floors=floors)
+        return Entry(made.path, made.name, made.summary, made.finished, settings=settings)
+
+    def floors_of(*runs):
+        (group,) = rank(runs)
+        return group.table.loc[group.table["is_floor"], "name"].tolist()
+
+    slow, quick, wide = run("lr=1", 0.3), run("lr=2", 0.3), run("width=2", 0.4)
+    assert floors_of(slow, quick) == ["untrained plus"]
+    assert floors_of(slow, quick, wide) == [
+        "untrained plus width=2",
+        "untrained plus lr=2 and 1 other",
+    ]
 
 
-def test_without_values_a_query_overlapping_intervals_are_not_told_apart():
-    runs = [entry("a", 0.9), entry("b", 0.82), entry("c", 0.5), entry("d", 0.39, half=math.nan)]
-    (group,) = rank([*runs, entry("e", 0.1, floors=[floor("hog", 0.85)])])
-    marks = dict(shown(group, "name", "tied_with_above"))
-    assert marks == {"a": False, "hog": False, "b": True, "c": False, "d": True, "e": True}
-    assert TESTED_RULE not in group.rules
-    (group,) = rank([entry("a", 0.75, half=0.125), entry("b", 0.5, half=0.125)])  # they touch
-    assert group.table["tied_with_above"].tolist() == [False, True]
+# --- ranks --------------------------------------------------------------------------------------
 
 
-def test_values_a_query_are_tested_in_pairs_with_holm():
+def test_of_runs_without_values_a_query_nothing_is_shown():
+    (group,) = rank([entry("a", 0.9), entry("b", 0.1, floors=[floor("hog", 0.85)])])
+    columns = ["name", "rank", "rank_low", "rank_high", "for_the_top"]
+    assert shown(group, *columns) == [
+        ["a", 1, 1, 2, True],
+        ["hog", NA, NA, NA, False],
+        ["b", 2, 1, 2, True],
+    ]
+
+
+def test_ranks_are_those_that_the_queries_leave():
     base, table = np.random.default_rng(0).uniform(0.2, 0.5, 60), queries()
-    few = np.arange(60) < 12  # 6 groups: 2 of 2^6 flips, so p = 1 / 32
-    values = {"a": base + 0.5, "b": base + 0.3 * few, "c": base, "d": base}
+    noise = np.random.default_rng(1).uniform(-0.02, 0.02, 60)
+    values = {"a": base + 0.5, "b": base + 0.49 + noise, "c": base, "d": base}
     per_query = {
         f"outputs/{name}": report_of(table, held).per_query.sample(frac=1, random_state=1)
         for name, held in values.items()
     }
     runs = [entry(name, float(held.mean())) for name, held in values.items()]
-    (group,) = rank(runs, per_query, **FAST)
+    (group,) = rank(runs, per_query, num_resamples=200)
     assert group.table["name"].tolist() == list("abcd")
-    p_values = [
-        paired_difference(values[x], values[y], table["group"], **FAST).p_value
-        for x, y in itertools.pairwise("abcd")
-    ]
-    assert p_values == [1 / 301, 1 / 32, 1]
-    assert holm(p_values).tolist() == [3 / 301, 2 / 32, 1]
-    assert group.table["tied_with_above"].tolist() == [False, False, True, True]
-    assert TESTED_RULE in group.rules
-    assert INTERVAL_RULE not in group.rules
+    found = group.table[["rank_low", "rank_high"]].to_numpy().tolist()
+    held = [values[name] for name in "abcd"]
+    assert found == rank_intervals(held, table["group"], num_resamples=200).tolist()
+    assert found == [[1, 1], [2, 2], [3, 4], [3, 4]]
+    assert group.table["for_the_top"].tolist() == [True, False, False, False]
 
-    del per_query["outputs/d"]
-    (group,) = rank(runs, per_query, **FAST)
-    assert {TESTED_RULE, INTERVAL_RULE} < set(group.rules)
-    assert group.table["tied_with_above"].tolist() == [False, False, False, True]  # 2 / 32 no more
+    del per_query["outputs/b"]
+    (group,) = rank(runs, per_query, num_resamples=200)
+    assert group.table["for_the_top"].tolist() == [True, True, False, False]
+    found = group.table[["rank_low", "rank_high"]].to_numpy().tolist()
+    assert found == [[1, 2], [1, 4], [2, 4], [2, 4]]
+
+
+def test_a_row_of_several_seeds_says_how_many_and_how_far_they_lie_apart():
+    table, rng = queries(), np.random.default_rng(0)
+    reports = {f"outputs/{seed}": report_of(table, rng.uniform(0, 0.5, 60)) for seed in range(3)}
+    mean = over_seeds(reports)
+    lone = report_of(table, np.full(60, 0.9))
+    rows = [entry("three", 0.0), entry("one", 0.9)]
+    rows[0] = Entry("outputs/three", "three", mean.summary, rows[0].finished)
+    per_query = {"outputs/three": mean.per_query, "outputs/one": lone.per_query}
+    (group,) = rank(rows, per_query, num_resamples=200)
+    assert shown(group, "name", "num_runs", "rank_low", "rank_high") == [
+        ["one", 1, 1, 1],
+        ["three", 3, 2, 2],
+    ]
+    means = [report.summary["micro_map_at_5"] for report in reports.values()]
+    row = group.table.iloc[1]
+    assert row["micro"] == pytest.approx(np.mean(means))
+    assert row["micro_sd"] == pytest.approx(np.std(means, ddof=1))
+    assert math.isnan(group.table["micro_sd"].iloc[0])
+    assert SEED_RULE in group.rules
+    assert SEED_RULE not in rank([rows[1]])[0].rules
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -219,8 +257,11 @@ def test_values_a_query_that_cannot_be_compared_are_refused():
         rank(runs, shorter)
     with pytest.raises(ValueError, match=r"runs outputs/a .*not \['group'\]"):
         rank(runs, {name: table.drop(columns="group") for name, table in tables.items()})
-    with pytest.raises(ValueError, match="num_permutations is 3; expected at least 100"):
-        rank(runs, tables, num_permutations=3)
+    with pytest.raises(ValueError, match="num_resamples is 3; expected at least 100"):
+        rank(runs, tables, num_resamples=3)
+    scored = tables["outputs/b"].assign(average_precision=[math.nan, *[0.0] * 59])
+    with pytest.raises(ValueError, match=r"outputs/a, outputs/b: .* do not score the same queries"):
+        rank(runs, {**tables, "outputs/b": scored})
 
 
 def test_a_table_says_where_few_groups_carry_its_intervals():
@@ -231,5 +272,5 @@ def test_a_table_says_where_few_groups_carry_its_intervals():
 
 @pytest.mark.parametrize("all_relevant", [True, False])
 def test_a_table_says_first_where_no_answer_can_be_wrong(all_relevant):
-    (group,) = rank([entry("one", 1.0, all_relevant=all_relevant)], **FAST)
+    (group,) = rank([entry("one", 1.0, all_relevant=all_relevant)])
     assert ("right by definition" in group.rules[0]) == all_relevant

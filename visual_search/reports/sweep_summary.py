@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from visual_search.runs.jobs import Record, read_records, told_apart
 from visual_search.wording import many, number
 
 if TYPE_CHECKING:
+    from visual_search.reports.rankings import Leaderboard
     from visual_search.runs.run import Run
 
 
@@ -31,7 +33,7 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool
     records = read_records(folder)
     runs, left_out = finished_runs(records)
     if runs:
-        _print_runs(runs)
+        _print_leaderboard(runs, folder, records)
     if stopped:
         finished = sum(record.state == "finished" for record in records)
         print(
@@ -40,8 +42,6 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool
             file=sys.stderr,
         )
         return False
-    if runs:
-        _print_leaderboard(runs, folder, records)
     measured = [one for one in records if one.kind == "evaluation" and one.state == "finished"]
     if measured:
         left_out += _print_overview(measured, folder)
@@ -108,33 +108,40 @@ def finished_runs(records: list[Record]) -> tuple[list[Run], list[tuple[str, str
     return runs, left_out
 
 
-def _print_runs(runs: list[Run]) -> None:
-    from rich.console import Console
-
-    from visual_search.reports.tables import runs_table
-    from visual_search.views.table import terminal
-
-    Console(highlight=False).print(terminal(runs_table(runs)))
-
-
 def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> None:
     """Prints the runs' leaderboard, writes it beside the records, and names the best to choose."""
     from visual_search.reports.rankings import print_leaderboard, rank_these
 
-    texts = told_apart(records)
-    names = {record.run: text for record, text in zip(records, texts, strict=True)}
-    leaderboard = rank_these(runs, folder, seed=0, names=names)
-    print()
+    leaderboard = rank_these(runs, folder, seed=0)
     print_leaderboard(leaderboard, short=True)
-    valued = [record for record in records if record.value is not None]
-    comparable = len(leaderboard.groups) == 1 and len({one.value_name for one in valued}) == 1
-    if comparable and len(valued) > 1:
-        best = max(valued, key=lambda record: record.value or 0.0)
-        name = texts[records.index(best)]
-        print(
-            f"\nHighest {best.value_name}: {number(best.value)} with {name} ({best.run}). Choose "
-            "by this one, of the validation queries: what is chosen on test queries looks too good."
-        )
+    if len(leaderboard.groups) == 1:
+        _print_best(leaderboard, records)
+
+
+def _print_best(leaderboard: Leaderboard, records: list[Record]) -> None:
+    """Names the row with the highest mean on the validation queries, where all have been asked."""
+    values = {one.run: one.value for one in records if one.value is not None}
+    names = {one.value_name for one in records if one.value is not None}
+    (group,) = leaderboard.groups
+    table = group.table[~group.table["is_floor"]]
+    of_rows = [[run.path for run in leaderboard.runs[path]] for path in table["path"]]
+    if (
+        len(values) < 2
+        or len(names) != 1
+        or not all(run in values for row in of_rows for run in row)
+    ):
+        return
+    means = [statistics.fmean(values[run] for run in row) for row in of_rows]
+    best = max(range(len(means)), key=means.__getitem__)
+    found = [values[run] for run in of_rows[best]]
+    over = ""
+    if len(found) > 1:
+        over = f", the mean of {len(found)} seeds (SD {number(statistics.stdev(found))}),"
+    print(
+        f"\nHighest {names.pop()}: {number(means[best])}{over} with {table['name'].iloc[best]} "
+        f"({', '.join(of_rows[best])}). Choose by this one, of the validation queries: what is "
+        "chosen on test queries looks too good."
+    )
 
 
 def _print_overview(records: list[Record], folder: Path) -> list[tuple[str, str]]:

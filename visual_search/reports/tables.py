@@ -1,4 +1,4 @@
-"""Tables for the terminal: a run by category, its floors, runs side by side."""
+"""Tables for the terminal: a run by category, beside its floors."""
 
 from __future__ import annotations
 
@@ -291,47 +291,6 @@ def floor_table(summary: Summary, name: str) -> Table:
         *map(TableColumn, (*MEANS, "Run minus floor", "p", "Holm")),
     ]
     return Table(f"Beside what learns nothing: {headline['title']}", columns, rows)
-
-
-def runs_table(runs: Sequence[Run]) -> Table:
-    """Returns finished runs side by side, one a row, narrow enough for 80 columns."""
-    from visual_search.views.table import Cell, Row, Table, TableColumn, cells
-
-    finished = [(run, run.summary()) for run in runs]
-    finished = [(run, summary) for run, summary in finished if summary]
-    names = [run.folder.parent.name for run, _ in finished]
-    titles = {summary["headline"]["title"] for _, summary in finished}
-    headline = titles.pop() if len(titles) == 1 else "metric"
-    rows = []
-    for run, summary in finished:
-        mean = summary["headline"]["mean"]
-        name = run.folder.parent.name
-        if names.count(name) > 1:
-            name += f"/{run.folder.name}"
-        if headline == "metric":
-            name += f" {summary['headline']['title']}"
-        found = summary["intervals"].get("micro", {})
-        ends = interval(found.get("low"), found.get("high"), rough=found.get("rough"))
-        floors = [or_low(number_in(floor, f"micro_{mean}")) for floor in summary["floors"]]
-        row = cells(
-            name,
-            Cell(number(number_in(summary, f"micro_{mean}")), ends),
-            number(number_in(summary, f"macro_{mean}")),
-            number(max(floors, default=None)),
-            three_digits(summary.get("test_loss")),
-            count(summary["embedding_dim"]),
-            duration(run.status().get("seconds", 0.0)),
-        )
-        rows.append(Row(row))
-    devices = dict.fromkeys(
-        device_sentence(summary) for _, summary in finished if summary.get("device")
-    )
-    several = "different devices, by which trained numbers move: " * (len(devices) > 1)
-    columns = [TableColumn("Run", "name"), TableColumn(headline, with_ends=True)]
-    columns += map(TableColumn, ("macro", "Floor", "MSE", "Dim", "Time"))
-    title = "Runs side by side, test queries; micro means but for macro"
-    caption = f"Computed on {several}{'; '.join(devices)}." if devices else ""
-    return Table(title, columns, rows, caption)
 
 
 def _left_out(summary: Summary) -> str:

@@ -19,6 +19,7 @@ To judge
 ``floor_comparison.py``  a run against embeddings that learn nothing
 ``comparability.py``    which runs may be compared
 ``comparison.py``       runs side by side
+``seeds.py``            runs that differ in the seed alone, as one
 ``ranking.py``          all runs, ranked
 ``extremes.py``         the queries that went worst and best
 ======================  ===========================================================================

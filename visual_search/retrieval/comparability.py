@@ -122,7 +122,9 @@ def _differences(held: Identity, expected: Identity) -> tuple[list[str], list[st
         words.append(f"the protocol is {named}, expected {wanted}")
     elif asked_otherwise:
         for name, (ours, theirs) in settings.items():
-            words.append(f"the protocol's {name} is {_plain(ours)}, expected {_plain(theirs)}")
+            words.append(
+                f"the protocol's {name} is {in_override(ours)}, expected {in_override(theirs)}"
+            )
         if not settings and held["k"] == expected["k"]:
             words.append(
                 f"the protocol {wanted} has other rules ({_hashes('protocol', held, expected)})"
@@ -175,12 +177,17 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return found
 
 
-def _plain(value: object) -> str:
-    """A setting as Hydra's command line writes it."""
+def in_override(value: object) -> str:
+    """Returns a setting as Hydra's command line writes it.
+
+    Example:
+        >>> in_override([0.5, None, True, "a b"])
+        '[0.5,null,true,"a b"]'
+    """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(_plain(part) for part in value)}]"
+        return f"[{','.join(in_override(part) for part in value)}]"
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value, re.ASCII):
         quoted = value.replace('"', '\\"')
         return f'"{quoted}"'
@@ -189,4 +196,4 @@ def _plain(value: object) -> str:
 
 def _override(name: str, value: object) -> str:
     """An override that both the shell and Hydra read as this value."""
-    return shlex.quote(f"{name}={_plain(value)}")
+    return shlex.quote(f"{name}={in_override(value)}")

@@ -1,19 +1,21 @@
 """A leaderboard: runs ranked beside their floors, one table for every way of measuring.
 
 Only runs of the same data, gallery, queries, protocol and k stand in one table. A rank alone
-overstates: a run that is not shown to differ from the one above it carries a mark.
+overstates: beside it stand the ranks that the queries leave a run, and whether one of them is the
+first.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from visual_search.reading import Identity, MeasuredFloor, Summary, ends_of, number_in
 from visual_search.retrieval.comparability import MUST_AGREE, check_comparable, identity_of
@@ -23,25 +25,22 @@ from visual_search.retrieval.floor_comparison import (
     check_columns,
     right_by_definition,
 )
-from visual_search.retrieval.resampling import STATISTICS, Statistic
-from visual_search.retrieval.statistics import (
-    NUM_PERMUTATIONS,
-    NUM_RESAMPLES,
-    Compared,
-    align_queries,
-    holm,
-    paired_difference,
-)
-from visual_search.wording import as_float, rough_text, sign_shown
+from visual_search.retrieval.resampling import STATISTICS, Draws, Statistic
+from visual_search.retrieval.statistics import NUM_RESAMPLES, align_queries, rank_intervals
+from visual_search.wording import as_float, many, rough_text
 
 FLOOR = "floor"
 KEY = ("data", *MUST_AGREE)
 COLUMNS: dict[str, str | type] = {
     "rank": "Int64",
+    "rank_low": "Int64",
+    "rank_high": "Int64",
+    "for_the_top": bool,
     "name": object,
     "is_floor": bool,
     "kind": object,
-    **{f"{mean}{end}": float for mean in STATISTICS for end in ("", "_low", "_high")},
+    **{f"{mean}{end}": float for mean in STATISTICS for end in ("", "_low", "_high", "_sd")},
+    "num_runs": "Int64",
     "precision": float,
     "hit_at_1": float,
     "dim": "Int64",
@@ -50,25 +49,30 @@ COLUMNS: dict[str, str | type] = {
     "epochs": "Int64",
     "finished": object,
     "path": object,
-    "tied_with_above": bool,
 }
-TESTED_RULE = (
-    "=: no difference shown from the run above (paired test on the same queries, Holm over the "
-    "neighbours in the table)."
+TIED = "="  # before the rank of a run that is not told apart from the first
+RANK_RULE = (
+    "ranks: with {} % confidence every run's true rank lies within its own (paired on the same "
+    f"queries, whole groups flipped, all pairs at once). {TIED}: the first rank is among them, so "
+    "the run is not told apart from the first."
 )
-INTERVAL_RULE = "=: its interval overlaps that of the run above (no values a query to test with)."
+SEED_RULE = (
+    "n: runs that differ in the seed alone, of which the row is the mean; SD is over their means. "
+    "Intervals and ranks are those of the mean, for other queries: other seeds move it besides."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One evaluated run.
+    """One evaluated run, or several that differ in the seed alone (`seeds.over_seeds`).
 
     Attributes:
-        path: Its folder, which tells it from others.
+        path: Its folder, which tells it from others; of several the first one's.
         name: What it is called, such as its experiment.
         summary: Of its report.
         finished: When it was evaluated, in ISO 8601; without a zone it is UTC.
         kind: What it is, such as ``run`` or ``encoder``; shown as it is.
+        settings: What tells it from others of its name, as ``model.width=8``.
 
     Raises:
         ValueError: ``finished`` is not in ISO 8601.
@@ -79,6 +83,7 @@ class Entry:
     summary: Summary
     finished: str
     kind: str = "run"
+    settings: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -88,6 +93,11 @@ class Entry:
                 f"{self.path} finished at {self.finished!r}; expected ISO 8601, such as "
                 "2024-05-31T09:30:00+00:00: evaluate the run again"
             ) from error
+
+    @property
+    def full_name(self) -> str:
+        """The name with the settings that tell it from others of that name."""
+        return " ".join(part for part in (self.name, self.settings) if part)
 
     @property
     def finished_at(self) -> datetime:
@@ -107,13 +117,14 @@ class RankedGroup:
         num_left_out: Queries without a relevant item.
         num_groups: Groups of the scored queries; None where the summary has no intervals.
         num_gallery: Items that are searched.
-        rules: Sentences that explain the table: the headline, micro and macro, the mark.
+        rules: Sentences that explain the table: the headline, micro and macro, ranks, seeds.
         table: Best first, floors among the runs: ``rank`` (NA for a floor and for a run without a
-            scored query; runs of the same value share it), ``name``, ``is_floor``, ``kind``,
-            ``micro``, ``micro_low``, ``micro_high``, ``macro``, ``macro_low``, ``macro_high``,
-            ``precision`` (micro, at k), ``hit_at_1`` (micro), ``dim``, ``index_bytes``,
-            ``embedding_ms_per_item``, ``epochs``, ``finished``, ``path``, ``tied_with_above`` (not
-            shown to differ from the next run above, floors passed over). What an entry does not
+            scored query; runs of the same value share it), ``rank_low`` and ``rank_high`` (the
+            ranks that the queries leave it; as NA), ``for_the_top`` (the first is one of them),
+            ``name``, ``is_floor``, ``kind``, ``micro``, ``micro_low``, ``micro_high``,
+            ``micro_sd`` (over seeds), ``macro`` and likewise, ``num_runs`` (that the row is the
+            mean of), ``precision`` (micro, at k), ``hit_at_1`` (micro), ``dim``, ``index_bytes``,
+            ``embedding_ms_per_item``, ``epochs``, ``finished``, ``path``. What an entry does not
             say is NaN or NA.
     """
 
@@ -132,28 +143,25 @@ def rank(
     per_query: Mapping[str, pd.DataFrame] | None = None,
     *,
     num_resamples: int = NUM_RESAMPLES,
-    num_permutations: int = NUM_PERMUTATIONS,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[RankedGroup]:
     """Returns the leaderboard's tables, sorted by data, protocol and k.
 
     Runs are ranked by the headline's micro mean, under ``reference_2023`` by its macro mean. The
-    order of the entries changes nothing. Whether a run is shown to differ from the run above it is
-    a paired test (`statistics.paired_difference`, corrected by Holm over all such neighbours of a
-    table, and `wording.sign_shown`) where both have ``per_query``; else overlapping intervals, or
-    none, count as not shown, which is the more careful of the two.
+    order of the entries changes nothing. The ranks that a run may have are
+    `statistics.rank_intervals` of the runs that have ``per_query``; of another nothing is shown.
 
     A floor is taken from the newest run that has it, since floors do not depend on the run. The
-    untrained network does: it stands once a run's name, with the highest value among its runs.
+    untrained network does: it stands once a run's name and value, the highest of a name's settings
+    where they differ.
 
     Args:
         entries: Evaluated runs; none give no table.
         per_query: Path of a run -> its report's ``per_query``.
-        num_resamples: As `statistics.bootstrap_interval`.
-        num_permutations: As `statistics.paired_difference`.
-        confidence: Of the differences' intervals.
-        seed: Of draws and flips.
+        num_resamples: As `statistics.rank_intervals`.
+        confidence: Of the ranks.
+        seed: Of flips.
 
     Raises:
         NotComparableError: A run has no identity (an older one); see `comparability.identity_of`.
@@ -169,16 +177,16 @@ def rank(
     for entry in entries:
         identity = identity_of(entry.summary)
         check_comparable({entry.name: identity}, {entry.name: entry.path})
-        groups.setdefault(tuple(identity.get(part) for part in KEY), []).append(entry)
-    compared = functools.partial(
-        paired_difference,
-        num_resamples=num_resamples,
-        num_permutations=num_permutations,
-        confidence=confidence,
-        seed=seed,
-    )
-    found = [_group(members, per_query or {}, compared) for members in groups.values()]
+        groups.setdefault(question_of(entry.summary), []).append(entry)
+    draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
+    found = [_group(members, per_query or {}, draws) for members in groups.values()]
     return sorted(found, key=_group_order)
+
+
+def question_of(summary: Summary) -> tuple[object, ...]:
+    """Returns what two summaries must share to stand in one table."""
+    identity = identity_of(summary)
+    return tuple(identity.get(part) for part in KEY)
 
 
 def _group_order(group: RankedGroup) -> tuple[str, str, int, list[str]]:
@@ -188,7 +196,7 @@ def _group_order(group: RankedGroup) -> tuple[str, str, int, list[str]]:
 
 
 def _group(
-    entries: Sequence[Entry], per_query: Mapping[str, pd.DataFrame], compared: Compared
+    entries: Sequence[Entry], per_query: Mapping[str, pd.DataFrame], draws: Draws
 ) -> RankedGroup:
     newest = max(entries, key=lambda entry: (entry.finished_at, entry.path))
     headline = headline_of(newest.summary)
@@ -205,7 +213,7 @@ def _group(
     for line, value in zip(runs, values, strict=True):
         if not math.isnan(value):
             line.others["rank"] = 1 + sum(other > value for other in values)
-    tested = _mark_ties(runs, statistic, headline["column"], per_query, compared)
+    _find_ranks(runs, statistic, headline["column"], per_query, draws)
     lines = runs + _floor_lines(entries, headline["mean"], statistic, k)
     lines.sort(
         key=lambda line: (
@@ -225,7 +233,10 @@ def _group(
         rules.insert(0, said)
     if rough := rough_text(interval):
         rules.append(f"Intervals: {rough}.")
-    rules += [TESTED_RULE] * (True in tested) + [INTERVAL_RULE] * (False in tested)
+    if len(runs) > 1:
+        rules.append(RANK_RULE.format(f"{100 * draws['confidence']:g}"))
+    if any(entry.summary.get("seeds") for entry in entries):
+        rules.append(SEED_RULE)
     return RankedGroup(
         identity=identity_of(summary),
         headline=headline,
@@ -255,18 +266,22 @@ def _run_line(entry: Entry, k: int) -> _Line:
         "hit_at_1": number_in(summary, "micro_hit_at_1"),
         "embedding_ms_per_item": number_in(summary, "embedding_ms_per_item"),
     }
-    mean_name = headline_of(summary)["mean"]
+    mean_name, epochs = headline_of(summary)["mean"], summary.get("epochs")
     numbers |= _means(summary, mean_name)
     others = {
         "is_floor": False,
         "kind": entry.kind,
         "dim": summary.get("embedding_dim"),
         "index_bytes": (summary.get("index") or {}).get("bytes"),
-        "epochs": summary.get("epochs"),
+        "epochs": None if epochs is None else round(epochs),
         "finished": entry.finished,
-        "tied_with_above": False,
+        "for_the_top": False,
+        "num_runs": 1,
     }
-    return _Line(entry.name, entry.path, numbers, others)
+    if seeds := summary.get("seeds"):
+        others["num_runs"] = seeds["num_runs"]
+        numbers |= {f"{mean}_sd": as_float(seeds[mean]) for mean in STATISTICS}
+    return _Line(entry.full_name, entry.path, numbers, others)
 
 
 def _means(measured: Summary | MeasuredFloor, name: str) -> dict[str, float]:
@@ -282,62 +297,94 @@ def _means(measured: Summary | MeasuredFloor, name: str) -> dict[str, float]:
 def _floor_lines(
     entries: Sequence[Entry], mean_name: str, statistic: Statistic, k: int
 ) -> list[_Line]:
-    found: dict[str, _Line] = {}
+    found: dict[object, _Line] = {}
+    best: dict[tuple[str, str, str], tuple[Entry, MeasuredFloor]] = {}
     for entry in sorted(entries, key=lambda one: (one.finished_at, one.path)):  # the newest last
         for floor in entry.summary.get("floors") or []:
-            name, own = floor["name"], floor["name"] in OWN
-            label = f"{name.replace('_', ' ')} {entry.name}" if own else floor.get("title", name)
-            numbers = {
-                "precision": number_in(floor, f"micro_precision_at_{k}"),
-                "hit_at_1": number_in(floor, "micro_hit_at_1"),
-            }
-            numbers |= _means(floor, mean_name)
-            others = {
-                "is_floor": True,
-                "kind": FLOOR,
-                "dim": floor.get("dim"),
-                "finished": entry.finished,
-                "tied_with_above": False,
-            }
-            key = f"{name}\x1f{entry.name}" if own else name
-            best, older = _descending(numbers[statistic]), found.get(key)
-            if not (own and older and _descending(older.numbers[statistic]) < best):
-                found[key] = _Line(label, entry.path, numbers, others)
+            if floor["name"] not in OWN:
+                label = floor.get("title", floor["name"])
+                found[floor["name"]] = _floor_line(label, entry, floor, mean_name, k)
+                continue
+            key = floor["name"], entry.name, entry.settings
+            value = _descending(number_in(floor, f"{statistic}_{mean_name}"))
+            older = best.get(key)
+            if older and _descending(number_in(older[1], f"{statistic}_{mean_name}")) < value:
+                continue
+            best[key] = entry, floor
+    # Settings that the untrained network does not feel, such as the rate, give one row.
+    alike: dict[tuple[object, ...], list[tuple[Entry, MeasuredFloor]]] = {}
+    for (name, run, _), (entry, floor) in best.items():
+        reached = str(number_in(floor, f"{statistic}_{mean_name}"))
+        alike.setdefault((name, run, reached, floor.get("dim")), []).append((entry, floor))
+    several = Counter(same[:2] for same in alike)
+    for same, members in alike.items():
+        entry, floor = members[-1]
+        of = entry.name
+        if several[same[:2]] > 1:
+            more = len(members) - 1
+            of = entry.full_name + f" and {many(more, 'other')}" * bool(more)
+        label = f"{floor['name'].replace('_', ' ')} {of}".strip()
+        found[same] = _floor_line(label, entry, floor, mean_name, k)
     return list(found.values())
 
 
-def _mark_ties(
+def _floor_line(label: str, entry: Entry, floor: MeasuredFloor, mean_name: str, k: int) -> _Line:
+    numbers = {
+        "precision": number_in(floor, f"micro_precision_at_{k}"),
+        "hit_at_1": number_in(floor, "micro_hit_at_1"),
+    }
+    numbers |= _means(floor, mean_name)
+    others = {
+        "is_floor": True,
+        "kind": FLOOR,
+        "dim": floor.get("dim"),
+        "finished": entry.finished,
+        "for_the_top": False,
+    }
+    return _Line(label, entry.path, numbers, others)
+
+
+def _find_ranks(
     runs: Sequence[_Line],
     statistic: Statistic,
     column: str,
     per_query: Mapping[str, pd.DataFrame],
-    compared: Compared,
-) -> set[bool]:
-    """Sets ``tied_with_above``; gives which ways were used: True tested, False by intervals."""
-    used, tests = set(), []
-    for above, line in itertools.pairwise(runs):
-        if math.isnan(line.numbers[statistic]):
-            continue
-        tables = [per_query[run.path] for run in (above, line) if run.path in per_query]
-        used.add(len(tables) == 2)
-        if len(tables) == 2:
-            try:
-                for table in tables:
-                    check_columns(table, ["query_id", "category", "group", column])
-                a, b = align_queries(*tables)
-                labels = a["group"], a["category"]
-                found = compared(a[column], b[column], *labels, statistic)
-            except ValueError as error:
-                raise ValueError(f"runs {above.path} (a) and {line.path} (b): {error}") from error
-            tests.append((line, found))
-        else:  # written so that NaN counts as overlap
-            ends = line.numbers[f"{statistic}_high"], above.numbers[f"{statistic}_low"]
-            line.others["tied_with_above"] = not ends[0] < ends[1]
-    corrected = holm([found.p_value for _, found in tests])
-    for (line, found), p_holm in zip(tests, corrected, strict=True):
-        shown = sign_shown(found.difference, found.low, found.high, float(p_holm))
-        line.others["tied_with_above"] = shown == 0
-    return used
+    draws: Draws,
+) -> None:
+    """Sets ``rank_low``, ``rank_high`` and ``for_the_top`` of the runs that have a rank."""
+    ranked = [line for line in runs if not math.isnan(line.numbers[statistic])]
+    tested = [line for line in ranked if line.path in per_query]
+    ranks = np.ones((len(tested), 2), dtype=np.int64)
+    if len(tested) > 1:
+        ranks = _tested_ranks(tested, statistic, column, per_query, draws)
+    untested = len(ranked) - len(tested)
+    for line in ranked:
+        line.others |= {"rank_low": 1, "rank_high": len(ranked), "for_the_top": True}
+    for line, (low, high) in zip(tested, ranks.tolist(), strict=True):
+        line.others |= {"rank_low": low, "rank_high": high + untested, "for_the_top": low == 1}
+
+
+def _tested_ranks(
+    runs: Sequence[_Line],
+    statistic: Statistic,
+    column: str,
+    per_query: Mapping[str, pd.DataFrame],
+    draws: Draws,
+) -> NDArray[np.int64]:
+    first = per_query[runs[0].path]
+    aligned = []
+    for line in runs:
+        try:
+            for table in (first, per_query[line.path]):
+                check_columns(table, ["query_id", "category", "group", column])
+            aligned.append(align_queries(first, per_query[line.path])[1][column])
+        except ValueError as error:
+            raise ValueError(f"runs {runs[0].path} (a) and {line.path} (b): {error}") from error
+    try:
+        return rank_intervals(aligned, first["group"], first["category"], statistic, **draws)
+    except ValueError as error:
+        paths = ", ".join(line.path for line in runs)
+        raise ValueError(f"of the runs {paths}: {error}") from error
 
 
 def _descending(value: float) -> float:

@@ -266,15 +266,6 @@ def with_intervals(
     groups, categories = table["group"].tolist(), table["category"].tolist()
     draws = Draws(num_resamples=num_resamples, confidence=confidence, seed=seed)
     by_category = category_intervals(values, groups, categories, **draws).set_index("category")
-    scored = np.isfinite(values).any()
-    intervals: dict[str, Ends] = {}
-    for statistic in STATISTICS:
-        ends = (
-            bootstrap_interval(values, groups, categories, statistic, **draws)
-            if scored
-            else _no_interval(len(values), confidence)
-        )
-        intervals[statistic] = cast("Ends", dict(vars(ends)))
     by_category = by_category.reindex(report.per_category["category"])
     per_category = report.per_category.assign(
         effective_groups=by_category["effective_groups"].to_numpy(dtype=np.float64),
@@ -284,8 +275,32 @@ def with_intervals(
         num_groups=by_category["num_groups"].fillna(0).to_numpy(dtype=np.int64),
         few_queries=(report.per_category["num_queries_scored"] < MIN_QUERIES).to_numpy(),
     )
-    summary: Summary = {**report.summary, "intervals": intervals}
+    summary: Summary = {**report.summary, "intervals": headline_intervals(report, draws)}
     return replace(report, per_category=per_category, summary=summary)
+
+
+def headline_intervals(report: RetrievalReport, draws: Draws) -> dict[str, Ends]:
+    """Returns ``micro`` and ``macro`` of the headline with their ends, NaN if no query is scored.
+
+    Args:
+        report: As measured.
+        draws: As `with_intervals` takes them.
+
+    Raises:
+        ValueError: As there.
+    """
+    table = report.per_query
+    values = table[report.summary["headline"]["column"]].to_numpy(dtype=np.float64)
+    groups, categories = table["group"].tolist(), table["category"].tolist()
+    intervals: dict[str, Ends] = {}
+    for statistic in STATISTICS:
+        ends = (
+            bootstrap_interval(values, groups, categories, statistic, **draws)
+            if np.isfinite(values).any()
+            else _no_interval(len(values), draws["confidence"])
+        )
+        intervals[statistic] = cast("Ends", dict(vars(ends)))
+    return intervals
 
 
 def _no_interval(num_left_out: int, confidence: float) -> Interval:

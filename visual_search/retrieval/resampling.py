@@ -409,3 +409,53 @@ def check_settings(
         raise ValueError(f"bounds are {bounds}; expected (lowest, highest), or None for none")
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected 0 or more: NumPy takes no other")
+
+
+def better_flips(
+    cells: Sequence[Sums], num_resamples: int, alpha: float, seed: int
+) -> NDArray[np.bool_]:
+    """Which mean is shown to be above which, ``[J, J] bool``: see `statistics.rank_intervals`.
+
+    Args:
+        cells: Of J models on the same scored queries.
+        num_resamples: Flips; where there are no more, all are taken.
+        alpha: Of the family of all pairs.
+        seed: Of the flips.
+    """
+    parts = np.stack([_parts(one) for one in cells], axis=1)  # [G, J]
+    num_groups, num_models = parts.shape
+    above, below = np.triu_indices(num_models, 1)  # [P] each
+    scale = np.empty(len(above))
+    for first in range(num_models - 1):  # a column at a time: [G, P] may not fit
+        apart = parts[:, [first]] - parts[:, first + 1 :]
+        scale[above == first] = np.sqrt((apart**2).sum(axis=0))
+    means = parts.sum(axis=0)
+    same = scale <= 1e-13
+    scale[same] = np.inf
+    seen = (means[above] - means[below]) / scale  # [P]
+    order = np.argsort(-np.abs(seen), kind="stable")
+    above, below, seen, scale = above[order], below[order], seen[order], scale[order]
+    least = np.abs(seen) - 1e-9  # ties count, whatever the rounding
+    exact = num_groups <= EXACT_GROUPS and 2 ** (num_groups - 1) <= num_resamples
+    size = 2 ** (num_groups - 1) if exact else num_resamples  # turned signs are as far from 0
+    rng = np.random.default_rng([seed, 2])  # neither the interval's draws nor the pair's
+    as_far = np.zeros(len(seen))
+    block = max(1, BLOCK_VALUES // max(num_groups, len(seen), 1))
+    for start in range(0, size, block):
+        rows = min(block, size - start)
+        if exact:
+            kept = (np.arange(start, start + rows)[:, None] >> np.arange(num_groups)) & 1
+        else:
+            kept = rng.integers(2, size=(rows, num_groups), dtype=np.int8)
+        flipped = 2 * (kept.astype(np.float64) @ parts) - means  # [rows, J]
+        far = np.abs(flipped[:, above] - flipped[:, below]) / scale  # [rows, P]
+        # The farthest of this pair and all that were seen nearer to 0.
+        far = np.maximum.accumulate(far[:, ::-1], axis=1)[:, ::-1]
+        as_far += (far >= least).sum(axis=0)
+    p_values = as_far / size if exact else (as_far + 1) / (size + 1)
+    shown = np.maximum.accumulate(p_values) < alpha
+    better = np.zeros((num_models, num_models), dtype=bool)
+    up, down = shown & (seen > 0), shown & (seen < 0)
+    better[above[up], below[up]] = True
+    better[below[down], above[down]] = True
+    return better

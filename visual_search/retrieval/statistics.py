@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from visual_search.retrieval.resampling import (
     FEW,
@@ -32,6 +32,7 @@ from visual_search.retrieval.resampling import (
     Labels,
     Statistic,
     Sums,
+    better_flips,
     check_number,
     check_settings,
     check_values,
@@ -64,6 +65,7 @@ __all__ = [
     "category_intervals",
     "holm",
     "paired_difference",
+    "rank_intervals",
 ]
 
 MIN_QUERIES = 20  # fewer scored queries than this, and a category's mean says little
@@ -419,6 +421,76 @@ def paired_difference(
     sizes = (cells.num_queries, cells.num_groups, cells.num_left_out)
     how = confidence, f"{method}; {test}"
     return PairedDifference(cells.mean, low, high, p_value, *sizes, *how, *_carried(cells))
+
+
+def rank_intervals(
+    values: Sequence[ArrayLike],
+    groups: Labels,
+    categories: Labels | None = None,
+    statistic: Statistic = "micro",
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    confidence: float = 0.95,
+    bounds: Bounds = (0.0, 1.0),
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Returns the ranks that each of several models may have, on the same queries; 1 is the best.
+
+    Formula: model j may have the ranks from 1 + (models shown to be better than j) to J - (models
+    shown to be worse). A pair is shown where its difference d, over its root of the summed squares
+    of the groups' parts, lies farther from 0 than in 1 - alpha of the flips: the signs of whole
+    groups are flipped for all models at once, and what is looked at is the farthest of this pair
+    and all pairs that were seen nearer to 0 (the step-down maximum). So the intervals hold
+    together: with the confidence, every model's true rank lies within its own. Where k models are
+    equal, all ranks that they share are true of each. Of two models it is `paired_difference`'s
+    test.
+
+    By ``benchmarks/statistics_coverage.py`` all intervals of a table of 4 to 20 models hold at once
+    in 94-100 % of the draws, with 8 groups or 300, equal or not; in 92 % where one of 1,150 groups
+    holds a fifth of the queries and the models err on different ones.
+
+    Empty case: one model has rank 1. Where all answers of a pair are the same, or there are under 6
+    groups (2 of 2^5 flips are 6 %), nothing is shown. Source: Mogstad, Romano, Shaikh & Wilhelm,
+    Inference for Ranks with Applications to Mobility across Neighbourhoods and Academic
+    Achievement across Countries (2024); Westfall & Young, Resampling-Based Multiple Testing (1993).
+
+    Args:
+        values: J rows of ``[Q]`` float, one metric of J models; a query is NaN in all or in none.
+        groups: ``[Q]`` text or whole numbers.
+        categories: ``[Q]``, needed for macro.
+        statistic: ``micro`` or ``macro``.
+        num_resamples: As `bootstrap_interval`.
+        confidence: Of all intervals together.
+        bounds: Of the values.
+        seed: Of the flips; the order of models and queries changes nothing else.
+
+    Returns:
+        ``[J, 2] int64``: lowest and highest rank.
+
+    Raises:
+        TypeError: As `bootstrap_interval`.
+        ValueError: As there, or a query is NaN in some models only.
+
+    Example:
+        >>> first = np.linspace(0.1, 0.6, 12)
+        >>> third = first + 0.02 * (np.arange(12) % 4 - 1.5)
+        >>> rank_intervals([first, first + 0.3, third], range(12)).tolist()
+        [[2, 3], [1, 1], [2, 3]]
+    """
+    check_settings(statistic, num_resamples, confidence, bounds, seed)
+    models = [check_values(one, bounds, f"values {row}") for row, one in enumerate(values)]
+    if not models:
+        raise ValueError("values hold no model; expected [J, Q]: pass a row for each")
+    for row, model in enumerate(models):
+        if len(model) != len(models[0]) or (np.isnan(model) != np.isnan(models[0])).any():
+            raise ValueError(
+                f"values {row} and values 0 do not score the same queries; expected the same ones "
+                "NaN in every model: evaluate all on one gallery"
+            )
+    cells = [sum_by_group(model, groups, categories, statistic) for model in models]
+    better = better_flips(cells, num_resamples, round(1 - confidence, 12), seed)
+    lowest, highest = 1 + better.sum(axis=0), len(models) - better.sum(axis=1)
+    return np.stack([lowest, highest], axis=1).astype(np.int64)
 
 
 def holm(p_values: ArrayLike) -> Floats:

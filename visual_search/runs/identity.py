@@ -66,14 +66,14 @@ def run_hash(settings: TrainSchema, catalog_fingerprint: str, *, with_places: bo
         catalog_fingerprint: `Catalog.fingerprint` of the data as read.
         with_places: As an earlier version did, for which `PLACES` changed a run.
     """
-    kept = _identity(settings, with_places=with_places)
+    kept = result_settings(settings, with_places=with_places)
     kept["model"] = _weights_by_content(kept["model"])
     kept["training"] = _start_by_content(kept["training"])
     text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _identity(settings: TrainSchema, *, with_places: bool = False) -> Node:
+def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node:
     """Returns what of a config can change the result, with files by their paths."""
     from visual_search.training.devices import num_devices
 
@@ -150,7 +150,7 @@ def _without_its_start(run: Run, settings: TrainSchema, catalog_fingerprint: str
 
 
 def _as_text(settings: TrainSchema) -> str:
-    return json.dumps(_identity(settings), sort_keys=True, default=str)
+    return json.dumps(result_settings(settings), sort_keys=True, default=str)
 
 
 def _gone_start(settings: TrainSchema) -> bool:

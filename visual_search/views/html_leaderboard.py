@@ -19,12 +19,14 @@ class LeaderboardGroup:
         protocol: The protocol's name.
         table: Runs and floors, ranked.
         note: Such as "1,196 queries against 11,029 items; gallery 12ff7076".
+        runs: Every run of the table's rows; None where each row is one.
     """
 
     data: str
     protocol: str
     table: Table
     note: str = ""
+    runs: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def _context(page: LeaderboardPage, detail: Detail) -> dict[str, object]:
             "data": group.data,
             "protocol": group.protocol,
             "note": group.note,
-            "num_runs": sum(row.kind == "run" for row in group.table.rows),
+            "num_runs": sum(row.kind == "run" for row in (group.runs or group.table).rows),
             "table": shown_table(group.table, detail.max_table_rows),
+            "runs": shown_table(group.runs, detail.max_table_rows) if group.runs else None,
         }
         for place, group in enumerate((g for g in page.groups if g.table.rows), start=1)
     ]
