@@ -1,9 +1,11 @@
 """Callbacks in a real Trainer: the files they leave, and every mode that they have to survive."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from tests.training.conftest import NewDatamodule, NewModule, trainer_in
 from visual_search.catalog.cache import Pictures
@@ -42,6 +45,8 @@ from visual_search.training.datamodule import CatalogDataModule
 from visual_search.training.evaluation import Evaluation, Floor
 from visual_search.training.floors import Floors
 from visual_search.training.module import EncoderModule
+from visual_search.training.pictures import Epochs
+from visual_search.training.tensorboard import RunTensorBoard
 from visual_search.views.projection import Projection, project_embeddings
 
 pytestmark = pytest.mark.slow
@@ -95,7 +100,7 @@ def whole(
     new_module: NewModule, new_datamodule: NewDatamodule, tmp_path_factory: pytest.TempPathFactory
 ) -> WholeRun:
     """Four epochs, evaluated at every second one, and the test."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
+    folder = tmp_path_factory.mktemp("whole") / "coloured" / "0123456789"
     floors, module, datamodule = CountedFloors(folder / "cache"), new_module(), new_datamodule()
     seen: dict[int, Evaluation | None] = {}
 
@@ -108,7 +113,7 @@ def whole(
         LambdaCallback(on_validation_end=look),
         max_epochs=4,
         enable_progress_bar=True,
-        loggers=[TensorBoardLogger(folder / "tensorboard", name="", version="")],
+        loggers=[RunTensorBoard(str(folder / "tensorboard")), CSVLogger(folder, "csv", "")],
     )
     projected: dict[str, Any] = {}
 
@@ -137,17 +142,6 @@ def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
         "search_results/fixed.png",
         "search_results/worst.png",
     }
-    every = {"images": 0}  # it keeps four of them otherwise
-    events = EventAccumulator(str(whole.folder / "tensorboard"), size_guidance=every).Reload()
-    wanted = {"train/loss", "val/loss", "test/loss", "val/map_at_5", "test/map_at_5"}
-    wanted |= {"val/macro_map_at_5", "test/ndcg_at_5"}
-    wanted |= {"floor/map_at_5/random", "floor/map_at_5/pixels_8"}
-    wanted |= {f"val/map_at_5/{category}" for category in ("Hats", "Shoes", "T-shirt/top")}
-    assert wanted <= set(events.Tags()["scalars"])
-    assert len(events.Scalars("val/map_at_5")) == 2
-    images = set(events.Tags()["images"])
-    assert {"reconstructions", "projection", "search_results/worst"} <= images
-    assert len(events.Images("reconstructions")) == 2
     evaluation = whole.evaluation
     assert evaluation.split == "test"
     assert (len(evaluation.gallery_rows), len(evaluation.query_rows)) == (15, 9)
@@ -156,7 +150,68 @@ def test_a_run_leaves_every_picture_and_number(whole: WholeRun) -> None:
     # Three plain colours: even a network of few epochs tells them apart better than chance.
     micro = evaluation.report.summary["micro_map_at_5"]
     assert micro > 0.5
-    assert events.Scalars("test/map_at_5")[-1].value == pytest.approx(micro)
+    # What is measured once is no curve, but any other logger has it.
+    written = pd.read_csv(whole.folder / "csv" / "metrics.csv")
+    assert written["test/map_at_5"].dropna().tolist() == pytest.approx([micro])
+    assert {"test/loss", "test/ndcg_at_5", "floor/map_at_5/random"} <= set(written)
+
+
+def test_tensorboard_shows_the_run_by_its_name_and_curves_before_pictures(whole: WholeRun) -> None:
+    (file,) = {path.parent for path in (whole.folder / "tensorboard").rglob("events.*")}
+    assert file == whole.folder / "tensorboard" / "coloured" / "0123456789"
+    every = {"images": 0}  # it keeps four of them otherwise
+    events = EventAccumulator(str(file), size_guidance=every).Reload()
+    curves, images = set(events.Tags()["scalars"]), set(events.Tags()["images"])
+    by_category = {f"val/map_at_5/{category}" for category in ("Hats", "Shoes", "T-shirt/top")}
+    assert {"train/loss", "val/loss", "val/map_at_5", "val/macro_map_at_5"} | by_category <= curves
+    assert {name.split("/")[0] for name in curves} == {"train", "val", "val_floor"}
+    assert min(images) > max(curves), "TensorBoard sorts its groups by name"
+    assert {"views/reconstructions", "views/projection", "views/search_results/worst"} <= images
+    assert len(events.Images("views/reconstructions")) == 2
+    assert len(events.Scalars("val/map_at_5")) == 2
+    # The best floor is a line from the first step to the last.
+    (floor,) = (name for name in curves if name.startswith("val_floor/map_at_5/"))
+    line = events.Scalars(floor)
+    assert [point.step for point in line] == [0, *(p.step for p in events.Scalars("val/map_at_5"))]
+    floors = pd.read_csv(whole.folder / "metrics" / "val_floors.csv")
+    assert {point.value for point in line} == {np.float32(floors["value"].max())}
+    newest = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    shown = [
+        {name for name in curves for tag in chart.multiline.tag if re.match(tag, name)}
+        for part in Layout.FromString(newest).category
+        for chart in part.chart
+    ]
+    assert shown == [{"train/loss", "val/loss"}, {"val/map_at_5", floor}, by_category]
+
+
+def test_a_run_that_began_without_a_name_in_tensorboard_goes_on_there(tmp_path: Path) -> None:
+    folder = tmp_path / "coloured" / "0123456789" / "tensorboard"
+    assert Path(RunTensorBoard(str(folder)).log_dir) == folder / "coloured" / "0123456789"
+    folder.mkdir(parents=True)
+    (folder / "events.out.tfevents.1").touch()
+    assert Path(RunTensorBoard(str(folder)).log_dir) == folder
+
+
+@pytest.mark.parametrize(
+    ("every_n_epochs", "measured", "drawn"),
+    [
+        (None, range(1, 53), [1, 2, 5, 10, 20, 50]),
+        (None, range(3, 40, 3), [3, 6, 12, 21]),  # the next that is measured
+        (None, [100, 200], [100, 200]),
+        (4, range(1, 13), [4, 8, 12]),
+        (1, [7, 8], [7, 8]),
+    ],
+)
+def test_pictures_are_drawn_after_ever_fewer_epochs(
+    every_n_epochs: int | None, measured: Iterable[int], drawn: list[int]
+) -> None:
+    epochs, trainer = Epochs(every_n_epochs), SimpleNamespace(current_epoch=0)
+    found = []
+    for epoch in measured:
+        trainer.current_epoch = epoch - 1
+        found += [epoch] * epochs.is_due(trainer)  # type: ignore[arg-type]
+    assert found == drawn
+    assert epochs.is_last_missing() == (max(measured) != drawn[-1])
 
 
 def test_evaluations_come_every_n_epochs_over_one_gallery(whole: WholeRun) -> None:
@@ -173,9 +228,12 @@ def test_evaluations_come_every_n_epochs_over_one_gallery(whole: WholeRun) -> No
 
 
 def test_the_projector_shows_gallery_items_evenly_spaced(whole: WholeRun) -> None:
-    folder = whole.folder / "tensorboard"
+    folder = whole.folder / "tensorboard" / "coloured" / "0123456789"
     assert (folder / "projector_config.pbtxt").is_file()
     (tensors,) = folder.glob("gallery_*/tensors.tsv")
+    (wide,) = folder.glob("gallery_embedding/*.bytes")
+    embeddings = np.fromfile(wide, np.float32).reshape(12, -1)
+    np.testing.assert_array_equal(embeddings, whole.projected["embeddings"])
     metadata = pd.read_csv(tensors.with_name("metadata.tsv"), sep="\t")
     assert len(metadata) == len(tensors.read_text().splitlines()) == 12
     assert {"item_id", "category", "colour"} <= set(metadata.columns)
@@ -353,6 +411,7 @@ def test_an_impossible_protocol_is_refused_before_training(
         (partial(RetrievalEvaluation, PROTOCOL), "every_n_epochs", ""),
         (Reconstructions, "num_items", r"callbacks\.reconstructions"),
         (Reconstructions, "every_n_epochs", r"callbacks\.reconstructions"),
+        (CategoryChart, "every_n_epochs", r"callbacks\.category_chart"),
         (FeatureMaps, "num_items", r"callbacks\.feature_maps"),
         (EmbeddingProjection, "max_items", r"callbacks\.projection"),
         (SearchResults, "num_worst", r"callbacks\.search_results"),

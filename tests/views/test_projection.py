@@ -8,7 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.views.drawn import NAN, texts
-from visual_search.views.projection import project_embeddings, projection_figure
+from visual_search.views.projection import (
+    project_embeddings,
+    projection_figure,
+    trustworthiness,
+)
 
 Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -58,6 +62,8 @@ def test_umap_is_quiet_and_the_same_wherever_an_item_stands_among_its_neighbours
         own = project_embeddings(embeddings, num_components=2)
     assert first.method == "umap"
     assert "15 neighbours, min_dist 0.1, seed 0" in first.description
+    assert 0.8 < first.trustworthiness <= 1
+    assert f"{first.trustworthiness:.3f}" in first.description
     assert first.points.dtype == np.float32
     assert (first.points.shape, own.points.shape) == ((60, 3), (60, 2))
     for other in others:
@@ -91,6 +97,21 @@ def test_equal_items_lie_at_the_origin() -> None:
     projection = project_embeddings(np.ones((30, 4), np.float32))
     assert projection.method == "pca"
     assert (projection.points == 0).all()
+
+
+@pytest.mark.parametrize(("num_items", "k"), [(60, 15), (40, 5), (32, 15)])
+def test_trustworthiness_is_that_of_scikit_learn(num_items: int, k: int) -> None:
+    from sklearn import manifold
+
+    rng = np.random.default_rng(0)
+    embeddings = clusters(num_items)
+    for points in (embeddings[:, :3], rng.normal(size=(num_items, 3)).astype(np.float32)):
+        expected = manifold.trustworthiness(embeddings, points, n_neighbors=k)
+        assert trustworthiness(embeddings, points, k) == pytest.approx(expected)
+    # Of many items some are asked: what they say is near what all say.
+    some = trustworthiness(embeddings, points, k, max_asked=num_items // 2)
+    assert some == pytest.approx(expected, abs=0.15)
+    assert np.isnan(trustworthiness(embeddings[:31], points[:31]))
 
 
 ROWS, DISTANCES = nearest(clusters(), 15)

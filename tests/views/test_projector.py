@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from tests.views.drawn import pictures
 from visual_search.views import projector
-from visual_search.views.projector import sprite_sheet, write_projector
+from visual_search.views.projector import ProjectorView, sprite_sheet, write_projector
 
 POINTS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 CATEGORIES = pd.DataFrame({"category": ["hat", "shoe", "hat", "coat", "shoe"]})
@@ -113,6 +114,29 @@ def test_everything_is_written_and_read_back(tmp_path: Path) -> None:
     assert (embedding.tensor_name, [*embedding.sprite.single_image_dim]) == ("gallery", [8, 8])
 
 
+@pytest.mark.parametrize("values", [np.random.default_rng(0).normal(size=(5, 7)), np.zeros((5, 7))])
+def test_wide_embeddings_are_read_back_and_a_bookmark_colours_them_by_category(
+    tmp_path: Path, values: NDArray[np.float64]
+) -> None:
+    metadata = pd.DataFrame({"item_id": list("abcde")}).join(CATEGORIES)
+    view = ProjectorView("UMAP", POINTS)
+    folder = write_projector(tmp_path, "wide", values.astype(np.float32), metadata, None, view)
+    assert lines(folder)[0] == "category\titem_id", "the projector labels by the first"
+    (embedding,) = config(tmp_path).embeddings
+    read = projector_plugin._read_tensor_tsv_file  # TensorBoard's
+    path = tmp_path / embedding.tensor_path
+    try:
+        tensor = read(str(path))
+    except UnicodeDecodeError:
+        tensor = projector_plugin._read_tensor_binary_file(str(path), embedding.tensor_shape)
+    assert tensor == pytest.approx(values.astype(np.float32))
+    (state,) = json.loads((tmp_path / embedding.bookmarks_path).read_text())
+    assert (state["label"], state["dataSetDimensions"]) == ("UMAP", [5, 7])
+    assert (state["selectedColorOptionName"], state["selectedLabelOption"]) == ("category",) * 2
+    places = [[point[f"umap-{axis}"] for axis in range(3)] for point in state["projections"]]
+    assert np.array(places) == pytest.approx(POINTS, abs=1e-5)
+
+
 ODD = ["tab\there", "line\nbreak\r\n", "", None, "\u2028separator\x85"]
 FORMULAS = ["=cmd()", "<script>alert(1)</script>", "+1+cmd()", "@x", "-3.5"]
 
@@ -138,6 +162,12 @@ def test_more_than_fifty_categories_get_a_column_that_can_be_coloured(tmp_path: 
     folder = write_projector(tmp_path, "many", points, pd.DataFrame({"category": names}))
     head, *rows = (line.split("\t") for line in lines(folder))
     assert head == ["category", "category (49 largest)"]
+    view = ProjectorView("", points)
+    folder = write_projector(
+        tmp_path, "many", points, pd.DataFrame({"category": names}), None, view
+    )
+    (state,) = json.loads((folder / "view.json").read_text())
+    assert state["selectedColorOptionName"] == head[1]
     assert len({row[1] for row in rows}) == 50
     assert rows[59] == ["c59", "other"]
 

@@ -89,6 +89,7 @@ BUILDERS: dict[str, tuple[str, ...]] = {
         "lightning.pytorch.loggers.MLFlowLogger",
         "lightning.pytorch.loggers.TensorBoardLogger",
         "lightning.pytorch.loggers.WandbLogger",
+        "visual_search.training.tensorboard.RunTensorBoard",
     ),
     "protocol": tuple(
         f"visual_search.retrieval.protocols.{name}"

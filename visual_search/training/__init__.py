@@ -18,7 +18,8 @@ To measure
 ``query_gallery.py``        who asks and who is searched: nothing may be on both sides
 ``evaluation.py``           one embedding pass, and everything that is computed from it
 ``floors.py``               what embeddings that learn nothing reach, found once and kept
-``pictures.py``             where a callback's pictures go
+``pictures.py``             where a callback's pictures go, and after which epochs
+``tensorboard.py``          curves by the run's name, and what TensorBoard opens with
 ``shards.py``               embeds a catalogue shard by shard
 Rooms within
 ``callbacks/``              when to evaluate, draw and log

@@ -1,4 +1,4 @@
-"""Where a callback's pictures go: the run's ``figures`` folder and its loggers."""
+"""Where a callback's pictures go, the run's ``figures`` folder and its loggers, and when."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
     from visual_search.training.evaluation import Evaluation
 
+_ROUND_EPOCHS = [first * 10**power for power in range(7) for first in (1, 2, 5)]
+
 
 def draws(trainer: Trainer) -> bool:
     """Returns True where pictures are wanted: the first process, outside checks and dry runs."""
@@ -34,27 +36,63 @@ def evaluation_to_draw(trainer: Trainer, module: LightningModule) -> Evaluation 
     return evaluation if draws(trainer) else None
 
 
-def check_counts(callback: str, **counts: int) -> None:
-    """Refuses settings of a callback that would draw nothing.
+def check_counts(callback: str, **counts: int | None) -> None:
+    """Refuses settings of a callback that would draw nothing; None is fine.
 
     Raises:
         ValueError: One is below 1.
     """
     for name, count in counts.items():
-        if count < 1:
+        if count is not None and count < 1:
             raise ValueError(
                 f"got {name} {count}, expected at least 1; set callbacks.{callback}.{name}, or "
                 f"callbacks.{callback}=null, which leaves the pictures out"
             )
 
 
+class Epochs:
+    """After which epochs a callback draws: all early ones would be much of a run's time.
+
+    Args:
+        every_n_epochs: After every n-th; None after 1, 2, 5, 10, 20, 50, 100, ... Where nothing is
+            validated or measured after such an epoch, the next one stands in for it.
+    """
+
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.newest = 0  # that was looked at
+        self.drawn = 0
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Returns whether to draw after the running epoch, which is then taken as drawn."""
+        before, self.newest = self.newest, trainer.current_epoch + 1
+        n = self.every_n_epochs
+        passed = (
+            self.newest // n > before // n
+            if n
+            else any(before < epoch <= self.newest for epoch in _ROUND_EPOCHS)
+        )
+        if passed:
+            self.drawn = self.newest
+        return passed
+
+    def is_last_missing(self) -> bool:
+        """Returns whether, at the end of a training, its newest epoch is not drawn."""
+        return self.newest > self.drawn
+
+
 def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None = None) -> None:
-    """Writes ``figures/<file_name or name>.png``, and shows the figure in TensorBoard."""
+    """Writes ``figures/<file_name or name>.png``, and shows it in TensorBoard as ``views/<name>``.
+
+    The group's name sorts behind those of the curves, which TensorBoard is opened for.
+    """
     save_figure(figure, Path(trainer.default_root_dir) / "figures" / f"{file_name or name}.png")
     pixels = figure_to_array(figure)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(
+                f"views/{name}", pixels, trainer.global_step, dataformats="HWC"
+            )
 
 
 def tensorboard_folder(trainer: Trainer) -> Path | None:

@@ -8,11 +8,13 @@ that is added later shows after TensorBoard is started again.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +37,24 @@ MAX_SPRITE_PX = 64
 _MIN_SPRITE_PX = 4
 _MISSING = "(none)"
 _CATEGORY = "category"  # the column that colours the points; it may be missing
-_TENSORS, _METADATA, _SPRITES = "tensors.tsv", "metadata.tsv", "sprites.png"
+_METADATA, _SPRITES, _VIEW = "metadata.tsv", "sprites.png", "view.json"
+_TENSORS = "tensors.tsv"
+_WIDE_TENSORS = re.compile(r"tensors_(\d+)x(\d+)\.bytes")  # float32, with what the config asks for
+
+_CUSTOM_SIDES = ("XLeft", "XRight", "YUp", "YDown")  # which a bookmark has to name
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectorView:
+    """What the projector's bookmark opens: places for the points, coloured and labelled.
+
+    Attributes:
+        label: The bookmark's text.
+        points: ``[N, 3] float32``, finite.
+    """
+
+    label: str
+    points: NDArray[np.float32]
 
 
 def sprite_sheet(
@@ -140,12 +159,15 @@ def write_projector(
     points: NDArray[np.float32],
     metadata: pd.DataFrame,
     sprites: NDArray[np.uint8] | None = None,
+    view: ProjectorView | None = None,
 ) -> Path:
     """Writes one embedding for TensorBoard's projector and gives its folder back.
 
-    Leaves ``<log_dir>/<name>/`` with tensors.tsv, metadata.tsv and sprites.png, and
+    Leaves ``<log_dir>/<name>/`` with tensors, metadata.tsv and sprites.png, and
     ``<log_dir>/projector_config.pbtxt`` with this and every other embedding that lies in
-    ``log_dir``. An embedding of the same name is replaced. Every file is whole or not there.
+    ``log_dir``. An embedding of the same name is replaced. Every file is whole or not there. Up to
+    three dimensions are tensors.tsv; wider ones are binary, a third of the bytes: 10,000 of 512
+    values are 20 MB, and written at once.
 
     Line breaks and tabs in labels become blanks; an empty or missing value becomes "(none)", since
     the projector skips empty lines and would shift the rows; a text that a spreadsheet would run
@@ -153,8 +175,9 @@ def write_projector(
     than 50 different values in ``category``, which the projector would refuse to colour, there is
     another column "category (49 largest)" with the rest as "other".
 
-    The projector opens without colours until somebody picks a column under "Color by", and then
-    tints the pictures; so each sprite has a frame in its category's colour, the same as in
+    The projector labels points by the first text column: ``category`` is put first. It opens
+    without colours until somebody picks a column under "Color by", or a bookmark, and then tints
+    the pictures; so each sprite has a frame in its category's colour, the same as in
     `projection_figure`.
 
     Args:
@@ -164,6 +187,7 @@ def write_projector(
         points: ``[N, P] float32``, P >= 2; three dimensions are shown as they are.
         metadata: N rows in the points' order; the first text column labels the points.
         sprites: ``[N, 3, S, S] uint8`` or None.
+        view: Where a bookmark puts the points; None leaves none.
 
     Raises:
         ValueError: The name holds other characters, points are no finite ``[N, P]``, metadata or
@@ -197,7 +221,8 @@ def write_projector(
     log_dir = Path(log_dir)
     others = _other_embeddings(log_dir / CONFIG_NAME)  # refuses before anything is written
     folder = log_dir / name
-    (folder / _TENSORS).unlink(missing_ok=True)  # until the last file is there it does not count
+    for path in [*folder.glob("tensors*"), folder / _VIEW]:
+        path.unlink(missing_ok=True)  # until the last file is there it does not count
     if sprites is None:
         (folder / _SPRITES).unlink(missing_ok=True)
     else:
@@ -210,20 +235,85 @@ def write_projector(
         with atomic_path(folder / _SPRITES) as temporary:
             # compress_level 3: a sheet of 10,000 in a third of the time at 5 % more bytes
             mpl_image.imsave(temporary, sheet, pil_kwargs={"compress_level": 3})
-    write_text(folder / _METADATA, _metadata_text(metadata))
-    with atomic_path(folder / _TENSORS) as temporary:
-        np.savetxt(temporary, points, fmt="%.7g", delimiter="\t")
+    columns = _columns(metadata)
+    write_text(folder / _METADATA, _metadata_text(columns))
+    if view is not None:
+        write_text(folder / _VIEW, json.dumps([_bookmark(view, points.shape, columns)]))
+    _write_tensors(folder, points)
     _write_config(log_dir, others)
     return folder
 
 
-def _metadata_text(metadata: pd.DataFrame) -> str:
-    """Returns table as the projector reads it: a header only where there are several columns."""
-    columns = {str(name): _cells(metadata[name]) for name in metadata.columns}
+def _write_tensors(folder: Path, points: NDArray[np.float32]) -> None:
+    """Writes the points as text, or, where they are wide, as bytes.
+
+    TensorBoard reads bytes only where they are no text, which a block of zeros would be.
+    """
+    num_points, dim = points.shape
+    content = np.ascontiguousarray(points).tobytes()
+    if dim <= 3 or _is_text(content[:4096]):
+        with atomic_path(folder / _TENSORS) as temporary:
+            np.savetxt(temporary, points, fmt="%.7g", delimiter="\t")
+    else:
+        with atomic_path(folder / f"tensors_{num_points}x{dim}.bytes") as temporary:
+            temporary.write_bytes(content)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"  # only cut
+    return True
+
+
+def _bookmark(
+    view: ProjectorView, shape: tuple[int, ...], columns: Mapping[str, list[str]]
+) -> dict[str, object]:
+    """Returns a state of the projector as its own bookmarks have it."""
+    axes = range(view.points.shape[1])
+    color = next((name for name in columns if name.startswith(f"{_CATEGORY} (")), _CATEGORY)
+    return {
+        "label": view.label,
+        "isSelected": False,
+        "dataSetDimensions": list(shape),
+        "selectedProjection": "umap",
+        "umapIs3d": len(axes) == 3,
+        "umapNeighbors": 15,
+        "umapMinDist": 0.1,
+        "pcaComponentDimensions": list(axes),
+        "tSNEIteration": 0,
+        "tSNEPerplexity": 8,
+        "tSNELearningRate": 10,
+        "tSNEis3d": True,
+        "customSelectedSearchByMetadataOption": next(iter(columns)),
+        **{f"custom{side}Text": "" for side in _CUSTOM_SIDES},
+        **{f"custom{side}Regex": False for side in _CUSTOM_SIDES},
+        "projections": [
+            {f"umap-{axis}": round(float(value), 5) for axis, value in enumerate(point)}
+            for point in view.points
+        ],
+        "selectedPoints": [],
+        "selectedColorOptionName": color if _CATEGORY in columns else "No color map",
+        "forceCategoricalColoring": False,
+        "selectedLabelOption": next(iter(columns)),
+    }
+
+
+def _columns(metadata: pd.DataFrame) -> dict[str, list[str]]:
+    """Returns the table's cells by column, the category's first."""
+    names = sorted(map(str, metadata.columns), key=lambda name: name != _CATEGORY)
+    metadata = metadata.set_axis([str(name) for name in metadata.columns], axis=1)
+    columns = {name: _cells(metadata[name]) for name in names}
     if _CATEGORY in columns and len(set(columns[_CATEGORY])) > MAX_CATEGORIES:
         grouped = group_rare(columns[_CATEGORY])
         kept = len(set(grouped) - {OTHER_NAME})
         columns[f"{_CATEGORY} ({kept} largest)"] = grouped
+    return columns
+
+
+def _metadata_text(columns: Mapping[str, list[str]]) -> str:
+    """Returns table as the projector reads it: a header only where there are several columns."""
     lines = ["\t".join(row) for row in zip(*columns.values(), strict=True)]
     if len(columns) > 1:
         lines.insert(0, "\t".join(_safe(name) for name in columns))
@@ -268,11 +358,11 @@ def _other_embeddings(config_path: Path) -> list[object]:
             f"{config_path} is no projector config ({error}), expected protobuf text; delete it, "
             "it is written anew."
         ) from error
-    ours = {f"{path.name}/{_TENSORS}" for path in config_path.parent.iterdir() if path.is_dir()}
+    ours = {path.name for path in config_path.parent.iterdir() if path.is_dir()}
     return [
         embedding
         for embedding in config.embeddings
-        if embedding.tensor_path not in ours
+        if Path(embedding.tensor_path).parent.as_posix() not in ours
         and (config_path.parent / embedding.tensor_path).is_file()
     ]
 
@@ -282,25 +372,34 @@ def _write_config(log_dir: Path, others: list[object]) -> None:
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
     config = ProjectorConfig()
-    for tensors in sorted(log_dir.glob(f"*/{_TENSORS}")):
-        folder = tensors.parent
+    for tensors in sorted(log_dir.glob("*/tensors*")):
+        folder, wide = tensors.parent, _WIDE_TENSORS.fullmatch(tensors.name)
+        if not wide and tensors.name != _TENSORS:
+            continue
         embedding = config.embeddings.add()
         embedding.tensor_name = folder.name
-        embedding.tensor_path = f"{folder.name}/{_TENSORS}"
+        embedding.tensor_path = f"{folder.name}/{tensors.name}"
+        if wide:
+            embedding.tensor_shape.extend([int(wide[1]), int(wide[2])])
+        if (folder / _VIEW).is_file():
+            embedding.bookmarks_path = f"{folder.name}/{_VIEW}"
         if (folder / _METADATA).is_file():
             embedding.metadata_path = f"{folder.name}/{_METADATA}"
         if (folder / _SPRITES).is_file():
-            size = _sprite_size(folder)
+            size = _sprite_size(folder, int(wide[1]) if wide else _num_lines(tensors))
             embedding.sprite.image_path = f"{folder.name}/{_SPRITES}"
             embedding.sprite.single_image_dim.extend([size, size])
     config.embeddings.extend(others)
     write_text(log_dir / CONFIG_NAME, text_format.MessageToString(config))
 
 
-def _sprite_size(folder: Path) -> int:
+def _num_lines(path: Path) -> int:
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def _sprite_size(folder: Path, num_points: int) -> int:
     """Reads a sprite's side off the sheet's width and the number of points."""
     with open(folder / _SPRITES, "rb") as file:
         (width,) = struct.unpack(">I", file.read(20)[16:20])  # PNG's header: 16 bytes, then width
-    with open(folder / _TENSORS, "rb") as file:
-        num_points = sum(1 for _ in file)
     return int(width) // math.ceil(math.sqrt(num_points))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -11,9 +12,12 @@ from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.floors import best_floor, floors_per_category
-from visual_search.training.pictures import evaluation_to_draw, show
+from visual_search.training.pictures import Epochs, check_counts, evaluation_to_draw, show
 from visual_search.views.evaluation_charts import FloorBar, floor_bars
 from visual_search.views.figures import category_bars, class_distribution
+
+if TYPE_CHECKING:
+    from visual_search.training.evaluation import Floor
 
 
 class ClassDistribution(Callback):
@@ -36,28 +40,56 @@ class ClassDistribution(Callback):
 
 
 class CategoryChart(Callback):
-    """Draws mAP@k by category after every evaluation, best first."""
+    """Draws mAP@k by category after evaluations, best first.
+
+    Args:
+        every_n_epochs: After that of every n-th epoch, null after those of 1, 2, 5, 10, 20, 50, ...
+            or the next one that is measured; always after the last and of the test.
+    """
+
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        check_counts("category_chart", every_n_epochs=every_n_epochs)
+        self.epochs = Epochs(every_n_epochs)
+        self._newest: tuple[RetrievalReport, tuple[Floor, ...]] | None = None  # if not drawn
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws what was found, where it was evaluated."""
+        """Draws what was found, where it was evaluated and is time."""
         evaluation = evaluation_to_draw(trainer, pl_module)
         if evaluation is None:
             return
-        summary = evaluation.report.summary
+        self._newest = evaluation.report, evaluation.floors
+        if self.epochs.is_due(trainer):
+            self._draw(trainer, evaluation.split, *self._newest)
+            self._newest = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the last evaluation of the training."""
+        if self._newest is not None:
+            self._draw(trainer, "val", *self._newest)
+            self._newest = None
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what the test queries found."""
+        evaluation = evaluation_to_draw(trainer, pl_module)
+        if evaluation is not None:
+            self._draw(trainer, evaluation.split, evaluation.report, evaluation.floors)
+
+    def _draw(
+        self, trainer: Trainer, split: str, report: RetrievalReport, floors: tuple[Floor, ...]
+    ) -> None:
+        summary = report.summary
         metric = summary["headline"]["mean"]
-        best = best_floor(evaluation.floors)
+        best = best_floor(floors)
         figure = category_bars(
-            evaluation.report.per_category,
+            report.per_category,
             metric,
             micro=number_in(summary, f"micro_{metric}"),
             macro=number_in(summary, f"macro_{metric}"),
-            floors=floors_per_category(evaluation.floors) if best else None,
+            floors=floors_per_category(floors) if best else None,
             floor=best.name if best else None,
             floor_title=best.title if best else None,
         )
-        show(trainer, f"{metric}_by_category/{evaluation.split}", figure)
-
-    on_test_end = on_validation_end
+        show(trainer, f"{metric}_by_category/{split}", figure)
 
 
 class FloorChart(Callback):

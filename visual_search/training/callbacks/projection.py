@@ -16,15 +16,20 @@ from visual_search.training.pictures import (
     tensorboard_folder,
 )
 from visual_search.views.projection import project_embeddings, projection_figure
-from visual_search.views.projector import write_projector
+from visual_search.views.projector import ProjectorView, write_projector
 from visual_search.wording import many
+
+MAX_EMBEDDING_BYTES = 2**25  # that a browser loads of the embedding: 16,384 items of 512 values
 
 
 class EmbeddingProjection(Callback):
     """Projects gallery items by UMAP, with neighbours from the index, at the end.
 
+    TensorBoard's projector gets both: the points, and the embedding that they are a projection of.
+
     Args:
-        max_items: Of a larger gallery so many are taken, evenly spaced over its rows.
+        max_items: Of a larger gallery so many are taken, evenly spaced over its rows; of embeddings
+            wider than 838 values fewer stand in the projector, 32 MiB of them.
         num_neighbours: UMAP's n_neighbors.
         min_dist: UMAP's min_dist.
         seed: Of UMAP.
@@ -82,12 +87,19 @@ class EmbeddingProjection(Callback):
         with atomic_path(f"{trainer.default_root_dir}/embeddings/projection.parquet") as temporary:
             points.to_parquet(temporary, index=False)
         folder = tensorboard_folder(trainer)
-        if folder is not None:
-            metadata = table.drop(columns=["image", "split"])
-            write_projector(
-                folder,
-                f"gallery_{projection.method}",
-                projection.points,
-                metadata,
-                datamodule.pictures[rows],
-            )
+        if folder is None:
+            return
+        metadata, pictures = table.drop(columns=["image", "split"]), datamodule.pictures[rows]
+        view = ProjectorView(projection.description, projection.points)
+        name = f"gallery_{projection.method}"
+        write_projector(folder, name, projection.points, metadata, pictures, view)
+        most = max(MAX_EMBEDDING_BYTES // embeddings[0].nbytes, 1)
+        some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most), dtype=int))
+        write_projector(
+            folder,
+            "gallery_embedding",
+            embeddings[some],
+            metadata.iloc[some],
+            pictures[some],
+            ProjectorView(projection.description, projection.points[some]),
+        )

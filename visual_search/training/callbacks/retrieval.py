@@ -20,13 +20,14 @@ from visual_search.retrieval.report import RetrievalReport, with_intervals
 from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.evaluation import Floor, evaluate_embeddings, index_place
 from visual_search.training.features import features_of_rows
-from visual_search.training.floors import Floors
+from visual_search.training.floors import Floors, best_floor
 from visual_search.training.query_gallery import (
     Sides,
     check_depth,
     check_test_items,
     choose_sides,
 )
+from visual_search.training.tensorboard import FLOOR
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
@@ -36,6 +37,9 @@ MAX_LOGGED = 100  # categories, those with most queries; per_category.csv has al
 
 class RetrievalEvaluation(Callback):
     """Embeds both sides, searches, logs ``<split>/map_at_5`` and its kin, with the floors beside.
+
+    Of the floors those of the test queries are logged (``floor/map_at_5/hog``), and the best one of
+    the validation queries with every evaluation (``val_floor/map_at_5/hog``).
 
     What the network computes of validation or test items comes from their steps, of the others
     from one pass here; the gallery's fits the PCA, where the embedding has one. The result is left
@@ -157,6 +161,10 @@ class RetrievalEvaluation(Callback):
             if split not in self._measured:  # every epoch asks the same validation queries
                 self._measured[split] = self._measure_floors(trainer, module, selection)
             evaluation = replace(evaluation, floors=self._measured[split])
+            best = best_floor(evaluation.floors)
+            if split == "val" and best:
+                mean = evaluation.report.summary["headline"]["mean"]
+                metrics[f"{FLOOR}{mean}/{best.name}"] = best.headline
             if split == "test":
                 evaluation = replace(evaluation, report=with_intervals(evaluation.report))
                 metrics |= _logged_floors(evaluation.floors)
