@@ -40,7 +40,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 RING_1 = _names("catalog models knn retrieval views")
-BASICS = _names("atomic locking reading wording __version__")
+BASICS = _names("atomic locking progress reading wording __version__")
 COMMAND_FILES = BASICS | set(COMMANDS) | {"__init__", "__main__"}
 
 

@@ -80,8 +80,8 @@ def compare_runs(settings: CompareSchema) -> Compared:
         ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
         NotComparableError: The runs were measured differently.
     """
+    from visual_search.progress import progress_bar
     from visual_search.retrieval.comparison import compare_reports
-    from visual_search.runs.progress import progress_bar
     from visual_search.runs.run import run_root
 
     runs = _named_runs(settings.runs, settings.names)

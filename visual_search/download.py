@@ -281,17 +281,14 @@ def _stopping() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[DownloadProgress], None]]:
     """Yields what shows a download's state; a bar appears if it takes longer than a second."""
-    from tqdm import tqdm
+    from visual_search.progress import Bar
 
     shape = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
-    with tqdm(desc="Downloading", leave=False, delay=1.0, bar_format=shape) as bar:
-
-        def show(progress: DownloadProgress) -> None:
-            bar.total = progress.total
-            bar.set_postfix_str(_state(progress), refresh=False)
-            bar.update(progress.done - bar.n)
-
-        yield show
+    bar = Bar("Downloading", " pictures", shape=shape)
+    try:
+        yield lambda progress: bar.advance(progress.done, progress.total, state=_state(progress))
+    finally:
+        bar.close()
 
 
 def _state(progress: DownloadProgress) -> str:

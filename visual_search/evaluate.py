@@ -45,12 +45,12 @@ def main() -> None:
 def evaluate_command(settings: EvaluateSchema) -> None:
     """Measures what the composed config describes; in a multirun one of its jobs."""
     from visual_search.cli.multirun import record_job
-    from visual_search.reports.tables import print_evaluation
+    from visual_search.reports.tables import explains, print_evaluation
 
     with record_job(settings) as job:
         measured_by = measure_embeddings if settings.embeddings else measure_run
         job.measured = measured_by(settings)
-        print_evaluation(job.measured)
+        print_evaluation(job.measured, explain=explains(settings))
 
 
 def measure_run(settings: EvaluateSchema) -> Measured:

@@ -47,7 +47,7 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
         settings: The composed ``conf/train.yaml``.
         on_open: Called with the run as it was found, before any work on it.
     """
-    from visual_search.reports.tables import print_result
+    from visual_search.reports.tables import explains, print_result
     from visual_search.runs.identity import find_run
     from visual_search.runs.parts import Parts, check_hardware
 
@@ -77,7 +77,7 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
             _work(training or _Training(run, parts))  # cleared by another one meanwhile
     finally:
         run.unlock()
-    print_result(run)
+    print_result(run, explain=explains(settings))
     return run
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from visual_search.config.schemas import EvaluateSchema, TrainSchema
 from visual_search.reports.tables import (
     category_table,
+    explains,
     floor_table,
     print_evaluation,
     print_measurement,
@@ -81,6 +83,27 @@ def test_numbers_stand_with_interval_floors_and_meaning(run: Run) -> None:
         "95 % interval by group",
     ):  # fmt: skip
         assert expected in text, expected
+
+
+def test_what_the_numbers_mean_is_said_once_a_day_or_where_it_is_asked_for(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainSchema(outputs=str(tmp_path))
+    assert [explains(settings) for _ in range(3)] == [True, False, False]
+    assert explains(TrainSchema(outputs=str(tmp_path), explain=True))
+    (tmp_path / ".explained").write_text("2020-01-01\n")
+    assert explains(EvaluateSchema(outputs=str(tmp_path)))
+    assert not explains(settings)
+    gone = str(tmp_path / "nothing_here")
+    assert explains(EvaluateSchema(outputs=gone))
+    assert not Path(gone).exists()
+    meaning = run.summary()["definitions"]["map_at_5"]
+    for explain in (True, False):
+        print_result(run, explain=explain)
+        text = flowing(capsys.readouterr().out)
+        assert (meaning in text, "explain=true" in text) == (explain, not explain)
+        assert "12 of 12 queries scored, 12 groups" in text
+        assert run.summary()["standing"] in text
 
 
 def test_nothing_is_wider_than_80_columns(tmp_path: Path) -> None:

@@ -263,7 +263,11 @@ LIMITS = {"limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches"
     ids=["fast_dev_run", "overfit_batches", "limits and the sanity check"],
 )
 def test_every_mode_of_the_trainer_is_survived_without_a_logger(
-    new_module: NewModule, new_datamodule: NewDatamodule, run_folder: Path, settings: dict[str, Any]
+    new_module: NewModule,
+    new_datamodule: NewDatamodule,
+    run_folder: Path,
+    settings: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     module, datamodule = new_module(), new_datamodule()
     callbacks = all_callbacks(run_folder, CountedFloors(run_folder / "cache"))
@@ -273,6 +277,13 @@ def test_every_mode_of_the_trainer_is_survived_without_a_logger(
     files = [path for path in run_folder.rglob("*") if path.is_file()]
     dry = "fast_dev_run" in settings
     assert (module.evaluation is None) == dry == (not files)  # a dry run leaves nothing
+    # No terminal: a line an epoch, retrieval before losses, and nothing of a step that is short.
+    printed, beside = capfd.readouterr()
+    (line,) = printed.splitlines()
+    assert line.startswith("Epoch 1/1  " + ("loss " if dry else "mAP@5 "))
+    assert len(line) <= 80
+    assert ("best floor" in line, "val 0." in line) == (not dry, True)
+    assert not beside
 
 
 @pytest.fixture

@@ -202,6 +202,7 @@ class TrainSchema:
         name: Folder under outputs; null takes the model's name.
         seed: Of everything that is drawn by chance.
         rerun: true removes what an earlier run of the same settings left.
+        explain: true says what the numbers mean after every run, not after the day's first alone.
         outputs: Folder of all runs.
         model: The network.
         embedding: Which of the network's values are indexed.
@@ -227,6 +228,7 @@ class TrainSchema:
     name: str | None = None
     seed: int = 0
     rerun: bool = False
+    explain: bool = False
     outputs: str = "outputs"
     model: Node = field(default_factory=dict)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
@@ -318,6 +320,7 @@ class EvaluateSchema:
         name: Folder under outputs, for embeddings from outside; null takes the file's name.
         query_split: The split that asks: test, val or train.
         rerun: true measures anew what was measured before.
+        explain: true says what the numbers mean every time, not the day's first time alone.
         outputs: Where embeddings from outside leave their results; a run's lie in its folder.
         floors: Beside every result: what embeddings that learn nothing reach (cached).
         near_duplicates: Count, list and draw gallery pictures that are nearly a query's own.
@@ -338,6 +341,7 @@ class EvaluateSchema:
     name: str | None = None
     query_split: str = "test"
     rerun: bool = False
+    explain: bool = False
     outputs: str = "outputs"
     floors: bool = True
     near_duplicates: bool = True

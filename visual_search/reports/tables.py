@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import math
 import shlex
 import shutil
@@ -11,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.atomic import write_text
 from visual_search.reading import Ends, MeasuredFloor, Summary, number_in
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
@@ -32,18 +35,25 @@ from visual_search.wording import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from visual_search.config.schemas import EvaluateSchema, TrainSchema
     from visual_search.runs.finished import Measured
     from visual_search.runs.run import Run
     from visual_search.views.table import Cell, Table
 
+EXPLAINED = ".explained"  # the day on which a terminal was last told what the numbers mean
 P_RULE = (
     "p is two-sided, from a paired test that flips whole groups; [ ] holds what the same test does "
     "not reject, so it leaves 0 out where p < 0.05. Holm is that p corrected over {}: it decides."
 )
 
 
-def print_result(run: Run) -> None:
-    """Prints a finished run: by category, beside its floors, where everything lies."""
+def print_result(run: Run, *, explain: bool = True) -> None:
+    """Prints a finished run: by category, beside its floors, where everything lies.
+
+    Args:
+        run: To print.
+        explain: Whether to say what the numbers mean; see `explains`.
+    """
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
@@ -52,7 +62,7 @@ def print_result(run: Run) -> None:
         text = f"{run.folder} holds no numbers: the dry run passed."
         console.print(text, markup=False, soft_wrap=True)
         return
-    print_measurement(console, run.folder, summary)
+    print_measurement(console, run.folder, summary, explain=explain)
     facts = loss_fact(summary) | {
         "Embedding": f"{many(summary['embedding_dim'], 'value')}{_speed(summary)}",
         "Index": index_size(summary),
@@ -66,7 +76,9 @@ def print_result(run: Run) -> None:
         line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
         at_a_glance = "http://localhost:6006/#custom_scalars"
-        console.print(f"  {at_a_glance} has loss, and retrieval beside the best floor", markup=False)
+        console.print(
+            f"  {at_a_glance} has loss, and retrieval beside the best floor", markup=False
+        )
 
 
 def index_size(summary: Summary) -> str:
@@ -87,8 +99,8 @@ def loss_fact(summary: Summary) -> dict[str, str]:
     }
 
 
-def print_evaluation(measured: Measured) -> None:
-    """Prints a measurement of `visual_search.evaluate`, and where it lies."""
+def print_evaluation(measured: Measured, *, explain: bool = True) -> None:
+    """Prints a measurement of `visual_search.evaluate`, and where it lies; see `print_result`."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False)
@@ -97,30 +109,29 @@ def print_evaluation(measured: Measured) -> None:
         text = f"{folder} was measured before; rerun=true measures again."
         console.print(text, markup=False, soft_wrap=True)
     summary = measured.run.summary()
-    print_measurement(console, folder, summary)
+    print_measurement(console, folder, summary, explain=explain)
     print_left_behind(console, folder)
 
 
-def print_measurement(console: Console, folder: Path, summary: Summary) -> None:
+def print_measurement(
+    console: Console, folder: Path, summary: Summary, *, explain: bool = True
+) -> None:
     """Prints one measurement: by category, beside its floors, what the numbers mean, leaks."""
     from visual_search.views.table import terminal
 
     console.print(terminal(category_table(folder, summary)))
     if summary["floors"]:
         console.print(terminal(floor_table(summary, run_name(folder))))
-        console.print(P_RULE.format("the floors"), markup=False)
-    from visual_search.retrieval.resampling import FEWEST_EFFECTIVE, FEWEST_QUERIES
-
-    headline = summary["headline"]
+        if explain:
+            console.print(P_RULE.format("the floors"), markup=False)
+    if explain:
+        _explain(console, summary)
+    scored, groups = summary["num_queries_scored"], summary["intervals"].get("micro", {})
     console.print(
-        f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
-        f"{summary['num_queries_scored']:,} of {many(summary['num_queries'], 'query', 'queries')} "
-        f"scored{_left_out(summary)}, "
-        f"{many(summary['intervals'].get('micro', {}).get('num_groups', 0), 'group')}; "
-        f"[ ] is the 95 % interval by group, none under {FEWEST_QUERIES} queries; ~ marks "
-        f"a rough one, which fewer than {FEWEST_EFFECTIVE} effective groups carry; * marks fewer "
-        "than 20 queries; micro is the mean over queries, macro over categories.\n"
-        f"{summary['rules']['question']}",
+        f"{scored:,} of {many(summary['num_queries'], 'query', 'queries')} scored"
+        f"{_left_out(summary)}, {many(groups.get('num_groups', 0), 'group')}."
+        + " explain=true says what the numbers mean."
+        * (not explain),
         markup=False,
     )
     if summary.get("device"):
@@ -129,6 +140,37 @@ def print_measurement(console: Console, folder: Path, summary: Summary) -> None:
         if line:
             console.print(line, markup=False)
     console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+
+
+def _explain(console: Console, summary: Summary) -> None:
+    """Prints what the numbers mean, and what is marked."""
+    from visual_search.retrieval.resampling import FEWEST_EFFECTIVE, FEWEST_QUERIES
+
+    headline = summary["headline"]
+    console.print(
+        f"{headline['title']}: {summary['definitions'][headline['mean']]}\n"
+        f"[ ] is the 95 % interval by group, none under {FEWEST_QUERIES} queries; ~ marks "
+        f"a rough one, which fewer than {FEWEST_EFFECTIVE} effective groups carry; * marks fewer "
+        "than 20 queries; micro is the mean over queries, macro over categories.\n"
+        f"{summary['rules']['question']}",
+        markup=False,
+    )
+
+
+def explains(settings: TrainSchema | EvaluateSchema) -> bool:
+    """Returns whether a command says what its numbers mean: the day's first, or by ``explain``.
+
+    The day is noted in the folder of all runs. Files and pages always have the definitions.
+    """
+    outputs, today = Path(settings.outputs), datetime.date.today().isoformat()
+    if not outputs.is_dir():
+        return True
+    note = outputs / EXPLAINED
+    with contextlib.suppress(OSError):  # where nothing can be written it is said every time
+        if note.is_file() and note.read_text(encoding="utf-8", errors="replace").strip() == today:
+            return settings.explain
+        write_text(note, f"{today}\n")
+    return True
 
 
 def _fonts(folder: Path) -> str:

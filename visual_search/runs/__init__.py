@@ -16,7 +16,6 @@ The parts
 ``embedding_files.py``   of another program, and those that runs have saved
 ``embedding_shards.py``  a folder of embeddings in shards, written bit by bit
 ``index_settings.py``    what a command says of a bundle's index
-``progress.py``          what shows that a long step is alive
 The result
 ``measuring.py``         the pipeline: embeddings in, evaluation, floors, intervals and files out
 ``results.py``           what a measurement leaves: embeddings, numbers, floors, near-duplicates

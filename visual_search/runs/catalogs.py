@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import build, one_of
 from visual_search.config.schemas import Node, TrainSchema
-from visual_search.runs.progress import progress_bar
+from visual_search.progress import progress_bar
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog

@@ -161,7 +161,7 @@ class RunEmbedding:
     def _features(
         self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], float]:
-        from visual_search.runs.progress import progress_bar
+        from visual_search.progress import progress_bar
         from visual_search.training.datamodule import CatalogDataModule
         from visual_search.training.devices import memory_told
         from visual_search.training.features import features_of_rows

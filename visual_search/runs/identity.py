@@ -17,6 +17,7 @@ from visual_search.runs.run import Run, open_run
 NOT_PART_OF_THE_RESULT = (
     "name",
     "rerun",
+    "explain",
     "outputs",
     "logger",
     "profiler",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import one_of
 from visual_search.config.schemas import EvaluateSchema, TrainSchema
-from visual_search.runs.progress import progress_bar
+from visual_search.progress import progress_bar
 from visual_search.runs.run import Run, State
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, bind, build, one_of, told_as_config
 from visual_search.config.schemas import Node, TrainSchema
+from visual_search.progress import progress_bar
 from visual_search.runs.catalogs import build_catalog, check_left_out, prepare, within_budget
-from visual_search.runs.progress import progress_bar
 from visual_search.runs.run import PROJECTION, Run
 
 if TYPE_CHECKING:
@@ -427,12 +427,14 @@ def quieten() -> None:
     import logging
     import warnings
 
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
+
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning's hints to who writes code with it: workers of a loader, a cluster's `srun`, ...
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
     for pattern in (
         ".*LeafSpec.*",  # Lightning calls what torch has deprecated
-        ".*does not have many workers.*",  # reading the cache takes 3 ms a batch
-        ".*smaller than the logging interval.*",
         ".*find_unused_parameters=True was specified.*",  # not every objective leaves some unused
         ".*dataloader is not resumable.*",  # ours goes on at the trainer's global step
         ".*sync_dist=True.*",  # every process logs the same number, gathered from all

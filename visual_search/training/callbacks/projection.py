@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from visual_search.atomic import atomic_path
 from visual_search.knn.gallery_index import EmbeddingIndex
+from visual_search.progress import moves
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.pictures import (
     check_counts,
@@ -73,7 +74,7 @@ class EmbeddingProjection(Callback):
             min_dist=self.min_dist,
             seed=self.seed,
             neighbours=neighbours,
-            show_progress=trainer.progress_bar_callback is not None,
+            show_progress=trainer.progress_bar_callback is not None and moves(),
         )
         table = datamodule.catalog.table.iloc[rows].reset_index(drop=True)
         title = f"Gallery embeddings, {many(evaluation.epoch, 'epoch')}"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from visual_search.knn.device import Device
+from visual_search.progress import progress_bar
 from visual_search.reading import number_in
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
@@ -89,13 +90,9 @@ class RetrievalEvaluation(Callback):
                 self._sides[split] = self._choose(trainer, datamodule, split)
 
     def _choose(self, trainer: Trainer, datamodule: CatalogDataModule, split: str) -> Sides:
-        with _bar(trainer, "Looking for leaks", 0) as bar:
+        with _bar(trainer, "Looking for leaks") as advance:
             sides = choose_sides(
-                self.protocol,
-                datamodule.catalog,
-                datamodule.pictures,
-                split,
-                lambda done, total: _advance(bar, done, total),
+                self.protocol, datamodule.catalog, datamodule.pictures, split, advance
             )
         check_depth(self.protocol, datamodule.catalog, sides.selection, split)
         return sides
@@ -126,10 +123,8 @@ class RetrievalEvaluation(Callback):
         features = steps.features
         started = time.perf_counter()
         if len(missing):
-            with _bar(trainer, "Embedding the gallery", len(missing)) as bar:
-                computed = features_of_rows(
-                    module, datamodule, trainer, missing, lambda n, _: _advance(bar, n)
-                )
+            with _bar(trainer, "Embedding the gallery") as advance:
+                computed = features_of_rows(module, datamodule, trainer, missing, advance)
             features = np.concatenate([features, computed])
         seconds = time.perf_counter() - started
         place_of = np.zeros(len(catalog), dtype=np.int64)
@@ -181,7 +176,7 @@ class RetrievalEvaluation(Callback):
         if self.floors is None:
             return ()
         datamodule = datamodule_of(trainer)
-        with _bar(trainer, "Embedding the floors", 0) as bar:
+        with _bar(trainer, "Embedding the floors") as advance:
             return self.floors.measure(
                 datamodule.catalog,
                 datamodule.pictures,
@@ -189,7 +184,7 @@ class RetrievalEvaluation(Callback):
                 selection,
                 device=module.device,
                 precision=trainer.precision_plugin,
-                on_progress=lambda done, total: _restart(bar, done, total),
+                on_progress=advance,
             )
 
 
@@ -202,28 +197,11 @@ def _of_steps(sides: Sides, seen: NDArray[np.int64], split: NDArray[np.int64]) -
     return replace(sides, selection=replace(sides.selection, query_rows=rows))
 
 
-def _bar(trainer: Trainer, title: str, total: int) -> tqdm[NoReturn]:
-    return tqdm(
-        desc=title,
-        total=total or None,
-        unit=" pictures",
-        leave=False,
-        delay=1.0,
-        disable=not trainer.is_global_zero or trainer.progress_bar_callback is None,
-    )
-
-
-def _advance(bar: tqdm[NoReturn], done: int, total: int | None = None) -> None:
-    if total is not None:
-        bar.total = total
-    bar.update(done - bar.n)
-
-
-def _restart(bar: tqdm[NoReturn], done: int, total: int) -> None:
-    """Shows a bar that starts again with every floor."""
-    if done < bar.n:
-        bar.reset(total)
-    _advance(bar, done, total)
+def _bar(
+    trainer: Trainer, title: str
+) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
+    shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    return progress_bar(title, " pictures", shown=shown)
 
 
 def _measured(split: str, report: RetrievalReport) -> dict[str, float]:
