@@ -217,7 +217,8 @@ def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> l
     if protocol.relevance == ("category",):  # categories are named one by one
         return []
     what = (
-        f"{len(lost):,} of {many(len(relevant), 'query', 'queries')} have nothing relevant in the "
+        f"{len(lost):,} of {many(len(relevant), 'query', 'queries')} "
+        f"{'has' if len(lost) == 1 else 'have'} nothing relevant in the "
         f"gallery, by {by}, and are not scored."
     )
     items = [NamedItem(item_id, f"no item of the gallery has its {by}") for item_id in lost]

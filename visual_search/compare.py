@@ -28,6 +28,7 @@ from visual_search.wording import (
     number,
     of_all,
     p_value,
+    seed_text,
     shown,
     three_digits,
 )
@@ -59,13 +60,15 @@ class Compared:
 
     Attributes:
         folder: With ``report.html`` and the tables.
-        runs: Name -> run.
+        runs: Name -> its runs by seed, mostly one.
+        reports: Name -> what they measured, over the seeds.
         comparison: The tests.
         without_pictures: Why the page has no search results; empty where it has.
     """
 
     folder: Path
-    runs: Mapping[str, Run]
+    runs: Mapping[str, Sequence[Run]]
+    reports: Mapping[str, RetrievalReport]
     comparison: Comparison
     without_pictures: str
 
@@ -82,22 +85,30 @@ def compare_runs(settings: CompareSchema) -> Compared:
     """
     from visual_search.progress import progress_bar
     from visual_search.retrieval.comparison import compare_reports
+    from visual_search.retrieval.seeds import over_seeds
     from visual_search.runs.run import run_root
 
     runs = _named_runs(settings.runs, settings.names)
-    reports = {name: _report(run) for name, run in runs.items()}
-    paths = {name: str(run.folder) for name, run in runs.items()}
-    roots = {name: str(run_root(run.folder)) for name, run in runs.items()}
+    of_runs = {
+        name: {str(run.folder): _report(run) for run in members} for name, members in runs.items()
+    }
+    reports = {
+        name: over_seeds(held, seed=settings.seed) if len(held) > 1 else next(iter(held.values()))
+        for name, held in of_runs.items()
+    }
+    paths = [str(run.folder) for members in runs.values() for run in members]
+    roots = {name: str(run_root(members[0].folder)) for name, members in runs.items()}
     with progress_bar("Comparing", " tests") as advance:
         comparison = compare_reports(reports, paths=roots, seed=settings.seed, on_progress=advance)
-    digest = hashlib.sha256("\x1f".join([*paths.values(), str(settings.seed)]).encode())
+    digest = hashlib.sha256("\x1f".join([*paths, str(settings.seed)]).encode())
     folder = Path(settings.out or Path(settings.outputs) / "comparisons" / digest.hexdigest()[:10])
     _write_tables(folder, comparison)
     cached, problem = _pictures(runs, settings.pictures.cache_dir)
-    queries = _queries(reports, comparison, cached, settings.num_queries_shown)
-    notes = [f"Search results are not shown: {problem}."] if problem else []
-    _write_page(folder, runs, reports, comparison, queries, notes)
-    return Compared(folder, runs, comparison, problem)
+    firsts = {name: next(iter(held.values())) for name, held in of_runs.items()}
+    queries = _queries(firsts, comparison, cached, settings.num_queries_shown)
+    compared = Compared(folder, runs, reports, comparison, problem)
+    _write_page(compared, queries)
+    return compared
 
 
 def _report(run: Run) -> RetrievalReport:
@@ -115,8 +126,13 @@ def _report(run: Run) -> RetrievalReport:
     return load_report(run.folder / "metrics")
 
 
-def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, Run]:
+def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, list[Run]]:
+    """Returns the runs by what they are called; those that differ in the seed alone are one.
+
+    Where names are given, or there are no others than seeds, each stands by itself.
+    """
     from visual_search.runs.run import run_name
+    from visual_search.runs.variants import SEED, Variant, seed_groups, told_apart, variant_of
 
     if len(paths) < 2:
         raise ConfigError(
@@ -124,18 +140,29 @@ def _named_runs(paths: Sequence[str], names: Sequence[str] | None) -> dict[str, 
             "runs=[outputs/baseline/0123456789,outputs/plus_layer/0123456789]"
         )
     runs = [measured_in(path) for path in paths]
+    groups = [[run] for run in runs]
     if names is None:
-        names = [run_name(run.folder) for run in runs]
+        variants = [variant_of(run) for run in runs]
+        by_seed = seed_groups(variants)
+        if len(by_seed) > 1:
+            groups = [[runs[place] for place in places] for places in by_seed]
+            variants = [variants[places[0]] for places in by_seed]
+        else:
+            variants = [Variant({**(one.settings or {}), SEED: one.seed}, 0) for one in variants]
+        firsts = [group[0].folder for group in groups]
+        called = [run_name(folder) for folder in firsts]
+        apart = told_apart(list(zip(called, variants, firsts, strict=True)))
+        if all(apart) and len(set(called)) == 1:
+            called = [""] * len(called)
         names = [
-            f"{name}/{run.folder.name}" if names.count(name) > 1 else name
-            for name, run in zip(names, runs, strict=True)
+            " ".join(part for part in pair if part) for pair in zip(called, apart, strict=True)
         ]
-    if len(set(names)) < len(runs) or len(names) != len(runs):
+    if len(set(names)) < len(groups) or len(names) != len(groups):
         raise ConfigError(
-            f"names={list(names)} for {len(runs)} run(s); expected as many different names; "
+            f"names={list(names)} for {len(groups)} run(s); expected as many different names; "
             "name each run once"
         )
-    return dict(zip(names, runs, strict=True))
+    return dict(zip(names, groups, strict=True))
 
 
 def _write_tables(folder: Path, comparison: Comparison) -> None:
@@ -147,11 +174,13 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
         save_table(getattr(comparison, name), folder / f"{name}.csv")
 
 
-def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | None, str]:
+def _pictures(
+    runs: Mapping[str, Sequence[Run]], cache_dir: str
+) -> tuple[CachedCatalog | None, str]:
     """Returns the first run's catalogue with its pictures, or why it cannot be read."""
     from visual_search.runs.parts import Parts
 
-    run = next(iter(runs.values()))
+    run = next(iter(runs.values()))[0]
     try:
         own = run.settings()
         own.pictures.cache_dir = cache_dir
@@ -163,28 +192,27 @@ def _pictures(runs: Mapping[str, Run], cache_dir: str) -> tuple[CachedCatalog | 
         return None, f"the catalogue cannot be read: {str(error).splitlines()[0]}"
 
 
-def _write_page(
-    folder: Path,
-    runs: Mapping[str, Run],
-    reports: Mapping[str, RetrievalReport],
-    comparison: Comparison,
-    queries: Sequence[ComparedQuery],
-    notes: Sequence[str],
-) -> None:
+def _write_page(compared: Compared, queries: Sequence[ComparedQuery]) -> None:
     from visual_search.atomic import write_text
     from visual_search.reports.run_page import relative_to
     from visual_search.views.evaluation_charts import comparison_bars
     from visual_search.views.figures import save_figure
     from visual_search.views.html import ComparedRun, ComparisonPage, comparison_page
 
+    folder, runs, comparison = compared.folder, compared.runs, compared.comparison
     chart = comparison_bars(comparison.per_category, list(runs), comparison.headline["title"])
     save_figure(chart, folder / "figures" / "by_category.png")
+    notes = _seed_notes(compared)
+    if compared.without_pictures:
+        notes.append(f"Search results are not shown: {compared.without_pictures}.")
     page = ComparisonPage(
         title=" and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs compared",
         verdict=comparison.sentence,
         runs=[
-            ComparedRun(name, reports[name].summary, relative_to(folder, run.folder))
-            for name, run in runs.items()
+            ComparedRun(
+                name, compared.reports[name].summary, relative_to(folder, members[0].folder)
+            )
+            for name, members in runs.items()
         ],
         date=datetime.now().strftime("%Y-%m-%d %H:%M"),
         tests=_with_names(comparison.pairs.drop(columns=["num_groups"]), *runs),
@@ -194,12 +222,46 @@ def _write_page(
             *runs,
         ),
         queries=queries,
-        settings=_differing(
-            {name: settings_without_places(run.config()) for name, run in runs.items()}
-        ),
+        settings=_differing({name: _settings_of(members) for name, members in runs.items()}),
         notes=[text_without_places(note) for note in notes],
     )
     write_text(folder / "report.html", comparison_page(page))
+
+
+def _settings_of(members: Sequence[Run]) -> dict[str, object]:
+    """Returns the settings of runs that differ in the seed alone, with all their seeds."""
+    settings: dict[str, object] = settings_without_places(members[0].config())
+    if len(members) > 1:
+        settings["seed"] = [run.config()["seed"] for run in members]
+    return settings
+
+
+def _seed_notes(compared: Compared) -> list[str]:
+    """Returns which runs a row is the mean of, and of runs of one recipe how far they lie apart."""
+    import statistics
+
+    from visual_search.reports.leaderboard_files import label
+    from visual_search.runs.variants import seed_groups, variant_of
+
+    notes = []
+    for name, members in compared.runs.items():
+        if len(members) > 1:
+            which = [f"{label(str(run.folder))} (seed {run.config()['seed']})" for run in members]
+            notes.append(
+                f"{name} is the mean of {len(members)} runs that differ in the seed alone: "
+                f"{', '.join(which)}; pictures are of the first. Intervals and tests are those of "
+                "the mean, for other queries; SD is over the runs."
+            )
+    firsts = [members[0] for members in compared.runs.values()]
+    if not notes and len(seed_groups([variant_of(run) for run in firsts])) == 1:
+        headline = compared.comparison.headline
+        values = compared.comparison.runs[headline["statistic"]].tolist()
+        notes.append(
+            f"These {len(values)} runs differ in the seed alone: {headline['title']} "
+            f"{headline['statistic']} {number(statistics.fmean(values))} in the mean, SD "
+            f"{number(statistics.stdev(values))}."
+        )
+    return notes
 
 
 def _with_names(table: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -276,6 +338,8 @@ def print_comparison(compared: Compared) -> None:
     )
     if line := font_advice([*compared.runs, *comparison.per_category["category"]]):
         console.print(shown(line), markup=False)
+    for note in _seed_notes(compared):
+        console.print(note, markup=False, soft_wrap=True)
     if compared.without_pictures:
         console.print(f"No search results on the page: {compared.without_pictures}.", markup=False)
     console.print(f"\n{comparison.sentence}\n", style="bold", markup=False)
@@ -288,38 +352,42 @@ def _runs_table(compared: Compared) -> Table:
 
     headline = compared.comparison.headline
     lines: list[tuple[float, Row]] = []
+    seeds = any(len(members) > 1 for members in compared.runs.values())
     for line in compared.comparison.runs.to_dict("records"):
-        summary = compared.runs[line["run"]].summary()
+        summary = compared.reports[line["run"]].summary
         row = cells(
             line["run"],
             Cell(
                 number(line["micro"]),
                 interval(line["micro_low"], line["micro_high"], rough=line["rough"]),
             ),
+            *(seed_text(summary, "micro") for _ in range(seeds)),
             number(line["macro"]),
             count(summary["embedding_dim"]),
             file_size(summary["index"]["bytes"]),
             three_digits(summary.get("embedding_ms_per_item")),
         )
         lines.append((line[headline["statistic"]], Row(row, "run")))
-    for title, floor in _floors(compared.runs).items():
+    for title, floor in _floors(compared.reports).items():
         ends = interval(floor["micro_low"], floor["micro_high"])
-        means = Cell(number(floor["micro"]), ends), number(floor["macro"])
-        row = cells(title, *means, count(floor["dim"]), "floor", "")
+        micro, macro = Cell(number(floor["micro"]), ends), number(floor["macro"])
+        row = cells(title, micro, *[""] * seeds, macro, count(floor["dim"]), "floor", "")
         lines.append((as_float(floor[headline["statistic"]]), Row(row, "floor")))
     lines.sort(key=lambda line: -or_low(line[0]))
     columns = [TableColumn("Run", "name"), TableColumn("micro", with_ends=True)]
-    columns += map(TableColumn, ("macro", "Dim", "Index", "ms a picture"))
+    spread = ("SD (n)",) * seeds
+    columns += map(TableColumn, (*spread, "macro", "Dim", "Index"))
+    columns.append(TableColumn("ms a picture", narrow=not seeds))
     return Table(f"Runs, {headline['title']}", columns, [row for _, row in lines])
 
 
-def _floors(runs: Mapping[str, Run]) -> dict[str, MeasuredFloor]:
+def _floors(reports: Mapping[str, RetrievalReport]) -> dict[str, MeasuredFloor]:
     """Returns the floors by title, each once; a run's own untrained network by the run's name."""
     from visual_search.retrieval.floor_comparison import OWN
 
     floors: dict[str, MeasuredFloor] = {}
-    for name, run in runs.items():
-        for floor in run.summary()["floors"]:
+    for name, report in reports.items():
+        for floor in report.summary["floors"]:
             own = floor["name"] in OWN
             floors.setdefault(
                 f"{name}, {floor['name'].replace('_', ' ')}" if own else floor["title"], floor

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Number: TypeAlias = float | None  # None is what JSON keeps of NaN
 MISSING = "–"  # noqa: RUF001 (the dash that stands for no value)
@@ -262,6 +262,21 @@ def sign_shown(value: float, low: float, high: float, p: float) -> int:
     if p < ALPHA and (low > 0 or high < 0):
         return int(value > 0) - int(value < 0)
     return 0
+
+
+def seed_text(summary: Mapping[str, Any], statistic: str) -> str:
+    """Returns how far runs of other seeds lie apart, and how many there are; a dash for one.
+
+    Args:
+        summary: Of a measurement, or the mean of several.
+        statistic: Of which mean, ``micro`` or ``macro``.
+
+    Example:
+        >>> seed_text({"seeds": {"num_runs": 3, "micro": 0.0213}}, "micro"), seed_text({}, "micro")
+        ('0.021 (3)', '– (1)')
+    """
+    seeds = summary.get("seeds") or {"num_runs": 1}
+    return f"{number(seeds.get(statistic))} ({count(seeds['num_runs'])})"
 
 
 def rough_text(ends: Mapping[str, object]) -> str:

@@ -79,6 +79,7 @@ def test_troubles_of_categories_are_found() -> None:
         assert part in found["imbalance"].what
     assert found["categories_unanswered"].items == (NamedItem("cape", "1 query"),)
     assert found["few_queries"].severity == "note"
+    assert found["few_queries"].what.startswith("1 of 1 category with queries has fewer")
     assert len(found) == 5
     one = by_kind(checks.check_categories(catalog_of(category=["hat"] * 4), NONE, NONE))
     assert (one["one_category"].severity, len(one)) == ("error", 1)

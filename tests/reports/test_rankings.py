@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.composing import typed
+from visual_search.compare import compare_runs, print_comparison
 from visual_search.reports.rankings import Leaderboard, print_leaderboard, rank_these
 from visual_search.reports.sweep_summary import conclude
 from visual_search.runs.jobs import Record
@@ -134,3 +136,32 @@ def test_a_sweep_ends_with_the_best_mean_over_seeds(
     assert best.startswith("Highest val/m: 0.500, the mean of 3 seeds (SD 0.000)")
     assert "training.learning_rate=0.1" in best
     assert all(str(run.folder) in best for run in runs[:3])
+
+
+def test_a_comparison_takes_seeds_as_one_and_names_each(
+    runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compared(*of: Run) -> Any:
+        folders = ",".join(str(run.folder) for run in of)
+        own = [f"out={tmp_path / 'out'}", f"pictures.cache_dir={tmp_path / 'cache'}"]
+        return compare_runs(typed("compare", f"runs=[{folders}]", *own, "num_queries_shown=1"))
+
+    found = compared(*runs[:5])
+    slow, quick = ("training.learning_rate=0.1", "training.learning_rate=0.2")
+    assert found.comparison.runs["run"].tolist() == [slow, quick]
+    means = found.comparison.runs["micro"].tolist()
+    assert means == pytest.approx([0.3 + sum(VALUES.values()) / 3, 0.35])
+    print_comparison(found)
+    printed = capsys.readouterr().out
+    spread = pd.Series(VALUES).std()
+    assert f"{spread:.3f} (3)" in printed
+    page = (found.folder / "report.html").read_text()
+    for run in runs[:5]:
+        assert f"residual/{run.folder.name}" in printed
+        assert f"residual/{run.folder.name}" in page
+    assert f"{spread:.3f} (3)" in page
+
+    found = compared(*runs[:3])  # nothing else to compare
+    assert found.comparison.runs["run"].tolist() == ["seed=0", "seed=1", "seed=2"]
+    print_comparison(found)
+    assert f"SD {spread:.3f}" in capsys.readouterr().out

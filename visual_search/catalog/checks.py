@@ -301,8 +301,9 @@ def _measurable(
             queries_of(few),
             "few_queries",
             "note",
-            f"{len(few):,} of {len(asking):,} categories with queries have fewer than "
-            f"{FEW_QUERIES} queries: their own means will be rough.",
+            f"{len(few):,} of {many(len(asking), 'category', 'categories')} with queries "
+            f"{'has' if len(few) == 1 else 'have'} fewer than {FEW_QUERIES} queries: "
+            f"{'its own mean' if len(few) == 1 else 'their own means'} will be rough.",
             "Raise split.test_fraction, or read the overall means.",
         ),
     ]
@@ -360,7 +361,8 @@ def check_groups(catalog: Catalog) -> list[Finding]:
             ],
             "groups_mixed",
             "note",
-            f"{len(mixed):,} of {len(counts):,} groups hold items of several categories.",
+            f"{len(mixed):,} of {many(len(counts), 'group')} "
+            f"{'holds' if len(mixed) == 1 else 'hold'} items of several categories.",
             "Right for looks and boards; for products it is a mistake in the labels.",
         ),
     ]

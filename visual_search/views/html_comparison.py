@@ -19,7 +19,7 @@ from visual_search.views.html_tables import (
 )
 from visual_search.views.picture_grids import SearchRow
 from visual_search.views.table import Cell, valued
-from visual_search.wording import count, file_size, three_digits
+from visual_search.wording import count, file_size, seed_text, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,13 +145,15 @@ def _context(page: ComparisonPage, detail: Detail, pictures: PictureWriter) -> d
 def _runs(runs: Sequence[ComparedRun]) -> dict[str, object]:
     """Returns the table of the runs and their floors, best first."""
     mean, none = headline_of(runs[0].summary)["mean"], valued(count(None), None)
+    seeds = any(run.summary.get("seeds") for run in runs)
     rows = []
     floors: dict[tuple[str, float], tuple[MeasuredFloor, list[str]]] = {}  # and whose they are
     for run in runs:
         summary = run.summary
         size, time = (summary.get("index") or {}).get("bytes"), summary.get("embedding_ms_per_item")
         others = [valued(file_size(size), size), valued(three_digits(time), time)]
-        others.append(valued(count(epochs := summary.get("epochs")), epochs))
+        epochs = valued(count(summary.get("epochs")), summary.get("epochs"))
+        others.append(Cell(seed_text(summary, "micro")) if seeds else epochs)
         rows.append(Measurement(Cell(run.name, href=run.href), "run", summary, others))
         for floor in summary.get("floors") or []:
             key = floor.get("title") or floor["name"], number_in(floor, f"micro_{mean}")
@@ -160,7 +162,7 @@ def _runs(runs: Sequence[ComparedRun]) -> dict[str, object]:
         if len(owners) < len(runs):  # such as an untrained network, which each run has of its own
             name += f": {', '.join(owners)}"
         rows.append(Measurement(Cell(name, tag="floor"), "floor", floor, [none, none, none]))
-    titles = ("index", "ms an item", "epochs")
+    titles = ("index", "ms an item", "SD (n)" if seeds else "epochs")
     return measurements_table(best_first(rows, mean), runs[0].summary, titles)
 
 

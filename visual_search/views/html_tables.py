@@ -21,6 +21,7 @@ from visual_search.wording import (
     number,
     p_value,
     sign_shown,
+    three_digits,
 )
 
 if TYPE_CHECKING:
@@ -376,6 +377,8 @@ def measured_table(table: pd.DataFrame | None, max_rows: int) -> dict[str, objec
                 row.append(difference_cell(value, low, high, p, rough=rough))
             elif kind == "fraction":
                 row.append(mean_cell(value, {"low": low, "high": high, "rough": rough}))
+            elif kind == "effective":
+                row.append(valued(three_digits(value), value))
             elif kind == "p":
                 row.append(_p_cell(value, values[decides] if decides in inside else None))
             else:
@@ -407,9 +410,11 @@ def _ends(name: str) -> list[tuple[str, str]]:
 
 
 def _kind(name: str, dtype: str) -> str:
-    """Returns how a column is written: difference, p, count, fraction or text."""
+    """Returns how a column is written: difference, p, count, effective, fraction or text."""
     if dtype not in "iuf":
         return "text"
+    if name == "effective_groups":
+        return "effective"
     if name.endswith("difference"):
         return "difference"
     if name.endswith("p_value") or name == "p_holm":
