@@ -160,6 +160,20 @@ def test_a_sweep_that_is_stopped_and_then_killed_ends_as_one_that_was_not(
     np.testing.assert_array_equal(*map(np.load, galleries))
 
 
+def test_what_all_jobs_have_wrong_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep_here(tmp_path, "seed=1,2,3", "model.width=0") == 1  # the network refuses it
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("error: ") == 1
+    (line,) = [line for line in error.splitlines() if line.startswith("failed: ")]
+    assert all(part in line for part in ("3 jobs", "seed=1", "seed=3", "model.width"))
+    assert sweep_here(tmp_path, "seed=1,2,3", "model.width=x") == 2  # before any job begins
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.width='x'" in line
+
+
 def test_the_end_is_a_leaderboard_and_what_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

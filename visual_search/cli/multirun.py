@@ -79,8 +79,13 @@ def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
             job.finish(needs_value=is_optuna(HydraConfig.instance().cfg))  # type: ignore[arg-type]
         except Exception as error:
             job.record.state = "failed"
-            job.record.error = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
+            is_config = isinstance(error, ConfigError)
+            job.record.error = str(error) if is_config else f"{type(error).__name__}: {error}"
+            expected = isinstance(error, ValueError | OSError | RuntimeError)  # as of a single run
+            if os.environ.get("HYDRA_FULL_ERROR") or not expected:
+                traceback.print_exc()
+            elif all(other.error != job.record.error for other in read_records(sweep)):
+                print(f"error: {job.record.error}", file=sys.stderr)  # once for all that share it
         except BaseException:
             job.record.state = "interrupted"
             raise

@@ -7,13 +7,15 @@ stays as the package's own files have it, whoever says otherwise: the command li
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visual_search.config.builders import ConfigError, nearest
+from visual_search.config.builders import BUILDERS, ConfigError, bind, nearest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -209,9 +211,12 @@ def check_multirun(config: DictConfig) -> None:
 
     Raises:
         ConfigError: The job asks for several processes of its own, which Lightning would start as
-            further sweeps; or it never measures what the sweeper maximises.
+            further sweeps; it never measures what the sweeper maximises; or a part that was typed
+            has no such argument, or a value of a wrong type.
     """
     from omegaconf import OmegaConf
+
+    _check_typed_parts(config)
 
     strategy = str(OmegaConf.select(config, "trainer.strategy", default=""))
     devices = OmegaConf.select(config, "trainer.devices", default=1)
@@ -235,6 +240,27 @@ def check_multirun(config: DictConfig) -> None:
             "validation queries, by which the sweeper chooses, would never be measured; expected "
             f"a measurement at least; set training.evaluate_every_n_epochs={max(epochs, 1)}"
         )
+
+
+def _check_typed_parts(config: DictConfig) -> None:
+    """Checks the arguments of the parts of which something was typed, each once."""
+    from omegaconf import DictConfig, OmegaConf
+
+    typed = OmegaConf.select(config, "hydra.overrides.task", default=())
+    for override in typed:
+        group, dot, rest = override.lstrip("+~").partition("=")[0].partition(".")
+        node = OmegaConf.select(config, group)
+        if dot and rest and isinstance(node, DictConfig) and group in BUILDERS:
+            name = rest.partition(".")[0]
+            key, part = (group, node) if "_target_" in node else (f"{group}.{name}", node.get(name))
+            if isinstance(part, DictConfig) and "_target_" in part:
+                content = OmegaConf.to_container(part, resolve=True, throw_on_missing=False)
+                _check_part(group, key, json.dumps(content, sort_keys=True))
+
+
+@functools.cache
+def _check_part(group: str, key: str, node: str) -> None:
+    bind(group, json.loads(node), key=key)
 
 
 def _is_one_device(devices: int | str | Sequence[int]) -> bool:

@@ -164,12 +164,15 @@ def build(
 
     Raises:
         ConfigError: The target is not on the group's list, an argument is unknown, missing or of
-            a wrong type.
+            a wrong type, or the builder refuses its value.
+        ValueError: Data cannot be read.
     """
     builder, arguments = bind(group, node, key=key)
     parameters = inspect.signature(builder).parameters
     extra = {name: value for name, value in supplied.items() if name in parameters}
-    return builder(**arguments, **extra)
+    # What data holds is no setting.
+    with contextlib.nullcontext() if group == "data" else told_as_config():
+        return builder(**arguments, **extra)
 
 
 def bind(

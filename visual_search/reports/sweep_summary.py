@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.runs.jobs import Record, read_records, told_apart
-from visual_search.wording import many, number
+from visual_search.wording import listed, many, number
 
 if TYPE_CHECKING:
     from visual_search.reports.rankings import Leaderboard
@@ -56,8 +56,14 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool
         for name, record in zip(names, records, strict=False)
         if record.state != "finished"
     ]
+    reasons: dict[str, list[str]] = {}
     for name, record in failed:
-        print(f"failed: {name}: {record.error or _without_a_word(record)}", file=sys.stderr)
+        reasons.setdefault(record.error or _without_a_word(record), []).append(name)
+    for reason, shared in reasons.items():
+        which = shared[0]
+        if len(shared) > 1:
+            which = f"{len(shared)} jobs ({listed(shared, MAX_NAMED)})"
+        print(f"failed: {which}: {reason}", file=sys.stderr)
     unbegun = [name for name, one in zip(names[len(records) :], left, strict=True) if one.overrides]
     for name in unbegun[:MAX_NAMED]:
         print(f"never began: {name}", file=sys.stderr)

@@ -138,10 +138,15 @@ class Parts:
             return EmbeddingSettings(**vars(self.settings.embedding))
 
     def head(self, model: Encoder) -> EmbeddingHead:
-        """Returns what turns a network's values into what is indexed."""
+        """Returns what turns a network's values into what is indexed.
+
+        Raises:
+            ConfigError: The network has no such layer, or a value is wrong.
+        """
         from visual_search.models.embedding import EmbeddingHead
 
-        return EmbeddingHead(model, self.embedding())
+        with told_as_config():
+            return EmbeddingHead(model, self.embedding())
 
     @cached_property
     def floors(self) -> Floors:
