@@ -87,6 +87,7 @@ check: setup ## format, lint, types, and what may import what
 bench: setup ## measure speed, one after the other; PHOTOS=folder and BUNDLE=folder add those of pictures and serve
 	$(BIN)/python benchmarks/statistics_coverage.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/large_index.py --folder data/bench --num-items 100000
 	$(if $(PHOTOS),$(BIN)/python benchmarks/pictures.py "$(PHOTOS)")
 	$(if $(BUNDLE),$(BIN)/python benchmarks/serve.py --bundle "$(BUNDLE)")

@@ -221,6 +221,9 @@ def test_evaluations_come_every_n_epochs_over_one_gallery(whole: WholeRun) -> No
     # The floors of the validation queries are measured once, those of the test's beside them.
     assert [floor.name for floor in second.floors] == ["random", "pixels_8"]
     assert whole.asked == [len(first.query_rows), len(whole.evaluation.query_rows)]
+    # The last validation and the test are of the same weights: the gallery is embedded once.
+    assert whole.evaluation.seconds_per_item == second.seconds_per_item
+    np.testing.assert_array_equal(second.gallery_embeddings, whole.evaluation.gallery_embeddings)
     # The gallery does not depend on the weights.
     for other in (second, whole.evaluation):
         np.testing.assert_array_equal(first.gallery_rows, other.gallery_rows)

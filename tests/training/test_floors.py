@@ -1,7 +1,7 @@
 """Floors: searched once for whatever decides the search, and equal to what is computed afresh."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ class Measured:
         catalog: Catalog | None = None,
         selection: Selection | None = None,
         folder: str = "",
+        beside: Sequence[Selection] = (),
         on_progress: Callable[[int, int], None] | None = None,
         **floors: Any,
     ) -> tuple[Floor, ...]:
@@ -64,7 +65,9 @@ class Measured:
         selection = selection or protocol.choose(catalog.table, "test")
         kept = Floors(self.folder / folder, **{"names": ["mean_colour"]} | floors)
         pictures = self.cached.pictures
-        return kept.measure(catalog, pictures, protocol, selection, on_progress=on_progress)
+        return kept.measure(
+            catalog, pictures, protocol, selection, beside=beside, on_progress=on_progress
+        )
 
     def __call__(self, *args: Any, **settings: Any) -> RetrievalReport:
         return self.all(*args, **settings)[-1].report
@@ -116,6 +119,21 @@ def test_a_floor_is_what_one_computes_by_hand_and_searched_once(measured: Measur
     (path,) = measured.kept()
     ranks = [f"{name}_{rank}" for name in ("position", "squared_distance") for rank in range(5)]
     assert pq.read_schema(path).names == [*ranks, "num_found", "dim"]
+
+
+def test_the_gallery_is_described_once_for_validation_and_test_queries(
+    measured: Measured, new_module: NewModule
+) -> None:
+    table = measured.cached.catalog.table
+    val, test = (PROTOCOL.choose(table, split) for split in ("val", "test"))
+    names = {"names": ["mean_colour", "pixels_32_pca_64"], "first_weights": new_module}
+    measured.all(selection=val, beside=[test, BY_GROUP.choose(table, "test")], **names)
+    assert measured.searched == [18, 18], "the gallery, and nine queries of each"
+    together = measured.all(selection=test, **names)
+    assert measured.searched == [18, 18], "the test's are kept already"
+    for one, other in zip(together, measured.all(selection=test, folder="b", **names), strict=True):
+        assert answers(one.report) == answers(other.report)
+        assert one.headline == other.headline
 
 
 def test_another_relevance_searches_nothing_anew(measured: Measured) -> None:

@@ -17,7 +17,7 @@ from visual_search.views.projection import (
 Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def clusters(num_items: int = 60, width: int = 8) -> NDArray[np.float32]:
+def clusters(num_items: int = 240, width: int = 8) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(3, width)) * 8
     items = centres[np.arange(num_items) % 3] + rng.normal(size=(num_items, width))
@@ -65,7 +65,7 @@ def test_umap_is_quiet_and_the_same_wherever_an_item_stands_among_its_neighbours
     assert 0.8 < first.trustworthiness <= 1
     assert f"{first.trustworthiness:.3f}" in first.description
     assert first.points.dtype == np.float32
-    assert (first.points.shape, own.points.shape) == ((60, 3), (60, 2))
+    assert (first.points.shape, own.points.shape) == ((240, 3), (240, 2))
     for other in others:
         np.testing.assert_array_equal(other.points, first.points)
     np.testing.assert_array_equal(given, kept)  # the caller's arrays stay as they were
@@ -73,7 +73,9 @@ def test_umap_is_quiet_and_the_same_wherever_an_item_stands_among_its_neighbours
     assert_separated(own.points)
 
 
-@pytest.mark.parametrize(("num_items", "more"), [(1, {}), (19, {}), (41, {"num_neighbours": 40})])
+@pytest.mark.parametrize(
+    ("num_items", "more"), [(1, {}), (199, {}), (220, {"num_neighbours": 219})]
+)
 def test_a_handful_of_points_is_projected_by_pca(num_items: int, more: dict[str, int]) -> None:
     projection = project_embeddings(clusters(num_items), **more)
     assert projection.method == "pca"
@@ -122,13 +124,13 @@ ROWS, DISTANCES = nearest(clusters(), 15)
     [
         *(({"embeddings": np.zeros(shape, np.float32)}, r"expected \[N, D\]")
           for shape in ((5,), (0, 4), (5, 0))),
-        ({"embeddings": np.where(np.arange(60)[:, None] == 7, NAN, clusters())}, "first in row 7"),
+        ({"embeddings": np.where(np.arange(240)[:, None] == 7, NAN, clusters())}, "first in row 7"),
         ({"num_components": 4}, "num_components is 4"),
         ({"num_neighbours": 1}, "num_neighbours is 1"),
         ({"min_dist": 1.5}, "min_dist is 1.5"),
-        ({"neighbours": (ROWS[:50], DISTANCES[:50])}, r"expected both \[60, k\]"),
+        ({"neighbours": (ROWS[:50], DISTANCES[:50])}, r"expected both \[240, k\]"),
         ({"neighbours": (np.where(ROWS == 59, -1, ROWS), DISTANCES)}, "point to row -1"),
-        ({"neighbours": (np.where(ROWS == 59, 60, ROWS), DISTANCES)}, "point to row 60"),
+        ({"neighbours": (np.where(ROWS == 59, 240, ROWS), DISTANCES)}, "point to row 240"),
         ({"neighbours": (ROWS[:, :10], DISTANCES[:, :10])}, "10 columns, expected at least 15"),
         ({"neighbours": (ROWS, DISTANCES[:, ::-1])}, "not finite and ascending"),
         ({"neighbours": (ROWS, DISTANCES**2)}, "take the square root"),

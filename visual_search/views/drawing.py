@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from numpy.typing import NDArray
 from PIL import Image
 
 from visual_search.views.scripts import take_key
@@ -38,3 +40,17 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
     axes.set_axis_off()
     take_key(figure, texts)
     return figure
+
+
+def read_pixels(path: str | os.PathLike[str], scale: float = 1.0) -> NDArray[np.uint8]:
+    """Returns a PNG as ``[H, W, 3] uint8`` RGB, its sides times ``scale``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    with Image.open(path) as image:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        pixels: NDArray[np.uint8] = np.asarray(
+            image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        )
+    return pixels

@@ -27,7 +27,7 @@ from visual_search.views.style import (
 )
 from visual_search.wording import many, number, of_all, one_line
 
-MIN_POINTS_FOR_UMAP = 20
+MIN_POINTS_FOR_UMAP = 200  # of fewer, compiling UMAP takes as long as all else of a run: 10 s
 MAX_BY_STYLE_ALONE = 10  # categories that colour and marker alone keep apart
 _SMALL_IN, _GAP_IN = 1.28, 0.12  # a category's own panel, and from one to the next
 _MAX_BEHIND = 2000  # grey points behind it
@@ -62,7 +62,7 @@ def project_embeddings(
 ) -> Projection:
     """Returns the embeddings in ``num_components`` dimensions, the same for the same arguments.
 
-    UMAP (McInnes et al., arXiv 1802.03426) with Euclidean distances. Fewer than 20 points, fewer
+    UMAP (McInnes et al., arXiv 1802.03426) with Euclidean distances. Fewer than 200 points, fewer
     than ``num_neighbours`` + 2, or points that are all the same are projected by PCA instead; see
     `Projection.method`. Distances within UMAP's clusters mean something, those between them little.
 
