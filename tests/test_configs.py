@@ -33,6 +33,7 @@ from visual_search.config.builders import (
     config_folder,
     register_schema,
 )
+from visual_search.config.hints import SYNONYMS
 from visual_search.config.schemas import (
     SCHEMAS,
     EmbeddingConfig,
@@ -304,7 +305,18 @@ def test_logger_of_an_extra_binds_without_the_extra(name: str) -> None:
         ("experiment=plus_layr", r"experiment.plus_layr\b.*did you mean 'experiment.plus_layer'"),
         ("data=tabel", r"data.tabel\b.*fashion_mnist.*did you mean 'data.table'"),
         ("exprement=baseline", r"exprement\b.*did you mean 'experiment'"),
-        ("epochs=3", r"epochs\b"),
+        ("epochs=3", r"epochs\b.*did you mean 'trainer\.max_epochs'"),
+        ("training.lr=1", r"did you mean 'training\.learning_rate'"),
+        ("lr=1", r"did you mean 'training\.learning_rate'"),
+        ("wd=1", r"did you mean 'training\.weight_decay'"),
+        ("optim=adam", r"did you mean 'training\.optimizer'"),
+        ("data.batchSize=3", r"did you mean 'loader\.batch_size'"),
+        ("num_workers=3", r"did you mean 'loader\.num_workers'"),
+        ("gpus=2", r"did you mean 'trainer\.devices'"),
+        ("image_size=3", r"did you mean 'pictures\.size_px'"),
+        ("random_seed=3", r"did you mean 'seed'"),
+        ("model.embedding_dim=3", r"; model=backbone, .*residual.* has it"),
+        ("temperature=3", r"; objective=.*simclr.* has it, as objective\.temperature"),
         ("loader.batch_size=abc", r"(?s)(?=.*loader\.batch_size)(?=.*'abc')"),
         ("seed=1.5", r"(?s)(?=.*seed)(?=.*1\.5)"),
         ("pictures=letterbox", r"(?s)(?=.*pictures)(?=.*letterbox)"),
@@ -332,6 +344,22 @@ def test_wrong_override_names_the_key_and_the_nearest_right_one(
 def test_a_key_that_a_chosen_file_lacks_is_told_with_those_it_has() -> None:
     with pytest.raises(ConfigError, match=r"data\.path is no setting.*data\.root"):
         check_overrides("check", ["data=fashion_product_images", "data.path=x.zip"])
+
+
+def test_a_key_that_other_files_have_is_told_with_them() -> None:
+    with pytest.raises(ConfigError, match=r"; data=.*folder.*table.* has it") as refused:
+        check_overrides("train", ["data=synthetic", "data.on_bad_item=skip"])
+    assert "did you mean" not in str(refused.value)
+    with pytest.raises(ConfigError, match="expected none"):
+        check_overrides("train", ["model.dropout=0.5"])  # of a network without a setting
+
+
+def test_every_synonym_leads_to_a_setting() -> None:
+    names = {key.rpartition(".")[2] for key in _keys(OmegaConf.to_container(_compose()))}
+    names |= {str(name) for path in CONF.glob("*/*.yaml") for name in OmegaConf.load(path)}
+    names |= {path.name for path in CONF.iterdir()}
+    assert set(SYNONYMS.values()) <= names
+    assert not set(SYNONYMS) & names  # what is a setting means itself
 
 
 def test_a_key_of_swept_files_is_told_how_to_be_given() -> None:

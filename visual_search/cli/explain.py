@@ -88,7 +88,13 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
                 if name.rpartition(".")[0] == parent and not name.endswith("_target_")
             ]
             expected = f"; expected one of {', '.join(beside)}" if beside else ""
-            hint = _of_swept_files(key, overrides) or nearest(key, known)
+            if parent in known and not beside:
+                expected = f"; expected none, since what was chosen for {parent} has no settings"
+            hint = (
+                _of_swept_files(key, overrides)
+                or _of_other_files(key, known)
+                or nearest(key, known)
+            )
             return f"{where}{key} is no setting{expected}{hint}"
     return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
 
@@ -104,6 +110,28 @@ def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
                 "first at what its jobs share"
             )
     return ""
+
+
+def _of_other_files(key: str, known: Sequence[str]) -> str:
+    """Returns which files of a group have a key that what was chosen of it has not."""
+    import yaml
+
+    group, dot, name = key.rpartition(".")
+    if not dot and any(one.rpartition(".")[2] == key for one in known):
+        return ""
+    found = []
+    for own in [group] if dot else known:
+        having = []
+        for file in sorted((config_folder() / own).glob("*.yaml")):
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if own not in GLOBAL_GROUPS and isinstance(content, dict) and name in content:
+                having.append(file.stem)
+        if having:
+            place = "" if dot else f", as {own}.{name}"
+            *most, last = having
+            which = f"{', '.join(most)} or {last}" if most else last
+            found.append(f"{own}={which} has it{place}")
+    return f"; {'; '.join(found)}" if found else ""
 
 
 def _without_global_line(text: str, overrides: Sequence[str]) -> str:

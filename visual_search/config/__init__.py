@@ -3,5 +3,6 @@
 ===============  ===============================================================================
 ``schemas.py``   the closed schemas of the commands; `SCHEMAS`
 ``builders.py``  the only builders that a config may name; `build`
+``hints.py``     what is meant by a name that there is not
 ===============  ===============================================================================
 """

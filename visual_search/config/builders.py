@@ -8,7 +8,6 @@ else can be instantiated, whatever a file or the command line says.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import typing
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from visual_search.config.hints import meant
 from visual_search.config.schemas import SCHEMAS
 
 # One tuple a config group; the last part of the name is how people call the builder.
@@ -290,12 +290,6 @@ def one_of(key: str, value: str, choices: Sequence[Choice]) -> Choice:
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
-    """Returns the hint at the choice that a word or a dotted key comes nearest to, or nothing."""
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    if not close:
-        tails = {choice.rpartition(".")[2]: choice for choice in choices}
-        close = [
-            tails[tail]
-            for tail in difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)
-        ]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """Returns the hint at the choice that a word or a dotted key means, or nothing."""
+    found = meant(word, choices)
+    return f"; did you mean {found!r}?" if found else ""
