@@ -1,11 +1,13 @@
 """How fast the framework trains and embeds, against a plain loop and a bare loop, in one run.
 
 Three ways over the same pictures at the same batch size, taken in turns so that a noisy machine
-disturbs all alike; the median of the steps counts:
+disturbs all alike; the median of the steps counts, and the quartiles tell how far they scatter:
 
 - plain: float32, channels first, a loop that one writes first;
 - bare: the same loop with channels last and the framework's precision;
 - framework: Lightning's Trainer, our module, data module, cache, checkpoints and logging.
+
+Whole epochs, with validation and callbacks: ``benchmarks/epochs.py``.
 
 ``python benchmarks/throughput.py [--batch-size 128] [--rounds 3]``
 """
@@ -142,13 +144,16 @@ def framework_embedding(cached: CachedCatalog, batch_size: int, folder: Path) ->
     return list(np.diff(ends))
 
 
-def measure(ways: dict[str, Callable[[], list[float]]], rounds: int) -> dict[str, float]:
-    """Median seconds a step of each way, the ways taken in turns."""
+def measure(ways: dict[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[float]]:
+    """Quartiles of the seconds a step of each way, the ways taken in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             seconds[name] += way()
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return {
+        name: statistics.quantiles(times, n=4, method="inclusive")
+        for name, times in seconds.items()
+    }
 
 
 def main() -> None:
@@ -180,9 +185,13 @@ def main() -> None:
         }
         for task, ways in tasks.items():
             seconds = measure(ways, arguments.rounds)
-            rate = {way: size / value for way, value in seconds.items()}
+            rate = {way: size / quartiles[1] for way, quartiles in seconds.items()}
             numbers[task] = {
                 "pictures_per_second": rate,
+                "half_of_the_steps": {
+                    way: [size / quartiles[2], size / quartiles[0]]
+                    for way, quartiles in seconds.items()
+                },
                 "framework_to_plain": rate["framework"] / rate["plain"],
                 "framework_to_bare": rate["framework"] / rate["bare"],
             }
@@ -196,6 +205,9 @@ def main() -> None:
             f"framework / plain {found['framework_to_plain']:.2f}, "
             f"framework / bare {found['framework_to_bare']:.3f}"
         )
+        ends = {way: f"[{low:.1f}, {high:.1f}]" for way, (low, high) in
+                found["half_of_the_steps"].items()}  # fmt: skip
+        print(f"        half of the steps: {ends}")
     print("aims: framework / plain at least 2.4 (train) and 2.5 (embed), framework / bare 0.97")
     numbers["environment"] = processor_facts() | {"packages": environment()["packages"]}
     if arguments.json:

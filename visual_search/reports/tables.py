@@ -75,10 +75,8 @@ def print_result(run: Run, *, explain: bool = True) -> None:
     if (run.folder / "tensorboard").exists():
         line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
-        at_a_glance = "http://localhost:6006/#custom_scalars"
-        console.print(
-            f"  {at_a_glance} has loss, and retrieval beside the best floor", markup=False
-        )
+        line = "http://localhost:6006/#custom_scalars has loss, and retrieval beside a floor"
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def index_size(summary: Summary) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
@@ -43,6 +45,12 @@ def text_width_in(text: str, size: float = 10.0, *, heavy: bool = False) -> floa
         >>> text_width_in("WWWW") > 2 * text_width_in("iiii")
         True
     """
+    fonts = (*rcParams["font.family"], *rcParams["font.sans-serif"])  # of the style that holds
+    return _width_in(text, size, heavy, fonts)
+
+
+@functools.lru_cache(maxsize=4096)  # the same categories stand in every chart of a run
+def _width_in(text: str, size: float, heavy: bool, fonts: tuple[str, ...]) -> float:
     settings = bold(text) if heavy else {}
     font = FontProperties(
         family=settings.get("fontfamily"), weight=settings.get("fontweight"), size=size

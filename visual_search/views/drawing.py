@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,9 +22,8 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
         ValueError: It is no picture.
     """
     try:
-        pixels = imread(os.fspath(path))  # [H, W, 3 or 4] in 0..1
         with Image.open(path) as image:
-            image.load()
+            pixels = np.asarray(image.convert("RGB"))  # [H, W, 3] uint8: imread's floats take long
             texts = dict(image.info)
     except (SyntaxError, OSError) as error:
         if isinstance(error, FileNotFoundError):

@@ -353,7 +353,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
     with quiet_style(), atomic_path(target) as temporary:
         FigureCanvasAgg(figure)
         key = key_as_metadata(figure)
-        figure.savefig(temporary, dpi=dpi, format="png", facecolor="white", metadata=key)
+        # compress_level 3: half the time of 6 at a few percent more bytes
+        packed = {"compress_level": 3}
+        figure.savefig(
+            temporary, dpi=dpi, format="png", facecolor="white", metadata=key, pil_kwargs=packed
+        )
     return target
 
 

@@ -71,7 +71,8 @@ class Progress(ProgressBar):
             # Lightning hands over the batch's share of its step's loss.
             self._loss = self._loss + loss.detach() * trainer.accumulate_grad_batches
             self._num_batches += 1
-        self._advance(trainer, batch, trainer.num_training_batches)
+        title = f"{_epoch(trainer)}  {self._mean_loss()}".rstrip()
+        self._advance(trainer, batch, batch_idx, trainer.num_training_batches, title)
 
     def on_validation_batch_end(
         self,
@@ -85,7 +86,7 @@ class Progress(ProgressBar):
         """Moves the bar of the validation."""
         if batch_idx == 0:
             self._open("Validating")
-        self._advance(trainer, batch, trainer.num_val_batches[0])
+        self._advance(trainer, batch, batch_idx, trainer.num_val_batches[0])
 
     def on_test_batch_end(
         self,
@@ -99,7 +100,7 @@ class Progress(ProgressBar):
         """Moves the bar of the test."""
         if batch_idx == 0:
             self._open("Testing")
-        self._advance(trainer, batch, trainer.num_test_batches[0])
+        self._advance(trainer, batch, batch_idx, trainer.num_test_batches[0])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the bar away: what follows the steps has bars of its own."""
@@ -113,9 +114,7 @@ class Progress(ProgressBar):
         if not self._shown:
             return
         parts = [_epoch(trainer), _retrieval(pl_module.evaluation)]  # type: ignore[arg-type]
-        losses = []
-        if self._num_batches:
-            losses.append(f"loss {three_digits(float(self._loss) / self._num_batches)}")
+        losses = [self._mean_loss()] * bool(self._num_batches)
         if "val/loss" in trainer.callback_metrics:
             losses.append(f"val {three_digits(float(trainer.callback_metrics['val/loss']))}")
         parts += [", ".join(losses), duration(time.monotonic() - self._began)]
@@ -146,14 +145,24 @@ class Progress(ProgressBar):
             self._bar.close()
             self._bar = None
 
-    def _advance(self, trainer: Trainer, batch: Batch, num_batches: float) -> None:
+    def _mean_loss(self) -> str:
+        """Returns the epoch's mean so far, over its batches."""
+        if not self._num_batches:
+            return ""
+        return f"loss {three_digits(float(self._loss) / self._num_batches)}"
+
+    def _advance(
+        self, trainer: Trainer, batch: Batch, batch_idx: int, num_batches: float, title: str = ""
+    ) -> None:
         if self._bar is None:
             return
         size = len(batch["rows"]) * trainer.world_size
         self._done += size
-        # The first batch is a full one, of which the last may be a part.
-        self._total = int(num_batches) * size if self._done == size else self._total
-        self._bar.advance(self._done, self._total)
+        if self._done == size:
+            self._total = int(num_batches) * size  # the first is a full one
+        if batch_idx + 1 >= num_batches:
+            self._total = self._done  # and the last may be a part
+        self._bar.advance(self._done, self._total, title=title)
 
 
 def _epoch(trainer: Trainer) -> str:
