@@ -25,11 +25,12 @@ from visual_search.cli.command_line import HYDRA_VERSION_BASE, check_overrides, 
 from visual_search.cli.help import explanations
 from visual_search.cli.sources import entries
 from visual_search.config.builders import (
-    BUILDERS,
+    GROUPS,
     SUPPLIED,
     ConfigError,
     bind,
     build,
+    builders,
     config_folder,
     register_schema,
 )
@@ -122,7 +123,7 @@ def _with_option(path: str) -> dict[str, Any]:
 
 def _nodes(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Returns each node that names a builder, with its group."""
-    for group in BUILDERS:
+    for group in GROUPS:
         node = config.get(group)
         if node is None or not (group in SEVERAL or "_target_" in node):
             continue
@@ -157,7 +158,7 @@ def _launch_commands(path: str) -> list[tuple[str, str]]:
 
 def test_every_file_is_found() -> None:
     assert {path.removesuffix(".yaml") for path in COMMANDS} == set(SCHEMAS)
-    assert {path.partition("/")[0] for path in OPTIONS} == {*BUILDERS, *GLOBAL_GROUPS, "split"}
+    assert {path.partition("/")[0] for path in OPTIONS} == {*GROUPS, *GLOBAL_GROUPS, "split"}
     assert not list(CONF.rglob("*.yml"))
 
 
@@ -260,7 +261,7 @@ def test_launch_commands_compose() -> None:
 
 
 def test_every_builder_can_be_imported_and_says_its_arguments() -> None:
-    targets = [(group, target) for group, targets in BUILDERS.items() for target in targets]
+    targets = [(group, target) for group in GROUPS for target in builders(group)]
     assert len(targets) >= 27
     for group, target in targets:
         # What it needs is missing; that it is missed shows that it was found.
@@ -275,8 +276,8 @@ def test_every_builder_can_be_imported_and_says_its_arguments() -> None:
 
 
 def test_what_commands_supply_are_arguments() -> None:
-    assert set(SUPPLIED) <= set(BUILDERS)
-    trainer, _ = bind("trainer", {"_target_": BUILDERS["trainer"][0], "max_epochs": 1})
+    assert set(SUPPLIED) <= set(GROUPS)
+    trainer, _ = bind("trainer", {"_target_": builders("trainer")[0], "max_epochs": 1})
     assert SUPPLIED["trainer"] < set(inspect.signature(trainer).parameters)
 
 
@@ -420,7 +421,7 @@ def test_wrong_file_is_named_with_the_nearest_right_key(
 
 
 FOLDER = "visual_search.catalog.readers.folder.folder"
-MODEL, TRAINER = BUILDERS["model"][0], BUILDERS["trainer"][0]
+MODEL, TRAINER = builders("model")[0], builders("trainer")[0]
 MISSPELT = "visual_search.models.variants.plus_layr"
 
 

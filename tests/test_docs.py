@@ -17,6 +17,7 @@ import pytest
 
 from visual_search.cli.command_line import check_overrides, with_keys
 from visual_search.config.builders import register_schema
+from visual_search.config.plugins import VARIABLE, take_names
 from visual_search.retrieval import metrics, protocols
 from visual_search.retrieval.protocol import MAX_PER_CATEGORY, OnLeak
 from visual_search.retrieval.statistics import MIN_QUERIES
@@ -154,10 +155,13 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_names_what_exists(words):
+def test_every_command_names_what_exists(words, monkeypatch):
     command = words[2].removeprefix("visual_search.")
-    overrides = with_keys(command, words[3:])
-    chosen = dict(word.split("=", 1) for word in overrides if word != "-m")
+    if any(word.startswith("plugins=") for word in words):
+        monkeypatch.syspath_prepend(str(ROOT / "examples" / "my_lab"))
+    monkeypatch.setenv(VARIABLE, "")
+    overrides = with_keys(command, take_names(words[3:]))
+    chosen = dict(word.split("=", 1) for word in overrides if not word.startswith("-"))
     for group in ("protocol", "split"):
         if group in chosen:
             assert (ROOT / "conf" / group / f"{chosen[group]}.yaml").is_file()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -22,23 +24,31 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    _run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
-        folder,
-    )
-    (path,) = folder.glob("visual_search-*.whl")
+def _wheel(project: Path, folder: Path) -> Path:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
+    _run([*build, project], folder)
+    (path,) = folder.glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds the installed package, without its dependencies."""
+    """A fresh environment with the package and the example's plug-in, and others' packages."""
     folder = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
-    _run([*pip, "--no-index", "--no-deps", "--target", folder, wheel], folder)
+    _run([sys.executable, "-m", "venv", "--without-pip", folder], folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    plug_in = tmp_path_factory.mktemp("plug_in")
+    shutil.copytree(ROOT / "examples" / "my_lab", plug_in / "my_lab")  # built where it may write
+    wheels = [wheel, _wheel(plug_in / "my_lab", tmp_path_factory.mktemp("wheel"))]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    pip += ["--python", str(folder / "bin" / "python"), "install", "--no-index", "--no-deps"]
+    _run([*pip, "--ignore-installed", *wheels], folder)
     return folder
 
 
@@ -46,7 +56,7 @@ def _run(command: list[str | Path], folder: Path, **environment: str) -> str:
     result = subprocess.run(
         list(map(str, command)),
         cwd=folder,
-        env={**os.environ, **environment},
+        env=os.environ | {"PYTHONPATH": ""} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -78,29 +88,32 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel: Path) -
 def test_installed_command_finds_the_configs_that_came_with_it(
     installed: Path, tmp_path: Path
 ) -> None:
+    python = installed / "bin" / "python"
     code = "from visual_search.config.builders import config_folder; print(config_folder())"
-    found = _run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(installed))
-    assert Path(found.strip()) == installed.resolve() / "visual_search" / "conf"
+    found = Path(_run([python, "-c", code], tmp_path).strip())
+    assert found.is_relative_to(installed.resolve())
+    assert found.parts[-2:] == ("visual_search", "conf")
 
-    train: list[str | Path] = [sys.executable, "-m", "visual_search.train"]
-    text = _run([*train, "--help"], tmp_path, PYTHONPATH=str(installed))
-    assert re.search(r"experiment: [^:]*baseline,[^:]*plus_layer", text)
+    text = _run([python, "-m", "visual_search.train", "--help"], tmp_path)
+    assert re.search(r"experiment: [^:]*baseline,[^:]*conv_mixer,[^:]*plus_layer", text)
     assert not list(tmp_path.iterdir())  # asking leaves nothing behind
 
 
-def test_installed_console_script_runs_an_experiment_from_any_folder(
+def test_an_installed_plug_in_trains_sweeps_and_searches_from_any_folder(
     installed: Path, tmp_path: Path
 ) -> None:
-    overrides = (
-        "experiment=cross_entropy model.width=4 pictures.size_px=32 budget=smoke trainer=cpu"
-    )
-    overrides += " data=synthetic data.items_per_category=16 data.image_size_px=32 callbacks=none"
-    overrides += " floors=false near_duplicates=false trainer.enable_progress_bar=false"
-    text = _run(
-        [sys.executable, installed / "bin" / "visual-search", "train", *overrides.split()],
-        tmp_path,
-        PYTHONPATH=str(installed),
-    )
-    (status,) = tmp_path.glob("outputs/cross_entropy/*/status.json")
-    assert '"finished"' in status.read_text(encoding="utf-8")
+    command = installed / "bin" / "visual-search"
+    small = "experiment=conv_mixer model.width=8 pictures.size_px=32 budget=smoke trainer=cpu"
+    small += " data=synthetic data.items_per_category=16 data.image_size_px=32 callbacks=none"
+    small += " data.categories=[Belts,Dresses,Hats,Shoes] trainer.enable_progress_bar=false"
+    small += " floors=false near_duplicates=false"
+    text = _run([command, "train", "-m", "model.depth=1,2", *small.split()], tmp_path)
+    assert "2 jobs: 2 trained." in text
     assert "mAP@5" in text
+    first, second = sorted(tmp_path.glob("outputs/conv_mixer/*/status.json"))
+    assert '"finished"' in first.read_text(encoding="utf-8")
+    assert first.parent.name != second.parent.name
+
+    _run([command, "export", f"run={first.parent}", "out=shop"], tmp_path)
+    text = _run([command, "search", "bundle=shop", "item=belts-00001", "k=3"], tmp_path)
+    assert len(re.findall(r"\b(?:belts|dresses|hats|shoes)-\d{5}\b", text)) == 4, text

@@ -14,4 +14,31 @@ embedding width, ``N`` gallery items, ``Q`` queries, ``K`` neighbours.
 Importing this package loads nothing heavy.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
 __version__ = "0.1.0"
+
+Builder = TypeVar("Builder", bound=Callable[..., object])
+
+
+def builder(group: str) -> Callable[[Builder], Builder]:
+    """Marks a function or a class as a builder that a config may name with ``_target_``.
+
+    The mark alone counts, and where it stands: in this package, or in a plug-in
+    (`visual_search.config.plugins`). It is read in the source, on a line of its own.
+
+    Args:
+        group: Of the configs: ``model``, ``objective``, ``augmentation``, ``sampler``, ``data``,
+            ``callbacks`` or ``protocol``.
+
+    Returns:
+        What gives the builder back as it is.
+
+    Example:
+        >>> @builder("model")
+        ... def my_variant(width: int = 64) -> object: ...
+    """
+    return lambda built: built

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tests.composing import composed, settings_of
 from visual_search.cli.command_line import check_overrides
 from visual_search.cli.typed_text import as_typed, kind_of
-from visual_search.config.builders import BUILDERS, ConfigError, register_schema
+from visual_search.config.builders import GROUPS, ConfigError, register_schema
 from visual_search.config.schemas import SCHEMAS
 
 # Numbers, booleans and nulls of Hydra's and YAML's, and what Hydra's grammar has no place for.
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_named(given: str, named: str) -> None:
 def test_every_group_of_builders_is_known_by_its_text() -> None:
     for command, schema in SCHEMAS.items():
         for field in dataclasses.fields(schema):
-            if field.name in BUILDERS:
+            if field.name in GROUPS:
                 assert kind_of(command, field.name) is None  # a choice of a file, no text
     assert kind_of("train", "model.name") is not None
     assert kind_of("train", "model.embedding_dim") is None

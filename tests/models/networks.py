@@ -1,11 +1,13 @@
-"""Every network small enough to be asked for everything; those of fixed layers as they are."""
+"""Every network small enough to be asked for everything; all others as they are by default."""
 
 from collections.abc import Callable
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 
+from visual_search.config.builders import builders
 from visual_search.models.autoencoder import (
     Autoencoder,
     Conv,
@@ -17,7 +19,6 @@ from visual_search.models.backbones import backbone
 from visual_search.models.encoder import Encoder
 from visual_search.models.plain import plain_encoder
 from visual_search.models.residual import residual, residual_encoder
-from visual_search.models.variants import baseline, plus_layer
 from visual_search.models.variational import variational
 
 SIDE = 32
@@ -25,8 +26,6 @@ small: dict[str, Any] = {"embedding_dim": 24, "image_size_px": SIDE, "width": 4}
 own_width: dict[str, Any] = {"image_size_px": SIDE}
 projected: dict[str, Any] = {"embedding_dim": 24, "image_size_px": SIDE}
 NETWORKS: dict[str, Callable[[], Encoder]] = {
-    "plus_layer": plus_layer,
-    "baseline": baseline,
     "residual_encoder": partial(residual_encoder, **small),
     "residual_encoder_odd": partial(
         residual_encoder, 32, 45, width=4, num_blocks=[2, 1, 1, 2], stem_stride=4
@@ -40,6 +39,12 @@ NETWORKS: dict[str, Callable[[], Encoder]] = {
     "timm_mobile": partial(backbone, "mobilenetv3_small_050", **projected),
     "torchvision": partial(backbone, "torchvision/squeezenet1_1", **projected),
     "frozen": partial(backbone, "test_resnet", frozen=True, **projected),
+}
+# A new variant of models/variants.py is here by its mark.
+NETWORKS |= {
+    name: resolve_name(target)
+    for target in builders("model")
+    if (name := target.rpartition(".")[2]) not in {*NETWORKS, "backbone"}
 }
 
 

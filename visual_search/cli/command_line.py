@@ -18,7 +18,15 @@ from visual_search.cli.sweep_plugins import (
     jobs_to_check,
 )
 from visual_search.cli.typed_text import as_typed, unpacked
-from visual_search.config.builders import ConfigError, config_folder, nearest, register_schema
+from visual_search.config.builders import (
+    ConfigError,
+    config_folder,
+    config_folders,
+    nearest,
+    register_schema,
+    told_as_config,
+)
+from visual_search.config.plugins import take_names
 from visual_search.config.schemas import SCHEMAS, filled
 
 if TYPE_CHECKING:
@@ -47,6 +55,8 @@ def run_command(
     """
     register_schema(config_name)
     try:
+        with told_as_config():
+            sys.argv[1:] = take_names(sys.argv[1:])
         sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
         if help_text := check_overrides(config_name, sys.argv[1:]):
             _print_help(help_text)
@@ -249,7 +259,7 @@ def _composed_with_groups(config_name: str, overrides: Sequence[str]) -> DictCon
     chosen = []
     for override in overrides:
         group, _, option = override.partition("=")
-        if (config_folder() / group / f"{option}.yaml").is_file():
+        if any((folder / group / f"{option}.yaml").is_file() for folder in config_folders()):
             chosen.append(override)
     try:
         return compose(config_name, chosen)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from visual_search.cli.sweep_plugins import EXTRA
-from visual_search.config.builders import config_folder, nearest
+from visual_search.config.builders import config_folder, config_folders, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -122,7 +122,9 @@ def _of_other_files(key: str, known: Sequence[str]) -> str:
     found = []
     for own in [group] if dot else known:
         having = []
-        for file in sorted((config_folder() / own).glob("*.yaml")):
+        for file in sorted(
+            one for place in config_folders() for one in (place / own).glob("*.yaml")
+        ):
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
             if own not in GLOBAL_GROUPS and isinstance(content, dict) and name in content:
                 having.append(file.stem)

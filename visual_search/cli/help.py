@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.explain import GLOBAL_GROUPS, groups_of
 from visual_search.cli.sources import docstrings, entries
-from visual_search.config.builders import config_folder
+from visual_search.config.builders import config_folders
 from visual_search.config.schemas import SCHEMAS, parts_of
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def _said(text: str) -> str:
 
 
 def _folders(config: DictConfig) -> list[Path]:
-    """Returns where options are looked for: the package's, then the user's."""
+    """Returns where options are looked for: the package's, plug-ins', then the user's."""
     own = [str(place).removeprefix("file://") for place in config.hydra.searchpath or ()]
-    return [config_folder(), *map(Path, own)]
+    return [*config_folders(), *map(Path, own)]
 
 
 def _options(folders: list[Path], group: str) -> list[str]:

@@ -10,7 +10,8 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
+
+from visual_search.config.plugins import OWN, here, source_of
 
 
 def arguments(target: str) -> list[ast.arg]:
@@ -68,20 +69,19 @@ def _lineage(target: str) -> Iterator[ast.FunctionDef | ast.ClassDef]:
 
 @functools.cache
 def _definition(target: str) -> tuple[str, ast.FunctionDef | ast.ClassDef] | None:
-    """Returns the module of this package where a function or class is defined, and its syntax."""
+    """Returns the module where a function or class of ours or a plug-in is, and its syntax."""
     module, _, name = target.rpartition(".")
-    package, *parts = module.split(".")
-    if package != "visual_search":
+    path = source_of(module) if module.partition(".")[0] in (OWN, *here()) else None
+    if path is None or not path.is_file():
         return None
-    path = Path(__file__).parents[1].joinpath(*parts)
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     text = path.read_text(encoding="utf-8")
     # Of a whole module Python takes ten times as long to read as of one function.
     if found := re.search(rf"^(?:def|class) {name}\b.*?(?=^[^\s)]|\Z)", text, re.M | re.S):
         (node,) = ast.parse(found[0]).body
         assert isinstance(node, ast.FunctionDef | ast.ClassDef)
         return module, node
-    if alias := re.search(rf"^{name} = (\w+)$", text, re.M):
+    alias = re.search(rf"^{name} = (?:(?:\w+\.)*builder\(.+?\)\()?(\w+)\)?$", text, re.M)
+    if alias and alias[1] != name:
         return _definition(f"{module}.{alias[1]}")
     for statement in ast.parse(text).body:
         imported = statement.names if isinstance(statement, ast.ImportFrom) else []

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visual_search.config.builders import BUILDERS, ConfigError, bind, nearest
+from visual_search.config.builders import GROUPS, ConfigError, bind, nearest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -250,7 +250,7 @@ def _check_typed_parts(config: DictConfig) -> None:
     for override in typed:
         group, dot, rest = override.lstrip("+~").partition("=")[0].partition(".")
         node = OmegaConf.select(config, group)
-        if dot and rest and isinstance(node, DictConfig) and group in BUILDERS:
+        if dot and rest and isinstance(node, DictConfig) and group in GROUPS:
             name = rest.partition(".")[0]
             key, part = (group, node) if "_target_" in node else (f"{group}.{name}", node.get(name))
             if isinstance(part, DictConfig) and "_target_" in part:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from visual_search.cli.sources import arguments
-from visual_search.config.builders import BUILDERS, ConfigError
+from visual_search.config.builders import GROUPS, ConfigError, builders
 from visual_search.config.schemas import SCHEMAS
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def kind_of(command: str, key: str) -> Kind | None:
                 f"{key} is no setting; expected the columns of {name} in braces: "
                 f"'{name}={{{column}: ...}}'"
             )
-        if name in BUILDERS and str(field.type).startswith("Node"):
+        if name in GROUPS and str(field.type).startswith("Node"):
             return _kind_of_argument(name, rest[-1])
         hints = typing.get_type_hints(schema)[name]
         nested = [one for one in (hints, *typing.get_args(hints)) if dataclasses.is_dataclass(one)]
@@ -324,10 +324,9 @@ def _kind(annotation: object, literal: bool = False) -> Kind | None:
 @functools.cache
 def _kind_of_argument(group: str, name: str) -> Kind | None:
     """Returns what the builders of a group take as an argument of this name, all kinds together."""
-    targets = [target for target in BUILDERS[group] if target.startswith("visual_search.")]
     kinds = [
         _kind(ast.unparse(argument.annotation))
-        for target in targets
+        for target in builders(group)
         for argument in arguments(target)
         if argument.arg == name and argument.annotation is not None
     ]

@@ -1,13 +1,14 @@
 """The door for configs: the closed schema, and the only builders that a config may name.
 
 Below this file there are only plain arguments. A config chooses a builder with ``_target_``; it
-is looked up in `BUILDERS` and its arguments are checked against the builder's signature. Nothing
+has to be one of `builders`, and its arguments are checked against the builder's signature. Nothing
 else can be instantiated, whatever a file or the command line says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import typing
@@ -16,73 +17,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visual_search.config.hints import meant
+from visual_search.config.plugins import (
+    ENTRY_POINTS,
+    OWN,
+    builders_of_plugins,
+    conf_folders,
+    how_to_name,
+    marked,
+)
 from visual_search.config.schemas import SCHEMAS
 
-# One tuple a config group; the last part of the name is how people call the builder.
-BUILDERS: dict[str, tuple[str, ...]] = {
-    "model": (
-        "visual_search.models.variants.baseline",
-        "visual_search.models.variants.plus_layer",
-        "visual_search.models.backbones.backbone",
-        "visual_search.models.plain.plain_encoder",
-        "visual_search.models.residual.residual",
-        "visual_search.models.residual.residual_encoder",
-        "visual_search.models.variational.variational",
-    ),
-    "objective": tuple(
-        f"visual_search.models.objectives.{name}"
+# Parts of other libraries, which bear no mark of ours, and what no plug-in brings.
+OTHERS: dict[str, tuple[str, ...]] = {
+    "callbacks": tuple(
+        f"lightning.pytorch.callbacks.{name}"
         for name in (
-            "reconstruction.mse",
-            "reconstruction.denoising",
-            "reconstruction.sparse",
-            "reconstruction.variational",
-            "reconstruction.ssim",
-            "reconstruction.mixed",
-            "reconstruction.masked",
-            "contrastive.simclr",
-            "contrastive.vicreg",
-            "contrastive.reconstruction_contrastive",
-            "supervised.cross_entropy",
-            "supervised.cosine_softmax",
-            "supervised.multi_head",
-            "supervised.supcon",
-            "supervised.arcface",
-            "supervised.proxy_anchor",
+            "DeviceStatsMonitor",
+            "EarlyStopping",
+            "LearningRateMonitor",
+            "ModelCheckpoint",
+            "StochasticWeightAveraging",
+            "Timer",
         )
-    ),
-    "augmentation": ("visual_search.training.augmentation.Augmentation",),
-    "sampler": tuple(
-        f"visual_search.training.sampling.{name}"
-        for name in ("shuffled", "balanced", "weak_categories", "per_category")
-    ),
-    "data": (
-        "visual_search.catalog.readers.complete_the_look.complete_the_look",
-        "visual_search.catalog.readers.deepfashion_inshop.deepfashion_inshop",
-        "visual_search.catalog.readers.fashion_mnist.fashion_mnist",
-        "visual_search.catalog.readers.fashion_product_images.fashion_product_images",
-        "visual_search.catalog.readers.folder.folder",
-        "visual_search.catalog.readers.hm.hm",
-        "visual_search.catalog.readers.open_metric_learning.open_metric_learning",
-        "visual_search.catalog.readers.parquet.parquet",
-        "visual_search.catalog.readers.shop_the_look.shop_the_look",
-        "visual_search.catalog.readers.table.table",
-        "visual_search.catalog.readers.webdataset.webdataset",
-        "visual_search.catalog.synthetic.synthetic",
-    ),
-    "callbacks": (
-        "visual_search.training.callbacks.charts.CategoryChart",
-        "visual_search.training.callbacks.charts.ClassDistribution",
-        "visual_search.training.callbacks.charts.FloorChart",
-        "visual_search.training.callbacks.feature_maps.FeatureMaps",
-        "visual_search.training.callbacks.projection.EmbeddingProjection",
-        "visual_search.training.callbacks.reconstructions.Reconstructions",
-        "visual_search.training.callbacks.search_results.SearchResults",
-        "lightning.pytorch.callbacks.DeviceStatsMonitor",
-        "lightning.pytorch.callbacks.EarlyStopping",
-        "lightning.pytorch.callbacks.LearningRateMonitor",
-        "lightning.pytorch.callbacks.ModelCheckpoint",
-        "lightning.pytorch.callbacks.StochasticWeightAveraging",
-        "lightning.pytorch.callbacks.Timer",
     ),
     "logger": (
         "lightning.pytorch.loggers.CSVLogger",
@@ -91,25 +47,13 @@ BUILDERS: dict[str, tuple[str, ...]] = {
         "lightning.pytorch.loggers.WandbLogger",
         "visual_search.training.tensorboard.RunTensorBoard",
     ),
-    "protocol": tuple(
-        f"visual_search.retrieval.protocols.{name}"
-        for name in (
-            "gallery_query",
-            "leave_one_out",
-            "cold_start",
-            "category_restricted",
-            "cross_domain",
-            "published",
-            "reference_2023",
-        )
-    ),
-    "profiler": (
-        "lightning.pytorch.profilers.AdvancedProfiler",
-        "lightning.pytorch.profilers.PyTorchProfiler",
-        "lightning.pytorch.profilers.SimpleProfiler",
+    "profiler": tuple(
+        f"lightning.pytorch.profilers.{name}"
+        for name in ("AdvancedProfiler", "PyTorchProfiler", "SimpleProfiler")
     ),
     "trainer": ("visual_search.training.trainer.build_trainer",),
 }
+GROUPS = tuple(dict.fromkeys([*ENTRY_POINTS, *OTHERS]))
 
 # Arguments that a command passes itself; a config cannot.
 SUPPLIED: dict[str, frozenset[str]] = {
@@ -139,8 +83,37 @@ def config_folder() -> Path:
     )
 
 
+def config_folders() -> list[Path]:
+    """Returns the folders in which Hydra looks: this package's, then those of plug-ins.
+
+    Raises:
+        ConfigError: A plug-in's file has the name of another.
+    """
+    own = config_folder()
+    with told_as_config():
+        return [own, *conf_folders(own)]
+
+
+def builders(group: str) -> tuple[str, ...]:
+    """Returns the full names of the builders that a config may name, those of plug-ins last.
+
+    The last part of a name is how people call the builder.
+
+    Args:
+        group: One of `GROUPS`.
+
+    Raises:
+        ConfigError: A plug-in is not on the path, or marks a builder for no group.
+    """
+    with told_as_config():
+        found = [*marked(OWN, group), *OTHERS.get(group, ()), *builders_of_plugins(group)]
+    return tuple(dict.fromkeys(found))
+
+
 def register_schema(*commands: str) -> None:
     """Makes schemas known to Hydra under the names that the commands' YAML starts with.
+
+    So are the folders of plug-ins.
 
     Args:
         commands: By default all of them, which takes Hydra forty milliseconds.
@@ -149,6 +122,21 @@ def register_schema(*commands: str) -> None:
 
     for command in commands or SCHEMAS:
         ConfigStore.instance().store(name=f"{command}_schema", node=SCHEMAS[command])
+    _register_folders()
+
+
+@functools.cache
+def _register_folders() -> None:
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class PluginFolders(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in config_folders()[1:]:
+                search_path.append(folder.parent.name, f"file://{folder}")
+
+    Plugins.instance().register(PluginFolders)
 
 
 def build(
@@ -157,7 +145,7 @@ def build(
     """Builds what a config node names, after checking every argument.
 
     Args:
-        group: Key of `BUILDERS`.
+        group: One of `GROUPS`.
         node: ``_target_`` and plain arguments.
         key: Where the node stands in the config, for messages; the group by default.
         supplied: Arguments that the command adds.
@@ -187,19 +175,43 @@ def bind(
     if not node or "_target_" not in node:
         raise ConfigError(
             f"{place} names no builder ({dict(node or {})!r}); expected a _target_ out of "
-            f"{', '.join(BUILDERS[group])}; choose {group}=... from conf/{group}/"
+            f"{', '.join(builders(group))}; choose {group}=... from conf/{group}/"
         )
     target = str(node["_target_"])
-    if target not in BUILDERS[group]:
-        raise ConfigError(
-            f"{place}._target_={target!r} is not a builder that a config may name; expected one of "
-            f"{', '.join(BUILDERS[group])}{nearest(target, BUILDERS[group])}"
-        )
+    check_target(place, group, target)
     module, _, name = target.rpartition(".")
-    builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    try:
+        builder: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        if module.partition(".")[0] == OWN:
+            raise
+        raise ConfigError(
+            f"{place}._target_={target}: its module cannot be imported ({error}); expected a "
+            "plug-in that works here; install what it needs"
+        ) from error
     arguments = {str(name): value for name, value in node.items() if name != "_target_"}
     _check_arguments(place, SUPPLIED.get(group, frozenset()), target, builder, arguments)
     return builder, arguments
+
+
+def check_target(place: str, group: str, target: str) -> None:
+    """Refuses a builder that a config may not name.
+
+    Args:
+        place: Where it stands, for the message.
+        group: One of `GROUPS`.
+        target: Its full name.
+
+    Raises:
+        ConfigError: It is none of the group's.
+    """
+    known = builders(group)
+    if target in known:
+        return
+    hint = how_to_name(group, target) or (
+        f"; expected one of {', '.join(known)}{nearest(target, known)}"
+    )
+    raise ConfigError(f"{place}._target_={target!r} is not a builder that a config may name{hint}")
 
 
 def _check_arguments(

@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from visual_search import builder
 from visual_search.models.backbone_networks import (
     TORCHVISION,
     BackboneNetwork,
@@ -98,6 +99,7 @@ class BackboneEncoder(Encoder):
             return compute(images * self.scale + self.shift)
 
 
+@builder("model")
 def backbone(
     name: str,
     embedding_dim: int | None = None,

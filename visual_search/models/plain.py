@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from visual_search import builder
 from visual_search.models.encoder import Encoder, check_at_least, outputs_by_name
 
 NUM_CONVOLUTIONS = 5
@@ -65,4 +66,4 @@ class PlainEncoder(Encoder):
 
 
 # As configs name it.
-plain_encoder = PlainEncoder
+plain_encoder = builder("model")(PlainEncoder)

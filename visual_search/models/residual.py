@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visual_search import builder
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.encoder import Encoder, check_at_least
 
@@ -204,8 +205,8 @@ class ResidualAutoencoder(Autoencoder):
 
 
 # As configs name them.
-residual_encoder = ResidualEncoder
-residual = ResidualAutoencoder
+residual_encoder = builder("model")(ResidualEncoder)
+residual = builder("model")(ResidualAutoencoder)
 
 
 def upsampling_decoder(embedding_dim: int, image_size_px: int, width: int) -> nn.Sequential:

@@ -1,11 +1,12 @@
 """The named autoencoder variants: each a builder over a layer table.
 
-A new variant is a new builder here, a YAML of the same name in ``conf/model``, and a row in the
-contract test.
+A new variant is a new builder here, and a YAML of the same name in ``conf/model``: the tests of the
+contract find it by its mark.
 """
 
 from __future__ import annotations
 
+from visual_search import builder
 from visual_search.models.autoencoder import (
     Autoencoder,
     Conv,
@@ -15,6 +16,7 @@ from visual_search.models.autoencoder import (
 )
 
 
+@builder("model")
 def plus_layer() -> Autoencoder:
     """Returns the study's "+Layer" network: 128 px pictures to 512 values and back.
 
@@ -52,6 +54,7 @@ def plus_layer() -> Autoencoder:
     )
 
 
+@builder("model")
 def baseline() -> Autoencoder:
     """Returns the study's baseline as we reconstruct it: 128 px pictures to 4,096 values and back.
 

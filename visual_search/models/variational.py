@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from visual_search import builder
 from visual_search.models.residual import ResidualAutoencoder
 
 MAX_LOG_VARIANCE = 10.0
@@ -74,4 +75,4 @@ class VariationalAutoencoder(ResidualAutoencoder):
 
 
 # As configs name it.
-variational = VariationalAutoencoder
+variational = builder("model")(VariationalAutoencoder)

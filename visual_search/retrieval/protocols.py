@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from visual_search import builder
 from visual_search.retrieval import protocol as sides
 from visual_search.retrieval.protocol import (
     MAX_PER_CATEGORY,
@@ -34,6 +35,7 @@ YES = frozenset({"1", "true", "yes", "y", "t"})
 NO = frozenset({"", "0", "false", "no", "n", "f", "nan", "none", "na"})
 
 
+@builder("protocol")
 def gallery_query(
     k: int = 5,
     relevance: Sequence[str] = CATEGORY,
@@ -72,6 +74,7 @@ def gallery_query(
     )
 
 
+@builder("protocol")
 def category_restricted(
     relevance: Sequence[str],
     k: int = 5,
@@ -129,6 +132,7 @@ def category_restricted(
     )
 
 
+@builder("protocol")
 def leave_one_out(
     k: int = 5,
     relevance: Sequence[str] = CATEGORY,
@@ -163,6 +167,7 @@ def leave_one_out(
     )
 
 
+@builder("protocol")
 def cold_start(
     k: int = 5,
     relevance: Sequence[str] = CATEGORY,
@@ -220,6 +225,7 @@ def cold_start(
     )
 
 
+@builder("protocol")
 def cross_domain(
     column: str,
     query_value: str,
@@ -279,6 +285,7 @@ def cross_domain(
     )
 
 
+@builder("protocol")
 def published(
     query_column: str = "is_query",
     gallery_column: str = "is_gallery",
@@ -326,6 +333,7 @@ def published(
     )
 
 
+@builder("protocol")
 def reference_2023(k: int = 5, relevance: Sequence[str] = CATEGORY) -> Protocol:
     """Returns the rule of the study of 2023: everything asks everything, and finds itself.
 

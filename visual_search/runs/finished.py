@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from visual_search.config.builders import BUILDERS, ConfigError, nearest
+from visual_search.config.builders import GROUPS, ConfigError, builders, nearest
+from visual_search.config.plugins import how_to_name
 from visual_search.reading import DamagedFileError
 from visual_search.runs.run import A_CONFIG, EVALUATIONS, Run
 
@@ -43,7 +44,8 @@ def finished_run(path: str | None) -> Run:
     """Returns the finished run of a folder.
 
     Raises:
-        ConfigError: None is named, the folder is none of a run, or the run is not finished.
+        ConfigError: None is named, the folder is none of a run, the run is not finished, or a
+            plug-in that it needs is not here.
     """
     if not path:
         raise ConfigError(
@@ -74,6 +76,7 @@ def _check_settings(run: Run) -> None:
     """Checks that a run's settings are whole and name what this package has.
 
     Raises:
+        ConfigError: A plug-in that it needs is not here.
         DamagedFileError: Names the file, and what lacks.
     """
     path, settings = run.folder / "config.yaml", run.config()
@@ -82,6 +85,8 @@ def _check_settings(run: Run) -> None:
         if not isinstance(node, dict) or not node:
             raise DamagedFileError(path, f"{part} is {node!r} in it", A_CONFIG)
         target = node.get("_target_")
-        if part in BUILDERS and target not in BUILDERS[part]:
-            close = nearest(str(target), BUILDERS[part])
+        if part in GROUPS and target not in (known := builders(part)):
+            if hint := how_to_name(part, str(target)):
+                raise ConfigError(f"{path} names {target} as its {part}{hint}")
+            close = nearest(str(target), known)
             raise DamagedFileError(path, f"{part}._target_ is {target!r}{close}", A_CONFIG)

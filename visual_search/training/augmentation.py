@@ -20,6 +20,8 @@ from torch import Tensor
 
 # What each of a picture's numbers decides. Every one has its fixed place: turning one change off
 # leaves the draws of all others as they are.
+from visual_search import builder
+
 DRAWS = (
     "flip",
     "scale",
@@ -51,6 +53,7 @@ _CHROMA = np.eye(3) - _TO_GREY
 _QUARTER_TURN = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _YIQ
 
 
+@builder("augmentation")
 @dataclass(frozen=True)
 class Augmentation:
     """Changes pictures within these ranges; the defaults change nothing.

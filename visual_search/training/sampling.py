@@ -16,6 +16,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from visual_search import builder
+
 Rows = NDArray[np.int64]  # of a catalogue
 Categories = NDArray[np.str_] | NDArray[np.object_]  # of its rows
 Ratings = Mapping[str, float]  # category -> its newest validation mAP@5
@@ -84,6 +86,7 @@ class Sampling(ABC):
         return np.ones(len(categories), dtype=np.float32)
 
 
+@builder("sampler")
 def shuffled() -> Sampling:
     """Returns every item once an epoch, in random order.
 
@@ -95,6 +98,7 @@ def shuffled() -> Sampling:
     return _Shuffled()
 
 
+@builder("sampler")
 def balanced(power: float = 1.0) -> Sampling:
     """Returns every category its share of an epoch, proportional to ``n_c ** (1 - power)``.
 
@@ -117,6 +121,7 @@ def balanced(power: float = 1.0) -> Sampling:
     return _ByCategory(power)
 
 
+@builder("sampler")
 def weak_categories(
     power: float = 0.5, weakness: float = 1.0, stronger_augmentation: float = 1.5
 ) -> Sampling:
@@ -149,6 +154,7 @@ def weak_categories(
     return _ByCategory(power, weakness, stronger_augmentation)
 
 
+@builder("sampler")
 def per_category(categories_per_batch: int = 8, items_per_category: int | None = None) -> Sampling:
     """Returns batches of some categories with the same number of items each, for metric learning.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visual_search.config.builders import BUILDERS
+from visual_search.config.builders import builders
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.objective import Objective, StepBatch
@@ -18,7 +18,7 @@ SIDE = 16
 DIM = 8
 BATCH = 12
 COUNT = {"category": 3, "colour": 2}.__getitem__
-BUILDS = {path.rpartition(".")[2]: resolve_name(path) for path in BUILDERS["objective"]}
+BUILDS = {path.rpartition(".")[2]: resolve_name(path) for path in builders("objective")}
 
 
 class SmallEncoder(Encoder):

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search import builder
 from visual_search.catalog.catalog import Catalog, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.crops import Box, BoxError, CropSource, crop_name
@@ -83,6 +84,7 @@ class BoardBoxes:
         return list(dict.fromkeys(box.signature for box in self.boxes))
 
 
+@builder("data")
 def complete_the_look(
     path: str | os.PathLike[str],
     pictures: str | os.PathLike[str] | None,

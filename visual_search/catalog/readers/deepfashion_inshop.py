@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
+from visual_search import builder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.crops import BoxError
@@ -35,6 +36,7 @@ POSES = {
 }
 
 
+@builder("data")
 def deepfashion_inshop(
     root: str | os.PathLike[str],
     crop: bool = False,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search import builder
 from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
@@ -53,6 +54,7 @@ class _NotFoundHereError(Exception):
     """A place does not give the files; the message says why."""
 
 
+@builder("data")
 def fashion_mnist(
     root: str | os.PathLike[str] = "data/fashion-mnist",
     download: bool = True,

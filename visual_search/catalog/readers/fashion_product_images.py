@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import PurePosixPath
 
+from visual_search import builder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
@@ -25,6 +26,7 @@ NEEDED = ("id", "gender", *HIERARCHY, "baseColour", "season", "year", "usage")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
+@builder("data")
 def fashion_product_images(
     root: str | os.PathLike[str],
     category: str = "articleType",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.listings import split_of_word
@@ -21,6 +22,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
+@builder("data")
 def folder(
     root: str | os.PathLike[str], on_bad_item: OnBadItem = "error", splits: bool = False
 ) -> Catalog:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import PurePosixPath
 
+from visual_search import builder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
@@ -24,6 +25,7 @@ NEEDED = ("article_id", "product_code", "product_group_name", "product_type_name
 _ARTICLE_ID = re.compile(r"[0-9]{10}", re.ASCII)
 
 
+@builder("data")
 def hm(
     root: str | os.PathLike[str],
     category: str = "product_type_name",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.delimited import read_csv
@@ -29,6 +30,7 @@ FLAG = {
 }  # fmt: skip
 
 
+@builder("data")
 def open_metric_learning(
     path: str | os.PathLike[str],
     dataset_root: str | os.PathLike[str] | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
@@ -38,6 +39,7 @@ ADVICE = (
 )
 
 
+@builder("data")
 def parquet(
     path: str | os.PathLike[str],
     image: str = "image",

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.complete_the_look import picture_url
@@ -107,6 +108,7 @@ class ProductCategories:
         return {path: path[-1] if ends[path[-1]] == 1 else "|".join(path) for path in distinct}
 
 
+@builder("data")
 def shop_the_look(
     path: str | os.PathLike[str],
     categories: str | os.PathLike[str],

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
@@ -36,6 +37,7 @@ ADVICE = (
 _SPREADSHEETS = (".ods", ".xls", ".xlsm", ".xlsx")
 
 
+@builder("data")
 def table(
     path: str | os.PathLike[str],
     item_id: str = "item_id",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.folder import PICTURE_SUFFIXES
@@ -39,6 +40,7 @@ class _Sample:
     described: dict[str, object] = field(default_factory=dict)  # what its json says
 
 
+@builder("data")
 def webdataset(
     path: str | os.PathLike[str],
     category: str = "cls",

@@ -7,11 +7,14 @@
 ==================  ================================================================================
 """
 
+from visual_search import builder
 from visual_search.catalog.synthetic.generator import (
     CATEGORIES,
     GENERATOR_VERSION,
     SyntheticSource,
     synthetic,
 )
+
+synthetic = builder("data")(synthetic)
 
 __all__ = ["CATEGORIES", "GENERATOR_VERSION", "SyntheticSource", "synthetic"]

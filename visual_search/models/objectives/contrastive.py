@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visual_search import builder
 from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.objective import Objective, StepBatch
 from visual_search.models.objectives.precision import without_autocast
@@ -212,6 +213,6 @@ class VicReg(Objective):
 
 
 # As configs name them.
-simclr = SimClr
-reconstruction_contrastive = ReconstructionContrastive
-vicreg = VicReg
+simclr = builder("objective")(SimClr)
+reconstruction_contrastive = builder("objective")(ReconstructionContrastive)
+vicreg = builder("objective")(VicReg)

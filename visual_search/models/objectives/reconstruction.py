@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visual_search import builder
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.objective import Objective, StepBatch
@@ -341,6 +342,7 @@ def random_patches(images: Tensor, mask_ratio: float, patch_px: int) -> Tensor:
     return mask.repeat_interleave(patch_px, dim=2).repeat_interleave(patch_px, dim=3)
 
 
+@builder("objective")
 def ssim() -> Objective:
     """Returns training on 1 - SSIM, see `structural_similarity`.
 
@@ -350,9 +352,9 @@ def ssim() -> Objective:
 
 
 # As configs name them.
-mse = Reconstruction
-denoising = Denoising
-sparse = Sparse
-variational = Variational
-mixed = StructuralSimilarity
-masked = Masked
+mse = builder("objective")(Reconstruction)
+denoising = builder("objective")(Denoising)
+sparse = builder("objective")(Sparse)
+variational = builder("objective")(Variational)
+mixed = builder("objective")(StructuralSimilarity)
+masked = builder("objective")(Masked)

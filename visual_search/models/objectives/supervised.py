@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from visual_search import builder
 from visual_search.models.encoder import Encoder
 from visual_search.models.objectives.classification import (
     UNKNOWN,
@@ -107,6 +108,7 @@ class SupCon(LabelledLoss):
         return {"loss": self.known_loss(projections, batch.labels[self.columns[0]].repeat(2))}
 
 
+@builder("objective")
 def cross_entropy(
     embedding_dim: int,
     num_labels: NumLabels,
@@ -136,6 +138,7 @@ def cross_entropy(
     return Classification(classifier, column, label_smoothing, mixup)
 
 
+@builder("objective")
 def cosine_softmax(
     embedding_dim: int,
     num_labels: NumLabels,
@@ -164,6 +167,7 @@ def cosine_softmax(
     return Classification(classifier, column, label_smoothing)
 
 
+@builder("objective")
 def arcface(
     embedding_dim: int,
     num_labels: NumLabels,
@@ -200,6 +204,7 @@ def arcface(
     return ArcFace(loss, column)
 
 
+@builder("objective")
 def proxy_anchor(
     embedding_dim: int,
     num_labels: NumLabels,
@@ -233,5 +238,5 @@ def proxy_anchor(
 
 
 # As configs name them.
-multi_head = MultiHead
-supcon = SupCon
+multi_head = builder("objective")(MultiHead)
+supcon = builder("objective")(SupCon)

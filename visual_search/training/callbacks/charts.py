@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search import builder
 from visual_search.reading import ends_of, number_in
 from visual_search.retrieval.floor_comparison import headline_statistic
 from visual_search.retrieval.report import RetrievalReport, with_intervals
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from visual_search.training.evaluation import Floor
 
 
+@builder("callbacks")
 class ClassDistribution(Callback):
     """Draws how many items of each category train, are searched and ask, at the end."""
 
@@ -39,6 +41,7 @@ class ClassDistribution(Callback):
         show(trainer, "class_distribution", class_distribution(counts))
 
 
+@builder("callbacks")
 class CategoryChart(Callback):
     """Draws mAP@k by category after evaluations, best first.
 
@@ -92,6 +95,7 @@ class CategoryChart(Callback):
         show(trainer, f"{metric}_by_category/{split}", figure)
 
 
+@builder("callbacks")
 class FloorChart(Callback):
     """Draws the run beside embeddings that learn nothing, at the end."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search import builder
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.module import as_numpy, to_network
 from visual_search.training.pictures import check_counts, draws, fixed_rows, show
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
 
 
+@builder("callbacks")
 class FeatureMaps(Callback):
     """Draws the maps of every encoder layer for chosen test items, at the end.
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search import builder
 from visual_search.atomic import atomic_path
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.progress import moves
@@ -23,6 +24,7 @@ from visual_search.wording import many
 MAX_EMBEDDING_BYTES = 2**25  # that a browser loads of the embedding: 16,384 items of 512 values
 
 
+@builder("callbacks")
 class EmbeddingProjection(Callback):
     """Projects gallery items by UMAP, with neighbours from the index, at the end.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search import builder
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.encoder import evaluating
 from visual_search.models.objectives.reconstruction import squared_errors
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule
 
 
+@builder("callbacks")
 class Reconstructions(Callback):
     """Draws fixed validation items, what the network makes of them, and the error.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 
+from visual_search import builder
 from visual_search.retrieval.extremes import worst_first
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.pictures import (
@@ -17,6 +18,7 @@ from visual_search.training.pictures import (
 from visual_search.views.picture_grids import search_grid
 
 
+@builder("callbacks")
 class SearchResults(Callback):
     """Draws the neighbours of fixed queries and of the worst ones, at the end.
 
