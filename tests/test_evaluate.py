@@ -218,6 +218,21 @@ def test_another_precision_embeds_everything_itself(
     assert 0 < difference < 0.1
 
 
+def test_a_network_whose_code_has_changed_embeds_everything_anew(
+    fresh: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = fresh.status()
+    code = {**before["code"], "model": "0" * 10}
+    fresh.set_state("finished", catalog_fingerprint=before["catalog_fingerprint"], code=code)
+    measured = evaluate(fresh, *QUICK)
+    assert measured.run.folder != fresh.folder
+    said = capsys.readouterr()
+    assert "Saved before: 0 of " in said.out
+    assert f"plain_encoder has changed since {fresh.folder} was trained" in said.err
+    assert measured.run.status()["code"]["model"] == before["code"]["model"]
+    assert not evaluate(fresh, *QUICK).is_new
+
+
 def test_a_precision_that_this_machine_lacks_is_no_more_than_a_run_had(
     fresh: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

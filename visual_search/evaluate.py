@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
-from visual_search.config.schemas import EvaluateSchema, ItemLimits, TrainSchema
+from visual_search.config.schemas import EvaluateSchema, ItemLimits, Node, TrainSchema
 from visual_search.reports.sweep_summary import conclude
+from visual_search.runs.code import Code, code_of
 from visual_search.runs.embeddings import RunEmbedding, changed_embedding, precision_here
 from visual_search.runs.finished import Measured, finished_run
+from visual_search.runs.identity import is_of_code
 from visual_search.runs.machine import device_facts, device_summary
 from visual_search.runs.measuring import Embedded, measure, working
 from visual_search.runs.moved import replaced, telling_moved_data
@@ -79,6 +81,7 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     with telling_moved_data("evaluate", run, merged.data, settings.data):
         catalog = parts.catalog
     asked: list[object] = [merged.protocol, settings.query_split, catalog.fingerprint()]
+    code = _code(protocol=merged.protocol, model=merged.model)
     rules = _merged(own, dataclasses.replace(settings, protocol={})).protocol
     trained_with = [rules, "test", run.status().get("catalog_fingerprint")]
     if merged.embedding != own.embedding:
@@ -89,9 +92,10 @@ def measure_run(settings: EvaluateSchema) -> Measured:
     precision: str | None = settings.trainer.precision
     if precision in ("auto", own_precision):
         precision = own_precision
-        if asked == trained_with and not settings.rerun:
+        is_own = asked == trained_with and is_of_code(run, run.status().get("code", {}) | code)
+        if is_own and not settings.rerun:
             return Measured(run, is_new=False)
-        place = _place(run, name, asked)
+        place = _place(run, name, asked, code)
         if not settings.rerun and place.state == "finished":
             return Measured(place, is_new=False)
         if own_precision is not None:
@@ -113,12 +117,25 @@ def measure_run(settings: EvaluateSchema) -> Measured:
         epoch = int(summary.get("epochs") or 0)
         return Embedded(embeddings, facts, seconds, epoch, embedding.trainer)
 
-    place = _place(run, name, asked)
-    return measured(place, parts, settings, embed, _floors(parts), run=run_label(run.folder))
+    place = _place(run, name, asked, code)
+    floors = _floors(parts)
+    return measured(place, parts, settings, embed, floors, run=run_label(run.folder), code=code)
 
 
-def _place(run: Run, name: str, asked: list[object]) -> Run:
-    return Run(run.folder / EVALUATIONS / f"{name}-{_digest(asked)[:8]}")
+def _place(run: Run, name: str, asked: list[object], code: Code) -> Run:
+    folder = run.folder / EVALUATIONS
+    return _known(lambda digest: Run(folder / f"{name}-{digest[:8]}"), asked, code)
+
+
+def _known(place: Callable[[str], Run], asked: list[object], code: Code) -> Run:
+    """Returns where a measurement lies; one of an earlier version kept no record of its code."""
+    now, earlier = place(_digest([*asked, code])), place(_digest(asked))
+    return earlier if not now.is_there and earlier.is_there and is_of_code(earlier, code) else now
+
+
+def _code(**nodes: Node) -> Code:
+    found = {name: code_of(str(node.get("_target_", ""))) for name, node in nodes.items()}
+    return {name: code for name, code in found.items() if code}
 
 
 def _floors(parts: Parts) -> Floors:
@@ -172,7 +189,8 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
     asked: list[object] = [merged.protocol, settings.query_split, parts.catalog.fingerprint()]
     asked.append(given.digest())
     asked += [merged.pictures.size_px, merged.pictures.fit]  # what the floors see
-    place = open_run(settings.outputs, settings.name or source.stem, _digest(asked)[:10])
+    code, name = _code(protocol=merged.protocol), settings.name or source.stem
+    place = _known(lambda digest: open_run(settings.outputs, name, digest[:10]), asked, code)
 
     def embed(sides: Sides) -> Embedded:
         rows = np.union1d(sides.selection.gallery_rows, sides.selection.query_rows)
@@ -188,7 +206,7 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
         return Embedded(table, facts)
 
     floors = Floors(merged.pictures.cache_dir)
-    return measured(place, parts, settings, embed, floors, embeddings=source.name)
+    return measured(place, parts, settings, embed, floors, embeddings=source.name, code=code)
 
 
 def measured(

@@ -16,6 +16,7 @@ from visual_search.config.schemas import TrainSchema
 from visual_search.reports.sweep_summary import conclude
 
 if TYPE_CHECKING:
+    from visual_search.runs.identity import Named
     from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run, State
 
@@ -52,14 +53,15 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
     from visual_search.runs.parts import Parts, check_hardware
 
     trainer = settings.trainer
-    named = {name: trainer[name] for name in HARDWARE if name in trainer}
-    check_hardware(**named, index_device=settings.index.device)
+    asked = {name: trainer[name] for name in HARDWARE if name in trainer}
+    check_hardware(**asked, index_device=settings.index.device)
     parts = Parts(settings, bound_left_out=True)
     name = settings.name or str(settings.model["_target_"]).rpartition(".")[2]
-    run = find_run(settings.outputs, name, settings, parts.catalog.fingerprint())
+    named = find_run(settings.outputs, name, settings, parts.catalog.fingerprint())
+    run = named.run
     helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
     is_left = settings.rerun or not _is_done(run, settings)
-    training = _Training(run, parts) if helps or is_left else None
+    training = _Training(named, parts) if helps or is_left else None
     if training is not None and helps:
         training.fit_and_test()
         return run
@@ -69,12 +71,14 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
             run.clear()
         if on_open is not None:
             on_open(run)
+        if named.note and not settings.rerun:
+            print(f"{named.note}.")
         if _is_done(run, settings):
             print(f"{run.folder} is finished; rerun=true trains it again.")
         else:
             if not run.checkpoint.is_file():
                 print(f"Run {run.folder}")
-            _work(training or _Training(run, parts))  # cleared by another one meanwhile
+            _work(training or _Training(named, parts))  # cleared by another one meanwhile
     finally:
         run.unlock()
     print_result(run, explain=explains(settings))
@@ -98,7 +102,12 @@ def _work(training: _Training) -> None:
     from visual_search.atomic import telling_full_disk, write_text
 
     run, catalog, settings = training.run, training.parts.catalog, training.parts.settings
-    facts = {"catalog": catalog.name, "catalog_fingerprint": catalog.fingerprint()}
+    facts: dict[str, object] = {
+        "catalog": catalog.name,
+        "catalog_fingerprint": catalog.fingerprint(),
+    }
+    if "code" in run.status() or not run.is_there:  # who goes on with unknown code knows no more
+        facts |= {"settings_hash": training.named.settings_hash, "code": training.named.code}
     started = time.time()
     elapsed = run.seconds_so_far()
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(settings)))
@@ -147,7 +156,7 @@ def _overrides() -> str:
 class _Training:
     """What one process trains with: built, and so refused, before the pictures are prepared."""
 
-    def __init__(self, run: Run, parts: Parts) -> None:
+    def __init__(self, named: Named, parts: Parts) -> None:
         from visual_search.runs.initial_weights import take_weights
         from visual_search.runs.parts import quieten
         from visual_search.training.checkpointing import Interruption, RunCheckpoint
@@ -155,7 +164,7 @@ class _Training:
 
         restore_num_threads()
         quieten()
-        self.run, self.parts = run, parts
+        self.named, self.run, self.parts = named, named.run, parts
         parts.check_training()
         training = parts.settings.training
         self.taken = ""
@@ -163,11 +172,11 @@ class _Training:
             self.taken = take_weights(parts.model, training.start_from)
         self.interruption = Interruption()
         self.keeper = RunCheckpoint(
-            run.folder / "checkpoints",
+            self.run.folder / "checkpoints",
             every_n_seconds=training.checkpoint_every_n_seconds,
             interruption=self.interruption,
         )
-        self.trainer = parts.trainer(run, self.keeper)
+        self.trainer = parts.trainer(self.run, self.keeper)
 
     def fit_and_test(self) -> None:
         """The work of one process: pictures, training, test, files."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.composing import typed
-from visual_search.runs.identity import find_run, run_hash
+from visual_search.runs.identity import Named, find_run, run_hash
 from visual_search.runs.parts import Parts
 from visual_search.runs.run import Run
 
@@ -45,7 +45,7 @@ def test_the_same_command_finds_a_run_of_an_earlier_version(choice: str, tmp_pat
     settings = train(*(SHOP if "shop" in choice else [choice]))
     earlier = Run(tmp_path / "mine" / HASHES[choice])
     earlier.set_state("finished")
-    assert find_run(tmp_path, "mine", settings, "x").folder == earlier.folder
+    assert find_run(tmp_path, "mine", settings, "x").run.folder == earlier.folder
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,41 @@ def test_a_run_whose_first_weights_are_gone_is_found(
     torn = finished(tmp_path / "child" / "2222222222", settings)
     (torn.folder / "config.yaml").write_text("model: [")
     weights.unlink()
-    assert find_run(tmp_path, "child", settings, "x").folder == child.folder
+    assert find_run(tmp_path, "child", settings, "x").run.folder == child.folder
     assert str(torn.folder) in capsys.readouterr().err
     other = train("model=backbone", given, "seed=1")
-    assert not find_run(tmp_path, "child", other, "x").is_there
+    assert not find_run(tmp_path, "child", other, "x").run.is_there
+
+
+def begun(named: Named, code: dict[str, str], folder: str = "") -> Run:
+    run = Run(named.run.folder.parent / folder if folder else named.run.folder)
+    run.set_state("finished", settings_hash=named.settings_hash, code=code)
+    return run
+
+
+def test_changed_code_is_another_run_and_the_newest_of_before_is_named(tmp_path: Path) -> None:
+    settings = train("data=synthetic", "model=baseline")
+    new = find_run(tmp_path, "mine", settings, "x")
+    assert (new.note, new.run.is_there) == ("", False)
+    before = begun(new, {**new.code, "model": "0" * 10, "sampler": "1" * 10}, "0123456789")
+    begun(dataclasses.replace(new, settings_hash="0" * 10), {}, "of_other_settings")
+    again = find_run(tmp_path, "mine", settings, "x")
+    assert again.run.folder == new.run.folder
+    assert f"baseline, shuffled have changed since {before.folder}" in again.note
+    begun(new, new.code)
+    assert find_run(tmp_path, "mine", settings, "x").note == ""
+
+
+def test_of_a_run_without_a_record_the_code_is_unknown_and_of_one_with_it_is_asked(
+    tmp_path: Path,
+) -> None:
+    settings = train("data=synthetic")
+    new = find_run(tmp_path, "mine", settings, "x")
+    earlier = Run(tmp_path / "mine" / new.settings_hash)
+    earlier.set_state("finished")
+    found = find_run(tmp_path, "mine", settings, "x")
+    assert found.run.folder == earlier.folder
+    assert f"{earlier.folder} is of a version that kept no record of its code" in found.note
+    for code, expected in ((new.code, earlier), ({**new.code, "model": "0" * 10}, new.run)):
+        begun(new, code, new.settings_hash)
+        assert find_run(tmp_path, "mine", settings, "x").run.folder == expected.folder

@@ -4,6 +4,7 @@
 The folder
 ``run.py``               `Run`: its name, its status, its files, its newest checkpoint
 ``identity.py``          which run a config asks for: what of it can change the result
+``code.py``              the code that a run was built from, without comments and docstrings
 ``variants.py``          which runs differ in the seed alone, and what tells the others apart
 ``finished.py``          what is over: a finished run, and what was measured in a folder
 ``moved.py``             whose data is no longer where it was

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, one_of, told_as_config
 from visual_search.config.schemas import EmbeddingConfig, EvaluateSchema, TrainSchema
+from visual_search.runs.code import code_of
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import many
 
@@ -84,7 +85,7 @@ class RunEmbedding:
                 "needs: set trainer.devices=1, or [1] for the second card"
             )
         self.run, self.loader, self.precision = run, settings.loader, precision
-        self.own = own.embedding
+        self.own, self.code = own.embedding, code_of(str(own.model["_target_"]))
         self.changed = changed_embedding(own.embedding, merged.embedding)
         self.parts = Parts(merged)
         self.trainer: Trainer = new_trainer(node, folder=run.folder)
@@ -132,6 +133,7 @@ class RunEmbedding:
                 place.state == "finished"
                 and place.summary().get("precision") == self.precision
                 and place.settings().embedding == self.own
+                and place.status().get("code", {}).get("model", self.code) == self.code
             )
         except (OSError, ValueError) as error:
             print(f"Left out: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from visual_search.config.schemas import Node, TrainSchema
 from visual_search.reading import record_file
+from visual_search.runs.code import Code, changes, code_of_run
 from visual_search.runs.run import Run, open_run
 
 # Keys of the config that cannot change a result: the machine, the place, where it is logged.
@@ -59,18 +60,44 @@ ADDED: dict[str, object] = {
 DRAWING_CALLBACKS = "visual_search.training.callbacks."
 
 
-def run_hash(settings: TrainSchema, catalog_fingerprint: str, *, with_places: bool = False) -> str:
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Which run a command means.
+
+    Attributes:
+        run: Its folder, whether or not it exists.
+        settings_hash: What names it, but for its code.
+        code: Of what it is built from, as it is now.
+        note: What is to be said of its code: that it has changed since another run of the same
+            settings, or is unknown; mostly nothing.
+    """
+
+    run: Run
+    settings_hash: str
+    code: Code
+    note: str = ""
+
+
+def run_hash(
+    settings: TrainSchema,
+    catalog_fingerprint: str,
+    code: Code | None = None,
+    *,
+    with_places: bool = False,
+) -> str:
     """Returns ten hexadecimal digits that change with whatever can change the result.
 
     Args:
         settings: Of the run.
         catalog_fingerprint: `Catalog.fingerprint` of the data as read.
+        code: Of what it is built from; None as an earlier version did, which kept none.
         with_places: As an earlier version did, for which `PLACES` changed a run.
     """
     kept = result_settings(settings, with_places=with_places)
     kept["model"] = _weights_by_content(kept["model"])
     kept["training"] = _start_by_content(kept["training"])
-    text = json.dumps([kept, catalog_fingerprint], sort_keys=True, ensure_ascii=True)
+    parts = [kept, catalog_fingerprint, *([] if code is None else [code])]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -79,11 +106,7 @@ def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node
     from visual_search.training.devices import num_devices
 
     kept = _without(dataclasses.asdict(settings), NOT_PART_OF_THE_RESULT)
-    kept["callbacks"] = {
-        name: node
-        for name, node in settings.callbacks.items()
-        if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
-    }
+    kept["callbacks"] = _deciding_callbacks(settings)
     if kept["data"].get("on_bad_item") == "skip_any":  # other items are refused, none is given
         kept["data"]["on_bad_item"] = "skip"
     if "devices" in kept["trainer"]:  # how many, not which
@@ -97,13 +120,21 @@ def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node
     return _without_added(kept)
 
 
+def _deciding_callbacks(settings: TrainSchema) -> Node:
+    return {
+        name: node
+        for name, node in settings.callbacks.items()
+        if node and not str(node.get("_target_", "")).startswith(DRAWING_CALLBACKS)
+    }
+
+
 def find_run(
     outputs: str | Path, experiment: str, settings: TrainSchema, catalog_fingerprint: str
-) -> Run:
-    """Returns the run of these settings, whether or not its folder exists.
+) -> Named:
+    """Returns the run of these settings and this code, whether or not its folder exists.
 
-    One of an earlier version has another name where a place is named; one whose first weights are
-    gone by now is known by its settings.
+    One of an earlier version has another name, as its code is unknown, or where a place is named;
+    one whose first weights are gone by now is known by its settings.
 
     Args:
         outputs: Where the experiments' folders lie.
@@ -114,17 +145,55 @@ def find_run(
     Raises:
         ValueError: The experiment's name would not be a plain folder name.
     """
-    run = open_run(outputs, experiment, run_hash(settings, catalog_fingerprint))
+    code = code_of_run(settings, _deciding_callbacks(settings))
+    settings_hash = run_hash(settings, catalog_fingerprint)
+    run = open_run(outputs, experiment, run_hash(settings, catalog_fingerprint, code))
+    named = Named(run, settings_hash, code)
     if run.is_there:
-        return run
-    older = run_hash(settings, catalog_fingerprint, with_places=True)
-    found = open_run(outputs, experiment, older)
-    if found.is_there:
-        return found
-    return _without_its_start(run, settings, catalog_fingerprint) or run
+        return named
+    for name in (settings_hash, run_hash(settings, catalog_fingerprint, with_places=True)):
+        found = open_run(outputs, experiment, name)
+        if found.is_there and is_of_code(found, code):
+            return dataclasses.replace(named, run=found, note=_unknown_code(found))
+    if begun := _without_its_start(run, settings, catalog_fingerprint, code):
+        return dataclasses.replace(named, run=begun, note=_unknown_code(begun))
+    return dataclasses.replace(named, note=_changed_code(named, settings))
 
 
-def _without_its_start(run: Run, settings: TrainSchema, catalog_fingerprint: str) -> Run | None:
+def is_of_code(run: Run, code: Code) -> bool:
+    """Returns whether a run was built from this code, as far as it is known."""
+    return run.status().get("code", code) == code
+
+
+def _unknown_code(run: Run) -> str:
+    if "code" in run.status():
+        return ""
+    return (
+        f"{run.folder} is of a version that kept no record of its code: whether that has changed "
+        "since is unknown; rerun=true trains it again"
+    )
+
+
+def _changed_code(named: Named, settings: TrainSchema) -> str:
+    """Returns what has changed since the newest run of the same settings, or nothing."""
+    others: list[tuple[str, Run, Code]] = []
+    for path in sorted(named.run.folder.parent.glob("*/status.json")):
+        other = Run(path.parent)
+        try:
+            status = other.status()
+        except (OSError, ValueError):  # whoever opens that run is told
+            continue
+        if status.get("settings_hash") == named.settings_hash and "code" in status:
+            others.append((status.get("since", ""), other, status["code"]))
+    if not others:
+        return ""
+    _, other, code = max(others, key=lambda one: one[0])
+    return f"{changes(code, named.code, settings)} since {other.folder}: this is a new run"
+
+
+def _without_its_start(
+    run: Run, settings: TrainSchema, catalog_fingerprint: str, code: Code
+) -> Run | None:
     """Returns the finished run that began with weights that are gone, the newest if there are more.
 
     What they held is in the run's name, and can no longer be asked; their place is in its settings.
@@ -140,6 +209,7 @@ def _without_its_start(run: Run, settings: TrainSchema, catalog_fingerprint: str
             is_it = (
                 status.get("state") == "finished"
                 and status.get("catalog_fingerprint") == catalog_fingerprint
+                and status.get("code", code) == code
                 and _as_text(other.settings()) == asked
             )
         except (OSError, ValueError, KeyError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +12,7 @@ from visual_search.config.builders import ConfigError, bind, build, one_of, told
 from visual_search.config.schemas import Node, TrainSchema
 from visual_search.progress import progress_bar
 from visual_search.runs.catalogs import build_catalog, check_left_out, prepare, within_budget
+from visual_search.runs.code import code_of
 from visual_search.runs.run import PROJECTION, Run
 
 if TYPE_CHECKING:
@@ -465,6 +467,7 @@ def load_module(run: Run) -> EncoderModule:
     from visual_search.training.module import EncoderModule
 
     parts = Parts(run.settings())
+    _tell_changed_code(run, str(parts.settings.model["_target_"]))
     checkpoint = load_checkpoint(run.checkpoint)
     model = build("model", _without_first_weights(parts.settings.model))
     head = parts.head(model)
@@ -479,6 +482,16 @@ def load_module(run: Run) -> EncoderModule:
     model.load_state_dict(own, strict=True)
     head.load(run.folder / PROJECTION)
     return module.eval()
+
+
+def _tell_changed_code(run: Run, target: str) -> None:
+    now = code_of(target)
+    if run.status().get("code", {}).get("model", now) != now:
+        print(
+            f"{target.rpartition('.')[2]} has changed since {run.folder} was trained: the weights "
+            "are of the network as it was, and what it makes of a picture may differ",
+            file=sys.stderr,
+        )
 
 
 def _without_first_weights(model: Node) -> Node:

@@ -55,6 +55,8 @@ class Status(TypedDict, total=False):
     catalog: str
     catalog_fingerprint: str
     query_split: str
+    settings_hash: str  # the run's name, but for its code
+    code: dict[str, str]  # see `runs.code`
 
 
 class Environment(ProcessorFacts, total=False):
