@@ -40,7 +40,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 RING_1 = _names("catalog models knn retrieval views")
-BASICS = _names("atomic locking progress reading wording builder __version__")
+BASICS = _names("atomic locking reading wording builder __version__")
 COMMAND_FILES = BASICS | set(COMMANDS) | {"__init__", "__main__"}
 
 
@@ -79,7 +79,7 @@ ROOMS = {
     "views": Room(
         18,
         _names("numpy matplotlib pandas markupsafe PIL"),
-        _names("umap tensorboard google jinja2 rich"),
+        _names("umap tensorboard google jinja2 rich tqdm"),
         _names(""),
     ),
     # A search server starts in a second: neither pandas nor torch.

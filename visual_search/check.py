@@ -71,9 +71,9 @@ def check_data(settings: CheckSchema) -> Checked:
     from visual_search.catalog import checks, picture_checks
     from visual_search.catalog.images import Fit
     from visual_search.catalog.picture_facts import picture_facts
-    from visual_search.progress import progress_bar
     from visual_search.runs.catalogs import prepare
     from visual_search.runs.parts import new_protocol
+    from visual_search.views.progress import progress_bar
 
     if "_target_" not in settings.data:
         raise ConfigError(
@@ -131,7 +131,7 @@ def check_data(settings: CheckSchema) -> Checked:
 
 def _read(settings: CheckSchema) -> tuple[Catalog, str]:
     """Returns the catalogue without its bad rows, and what training is to do with them."""
-    from visual_search.progress import progress_bar
+    from visual_search.views.progress import progress_bar
 
     node = dict(settings.data)
     builder, arguments = bind("data", node)

@@ -83,10 +83,10 @@ def compare_runs(settings: CompareSchema) -> Compared:
         ConfigError: Fewer than two runs are named, or one is not finished, or names do not fit.
         NotComparableError: The runs were measured differently.
     """
-    from visual_search.progress import progress_bar
     from visual_search.retrieval.comparison import compare_reports
     from visual_search.retrieval.seeds import over_seeds
     from visual_search.runs.run import run_root
+    from visual_search.views.progress import progress_bar
 
     runs = _named_runs(settings.runs, settings.names)
     of_runs = {

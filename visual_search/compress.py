@@ -86,9 +86,9 @@ def compress_run(settings: CompressSchema) -> Compressed:
             be named, its saved result does not follow from its embeddings, or a limit is wrong.
     """
     from visual_search.knn.codecs import codecs_for
-    from visual_search.progress import progress_bar
     from visual_search.retrieval.floor_comparison import right_by_definition
     from visual_search.retrieval.size_quality import measure_codecs, verdict
+    from visual_search.views.progress import progress_bar
 
     if not 0 <= settings.max_loss < math.inf or not 1 < settings.times_smaller < math.inf:
         raise ConfigError(

@@ -281,7 +281,7 @@ def _stopping() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[DownloadProgress], None]]:
     """Yields what shows a download's state; a bar appears if it takes longer than a second."""
-    from visual_search.progress import Bar
+    from visual_search.views.progress import Bar
 
     shape = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
     bar = Bar("Downloading", " pictures", shape=shape)

@@ -200,7 +200,7 @@ def _open(
 
 def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
     """Returns the numbers of the shards to write, ascending."""
-    from visual_search.progress import progress_bar
+    from visual_search.views.progress import progress_bar
 
     if is_first:
         shards.sweep()
@@ -224,7 +224,7 @@ def _embed(
     trainer: Trainer,
 ) -> None:
     """Embeds and writes the missing shards, in as many processes as the trainer starts."""
-    from visual_search.progress import progress_bar
+    from visual_search.views.progress import progress_bar
     from visual_search.training.devices import memory_told
     from visual_search.training.shards import ShardEmbedder, rows_of_shard
 

@@ -92,9 +92,9 @@ def export_run(settings: ExportSchema) -> Exported:
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
     from visual_search.models.exporting import export_encoder
-    from visual_search.progress import progress_bar
     from visual_search.runs.catalogs import prepare
     from visual_search.runs.parts import Parts, load_module, quieten
+    from visual_search.views.progress import progress_bar
 
     quieten()
     _check_settings(settings)

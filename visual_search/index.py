@@ -78,7 +78,7 @@ def change_bundle(settings: IndexSchema) -> Changed:
         BundleLockedError: Another writer did not finish in time.
     """
     from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
-    from visual_search.progress import progress_bar
+    from visual_search.views.progress import progress_bar
 
     action = settings.action
     if action not in ACTIONS:
@@ -210,8 +210,8 @@ def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
     from visual_search.bundle.encoder import embed_rows
     from visual_search.bundle.items import BundleItems
     from visual_search.catalog.thumbnails import thumbnails
-    from visual_search.progress import progress_bar
     from visual_search.runs.catalogs import build_catalog, prepare
+    from visual_search.views.progress import progress_bar
 
     encoder = bundle.encoder
     catalog = build_catalog(settings.data)

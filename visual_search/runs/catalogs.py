@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import build, one_of
 from visual_search.config.schemas import Node, TrainSchema
-from visual_search.progress import progress_bar
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
@@ -21,6 +20,8 @@ def build_catalog(node: Node) -> Catalog:
         ConfigError: The node is wrong.
         ValueError: The data cannot be read.
     """
+    from visual_search.views.progress import progress_bar
+
     with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", node, on_progress=advance)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
@@ -79,6 +80,7 @@ def prepare(
     """
     from visual_search.catalog.cache import cache_pictures
     from visual_search.catalog.images import Fit
+    from visual_search.views.progress import progress_bar
 
     with progress_bar("Preparing pictures", " pictures") as advance:
         return cache_pictures(

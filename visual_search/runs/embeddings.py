@@ -163,10 +163,10 @@ class RunEmbedding:
     def _features(
         self, module: EncoderModule, cached: CachedCatalog, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], float]:
-        from visual_search.progress import progress_bar
         from visual_search.training.datamodule import CatalogDataModule
         from visual_search.training.devices import memory_told
         from visual_search.training.features import features_of_rows
+        from visual_search.views.progress import progress_bar
 
         datamodule = CatalogDataModule(cached.catalog, cached.pictures, **vars(self.loader))
         datamodule.trainer = self.trainer  # whose device its loader serves

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import one_of
 from visual_search.config.schemas import EvaluateSchema, TrainSchema
-from visual_search.progress import progress_bar
 from visual_search.runs.run import Run, State
 
 if TYPE_CHECKING:
@@ -138,6 +137,7 @@ def measure(place: Run, parts: Parts, sides: Sides, embedded: Embedded, floors: 
     """Searches, scores, and writes everything into the folder."""
     from visual_search.retrieval.report import with_intervals
     from visual_search.runs.results import save_evaluation
+    from visual_search.views.progress import progress_bar
 
     evaluation = evaluated(parts, sides, place.status()["query_split"], embedded)
     evaluation = replace(evaluation, report=with_intervals(evaluation.report))

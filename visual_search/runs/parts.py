@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, bind, build, one_of, told_as_config
 from visual_search.config.schemas import Node, TrainSchema
-from visual_search.progress import progress_bar
 from visual_search.runs.catalogs import build_catalog, check_left_out, prepare, within_budget
 from visual_search.runs.code import code_of
 from visual_search.runs.run import PROJECTION, Run
@@ -231,6 +230,7 @@ class Parts:
             ValueError: The protocol cannot be met.
         """
         from visual_search.training.query_gallery import check_depth, choose_sides
+        from visual_search.views.progress import progress_bar
 
         with progress_bar("Looking for leaks", " pictures") as advance:
             sides = choose_sides(

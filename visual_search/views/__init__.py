@@ -13,6 +13,7 @@
 ``projection.py``         embeddings to three dimensions (UMAP or PCA), and a figure of them
 ``projector.py``          the same points for TensorBoard's projector
 ``drawing.py``            figures read back from their files
+``progress.py``           what shows that a long step is alive: a bar, or a line now and then
 ``terminal_pictures.py``  pictures in terminals that can show them
 ``chart_rows.py``         what charts with a row a name share
 ``style.py``              one quiet style for all: colours, fonts, metric names

@@ -11,10 +11,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 
-from visual_search.progress import Bar, write_line
 from visual_search.reading import number_in
 from visual_search.training.datamodule import Batch
 from visual_search.training.floors import best_floor
+from visual_search.views.progress import Bar, write_line
 from visual_search.wording import duration, number, three_digits
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Progress(ProgressBar):
     """Prints a line an epoch: ``Epoch 3/40  mAP@5 0.412 (best floor 0.721)  loss 0.11, val 0.12``.
 
     It fits 80 columns, retrieval before losses. Below it a bar moves where stderr is a terminal;
-    see `visual_search.progress`. Into a file a line is written once a second at most: of shorter
-    epochs some, and the last.
+    see `visual_search.views.progress`. Into a file a line is written once a second at most: of
+    shorter epochs some, and the last.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,6 @@ from lightning import Callback, LightningModule, Trainer
 from visual_search import builder
 from visual_search.atomic import atomic_path
 from visual_search.knn.gallery_index import EmbeddingIndex
-from visual_search.progress import moves
 from visual_search.training.datamodule import datamodule_of
 from visual_search.training.pictures import (
     check_counts,
@@ -17,6 +16,7 @@ from visual_search.training.pictures import (
     show,
     tensorboard_folder,
 )
+from visual_search.views.progress import moves
 from visual_search.views.projection import project_embeddings, projection_figure
 from visual_search.views.projector import ProjectorView, write_projector
 from visual_search.wording import many

@@ -14,7 +14,6 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from visual_search.knn.device import Device
-from visual_search.progress import progress_bar
 from visual_search.reading import number_in
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.report import RetrievalReport, with_intervals
@@ -30,6 +29,7 @@ from visual_search.training.query_gallery import (
     choose_sides,
 )
 from visual_search.training.tensorboard import FLOOR
+from visual_search.views.progress import progress_bar
 
 if TYPE_CHECKING:
     from visual_search.training.module import EncoderModule

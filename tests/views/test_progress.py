@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from visual_search import progress
-from visual_search.progress import Bar, progress_bar, write_line
+from visual_search.views import progress
+from visual_search.views.progress import Bar, progress_bar, write_line
 
 
 class Terminal(io.StringIO):
