@@ -16,8 +16,29 @@ Importing this package loads nothing heavy.
 
 from __future__ import annotations
 
+import importlib
+import sys
+import types
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from visual_search.api.bundles import OpenedBundle, open_bundle
+    from visual_search.api.commands import open_catalog, train
+    from visual_search.api.measured import evaluate
+    from visual_search.api.trained import Report, TrainedRun, open_run
+
+__all__ = [
+    "OpenedBundle",
+    "Report",
+    "TrainedRun",
+    "builder",
+    "evaluate",
+    "open_bundle",
+    "open_catalog",
+    "open_run",
+    "train",
+]
 
 __version__ = "0.1.0"
 
@@ -42,3 +63,32 @@ def builder(group: str) -> Callable[[Builder], Builder]:
         ... def my_variant(width: int = 64) -> object: ...
     """
     return lambda built: built
+
+
+_PLACES = {
+    "bundles": ("OpenedBundle", "open_bundle"),
+    "commands": ("open_catalog", "train"),
+    "measured": ("evaluate",),
+    "trained": ("Report", "TrainedRun", "open_run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what `visual_search.api` offers when it is asked for."""
+    for file, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"visual_search.api.{file}"), name)
+    raise AttributeError(f"module 'visual_search' has no attribute {name!r}")
+
+
+class _Called(types.ModuleType):
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*given, **more)
+
+
+def called_as_well(module: str) -> None:
+    """Lets a command's module be called as what is offered under its name.
+
+    Once ``visual_search.train`` is imported, Python has the module under that name in the package.
+    """
+    sys.modules[module].__class__ = _Called

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, told_as_config
-from visual_search.config.schemas import EmbedSchema
+from visual_search.config.schemas import EmbedSchema, EmbedTrainer
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
@@ -97,7 +97,7 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         with telling_moved_data("embed", run, merged.data, settings.data):
             parts = Parts(merged)
             check_columns(parts.catalog)
-        trainer = _new_trainer(run, settings)
+        trainer = new_trainer_of(run, settings.trainer)
         module = load_module(run)
         cached = parts.cached
         shards = _open(run, place.folder, settings, cached.catalog, module, trainer)
@@ -147,19 +147,25 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
         print(f"  ... and {len(refused) - 10:,} more")
 
 
-def _new_trainer(run: Run, settings: EmbedSchema) -> Trainer:
+def new_trainer_of(run: Run, asked: EmbedTrainer | None = None) -> Trainer:
+    """Returns a trainer that embeds in a run's own precision, where this machine has it.
+
+    Args:
+        run: Finished.
+        asked: Where, and how exactly; by default wherever it is quickest.
+    """
     from visual_search.runs.embeddings import precision_here
     from visual_search.runs.parts import new_trainer
 
-    asked = dict(vars(settings.trainer))
+    given = dict(vars(asked or EmbedTrainer()))
     own = run.summary().get("precision")
-    if asked["precision"] == "auto" and own is not None:
-        asked["precision"] = precision_here(own, asked["accelerator"], asked["devices"])
+    if given["precision"] == "auto" and own is not None:
+        given["precision"] = precision_here(own, given["accelerator"], given["devices"])
     node = {
         "_target_": "visual_search.training.trainer.build_trainer",
         "max_epochs": 1,
         "enable_progress_bar": False,
-        **asked,
+        **given,
     }
     return new_trainer(node, folder=run.folder)
 
@@ -224,9 +230,9 @@ def _embed(
     trainer: Trainer,
 ) -> None:
     """Embeds and writes the missing shards, in as many processes as the trainer starts."""
-    from visual_search.views.progress import progress_bar
     from visual_search.training.devices import memory_told
     from visual_search.training.shards import ShardEmbedder, rows_of_shard
+    from visual_search.views.progress import progress_bar
 
     catalog, asked = cached.catalog, shards.settings
 

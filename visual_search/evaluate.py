@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search import called_as_well
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, ItemLimits, Node, TrainSchema
@@ -30,6 +31,7 @@ from visual_search.runs.results import num_trained_on
 from visual_search.runs.run import EVALUATIONS, Run, open_run
 
 if TYPE_CHECKING:
+    from visual_search.runs.embedding_files import GivenEmbeddings
     from visual_search.runs.parts import Parts
     from visual_search.training.floors import Floors
     from visual_search.training.query_gallery import Sides
@@ -163,15 +165,11 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
         ConfigError: No data is named, a run is named as well, or a setting is wrong.
         ValueError: The file cannot be read, or an item that the protocol needs has no embedding.
     """
-    import numpy as np
-
     from visual_search.runs.embedding_files import read_embeddings
     from visual_search.runs.parts import Parts
-    from visual_search.training.floors import Floors
 
     if settings.embeddings is None:
         raise ConfigError("no embeddings are named; expected embeddings=FILE, .npy or .parquet")
-    source = Path(settings.embeddings)
     if settings.run:
         raise ConfigError(
             f"run={settings.run} and embeddings={settings.embeddings} are both given; "
@@ -182,10 +180,32 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
             "embeddings from outside need a catalogue to be measured on; expected data=...: "
             "choose one, such as data=table data.path=products.csv"
         )
-    given = read_embeddings(str(source), settings.ids)
+    given = read_embeddings(settings.embeddings, settings.ids)
     print(given.sentence())
-    parts = Parts(_merged(None, settings), bound_left_out=True)
-    merged = parts.settings
+    return measure_given(Parts(settings_of_given(settings), bound_left_out=True), given, settings)
+
+
+def settings_of_given(settings: EvaluateSchema) -> TrainSchema:
+    """Returns the settings of a measurement of embeddings from outside."""
+    return _merged(None, settings)
+
+
+def measure_given(parts: Parts, given: GivenEmbeddings, settings: EvaluateSchema) -> Measured:
+    """Measures embeddings by item id.
+
+    Args:
+        parts: Of the catalogue and the rules.
+        given: The embeddings.
+        settings: Of the command.
+
+    Raises:
+        ValueError: An item that the protocol needs has no embedding, or the protocol cannot be met.
+    """
+    import numpy as np
+
+    from visual_search.training.floors import Floors
+
+    merged, source = parts.settings, given.path
     asked: list[object] = [merged.protocol, settings.query_split, parts.catalog.fingerprint()]
     asked.append(given.digest())
     asked += [merged.pictures.size_px, merged.pictures.fit]  # what the floors see
@@ -272,3 +292,5 @@ def _digest(parts: object) -> str:
 
 if __name__ == "__main__":
     main()
+else:
+    called_as_well(__name__)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from visual_search import called_as_well
 from visual_search.cli.command_line import run_command
 from visual_search.config.schemas import TrainSchema
 from visual_search.reports.sweep_summary import conclude
@@ -205,3 +206,5 @@ class _Training:
 
 if __name__ == "__main__":
     main()
+else:
+    called_as_well(__name__)

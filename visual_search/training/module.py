@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visual_search.catalog.images import Fit
 from visual_search.models.autoencoder import Autoencoder
 from visual_search.models.embedding import EmbeddingHead
 from visual_search.models.encoder import Encoder
@@ -43,7 +44,7 @@ class Preprocessing:
     """
 
     image_size_px: int
-    fit: str
+    fit: Fit
     values: str = "-1..1"
     channels: str = "RGB"
 

@@ -1,0 +1,171 @@
+"""Embeddings, or any callable that makes them, measured by the same protocols as a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visual_search.api.commands import settings_of
+from visual_search.api.trained import BATCH_SIZE, Report
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from visual_search.catalog.catalog import Catalog
+
+    Embedder = Callable[[list[Image.Image]], Any]
+
+
+def evaluate(
+    embeddings: NDArray[np.floating[Any]] | Embedder,
+    items: Catalog | pd.DataFrame,
+    *overrides: str,
+    protocol: str = "gallery_query",
+    name: str | None = None,
+) -> Report:
+    """Measures embeddings: metrics by category, intervals, and what learns nothing beside them.
+
+    What it leaves lies in ``outputs/<name>/<hash>``; what was measured before is not again.
+
+    Args:
+        embeddings: ``[N, D]``, a row for every item in their order; or a callable that takes a list
+            of Pillow images (RGB, upright, at their own size) and returns ``[B, D]``, an array or a
+            tensor. It sees those pictures alone that the protocol needs.
+        items: A catalogue (`open_catalog`), or a table with the columns ``item_id``, ``image`` (a
+            path) and ``category``; ``group``, ``split`` and attributes where there are some.
+        overrides: Further settings, as behind ``python -m visual_search.evaluate``, such as
+            ``protocol.relevance=[baseColour]`` or ``query_split=val``.
+        protocol: Of ``conf/protocol``: who searches where.
+        name: Of what is measured; by default the callable's own.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        ValueError: Rows and items differ in number, a value is not finite, or the protocol cannot
+            be met.
+    """
+    import numpy as np
+
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.evaluate import measure_given, settings_of_given
+    from visual_search.runs.embedding_files import GivenEmbeddings
+    from visual_search.runs.parts import Parts
+
+    name = name or _name_of(embeddings)
+    asked = settings_of("evaluate", f"protocol={protocol}", *overrides)
+    asked.name = asked.name or name
+    parts = Parts(settings_of_given(asked))
+    parts.whole = items if isinstance(items, Catalog) else catalog_of(items, name)
+    table = parts.catalog.table
+    if callable(embeddings):
+        selection = parts.protocol.choose(table, asked.query_split)
+        rows = np.union1d(selection.gallery_rows, selection.query_rows)
+        values = embedded(embeddings, parts.catalog, rows)
+    else:
+        values = np.asarray(embeddings)
+        if values.ndim != 2 or len(values) != len(parts.whole):
+            raise ValueError(
+                f"embeddings have shape {values.shape}; expected [{len(parts.whole)}, D]: a row "
+                "for every item, in their order"
+            )
+        row_of = {item_id: row for row, item_id in enumerate(parts.whole.table["item_id"])}
+        rows = np.arange(len(table))
+        values = values[[row_of[item_id] for item_id in table["item_id"]]]
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        row = int(rows[np.flatnonzero(~np.isfinite(values).all(axis=1))[0]])
+        raise ValueError(
+            f"the embedding of {table['item_id'].iloc[row]!r} is not finite in float32; expected "
+            "numbers: look at its picture and at the network"
+        )
+    given = GivenEmbeddings(Path(name), table["item_id"].iloc[rows].tolist(), values)
+    return Report(measure_given(parts, given, asked).run.folder)
+
+
+def _name_of(embeddings: object) -> str:
+    if not callable(embeddings):
+        return "embeddings"
+    owner = getattr(embeddings, "__self__", embeddings)
+    found = getattr(owner, "__name__", type(owner).__name__)
+    return "embedder" if found == "<lambda>" else str(found)
+
+
+def embedded(
+    embedder: Embedder, catalog: Catalog, rows: NDArray[np.int64]
+) -> NDArray[np.floating[Any]]:
+    """Returns what a callable makes of the pictures of catalogue rows, ``[n, D]``.
+
+    Args:
+        embedder: Takes a list of Pillow images, returns ``[B, D]``.
+        catalog: Whose pictures it sees.
+        rows: ``[n] int64``.
+
+    Raises:
+        PictureError: One does not decode.
+        ValueError: It returns something else than a row a picture.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from visual_search.catalog.images import PictureError, decode_whole
+    from visual_search.views.progress import progress_bar
+
+    images = catalog.table["image"].tolist()
+    found = []
+    with progress_bar("Embedding", " pictures") as advance:
+        for start in range(0, len(rows), BATCH_SIZE):
+            pictures = []
+            for row in rows[start : start + BATCH_SIZE].tolist():
+                loaded = catalog.source.load(images[row])
+                try:
+                    array = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
+                except PictureError as error:
+                    raise PictureError(f"{images[row]}: {error}") from error
+                pictures.append(Image.fromarray(array).convert("RGB"))
+            given = embedder(pictures)
+            given = given.detach().float().cpu() if hasattr(given, "detach") else given
+            values = np.asarray(given)
+            if values.ndim != 2 or len(values) != len(pictures):
+                raise ValueError(
+                    f"of {len(pictures)} pictures the embedder makes {values.shape}; expected "
+                    f"[{len(pictures)}, D]: a row a picture"
+                )
+            found.append(values)
+            advance(min(start + BATCH_SIZE, len(rows)), len(rows))
+    return np.concatenate(found)
+
+
+def catalog_of(table: pd.DataFrame, name: str) -> Catalog:
+    """Returns the catalogue of a table whose pictures are files.
+
+    Args:
+        table: Columns ``item_id``, ``image`` and ``category``; others where there are some.
+        name: Of the catalogue.
+
+    Raises:
+        ValueError: A column is missing, or a value cannot be an item's.
+    """
+    from visual_search.catalog.catalog import Catalog
+    from visual_search.catalog.readers.sources import FolderSource
+
+    missing = [column for column in ("item_id", "image", "category") if column not in table]
+    if missing:
+        raise ValueError(
+            f"the items lack the column(s) {missing}; expected item_id, image (the picture's path, "
+            f"for what learns nothing) and category; they have {list(table.columns)}"
+        )
+    texts = table.astype(str).reset_index(drop=True)
+    texts = texts.mask(table.isna().reset_index(drop=True), "")
+    paths = [os.path.abspath(path) for path in texts["image"]]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else "."
+    texts["image"] = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+    if "group" not in texts:
+        texts["group"] = texts["item_id"]
+    texts["group"] = texts["group"].where(texts["group"] != "", texts["item_id"])
+    if "split" not in texts:
+        texts["split"] = ""
+    return Catalog(name, texts, FolderSource(root))
