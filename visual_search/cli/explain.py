@@ -123,7 +123,7 @@ def _of_other_files(key: str, known: Sequence[str]) -> str:
     for own in [group] if dot else known:
         having = []
         for file in sorted(
-            one for place in config_folders() for one in (place / own).glob("*.yaml")
+            one for folder in config_folders() for one in (folder / own).glob("*.yaml")
         ):
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
             if own not in GLOBAL_GROUPS and isinstance(content, dict) and name in content:
