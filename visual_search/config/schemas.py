@@ -360,8 +360,10 @@ class CompareSchema:
     """The closed top level of ``conf/compare.yaml``: any other key is an error.
 
     Attributes:
-        runs: Folders of runs or of their evaluations, two or more.
-        names: What to call them, in the same order; null takes their experiments.
+        runs: Folders of runs or of their evaluations, two or more; those that differ in the seed
+            alone are compared as one, their mean.
+        names: What to call them, each by itself, in the same order; null takes their experiments
+            and the settings in which they differ.
         out: Folder of the comparison; null makes one under outputs/comparisons.
         outputs: Folder of all runs.
         pictures: Size and fit are the runs'.

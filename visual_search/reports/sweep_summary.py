@@ -32,8 +32,7 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool
     """
     records = read_records(folder)
     runs, left_out = finished_runs(records)
-    if runs:
-        _print_leaderboard(runs, folder, records)
+    all_ranked = _print_leaderboard(runs, folder, records) if runs else True
     if stopped:
         finished = sum(record.state == "finished" for record in records)
         print(
@@ -70,7 +69,7 @@ def conclude(folder: Path, jobs: Sequence[Sequence[str]], stopped: bool) -> bool
     if left:
         more = f"{len(unbegun) - MAX_NAMED:,} more never began; " * (len(unbegun) > MAX_NAMED)
         print(f"{more}the same command begins what is left", file=sys.stderr)
-    return not failed and not left and not left_out
+    return all_ranked and not failed and not left and not left_out
 
 
 def tally(records: list[Record], num_jobs: int) -> str:
@@ -114,14 +113,19 @@ def finished_runs(records: list[Record]) -> tuple[list[Run], list[tuple[str, str
     return runs, left_out
 
 
-def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> None:
-    """Prints the runs' leaderboard, writes it beside the records, and names the best to choose."""
+def _print_leaderboard(runs: list[Run], folder: Path, records: list[Record]) -> bool:
+    """Prints the runs' leaderboard, writes it beside the records, and names the best to choose.
+
+    Returns:
+        Whether all runs are in it.
+    """
     from visual_search.reports.rankings import print_leaderboard, rank_these
 
     leaderboard = rank_these(runs, folder, seed=0)
     print_leaderboard(leaderboard, short=True)
     if len(leaderboard.groups) == 1:
         _print_best(leaderboard, records)
+    return not leaderboard.left_out
 
 
 def _print_best(leaderboard: Leaderboard, records: list[Record]) -> None:
