@@ -16,6 +16,7 @@ from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompareSchema
 from visual_search.reading import MeasuredFloor
+from visual_search.runs.code import UNKNOWN_CODE
 from visual_search.runs.finished import measured_in
 from visual_search.runs.places import settings_without_places, text_without_places
 from visual_search.wording import (
@@ -230,7 +231,11 @@ def _write_page(compared: Compared, queries: Sequence[ComparedQuery]) -> None:
 
 def _settings_of(members: Sequence[Run]) -> dict[str, object]:
     """Returns the settings of runs that differ in the seed alone, with all their seeds."""
+    from visual_search.runs.run import Run, run_root
+
     settings: dict[str, object] = settings_without_places(members[0].config())
+    if "model" in settings:
+        settings["code"] = Run(run_root(members[0].folder)).status().get("code", UNKNOWN_CODE)
     if len(members) > 1:
         settings["seed"] = [run.config()["seed"] for run in members]
     return settings

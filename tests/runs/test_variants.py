@@ -47,6 +47,18 @@ def test_runs_that_differ_in_the_seed_alone_are_one(tmp_path: Path) -> None:
     assert "model=residual" in labels[2]
 
 
+def test_runs_of_other_code_are_others_and_their_names_say_so(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / "mine" / f"{seed}", f"seed={seed}") for seed in (1, 2, 3)]
+    for run, digits in zip(runs[:2], ("0" * 10, "1" * 10), strict=True):
+        run.set_state("finished", catalog_fingerprint="abc", code={"model": digits})
+    variants = [variant_of(run) for run in runs]
+    assert seed_groups(variants) == [[0], [1], [2]]
+    labels = told_apart([("mine", variants[place], runs[place].folder) for place in range(3)])
+    assert [label.partition("=")[0] for label in labels] == ["code"] * 3
+    assert labels[2] == "code=unknown"
+    assert len(set(labels)) == 3
+
+
 def test_an_evaluation_is_of_its_runs_training(tmp_path: Path) -> None:
     runs = []
     for seed in (0, 1):

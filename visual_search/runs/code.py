@@ -15,6 +15,7 @@ import ast
 import functools
 import hashlib
 import io
+import json
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ NUMBERS: dict[str, str] = {}
 
 Code = dict[str, str]
 """A part's key in the config -> ten hexadecimal digits of the code that builds it."""
+
+UNKNOWN_CODE = "unknown"  # of a run of a version that kept no record of it
 
 # A catalogue is known by what was read; the rest computes or shows what is known otherwise.
 _NOT_OF_A_RUN = ("data", "callbacks", *OTHERS)
@@ -54,6 +57,11 @@ def code_of_run(settings: TrainSchema, callbacks: Node) -> Code:
     if NUMBERS:
         found[OWN] = list(NUMBERS)[-1]
     return {key: code for key, code in found.items() if code}
+
+
+def short_code(code: Code) -> str:
+    """Returns seven hexadecimal digits of the code of all parts together."""
+    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:7]
 
 
 def code_of(target: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from visual_search.runs.code import UNKNOWN_CODE, short_code
 from visual_search.runs.identity import result_settings
 from visual_search.runs.run import Run, run_root
 
@@ -52,8 +53,10 @@ def variant_of(run: Run) -> Variant:
         settings.trainer["devices"] = trained.summary().get("num_devices") or 1
     found = flat(result_settings(settings))
     found.pop(SEED)
-    data = str(trained.status().get("catalog_fingerprint") or "")
-    return Variant({**found, "catalog": data[:10]}, settings.seed)
+    status = trained.status()
+    data = str(status.get("catalog_fingerprint") or "")
+    code = short_code(status["code"]) if "code" in status else UNKNOWN_CODE
+    return Variant({**found, "catalog": data[:10], "code": code}, settings.seed)
 
 
 def seed_groups(variants: Sequence[Variant]) -> list[list[int]]:
