@@ -65,7 +65,10 @@ def test_an_evaluation_is_of_its_runs_training(tmp_path: Path) -> None:
         run = run_of(tmp_path / "plus" / f"{seed}", f"seed={seed}", "protocol=leave_one_out")
         place = run.folder / "evaluations" / "leave_one_out-01234567"
         place.mkdir(parents=True)
-        (place / "config.yaml").write_text((run.folder / "config.yaml").read_text())
+        text = (run.folder / "config.yaml").read_text()
+        (place / "config.yaml").write_text(
+            text.replace("batch_size: 128", f"batch_size: {seed + 1}")
+        )
         Run(place).set_state("finished", catalog_fingerprint="of another catalogue")
         runs += [Run(place)]
     assert seed_groups([variant_of(run) for run in runs]) == [[0, 1]]

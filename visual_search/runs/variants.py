@@ -49,6 +49,8 @@ def variant_of(run: Run) -> Variant:
     if "_target_" not in settings.model:
         return Variant(None, settings.seed)
     trained = Run(run_root(run.folder))
+    if trained.folder != run.folder:  # a measurement reads in batches of its own
+        settings.loader = trained.settings().loader
     if "devices" in settings.trainer:  # -1 asks for all of the machine that trained
         settings.trainer["devices"] = trained.summary().get("num_devices") or 1
     found = flat(result_settings(settings))
