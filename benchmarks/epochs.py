@@ -115,14 +115,14 @@ def main() -> None:
         shares = {part: statistics.mean(values) for part, values in parts[way].items()}
         for part, value in shares.items():
             print(f"    {part:18} {value:8.2f} s a run  {value / whole:6.1%}")
+        beside = 1 - shares["steps"] / whole
+        print(f"    all but the steps  {beside:.1%}, which the machine's own pace moves least")
         numbers["ways"][way] = {
             "pictures_per_second_of_epochs": rates,
             "seconds_a_step": spread(steps[way]),
             "seconds_a_run": shares,
+            "share_beside_the_steps": beside,
         }
-    medians = [numbers["ways"][way]["pictures_per_second_of_epochs"]["median"] for way in WAYS]
-    numbers["with_to_without"] = medians[0] / medians[1]
-    print(f"as a run has it / callbacks=none: {numbers['with_to_without']:.3f}")
     numbers["overrides"] = [*USUAL, *arguments.overrides]
     numbers["environment"] = processor_facts() | {"packages": environment()["packages"]}
     if arguments.json:

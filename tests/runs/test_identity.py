@@ -79,7 +79,8 @@ def test_whatever_changes_the_result_changes_the_run_and_nothing_else_does() -> 
     own = digest("seed=0")
     assert len({own, *map(digest, changes)}) == 1 + len(changes)
     for change in ("callbacks=none", "callbacks.projection.max_items=7", "logger=csv",
-                   "loader.num_workers=1"):  # fmt: skip
+                   "loader.num_workers=1", "explain=true",
+                   "callbacks.reconstructions.every_n_epochs=1"):  # fmt: skip
         assert digest(change) == own, change
 
 

@@ -75,6 +75,7 @@ def print_result(run: Run, *, explain: bool = True) -> None:
     if (run.folder / "tensorboard").exists():
         line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"
         console.print(f"\nLook at it:\n  {line}", markup=False, soft_wrap=True)
+    if (run.folder / "tensorboard" / run.folder.parent.name).exists():  # not of an earlier version
         line = "http://localhost:6006/#custom_scalars has loss, and retrieval beside a floor"
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
