@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -216,6 +217,41 @@ def test_a_run_that_is_stopped_and_then_killed_ends_as_one_that_was_not(tmp_path
     uninterrupted = run_here(tmp_path / "whole", *more)
     assert_same_weights(resumed, uninterrupted)
     assert numbers(resumed) == numbers(uninterrupted)
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one_and_ends_as_one_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    length = "trainer.max_epochs={}"
+    two = run_here(tmp_path / "on", length.format(2))
+    before = two.checkpoint.read_bytes()
+    curves = Path("tensorboard", "plain_encoder")
+    (two.folder / curves / two.folder.name).mkdir(parents=True)
+    (two.folder / curves / two.folder.name / "events").touch()
+    capsys.readouterr()
+    four = run_here(tmp_path / "on", length.format(4))
+    said = capsys.readouterr().out
+    assert f"It goes on from the 2 epochs of {two.folder}." in said
+    assert "going on at epoch 3, step " in said
+    assert two.checkpoint.read_bytes() == before
+    assert two.state == "finished"
+    assert (four.folder / curves / four.folder.name / "events").is_file()
+    assert not (four.folder / curves / two.folder.name).exists()
+    assert four.status()["seconds"] > two.status()["seconds"]
+    at_once = run_here(tmp_path / "at once", length.format(4))
+    assert four.folder.name == at_once.folder.name
+    assert_same_weights(four, at_once)
+    assert numbers(four) == numbers(at_once)
+
+    for setting, reason in (
+        ("training.schedule=cosine", "training.schedule=cosine"),
+        ("training.warmup_fraction=0.5", "training.warmup_fraction=0.5"),
+    ):
+        for epochs in (1, 2):
+            run_here(tmp_path / "on", length.format(epochs), setting)
+        said = capsys.readouterr().out
+        assert re.search(rf"cannot go on from the 1 epochs of .*{re.escape(reason)}", said)
+        assert "going on at" not in said
 
 
 def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:

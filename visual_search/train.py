@@ -79,11 +79,28 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
         else:
             if not run.checkpoint.is_file():
                 print(f"Run {run.folder}")
+                if not settings.rerun:
+                    _begin(named, parts)
             _work(training or _Training(named, parts))  # cleared by another one meanwhile
     finally:
         run.unlock()
     print_result(run, explain=explains(settings))
     return run
+
+
+def _begin(named: Named, parts: Parts) -> None:
+    """Takes over what a finished run of fewer epochs has, or says why that cannot be."""
+    from visual_search.runs.longer import go_on_from, shorter_run
+
+    shorter = shorter_run(named, parts.settings, parts.catalog.fingerprint())
+    if shorter is None:
+        return
+    epochs = f"the {shorter.epochs:,} epochs of {shorter.run.folder}"
+    if shorter.hindrance:
+        print(f"It cannot go on from {epochs}: {shorter.hindrance}. It begins at the first epoch.")
+    else:
+        go_on_from(shorter, named.run)
+        print(f"It goes on from {epochs}.")
 
 
 def _is_done(run: Run, settings: TrainSchema) -> bool:

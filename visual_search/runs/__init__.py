@@ -6,6 +6,7 @@ The folder
 ``identity.py``          which run a config asks for: what of it can change the result
 ``code.py``              the code that a run was built from, without comments and docstrings
 ``variants.py``          which runs differ in the seed alone, and what tells the others apart
+``longer.py``            a longer run goes on from a finished shorter one
 ``finished.py``          what is over: a finished run, and what was measured in a folder
 ``moved.py``             whose data is no longer where it was
 ``jobs.py``              what a job of a sweep leaves: a record that any process of it can read
