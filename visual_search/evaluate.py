@@ -23,7 +23,7 @@ from visual_search.reports.sweep_summary import conclude
 from visual_search.runs.code import Code, code_of
 from visual_search.runs.embeddings import RunEmbedding, changed_embedding, precision_here
 from visual_search.runs.finished import Measured, finished_run
-from visual_search.runs.identity import is_of_code
+from visual_search.runs.identity import is_of_code, unknown_code
 from visual_search.runs.machine import device_facts, device_summary
 from visual_search.runs.measuring import Embedded, measure, working
 from visual_search.runs.moved import replaced, telling_moved_data
@@ -132,7 +132,11 @@ def _place(run: Run, name: str, asked: list[object], code: Code) -> Run:
 def _known(place: Callable[[str], Run], asked: list[object], code: Code) -> Run:
     """Returns where a measurement lies; one of an earlier version kept no record of its code."""
     now, earlier = place(_digest([*asked, code])), place(_digest(asked))
-    return earlier if not now.is_there and earlier.is_there and is_of_code(earlier, code) else now
+    if now.is_there or not (earlier.is_there and is_of_code(earlier, code)):
+        return now
+    if note := unknown_code(earlier):
+        print(f"{note}.")
+    return earlier
 
 
 def _code(**nodes: Node) -> Code:

@@ -154,9 +154,9 @@ def find_run(
     for name in (settings_hash, run_hash(settings, catalog_fingerprint, with_places=True)):
         found = open_run(outputs, experiment, name)
         if found.is_there and is_of_code(found, code):
-            return dataclasses.replace(named, run=found, note=_unknown_code(found))
+            return dataclasses.replace(named, run=found, note=unknown_code(found))
     if begun := _without_its_start(run, settings, catalog_fingerprint, code):
-        return dataclasses.replace(named, run=begun, note=_unknown_code(begun))
+        return dataclasses.replace(named, run=begun, note=unknown_code(begun))
     return dataclasses.replace(named, note=_changed_code(named, settings))
 
 
@@ -165,12 +165,17 @@ def is_of_code(run: Run, code: Code) -> bool:
     return run.status().get("code", code) == code
 
 
-def _unknown_code(run: Run) -> str:
+def unknown_code(run: Run) -> str:
+    """Returns what is to be said of what an earlier version left; nothing where its code is known.
+
+    Args:
+        run: A run, or a measurement.
+    """
     if "code" in run.status():
         return ""
     return (
         f"{run.folder} is of a version that kept no record of its code: whether that has changed "
-        "since is unknown; rerun=true trains it again"
+        "since is unknown; rerun=true makes it again"
     )
 
 
