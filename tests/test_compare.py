@@ -17,7 +17,7 @@ from visual_search.catalog.synthetic import synthetic
 from visual_search.compare import compare_runs, print_comparison
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import CompareSchema
-from visual_search.evaluate import measure_embeddings
+from visual_search.evaluate import measure_from_outside
 from visual_search.reports.overviews import conclude, overview
 from visual_search.reports.rankings import print_leaderboard, rank_runs
 from visual_search.retrieval.comparability import NotComparableError
@@ -46,7 +46,7 @@ class Workshop:
         drawn[:, :3] += self.signal
         np.save(self.folder / f"{name}.npy", drawn)
         (self.folder / f"{name}.txt").write_text("\n".join(self.ids))
-        return measure_embeddings(
+        return measure_from_outside(
             typed(
                 "evaluate",
                 *DATA,

@@ -40,7 +40,6 @@ from visual_search.config.schemas import (
     EmbeddingConfig,
     SplitConfig,
     TrainingConfig,
-    TrainSchema,
     parts_of,
 )
 from visual_search.models.embedding import EmbeddingSettings
@@ -54,7 +53,10 @@ OF_HYDRA = ("launch/", "sweep/")
 OPTIONS = sorted(path for path in FILES if "/" in path and not path.startswith(OF_HYDRA))
 GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part of the config
 SEVERAL = ("callbacks", "logger")  # groups that name builders one level down
+OF_ANOTHER_COMMAND = {"embedder": "evaluate"}  # groups that training has not
 WHAT_THE_USER_MUST_SAY = {
+    "embedder/sentence_transformers": ["embedder.model=x"],
+    "embedder/timm": ["embedder.model=x"],
     "data/complete_the_look": ["data.path=x.tsv", "data.pictures=x"],
     "data/complete_the_look_crops": ["data.path=x.zip"],
     "data/deepfashion_inshop": ["data.root=x"],
@@ -105,7 +107,7 @@ def _chosen(path: str) -> DictConfig:
     said = WHAT_THE_USER_MUST_SAY.get(f"{group}/{option}", [])
     with initialize_config_dir(str(CONF), version_base=HYDRA_VERSION_BASE):
         return compose(
-            "train" if slash else group,
+            OF_ANOTHER_COMMAND.get(group, "train") if slash else group,
             overrides=[f"{group}={option}", *said] if slash else [],
             return_hydra_config=True,
         )
@@ -184,7 +186,8 @@ def test_evaluation_takes_the_option(path: str) -> None:
 
 @pytest.mark.parametrize("path", [*COMMANDS, *OPTIONS])
 def test_every_key_is_explained(path: str) -> None:
-    command = "train" if "/" in path else path.removesuffix(".yaml")
+    group, slash, _ = path.removesuffix(".yaml").partition("/")
+    command = OF_ANOTHER_COMMAND.get(group, "train") if slash else group
     explained = explanations(command, _chosen(path))
     keys = list(_keys(_with_option(path)))
     assert len(keys) >= 3
@@ -203,9 +206,10 @@ def test_a_schema_says_what_each_of_its_keys_is_for(command: str) -> None:
 @pytest.mark.parametrize("path", OPTIONS)
 def test_an_option_binds_and_changes_what_its_group_is_for(path: str) -> None:
     config = _with_option(path)
-    assert set(config) == {field.name for field in dataclasses.fields(TrainSchema)}
+    command = OF_ANOTHER_COMMAND.get(path.partition("/")[0], "train")
+    assert set(config) == {field.name for field in dataclasses.fields(SCHEMAS[command])}
     nodes = list(_nodes(config))
-    assert len(nodes) >= 4
+    assert len(nodes) >= (4 if command == "train" else 1)
     for group, node in nodes:
         builder, arguments = bind(group, node)
         inspect.signature(builder).bind_partial(**arguments)

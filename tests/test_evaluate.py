@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 from tests.composing import typed
 from tests.small_runs import run_here
 from visual_search.config.builders import ConfigError
-from visual_search.evaluate import main, measure_embeddings, measure_run
+from visual_search.evaluate import main, measure_from_outside, measure_run
 from visual_search.retrieval.report_files import load_report
 from visual_search.runs import parts
 from visual_search.runs.finished import Measured
@@ -286,7 +287,7 @@ def outside(run: Run, folder: Path, *more: str) -> Measured:
     (folder / "clip.txt").write_text("\n".join(table))
     given = [f"embeddings={folder / 'clip.npy'}", f"outputs={folder / 'outputs'}", *DATA,
              *SPLIT, "split=hash", "near_duplicates=false", "pictures.size_px=32"]  # fmt: skip
-    return measure_embeddings(typed("evaluate", *given, *arguments(run)[1:], *more))
+    return measure_from_outside(typed("evaluate", *given, *arguments(run)[1:], *more))
 
 
 def test_embeddings_from_outside_have_the_numbers_of_the_run_that_made_them(
@@ -308,6 +309,23 @@ def test_embeddings_from_outside_have_the_numbers_of_the_run_that_made_them(
     assert (measured.run.folder / "report.html").is_file()
     again = outside(run, tmp_path)
     assert (again.run.folder, again.is_new) == (measured.run.folder, False)
+
+
+def test_a_network_of_another_library_is_measured_by_its_name(run: Run, tmp_path: Path) -> None:
+    network = ["embedder=timm", "embedder.model=test_resnet", "embedder.pretrained=false"]
+    folder, cache = f"outputs={tmp_path}", f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
+    asked = [*network, *DATA, "split=hash", *SPLIT, folder, cache, *QUICK]
+    measured = measure_from_outside(typed("evaluate", *asked))
+    assert measured.is_new
+    assert measured.run.folder.parts[-2] == "test_resnet"
+    assert measured.run.summary()["num_queries"] == run.summary()["num_queries"]
+    assert not measure_from_outside(typed("evaluate", *asked)).is_new
+    with pytest.raises(ConfigError, match=r"measured: run and embedder; expected one of"):
+        measure_from_outside(typed("evaluate", *asked, f"run={run.folder}"))
+    if find_spec("sentence_transformers") is None:
+        other = ["embedder=sentence_transformers", "embedder.model=x", *asked[3:]]
+        with pytest.raises(ConfigError, match="pip install sentence-transformers"):
+            measure_from_outside(typed("evaluate", *other))
 
 
 def test_other_embeddings_pictures_or_names_have_their_own_folder(
@@ -359,7 +377,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_command_prints_a_measurement(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = arguments(run, *LEFT_OUT, "protocol.k=2")
+    asked = arguments(run, *LEFT_OUT, "protocol.k=2", "explain=true")
     assert command(monkeypatch, *asked) == 0
     printed = capsys.readouterr().out
     for text in ("Dresses", "micro mean", "95 % interval", "report.html", "searches among all"):
@@ -372,7 +390,7 @@ def test_the_command_prints_a_measurement(
     ("more", "status", "message"),
     [
         (("run=nowhere",), 2, "nowhere is no run's folder"),
-        (("run=x", "embeddings=clip.npy", *DATA), 2, "both given"),
+        (("run=x", "embeddings=clip.npy", *DATA), 2, "run and embeddings; expected one of"),
         (("embeddings=clip.npy", *DATA), 1, "no file at clip.npy"),
         (("run={run}", "protocol.k=3"), 2, "no protocol is chosen"),
         (("run={run}", "protocol=leave_one_out", "protocol.kk=3"), 2, "protocol.kk"),
@@ -403,7 +421,7 @@ def test_what_cannot_be_measured_is_named(run: Run) -> None:
         with pytest.raises((ValueError, OSError), match=re.escape(message)):
             evaluate(run, *more)
     with pytest.raises(ConfigError, match=r"expected data=\.\.\."):
-        measure_embeddings(typed("evaluate", "embeddings=clip.npy"))
+        measure_from_outside(typed("evaluate", "embeddings=clip.npy"))
 
 
 def test_a_run_without_an_end_numbers_or_a_network_is_refused(fresh: Run) -> None:

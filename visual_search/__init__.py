@@ -53,7 +53,7 @@ def builder(group: str) -> Callable[[Builder], Builder]:
 
     Args:
         group: Of the configs: ``model``, ``objective``, ``augmentation``, ``sampler``, ``data``,
-            ``callbacks`` or ``protocol``.
+            ``callbacks``, ``protocol`` or ``embedder``.
 
     Returns:
         What gives the builder back as it is.

@@ -52,8 +52,8 @@ def evaluate_command(settings: EvaluateSchema) -> None:
     from visual_search.reports.tables import explains, print_evaluation
 
     with record_job(settings) as job:
-        measured_by = measure_embeddings if settings.embeddings else measure_run
-        job.measured = measured_by(settings)
+        from_outside = settings.embeddings or settings.embedder
+        job.measured = (measure_from_outside if from_outside else measure_run)(settings)
         print_evaluation(job.measured, explain=explains(settings))
 
 
@@ -159,8 +159,8 @@ def _floors(parts: Parts) -> Floors:
     return floors
 
 
-def measure_embeddings(settings: EvaluateSchema) -> Measured:
-    """Measures embeddings that another program made.
+def measure_from_outside(settings: EvaluateSchema) -> Measured:
+    """Measures embeddings that another program made, or makes.
 
     Args:
         settings: The composed ``conf/evaluate.yaml``.
@@ -172,21 +172,53 @@ def measure_embeddings(settings: EvaluateSchema) -> Measured:
     from visual_search.runs.embedding_files import read_embeddings
     from visual_search.runs.parts import Parts
 
-    if settings.embeddings is None:
-        raise ConfigError("no embeddings are named; expected embeddings=FILE, .npy or .parquet")
-    if settings.run:
+    sources = {name: getattr(settings, name) for name in ("run", "embeddings", "embedder")}
+    named = [name for name, value in sources.items() if value]
+    if len(named) != 1:
         raise ConfigError(
-            f"run={settings.run} and embeddings={settings.embeddings} are both given; "
-            "expected one of them: measure them one after the other, then compare"
+            f"given to be measured: {' and '.join(named) or 'nothing'}; expected one of "
+            f"{', '.join(sources)}: measure them one after the other, then compare"
         )
     if not settings.data:
         raise ConfigError(
             "embeddings from outside need a catalogue to be measured on; expected data=...: "
             "choose one, such as data=table data.path=products.csv"
         )
-    given = read_embeddings(settings.embeddings, settings.ids)
-    print(given.sentence())
-    return measure_given(Parts(settings_of_given(settings), bound_left_out=True), given, settings)
+    parts = Parts(settings_of_given(settings), bound_left_out=True)
+    if settings.embeddings is not None:
+        given = read_embeddings(settings.embeddings, settings.ids)
+        print(given.sentence())
+    else:
+        given = _embedded(parts, settings)
+    return measure_given(parts, given, settings)
+
+
+def _embedded(parts: Parts, settings: EvaluateSchema) -> GivenEmbeddings:
+    """Returns what an embedder makes of the pictures that the protocol needs."""
+    import numpy as np
+
+    from visual_search.config.builders import build
+    from visual_search.runs.embedders import embedded
+    from visual_search.runs.embedding_files import GivenEmbeddings
+
+    assert settings.embedder is not None
+    node, table = settings.embedder, parts.catalog.table
+    kind = str(node["_target_"]).rpartition(".")[2]
+    name = str(node.get("model") or kind).rstrip("/").rpartition("/")[2]
+    settings.name = settings.name or re.sub(r"[^\w+-]+", "_", name)
+    parts.check_measuring(settings.query_split)
+    try:
+        embedder = build("embedder", node)
+    except ModuleNotFoundError as error:
+        package = str(error.name).replace("_", "-")
+        raise ConfigError(
+            f"embedder={kind} needs {package}, which is not installed; expected it here: pip "
+            f"install {package}"
+        ) from error
+    selection = parts.protocol.choose(table, settings.query_split)
+    rows = np.union1d(selection.gallery_rows, selection.query_rows)
+    values = np.ascontiguousarray(embedded(embedder, parts.catalog, rows), dtype=np.float32)
+    return GivenEmbeddings(Path(settings.name), table["item_id"].iloc[rows].tolist(), values)
 
 
 def settings_of_given(settings: EvaluateSchema) -> TrainSchema:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.api.commands import settings_of
-from visual_search.api.trained import BATCH_SIZE, Report
+from visual_search.api.trained import Report
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from PIL import Image
 
     from visual_search.catalog.catalog import Catalog
-
-    Embedder = Callable[[list[Image.Image]], Any]
+    from visual_search.runs.embedders import Embedder
 
 
 def evaluate(
@@ -52,6 +49,7 @@ def evaluate(
 
     from visual_search.catalog.catalog import Catalog
     from visual_search.evaluate import measure_given, settings_of_given
+    from visual_search.runs.embedders import embedded
     from visual_search.runs.embedding_files import GivenEmbeddings
     from visual_search.runs.parts import Parts
 
@@ -92,51 +90,6 @@ def _name_of(embeddings: object) -> str:
     owner = getattr(embeddings, "__self__", embeddings)
     found = getattr(owner, "__name__", type(owner).__name__)
     return "embedder" if found == "<lambda>" else str(found)
-
-
-def embedded(
-    embedder: Embedder, catalog: Catalog, rows: NDArray[np.int64]
-) -> NDArray[np.floating[Any]]:
-    """Returns what a callable makes of the pictures of catalogue rows, ``[n, D]``.
-
-    Args:
-        embedder: Takes a list of Pillow images, returns ``[B, D]``.
-        catalog: Whose pictures it sees.
-        rows: ``[n] int64``.
-
-    Raises:
-        PictureError: One does not decode.
-        ValueError: It returns something else than a row a picture.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from visual_search.catalog.images import PictureError, decode_whole
-    from visual_search.views.progress import progress_bar
-
-    images = catalog.table["image"].tolist()
-    found = []
-    with progress_bar("Embedding", " pictures") as advance:
-        for start in range(0, len(rows), BATCH_SIZE):
-            pictures = []
-            for row in rows[start : start + BATCH_SIZE].tolist():
-                loaded = catalog.source.load(images[row])
-                try:
-                    array = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
-                except PictureError as error:
-                    raise PictureError(f"{images[row]}: {error}") from error
-                pictures.append(Image.fromarray(array).convert("RGB"))
-            given = embedder(pictures)
-            given = given.detach().float().cpu() if hasattr(given, "detach") else given
-            values = np.asarray(given)
-            if values.ndim != 2 or len(values) != len(pictures):
-                raise ValueError(
-                    f"of {len(pictures)} pictures the embedder makes {values.shape}; expected "
-                    f"[{len(pictures)}, D]: a row a picture"
-                )
-            found.append(values)
-            advance(min(start + BATCH_SIZE, len(rows)), len(rows))
-    return np.concatenate(found)
 
 
 def catalog_of(table: pd.DataFrame, name: str) -> Catalog:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from visual_search.cli.multirun import Conclude
 
 HYDRA_VERSION_BASE = "1.3"
+OF_A_RUN = ("data", "split", "protocol", "embedder")  # groups that may be left to it
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
 BARE = {
     "leaderboard": "outputs",
@@ -323,7 +324,7 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
     chosen = {override.partition("=")[0] for override in overrides}
     for override in overrides:
         group, dot, rest = override.partition("=")[0].partition(".")
-        if dot and group in (("data", "split", "protocol") if of_a_run else ("data",)):
+        if dot and group in (OF_A_RUN if of_a_run else ("data",)):
             if group in chosen:
                 continue
             own = (
@@ -332,7 +333,7 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
             )
             raise ConfigError(
                 f"{override} sets a key of {group}, and no {group} is chosen; expected "
-                f"{group}=OPTION beside it{own if of_a_run else ''}"
+                f"{group}=OPTION beside it{own if of_a_run and group != 'embedder' else ''}"
             )
 
 

@@ -30,6 +30,7 @@ ENTRY_POINTS = {
     "data": "visual_search.data",
     "callbacks": "visual_search.callbacks",
     "protocol": "visual_search.protocols",
+    "embedder": "visual_search.embedders",
 }
 VARIABLE = "VISUAL_SEARCH_PLUGINS"
 OWN = "visual_search"

@@ -315,6 +315,7 @@ class EvaluateSchema:
     Attributes:
         run: Folder of a finished run.
         embeddings: Instead of a run: .npy or .parquet of any model, as many rows as ids.
+        embedder: Instead of a run: a network that another library knows by its name.
         ids: Of an .npy: a text file with one id a line, or a CSV or Parquet with item_id; null
             looks beside it.
         name: Folder under outputs, for embeddings from outside; null takes the file's name.
@@ -337,6 +338,7 @@ class EvaluateSchema:
 
     run: str | None = None
     embeddings: str | None = None
+    embedder: Node | None = None
     ids: str | None = None
     name: str | None = None
     query_split: str = "test"

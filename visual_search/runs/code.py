@@ -35,7 +35,7 @@ Code = dict[str, str]
 UNKNOWN_CODE = "unknown"  # of a run of a version that kept no record of it
 
 # A catalogue is known by what was read; the rest computes or shows what is known otherwise.
-_NOT_OF_A_RUN = ("data", "callbacks", *OTHERS)
+_NOT_OF_A_RUN = ("data", "callbacks", "embedder", *OTHERS)
 _MARK = (OWN, builder.__name__)  # above a builder
 _OPENS, _CLOSES = (  # of a string with expressions in it, which Python 3.12 and newer take apart
     {getattr(tokenize, f"{kind}STRING_{end}", None) for kind in "FT"} - {None}

@@ -1,0 +1,111 @@
+"""Networks of other libraries, by the names that these know them by, to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from visual_search import builder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from visual_search.catalog.catalog import Catalog
+
+    Embedder = Callable[[list[Image.Image]], Any]
+    """Takes Pillow images (RGB, upright, at their own size), gives ``[B, D]``: array or tensor."""
+
+BATCH_SIZE = 64  # pictures that an embedder sees at once
+
+
+@builder("embedder")
+def sentence_transformers(model: str) -> Embedder:
+    """Returns a model of sentence-transformers that embeds pictures.
+
+    Args:
+        model: Its name, such as clip-ViT-B-32, or the folder that holds it.
+
+    Raises:
+        ModuleNotFoundError: The library is not installed.
+        OSError: There is no such model, here or where the library looks.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    loaded = SentenceTransformer(model)
+    return lambda pictures: loaded.encode(pictures, show_progress_bar=False)
+
+
+@builder("embedder")
+def timm(model: str, pretrained: bool = True) -> Embedder:
+    """Returns a network of timm, with its own preprocessing: the values before its classifier.
+
+    Args:
+        model: Its name, such as vit_small_patch14_dinov2.
+        pretrained: false: random weights.
+
+    Raises:
+        ModuleNotFoundError: The library is not installed.
+        RuntimeError: There is no such network.
+    """
+    import timm as library
+    import torch
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
+
+    torch.manual_seed(0)
+    network = library.create_model(model, pretrained=pretrained, num_classes=0).eval()
+    resolve: Any = resolve_model_data_config  # untyped there
+    see = create_transform(**resolve(network))
+
+    def embed(pictures: list[Image.Image]) -> Any:
+        with torch.inference_mode():
+            return network(torch.stack([see(picture) for picture in pictures]))
+
+    return embed
+
+
+def embedded(
+    embedder: Embedder, catalog: Catalog, rows: NDArray[np.int64]
+) -> NDArray[np.floating[Any]]:
+    """Returns what a callable makes of the pictures of catalogue rows, ``[n, D]``.
+
+    Args:
+        embedder: Takes a list of Pillow images, returns ``[B, D]``.
+        catalog: Whose pictures it sees.
+        rows: ``[n] int64``.
+
+    Raises:
+        PictureError: One does not decode.
+        ValueError: It returns something else than a row a picture.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from visual_search.catalog.images import PictureError, decode_whole
+    from visual_search.views.progress import progress_bar
+
+    images = catalog.table["image"].tolist()
+    found = []
+    with progress_bar("Embedding", " pictures") as advance:
+        for start in range(0, len(rows), BATCH_SIZE):
+            pictures = []
+            for row in rows[start : start + BATCH_SIZE].tolist():
+                loaded = catalog.source.load(images[row])
+                try:
+                    array = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
+                except PictureError as error:
+                    raise PictureError(f"{images[row]}: {error}") from error
+                pictures.append(Image.fromarray(array).convert("RGB"))
+            given = embedder(pictures)
+            given = given.detach().float().cpu() if hasattr(given, "detach") else given
+            values = np.asarray(given)
+            if values.ndim != 2 or len(values) != len(pictures):
+                raise ValueError(
+                    f"of {len(pictures)} pictures the embedder makes {values.shape}; expected "
+                    f"[{len(pictures)}, D]: a row a picture"
+                )
+            found.append(values)
+            advance(min(start + BATCH_SIZE, len(rows)), len(rows))
+    return np.concatenate(found)
