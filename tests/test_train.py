@@ -231,7 +231,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one_and_ends_as_one_at_once(
     capsys.readouterr()
     four = run_here(tmp_path / "on", length.format(4))
     said = capsys.readouterr().out
-    assert f"It goes on from the 2 epochs of {two.folder}." in said
+    assert f"It goes on from 2 epochs of {two.folder}." in said
     assert "going on at epoch 3, step " in said
     assert two.checkpoint.read_bytes() == before
     assert two.state == "finished"
@@ -250,7 +250,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one_and_ends_as_one_at_once(
         for epochs in (1, 2):
             run_here(tmp_path / "on", length.format(epochs), setting)
         said = capsys.readouterr().out
-        assert re.search(rf"cannot go on from the 1 epochs of .*{re.escape(reason)}", said)
+        assert re.search(rf"cannot go on from 1 epoch of .*{re.escape(reason)}", said)
         assert "going on at" not in said
 
 

@@ -91,11 +91,12 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
 def _begin(named: Named, parts: Parts) -> None:
     """Takes over what a finished run of fewer epochs has, or says why that cannot be."""
     from visual_search.runs.longer import go_on_from, shorter_run
+    from visual_search.wording import many
 
     shorter = shorter_run(named, parts.settings, parts.catalog.fingerprint())
     if shorter is None:
         return
-    epochs = f"the {shorter.epochs:,} epochs of {shorter.run.folder}"
+    epochs = f"{many(shorter.epochs, 'epoch')} of {shorter.run.folder}"
     if shorter.hindrance:
         print(f"It cannot go on from {epochs}: {shorter.hindrance}. It begins at the first epoch.")
     else:

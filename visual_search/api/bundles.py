@@ -50,7 +50,7 @@ class OpenedBundle:
         """
         import numpy as np
 
-        from visual_search.api.trained import encoded
+        from visual_search.api.given import encoded
         from visual_search.catalog.images import PictureError
 
         try:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.api.commands import settings_of
+from visual_search.api.settings import settings_of
 from visual_search.api.trained import Report
 
 if TYPE_CHECKING:

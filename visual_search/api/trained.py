@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visual_search.api.given import prepared
 from visual_search.config.schemas import TrainSchema
 from visual_search.runs.run import Run
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from visual_search.api.bundles import OpenedBundle
-    from visual_search.catalog.images import Fit
     from visual_search.reading import Summary
     from visual_search.training.module import EncoderModule
 
@@ -135,7 +134,7 @@ class TrainedRun(Report):
             ValueError: The exported encoder differs from the network, or the data cannot be read.
         """
         from visual_search.api.bundles import open_bundle
-        from visual_search.api.commands import settings_of
+        from visual_search.api.settings import settings_of
         from visual_search.export import export_run
 
         settings = settings_of("export", *overrides)
@@ -150,64 +149,6 @@ class TrainedRun(Report):
         quieten()
         trainer = new_trainer_of(self.run)
         return load_module(self.run).to(trainer.strategy.root_device), trainer
-
-
-def encoded(picture: str | os.PathLike[str] | bytes | Image.Image, number: int) -> bytes:
-    """Returns a picture's file.
-
-    Args:
-        picture: A file, its bytes, or a Pillow image.
-        number: Its place among others, for messages.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        TypeError: It is something else.
-    """
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, str | os.PathLike):
-        path = Path(picture)
-        if not path.is_file():
-            raise FileNotFoundError(f"picture {number}: no file at {path}; expected one")
-        return path.read_bytes()
-    if not hasattr(picture, "save"):
-        raise TypeError(
-            f"picture {number} is of {type(picture).__name__}; expected a path, bytes, a Pillow "
-            "image or a [H, W, 3] uint8 array"
-        )
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def prepared(
-    picture: str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8],
-    number: int,
-    size_px: int,
-    fit: Fit,
-) -> NDArray[np.uint8]:
-    """Returns a picture as a network takes it, ``[3, S, S] uint8``.
-
-    Args:
-        picture: A file, its bytes, a Pillow image, or a ``[H, W, 3] uint8`` array.
-        number: Its place among others, for messages.
-        size_px: S.
-        fit: As `visual_search.catalog.images.Fit`.
-
-    Raises:
-        PictureError: It is damaged, or too large.
-    """
-    import numpy as np
-
-    from visual_search.catalog.images import PictureError, decode, fit_array
-
-    if isinstance(picture, np.ndarray):
-        return fit_array(picture, size_px, fit)
-    try:
-        return decode(encoded(picture, number), size_px, fit)
-    except PictureError as error:
-        name = picture if isinstance(picture, str | os.PathLike) else f"picture {number}"
-        raise PictureError(f"{name}: {error}") from error
 
 
 def open_run(folder: str | os.PathLike[str]) -> TrainedRun:
