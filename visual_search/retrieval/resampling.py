@@ -191,6 +191,14 @@ def difference_ends(
     return low, high, method
 
 
+def _kept(start: int, rows: int, num_groups: int, rng: np.random.Generator | None) -> NDArray[Any]:
+    """Returns which groups keep their sign, ``[rows, G]`` of 0 and 1: drawn, or all in order."""
+    if rng is None:
+        return (np.arange(start, start + rows)[:, None] >> np.arange(num_groups)) & 1
+    kept: NDArray[Any] = rng.integers(2, size=(rows, num_groups), dtype=np.int8)
+    return kept
+
+
 def _reaches(
     errors: Floats, shares: Floats, num_resamples: int, confidence: float, seed: int
 ) -> tuple[Floats, Floats, str]:
@@ -213,10 +221,7 @@ def _reaches(
     block = max(1, BLOCK_VALUES // num_groups)
     for start in range(0, size, block):
         rows = min(block, size - start)
-        if exact:
-            kept = (np.arange(start, start + rows)[:, None] >> np.arange(num_groups)) & 1
-        else:
-            kept = rng.integers(2, size=(rows, num_groups), dtype=np.int8)
+        kept = _kept(start, rows, num_groups, None if exact else rng)
         found.append(2 * (kept.astype(np.float64) @ columns) - columns.sum(axis=0))
     sums, balance = np.concatenate(found).T  # c and b, [size] each
     sums, balance = np.abs(sums), np.where(sums < 0, -balance, balance)
@@ -443,10 +448,7 @@ def better_flips(
     block = max(1, BLOCK_VALUES // max(num_groups, len(seen), 1))
     for start in range(0, size, block):
         rows = min(block, size - start)
-        if exact:
-            kept = (np.arange(start, start + rows)[:, None] >> np.arange(num_groups)) & 1
-        else:
-            kept = rng.integers(2, size=(rows, num_groups), dtype=np.int8)
+        kept = _kept(start, rows, num_groups, None if exact else rng)
         flipped = 2 * (kept.astype(np.float64) @ parts) - means  # [rows, J]
         far = np.abs(flipped[:, above] - flipped[:, below]) / scale  # [rows, P]
         # The farthest of this pair and all that were seen nearer to 0.
