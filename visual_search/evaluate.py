@@ -195,14 +195,11 @@ def measure_from_outside(settings: EvaluateSchema) -> Measured:
 
 def _embedded(parts: Parts, settings: EvaluateSchema) -> GivenEmbeddings:
     """Returns what an embedder makes of the pictures that the protocol needs."""
-    import numpy as np
-
     from visual_search.config.builders import build
-    from visual_search.runs.embedders import embedded
-    from visual_search.runs.embedding_files import GivenEmbeddings
+    from visual_search.runs.embedders import made_by
 
     assert settings.embedder is not None
-    node, table = settings.embedder, parts.catalog.table
+    node = settings.embedder
     kind = str(node["_target_"]).rpartition(".")[2]
     name = str(node.get("model") or kind).rstrip("/").rpartition("/")[2]
     settings.name = settings.name or re.sub(r"[^\w+-]+", "_", name)
@@ -215,10 +212,7 @@ def _embedded(parts: Parts, settings: EvaluateSchema) -> GivenEmbeddings:
             f"embedder={kind} needs {package}, which is not installed; expected it here: pip "
             f"install {package}"
         ) from error
-    selection = parts.protocol.choose(table, settings.query_split)
-    rows = np.union1d(selection.gallery_rows, selection.query_rows)
-    values = np.ascontiguousarray(embedded(embedder, parts.catalog, rows), dtype=np.float32)
-    return GivenEmbeddings(Path(settings.name), table["item_id"].iloc[rows].tolist(), values)
+    return made_by(embedder, parts, settings.query_split, settings.name)
 
 
 def settings_of_given(settings: EvaluateSchema) -> TrainSchema:

@@ -133,6 +133,7 @@ def test_any_callable_is_measured_with_intervals_and_floors(
     for values, items, message in (
         (rows[1:], catalog, r"shape \(71, 3\); expected \[72, D\]"),
         (np.full_like(rows, np.nan), catalog, "is not finite"),
+        (lambda pictures: np.full((len(pictures), 3), 1e39), catalog, "is not finite"),
         (lambda pictures: np.zeros(3), catalog, r"makes \(3,\); expected \["),
         (rows, table.drop(columns="image"), r"lack the column\(s\) \['image'\]"),
     ):

@@ -49,8 +49,7 @@ def evaluate(
 
     from visual_search.catalog.catalog import Catalog
     from visual_search.evaluate import measure_given, settings_of_given
-    from visual_search.runs.embedders import embedded
-    from visual_search.runs.embedding_files import GivenEmbeddings
+    from visual_search.runs.embedders import given_of, made_by
     from visual_search.runs.parts import Parts
 
     name = name or _name_of(embeddings)
@@ -58,29 +57,16 @@ def evaluate(
     asked.name = asked.name or name
     parts = Parts(settings_of_given(asked))
     parts.whole = items if isinstance(items, Catalog) else catalog_of(items, name)
-    table = parts.catalog.table
     if callable(embeddings):
-        selection = parts.protocol.choose(table, asked.query_split)
-        rows = np.union1d(selection.gallery_rows, selection.query_rows)
-        values = embedded(embeddings, parts.catalog, rows)
+        given = made_by(embeddings, parts, asked.query_split, name)
     else:
-        values = np.asarray(embeddings)
-        if values.ndim != 2 or len(values) != len(parts.whole):
+        values, ids = np.asarray(embeddings), parts.whole.table["item_id"].tolist()
+        if values.ndim != 2 or len(values) != len(ids):
             raise ValueError(
-                f"embeddings have shape {values.shape}; expected [{len(parts.whole)}, D]: a row "
-                "for every item, in their order"
+                f"embeddings have shape {values.shape}; expected [{len(ids)}, D]: a row for every "
+                "item, in their order"
             )
-        row_of = {item_id: row for row, item_id in enumerate(parts.whole.table["item_id"])}
-        rows = np.arange(len(table))
-        values = values[[row_of[item_id] for item_id in table["item_id"]]]
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(values).all():
-        row = int(rows[np.flatnonzero(~np.isfinite(values).all(axis=1))[0]])
-        raise ValueError(
-            f"the embedding of {table['item_id'].iloc[row]!r} is not finite in float32; expected "
-            "numbers: look at its picture and at the network"
-        )
-    given = GivenEmbeddings(Path(name), table["item_id"].iloc[rows].tolist(), values)
+        given = given_of(ids, values, name)
     return Report(measure_given(parts, given, asked).run.folder)
 
 

@@ -54,7 +54,7 @@ class Report:
     @property
     def standing(self) -> str:
         """Where the numbers stand beside embeddings that learn nothing, in a sentence."""
-        return self.summary["standing"]
+        return self.summary.get("standing", "")
 
     @property
     def per_category(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search import builder
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from visual_search.catalog.catalog import Catalog
+    from visual_search.runs.embedding_files import GivenEmbeddings
+    from visual_search.runs.parts import Parts
 
     Embedder = Callable[[list[Image.Image]], Any]
     """Takes Pillow images (RGB, upright, at their own size), gives ``[B, D]``: array or tensor."""
@@ -109,3 +112,50 @@ def embedded(
             found.append(values)
             advance(min(start + BATCH_SIZE, len(rows)), len(rows))
     return np.concatenate(found)
+
+
+def made_by(embedder: Embedder, parts: Parts, split: str, name: str) -> GivenEmbeddings:
+    """Returns what a callable makes of those pictures that a protocol needs.
+
+    Args:
+        embedder: Takes a list of Pillow images, returns ``[B, D]``.
+        parts: Of the catalogue and the rules.
+        split: The split that asks.
+        name: Of the embeddings.
+
+    Raises:
+        PictureError: One does not decode.
+        ValueError: It returns something else than a row a picture, or what is not finite.
+    """
+    import numpy as np
+
+    selection = parts.protocol.choose(parts.catalog.table, split)
+    rows = np.union1d(selection.gallery_rows, selection.query_rows)
+    values = embedded(embedder, parts.catalog, rows)
+    return given_of(parts.catalog.table["item_id"].iloc[rows].tolist(), values, name)
+
+
+def given_of(item_ids: list[str], values: NDArray[Any], name: str) -> GivenEmbeddings:
+    """Returns embeddings by item id, in float32.
+
+    Args:
+        item_ids: n ids.
+        values: ``[n, D]``.
+        name: Of the embeddings.
+
+    Raises:
+        ValueError: A value is not finite in float32.
+    """
+    import numpy as np
+
+    from visual_search.runs.embedding_files import GivenEmbeddings
+
+    with np.errstate(over="ignore"):  # of what is beyond float32, which is told below
+        held = np.ascontiguousarray(values, dtype=np.float32)
+    wrong = np.flatnonzero(~np.isfinite(held).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"the embedding of {item_ids[wrong[0]]!r} is not finite in float32; expected numbers: "
+            "look at its picture and at the network"
+        )
+    return GivenEmbeddings(Path(name), item_ids, held)
