@@ -18,8 +18,12 @@ from visual_search import builder
 from visual_search.models.encoder import Encoder
 from .parts import SIZE, Base
 import code_of_tests.whole as whole
+from code_of_tests.all_of import *
 if TYPE_CHECKING:
     from code_of_tests.told import Told
+if not TYPE_CHECKING:
+    Told = object
+SIZE = SIZE + 1
 
 SCALE = 2.0  # of what it gives
 
@@ -34,7 +38,10 @@ class Flat(Base):
         start(f"{width} of {SIZE}")
 
     def encode(self, images: Told) -> Told:
-        return whole.shrink(images * SCALE)
+        return whole.shrink(short(images) * SCALE)
+
+
+def short(x): "Doubles."; return 2 * x
 
 
 def beside() -> int:
@@ -46,6 +53,7 @@ FILES = {
     "parts.py": "SIZE = 3\nclass Base:\n    depth = 2\nclass Other:\n    depth = 5\n",
     "lazy.py": "def start(text):\n    print(text)\n",
     "whole.py": "def shrink(x):\n    return x\ndef grow(x):\n    return x\n",
+    "all_of.py": "STARRED = 1\n",
     "told.py": "class Told:\n    size = 1\n",
 }
 
@@ -75,7 +83,11 @@ def code_with(package: Path, file: str, before: str, after: str) -> str:
         ("networks.py", "{width} of {SIZE}", "{width} on {SIZE}"),
         ("networks.py", "width * SIZE", "width + SIZE"),
         ("networks.py", "SCALE = 2.0", "SCALE = 2.0\ntorch.manual_seed(1)"),
-        ("networks.py", "(images * SCALE)\n", "(images * SCALE)\n    depth = 1\n"),
+        ("networks.py", "(short(images) * SCALE)\n", "(short(images) * SCALE)\n    depth = 1\n"),
+        ("networks.py", "SIZE + 1", "SIZE + 2"),
+        ("networks.py", "Told = object", "Told = float\n    torch.manual_seed(1)"),
+        ("networks.py", "return 2 * x", "return 3 * x"),
+        ("all_of.py", "STARRED = 1", "STARRED = 2"),
         ("parts.py", "SIZE = 3", "SIZE = 4"),
         ("parts.py", "depth = 2", "depth = 3"),
         ("lazy.py", "print(text)", "print(text, 1)"),

@@ -86,7 +86,8 @@ def code_of(target: str) -> str:
             continue
         if name in read.imports:
             waiting.append(read.imports[name])
-            continue
+            if name not in read.bound:  # else it is given another value on top
+                continue
         if name and name not in read.bound and _module(f"{module}.{name}") is not None:
             waiting.append((f"{module}.{name}", ""))
             continue
@@ -132,6 +133,7 @@ class _Module:
         bound: Name -> numbers of the statements that give it a value.
         always: Numbers of those that run whatever is taken from the module.
         imports: Name -> module and name there, empty for the module itself.
+        stars: Modules of which all is imported.
     """
 
     name: str
@@ -141,6 +143,7 @@ class _Module:
     bound: dict[str, list[int]] = field(default_factory=dict)
     always: list[int] = field(default_factory=list)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
+    stars: list[tuple[str, str]] = field(default_factory=list)
 
     def reached(self, name: str) -> list[int]:
         """Returns the numbers of the statements behind a name; all of them where it is unknown."""
@@ -150,6 +153,7 @@ class _Module:
 
     def names_in(self, number: int) -> Iterator[tuple[str, str]]:
         """Returns what a statement names, by module and name."""
+        yield from self.stars
         for node in _without_annotations(self.statements[number]):
             if isinstance(node, ast.Name) and (node.id in self.bound or node.id in self.imports):
                 yield self.name, node.id
@@ -175,6 +179,8 @@ def _read(name: str, path: Path, *_: int) -> _Module:
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             read.imports.update(_imported(statement, read.package))
+            if "*" in read.imports:
+                read.stars.append(read.imports.pop("*"))
         elif not (_is_docstring(statement, tree) or _is_for_type_checkers(statement)):
             for one in _bound_by(statement):
                 read.bound.setdefault(one, []).append(len(read.statements))
@@ -220,7 +226,11 @@ def _bound_by(statement: ast.stmt) -> Iterator[str]:
 
 
 def _is_for_type_checkers(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+    return (
+        isinstance(statement, ast.If)
+        and not statement.orelse
+        and ast.unparse(statement.test).rpartition(".")[2] == "TYPE_CHECKING"
+    )
 
 
 def _is_docstring(node: ast.AST, parent: ast.AST) -> bool:
@@ -243,7 +253,7 @@ def _text(statement: ast.stmt, lines: dict[int, str]) -> str:
         for node in ast.walk(statement)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         for child in node.body[:1]
-        if _is_docstring(child, node)
+        if _is_docstring(child, node) and child.lineno > node.lineno  # not beside other code
     }
     last = statement.end_lineno or first
     return "\n".join(lines[n] for n in range(first, last + 1) if n in lines and n not in said)
