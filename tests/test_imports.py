@@ -62,7 +62,7 @@ ROOMS = {
     "catalog": Room(
         30,
         _names("numpy pandas PIL filelock aiohttp yarl"),
-        _names("pyarrow torchvision torch imagehash"),
+        _names("pyarrow torchvision torch imagehash chardet openpyxl"),
         _names(""),
     ),
     "models": Room(

@@ -43,6 +43,15 @@ def test_what_the_reader_found_out_is_printed(
     assert told.table.equals(catalog.table)
 
 
+def test_what_the_reader_found_out_is_kept_with_the_run(tmp_path: Path) -> None:
+    parts = Parts(settings(shop(tmp_path, 0)))
+    before = run_hash(parts.settings, "x")
+    catalog = parts.whole
+    assert (parts.settings.data["separator"], parts.settings.data["encoding"]) == (";", "cp1252")
+    assert run_hash(parts.settings, "x") == before
+    assert Parts(parts.settings).whole.fingerprint() == catalog.fingerprint()
+
+
 def test_a_tenth_may_be_left_out_and_more_where_it_is_allowed(tmp_path: Path) -> None:
     path = shop(tmp_path, 4)
     skip, skip_any = "data.on_bad_item=skip", "data.on_bad_item=skip_any"

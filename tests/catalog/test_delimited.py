@@ -179,6 +179,37 @@ def test_what_is_not_certain_is_asked_for(text: str, encoding: str) -> None:
     assert decode(data, encoding) == (data.decode(encoding), None)
 
 
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ("Gömlek, İpek Eşarp, Büyük Beden, Yeşil Şapka, Çocuk Eldiveni, Güneş Gözlüğü", "cp1254"),
+        ("Żółta sukienka, Płaszcz, Spódnica, Bluza męska, Buty skórzane, Rękawiczki", "cp1250"),
+        ("Женская куртка, Шапка, Ботинки, Платье, Юбка, Сумка", "cp1251"),
+        ("Женская куртка, Шапка, Ботинки, Платье, Юбка, Сумка", "koi8-r"),
+        ("Παλτό, Παπούτσια, Γυναικεία ρούχα, Τσάντα, Φούστα", "cp1253"),
+        ("ジャケット, 靴, バッグ, 婦人服, スカート, 帽子, 手袋", "cp932"),
+        ("女士外套, 鞋子, 包包, 连衣裙, 裙子, 腰带, 帽子, 手套", "gb18030"),
+        ("재킷, 신발, 가방, 여성 의류, 치마, 모자", "cp949"),
+        ("Jäckchen, Größe 42, Schuhe für Männer, Mäntel, Röcke, Gürtel, Mütze", "mac_roman"),
+        ("Zapatos señora, Pantalón, Cinturón, Vestido de algodón, niño", "cp1252"),
+        ("Calças, Blusão, Vestido de verão, Calção de banho, Chapéu", "cp1252"),
+    ],
+)
+def test_an_encoding_is_found_by_the_words_that_it_makes(words: str, encoding: str) -> None:
+    lines = "".join(f"{n},{word},{word},{n}.jpg\n" for n, word in enumerate(3 * words.split(", ")))
+    text, choice = decode((HEADER + lines).encode(encoding))
+    assert (text, choice.setting if choice else "") == (HEADER + lines, encoding)
+
+
+def test_a_file_that_is_utf8_in_spite_of_its_setting_is_told() -> None:
+    data = (HEADER + rows(1, 3, "{0},Größe {0},Hats,{0}.jpg\n")).encode()
+    text, choice = decode(data, "cp1252")
+    assert "GrÃ¶ÃŸe" in text
+    assert "'Größe 1'" in str(choice)
+    assert decode(data, "utf-8") == (data.decode(), None)
+    assert decode(HEADER.encode(), "cp1252") == (HEADER, None)
+
+
 def test_a_wrong_setting_is_named() -> None:
     for settings, message in (
         ({"encoding": "latin-9000"}, r"data\.encoding=latin-9000"),

@@ -190,7 +190,7 @@ def test_tables_that_cannot_be_read_are_named(shop: Path) -> None:
     assert list(table(path, encoding="cp1251").table["category"]) == ["Шапка"]
     refuses(FileNotFoundError, r"nowhere\.csv", table, shop / "nowhere.csv")
     refuses(ValueError, "on_bad_item is 'drop'", table, shop, on_bad_item="drop")
-    workbook = zip_of(shop / "shop.xlsx", {"xl/workbook.xml": "<workbook/>"})
+    workbook = zip_of(shop / "shop.ods", {"content.xml": "<workbook/>"})
     for path in (workbook, write(shop, "item_id,image\n", "shop.md")):
         refuses(ValueError, r"is no table that is read here.*as CSV in UTF-8", table, path)
 

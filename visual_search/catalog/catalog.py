@@ -61,11 +61,14 @@ class Choice:
         key: The setting that says otherwise, as ``data.separator``; empty where there is none.
         value: What was chosen.
         why: The reason.
+        setting: What the key is set to for the same data to be read in the same way again; None
+            where that is not kept.
     """
 
     key: str
     value: str
     why: str
+    setting: str | tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.key}={self.value} ({self.why})" if self.key else f"{self.value}: {self.why}"
@@ -171,6 +174,12 @@ class Catalog:
     def attributes(self) -> list[str]:
         """The names of the attribute columns, in the table's order."""
         return [c for c in self.table.columns if c not in REQUIRED_COLUMNS]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Arguments of the reader, found out by it, with which it reads the same data so again."""
+        found = {c.key.partition(".")[2]: c.setting for c in self.choices if c.setting is not None}
+        return {key: [*one] if isinstance(one, tuple) else one for key, one in found.items()}
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Catalog:
         """Returns the catalogue of these rows of the table, in this order."""

@@ -9,8 +9,12 @@ from visual_search.config.builders import build, one_of
 from visual_search.config.schemas import Node, TrainSchema
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from visual_search.catalog.cache import CachedCatalog
-    from visual_search.catalog.catalog import Catalog
+    from visual_search.catalog.catalog import Catalog, Choice
+
+_OF_THE_FILE = ("data.separator", "data.encoding")
 
 
 def build_catalog(node: Node) -> Catalog:
@@ -25,9 +29,23 @@ def build_catalog(node: Node) -> Catalog:
     with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", node, on_progress=advance)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
-        for choice in catalog.choices:
-            print(f"{catalog.name}: {choice}")
+        for line in told(catalog.choices):
+            print(f"{catalog.name}: {line}")
     return catalog
+
+
+def told(choices: Sequence[Choice]) -> list[str]:
+    """Returns what a reader found out, in lines: the settings of its file in one, then the rest.
+
+    Example:
+        >>> from visual_search.catalog.catalog import Choice
+        >>> found = [Choice("data.encoding", "cp1252", "no UTF-8"), Choice("", "line 1", "a title")]
+        >>> told([*found, Choice("data.separator", "tab", "best")])
+        ['read with data.encoding=cp1252 (no UTF-8), data.separator=tab (best)', 'line 1: a title']
+    """
+    of_file = [str(one) for one in choices if one.key in _OF_THE_FILE]
+    others = [str(one) for one in choices if one.key not in _OF_THE_FILE]
+    return [f"read with {', '.join(of_file)}", *others] if of_file else others
 
 
 def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:

@@ -51,10 +51,15 @@ class Parts:
     def whole(self) -> Catalog:
         """The catalogue as read, without splits and budget.
 
+        What its reader found out is a setting from then on: a run keeps it, and reads the same data
+        in the same way whatever a later version finds out.
+
         Raises:
             ValueError: It cannot be read.
         """
-        return build_catalog(self.settings.data)
+        catalog = build_catalog(self.settings.data)
+        self.settings.data = {**self.settings.data, **catalog.settings}
+        return catalog
 
     @cached_property
     def catalog(self) -> Catalog:

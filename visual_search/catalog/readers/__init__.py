@@ -2,7 +2,7 @@
 
 =============================  =====================================================================
 ``folder.py``                  a sub-folder a category
-``table.py``                   CSV or Parquet with pictures beside it
+``table.py``                   a table in a file, with pictures beside it
 ``parquet.py``                 Parquet with the pictures inside
 ``webdataset.py``              tars in which the files of a sample share a name
 ``open_metric_learning.py``    the CSV of Open Metric Learning
@@ -13,6 +13,9 @@
 ``complete_the_look.py``       item boxes on collage boards (Pinterest)
 ``shop_the_look.py``           products, and the scenes that show them (Pinterest)
 ``delimited.py``               text tables: whatever separates and encodes their fields
+``json_rows.py``               JSON lines, and lists of objects
+``workbook.py``                Excel's workbooks
+``table_files.py``             which file is the table, and its texts by its suffix
 ``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
 ``listings.py``                what readers of published listings share
 ``pinterest.py``               what Pinterest's formats share
