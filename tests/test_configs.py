@@ -55,6 +55,7 @@ GLOBAL_GROUPS = ("budget", "debug", "experiment")  # their files change any part
 SEVERAL = ("callbacks", "logger")  # groups that name builders one level down
 OF_ANOTHER_COMMAND = {"embedder": "evaluate"}  # groups that training has not
 WHAT_THE_USER_MUST_SAY = {
+    "embedder/mteb": ["embedder.model=x"],
     "embedder/sentence_transformers": ["embedder.model=x"],
     "embedder/timm": ["embedder.model=x"],
     "data/complete_the_look": ["data.path=x.tsv", "data.pictures=x"],
@@ -170,7 +171,9 @@ def test_command_binds(path: str) -> None:
     config = _with_option(path)
     assert set(config) == {field.name for field in dataclasses.fields(SCHEMAS[command])}
     bound = [bind(group, node) for group, node in _nodes(config)]
-    assert bool(bound) == (command in ("train", "check"))  # the others ask for a run's, or a choice
+    assert bool(bound) == (
+        command in ("train", "check", "mteb")
+    )  # the others ask for a run's, or a choice
 
 
 @pytest.mark.parametrize(

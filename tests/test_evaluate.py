@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from importlib.util import find_spec
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.composing import typed
@@ -322,10 +323,46 @@ def test_a_network_of_another_library_is_measured_by_its_name(run: Run, tmp_path
     assert not measure_from_outside(typed("evaluate", *asked)).is_new
     with pytest.raises(ConfigError, match=r"measured: run and embedder; expected one of"):
         measure_from_outside(typed("evaluate", *asked, f"run={run.folder}"))
-    if find_spec("sentence_transformers") is None:
-        other = ["embedder=sentence_transformers", "embedder.model=x", *asked[3:]]
-        with pytest.raises(ConfigError, match="pip install sentence-transformers"):
-            measure_from_outside(typed("evaluate", *other))
+
+
+def test_an_embedder_says_which_package_it_needs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as if it were not there
+    cache = f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
+    asked = [*DATA, "split=hash", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
+    other = ["embedder=sentence_transformers", "embedder.model=x", *asked]
+    with pytest.raises(ConfigError, match="pip install sentence-transformers"):
+        measure_from_outside(typed("evaluate", *other))
+
+
+def test_embeddings_are_ranked_as_their_library_compares_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By cosine, so that a length, which the Euclidean order would see, changes nothing."""
+
+    class Model:
+        similarity_fn_name = "cosine"
+
+        def __init__(self, name: str) -> None:
+            self.rng = np.random.default_rng(0)
+
+        def encode(self, pictures: list[Image.Image], **_: object) -> NDArray[np.float64]:
+            means = np.array([np.asarray(one).mean(axis=(0, 1)) for one in pictures])
+            return means * self.rng.uniform(1, 1000, (len(pictures), 1))
+
+    module = types.ModuleType("sentence_transformers")
+    module.SentenceTransformer = Model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    cache = f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
+    asked = [*DATA, "split=hash", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
+    network = ["embedder=sentence_transformers", "embedder.model=a/mean"]
+    measured = measure_from_outside(typed("evaluate", *network, *asked))
+    held = np.load(measured.run.folder / "embeddings" / "queries.npy")
+    assert np.linalg.norm(held, axis=1) == pytest.approx(1, abs=1e-6)
+    Model.similarity_fn_name = "dot"
+    with pytest.raises(ConfigError, match="compared by dot; expected cosine or euclidean"):
+        measure_from_outside(typed("evaluate", *network, "name=other", *asked))
 
 
 def test_other_embeddings_pictures_or_names_have_their_own_folder(

@@ -51,7 +51,8 @@ def _above_all(*ours: str, lazily: Sequence[str] = ()) -> Room:
         _names("hydra omegaconf filelock"),
         _names(
             "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
-            "fastapi onnxruntime uvicorn faiss hydra_plugins PIL sentence_transformers timm"
+            "fastapi onnxruntime uvicorn faiss hydra_plugins PIL sentence_transformers timm mteb "
+            "datasets"
         ),
         frozenset(ours),
         RING_1 | {"training", "bundle", "serving", *lazily},

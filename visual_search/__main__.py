@@ -26,6 +26,7 @@ COMMANDS = {
     "index": "Adds products to a bundle, removes them, builds its index anew.",
     "serve": "Serves bundles on a page and an API.",
     "embed": "Writes embeddings of any catalogue by a finished run, in shards, resumably.",
+    "mteb": "Writes a catalogue and its protocol as an image-retrieval task of mteb.",
     "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
 }
 

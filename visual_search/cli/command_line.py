@@ -318,6 +318,7 @@ def _check_groups_chosen(config_name: str, overrides: Sequence[str]) -> None:
         "download": False,
         "export": True,
         "index": False,
+        "mteb": False,
     }.get(config_name)
     if of_a_run is None:
         return

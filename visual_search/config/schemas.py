@@ -493,6 +493,27 @@ class EmbedSchema:
 
 
 @dataclass
+class MtebSchema:
+    """The closed top level of ``conf/mteb.yaml``: any other key is an error.
+
+    Attributes:
+        data: The catalogue; it must be chosen.
+        split: Which items are for training, validation and test, where the data does not say.
+        protocol: Who searches where, and what counts as found.
+        query_split: The split that asks: test, val or train.
+        pictures: As leaks between the sides are looked for; the task holds them at their own size.
+        out: The task's new folder.
+    """
+
+    data: Node = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    protocol: Node = field(default_factory=dict)
+    query_split: str = "test"
+    pictures: PicturesConfig = field(default_factory=PicturesConfig)
+    out: str | None = None
+
+
+@dataclass
 class CheckSchema:
     """The closed top level of ``conf/check.yaml``: any other key is an error.
 
@@ -680,6 +701,7 @@ SCHEMAS: dict[str, type] = {
     "embed": EmbedSchema,
     "export": ExportSchema,
     "index": IndexSchema,
+    "mteb": MtebSchema,
     "search": SearchSchema,
     "serve": ServeSchema,
 }

@@ -8,6 +8,7 @@ To measure
 ``near_duplicates.py``  what only looks the same, on both sides
 ``measure.py``          embeddings + protocol -> neighbours -> report; what may be compared with it
 ``equality.py``         which rows are equal in some columns, and how many
+``qrels.py``            who is relevant to whom, pair by pair, for other programs
 ``metrics.py``          the numbers, each with its formula, denominator and empty case
 ``graded.py``           nDCG, where some answers are better than others
 ``report.py``           `RetrievalReport` (per query, per category, overall), with intervals

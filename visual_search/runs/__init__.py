@@ -16,6 +16,7 @@ The parts
 ``initial_weights.py``   starts a network with what an earlier run has learned
 ``embeddings.py``        of a finished run: the saved ones, and of the rest what its network says
 ``embedders.py``         networks of other libraries, by the names that these know them by
+``mteb_task.py``         a catalogue under a protocol as a folder that mteb measures on
 ``embedding_files.py``   of another program, and those that runs have saved
 ``embedding_shards.py``  a folder of embeddings in shards, written bit by bit
 ``index_settings.py``    what a command says of a bundle's index

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search import builder
+from visual_search.config.builders import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,23 +22,99 @@ if TYPE_CHECKING:
     """Takes Pillow images (RGB, upright, at their own size), gives ``[B, D]``: array or tensor."""
 
 BATCH_SIZE = 64  # pictures that an embedder sees at once
+KNOWN_TO_MTEB = "openai/clip-vit-base-patch32"
 
 
 @builder("embedder")
 def sentence_transformers(model: str) -> Embedder:
-    """Returns a model of sentence-transformers that embeds pictures.
+    """Returns a model of sentence-transformers that embeds pictures, compared as it says.
 
     Args:
         model: Its name, such as clip-ViT-B-32, or the folder that holds it.
 
     Raises:
+        ConfigError: It compares by something else than cosine or Euclidean distance.
         ModuleNotFoundError: The library is not installed.
         OSError: There is no such model, here or where the library looks.
     """
     from sentence_transformers import SentenceTransformer
 
     loaded = SentenceTransformer(model)
-    return lambda pictures: loaded.encode(pictures, show_progress_bar=False)
+    compare = _as_compared(model, loaded.similarity_fn_name)
+    return lambda pictures: compare(loaded.encode(pictures, show_progress_bar=False))
+
+
+@builder("embedder")
+def mteb(model: str) -> Embedder:
+    """Returns a model that mteb knows, as it embeds the pictures of a retrieval task.
+
+    Args:
+        model: Its name there, such as openai/clip-vit-base-patch32.
+
+    Raises:
+        ConfigError: There is no such model, it takes no pictures, or compares in another way.
+        ModuleNotFoundError: The library, or what it needs for this model, is not installed.
+    """
+    import mteb as library
+    from datasets import Dataset
+    from mteb.types import PromptType
+    from torch.utils.data import DataLoader
+
+    try:
+        meta = library.get_model_meta(model, fetch_from_hf=True)
+        takes = meta.modalities
+        loaded: Any = meta.load_model() if "image" in takes else None
+    except (KeyError, NotImplementedError) as error:
+        raise ConfigError(
+            f"embedder.model={model}: {error.args[0]}; expected a name that mteb.get_model knows: "
+            f"give embedder.model={KNOWN_TO_MTEB}, or another that takes pictures"
+        ) from error
+    if not hasattr(loaded, "encode"):
+        raise ConfigError(
+            f"embedder.model={model} makes no embeddings of pictures (it takes "
+            f"{', '.join(takes)}); expected one that does: choose another, such as {KNOWN_TO_MTEB}"
+        )
+    metric = meta.similarity_fn_name
+    compare = _as_compared(model, metric.value if metric is not None else None)
+    task = library.get_task("CUB200I2IRetrieval").metadata  # from pictures to pictures, as here
+
+    def embed(pictures: list[Image.Image]) -> Any:
+        rows = DataLoader(
+            Dataset.from_dict({"image": pictures}),
+            batch_size=len(pictures),
+            collate_fn=lambda rows: {"image": [row["image"] for row in rows]},
+        )
+        given = loaded.encode(
+            rows,
+            task_metadata=task,
+            hf_split="test",
+            hf_subset="default",
+            prompt_type=PromptType.document,
+            show_progress_bar=False,
+        )
+        return compare(given)
+
+    return embed
+
+
+def _as_compared(model: str, metric: str | None) -> Callable[[Any], NDArray[np.floating[Any]]]:
+    """Returns what brings embeddings into the Euclidean order that their library ranks by."""
+    import numpy as np
+
+    if metric not in (None, "cosine", "euclidean"):
+        raise ConfigError(
+            f"embedder.model={model} is compared by {metric}; expected cosine or euclidean, which "
+            "an index here can rank by: choose another model"
+        )
+
+    def compare(given: Any) -> NDArray[np.floating[Any]]:
+        values = np.asarray(given.detach().float().cpu() if hasattr(given, "detach") else given)
+        if metric == "euclidean":
+            return values
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        return values / np.where(lengths > 0, lengths, 1)
+
+    return compare
 
 
 @builder("embedder")
