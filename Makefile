@@ -62,7 +62,7 @@ train: setup ## train: make train ARGS="experiment=baseline data=folder data.roo
 
 .PHONY: board
 board: setup ## open TensorBoard over all runs
-	$(BIN)/tensorboard --logdir outputs
+	$(BIN)/python -m visual_search.board outputs
 
 .PHONY: test
 test: setup ## all tests and every example in a docstring

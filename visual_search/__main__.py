@@ -28,6 +28,7 @@ COMMANDS = {
     "embed": "Writes embeddings of any catalogue by a finished run, in shards, resumably.",
     "mteb": "Writes a catalogue and its protocol as an image-retrieval task of mteb.",
     "leaderboard": "Ranks all finished runs of the same data and protocol, floors among them.",
+    "board": "Opens TensorBoard over all runs, each by its name.",
 }
 
 # Which command answers Hydra's "print the completion script"; every command's script is the same.

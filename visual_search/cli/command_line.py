@@ -39,6 +39,7 @@ OF_A_RUN = ("data", "split", "protocol", "embedder")  # groups that may be left 
 MAX_JOBS_CHECKED = 64  # of a multirun, before it starts
 BARE = {
     "leaderboard": "outputs",
+    "board": "outputs",
     "index": "action",
 }  # command -> the key of an argument without one
 # Options of Hydra's that would go round the checks here; the first unpickles a file.

@@ -398,6 +398,21 @@ class LeaderboardSchema:
 
 
 @dataclass
+class BoardSchema:
+    """The closed top level of ``conf/board.yaml``: any other key is an error.
+
+    Attributes:
+        outputs: The folder with the runs, or one below it; may be given without its key.
+        host: Address to listen on; localhost is reachable from this machine only, 0.0.0.0 from all.
+        port: null takes the first free one from 6006 on.
+    """
+
+    outputs: str = "outputs"
+    host: str = "localhost"
+    port: int | None = None
+
+
+@dataclass
 class CompressSchema:
     """The closed top level of ``conf/compress.yaml``: any other key is an error.
 
@@ -695,6 +710,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate": EvaluateSchema,
     "compare": CompareSchema,
     "leaderboard": LeaderboardSchema,
+    "board": BoardSchema,
     "check": CheckSchema,
     "compress": CompressSchema,
     "download": DownloadSchema,
