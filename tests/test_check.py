@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.composing import typed
 from visual_search.check import check_data, main
 from visual_search.config.builders import ConfigError
 from visual_search.reports.check_tables import Checked, print_check
+from visual_search.runs.parts import Parts
 
 
 def picture(seed: int, height: int = 96, width: int = 96) -> Image.Image:
@@ -152,6 +155,36 @@ def test_what_the_reader_chose_is_noted(orderly: Path) -> None:
         "data.separator": "';'",
         "data.encoding": "cp1252",
     }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("SKU", "Picture", "Type", "colour"),
+        ("Article no.", "picture, main", 'type "new"', "[colour]"),
+        ("null", "image's {path}", " k=v ", "${x}"),
+    ],
+)
+def test_the_command_that_it_prints_reads_the_catalogue_as_it_was_read(
+    orderly: Path, names: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    table = pd.read_csv(orderly, dtype=str).drop(columns="split")
+    table.loc[59, "image"] = "nowhere.png"
+    table = table[["item_id", "image", "category", "colour"]].set_axis([*names], axis=1)
+    table.to_csv(orderly, index=False, sep=";", encoding="utf-16")
+    monkeypatch.chdir(orderly.parent)
+    monkeypatch.setattr(sys, "argv", ["check", "data=table", "data.path=products.csv"])
+    with pytest.raises(SystemExit):  # of the row without its picture
+        main()
+    printed = capsys.readouterr().out
+    assert "data.separator=';'" in printed.splitlines()[1]
+    assert f"data.item_id={names[0]}" in printed.splitlines()[2]
+    words = shlex.split(printed.splitlines()[-1])
+    assert words[:3] == ["python", "-m", "visual_search.train"]
+    named = Parts(typed("train", *words[3:])).whole
+    assert (len(named), len(named.refused), named.settings) == (59, 1, {})
+    assert list(named.table["item_id"][:2]) == ["i00", "i01"]
+    assert named.categories == ["hat", "shoe"]
 
 
 def test_each_trouble_is_found_and_named(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from visual_search.views.html_check import CheckPage, ContactSheet
 QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
+_SHARED_WITH_TRAIN = ("data", "split", "protocol", "pictures", "outputs")
 # Kinds of findings whose items are rows without a picture, or names of something else.
 _WITHOUT_PICTURES = ("attributes", "broken", "categories", "choices", "few", "groups", "imbalance",
                      "large", "leak_groups_given", "left_out", "refused")  # fmt: skip
@@ -124,6 +125,7 @@ def check_data(settings: CheckSchema) -> Checked:
         attributes=checks.attribute_table(catalog),
         pictures=picture_checks.picture_table(facts),
         rule=_rule(catalog, protocol, gallery, queries),
+        command=_train_command(raw, findings),
     )
     _write(checked, settings.sheet_items)
     return checked
@@ -295,6 +297,33 @@ def _rule(
         f"{int(kept.max()):,} that the seed chooses, which leaves out {many(left_out, 'item')}: "
         f"{listed(cut, 8)}."
     )
+
+
+def _train_command(catalog: Catalog, findings: Sequence[Finding]) -> str:
+    """Returns what trains on the catalogue as it was read: what was typed, and what was found out.
+
+    Rows and pictures that cannot be used are left out then. Nothing where other errors are to be
+    mended first, or nothing was typed.
+    """
+    import shlex
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from visual_search.retrieval.comparability import in_override
+
+    errors = {finding.kind for finding in findings if finding.severity == "error"}
+    if not HydraConfig.initialized() or errors - {"refused_rows", "broken_pictures"}:
+        return ""
+    typed = {
+        override.partition("=")[0].lstrip("+"): override
+        for override in HydraConfig.get().overrides.task
+        if override.lstrip("+").partition("=")[0].partition(".")[0] in _SHARED_WITH_TRAIN
+    }
+    found = {f"data.{key}": value for key, value in catalog.settings.items()}
+    if errors:
+        found["data.on_bad_item"] = "skip"
+    typed |= {key: f"{key}={in_override(value)}" for key, value in found.items()}
+    return shlex.join(["python", "-m", "visual_search.train", *typed.values()])
 
 
 def _write(checked: Checked, sheet_items: int) -> None:

@@ -100,10 +100,14 @@ def test_an_absolute_path_below_the_table_is_read(shop: Path) -> None:
 def test_several_pictures_in_a_cell_or_a_column_are_told(shop: Path) -> None:
     text = "item_id,image,category,more\n1,images/1.jpg|images/2.jpg,Hats,\n"
     text += '2,images/2.jpg,Hats,"images/1.jpg,images/3.jpg"\n'
-    catalog = table(write(shop, text), on_bad_item="skip")
-    (refused,) = catalog.refused
-    assert (refused.item_id, "several pictures" in refused.reason) == ("1", True)
-    assert any("'more'" in str(choice) for choice in catalog.choices)
+    catalog = table(write(shop, text))
+    assert list(catalog.table["image"]) == ["images/1.jpg", "images/2.jpg"]
+    told = "\n".join(map(str, catalog.choices))
+    assert "1 further picture of 1 item" in told
+    assert "'more'" in told
+    catalog = table(write(shop, text), image=["more", "image"])
+    assert list(catalog.table["image"]) == ["images/1.jpg", "images/1.jpg"]
+    assert catalog.attributes == []
 
 
 @pytest.mark.parametrize(("place", "told"), [(0, False), (7, False), (8, True)])
@@ -160,7 +164,8 @@ def test_columns_that_are_missing_twice_or_the_catalogues_own(shop: Path) -> Non
         named = {"category": "Catgory"} if settings else {}
         refuses(ValueError, message, table, path, **named, **settings)
     path = write(shop, "item_id,image,category,split\n1,images/1.jpg,Hats,train\n")
-    refuses(ValueError, r"column\(s\) \['split'\] as attributes.*split=split", table, path)
+    kept = {"attributes": ["split"]}
+    refuses(ValueError, r"column\(s\) \['split'\] as attributes.*split=split", table, path, **kept)
     assert list(table(path, split="split").table["split"]) == ["train"]
     assert list(table(path, attributes=[]).table["split"]) == [""]
     path = write(shop, HEADER.strip() + ",colour\n" + ONE)

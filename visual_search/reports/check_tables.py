@@ -35,6 +35,7 @@ class Checked:
         attributes: One row an attribute.
         pictures: One row a format and mode.
         rule: What the gallery keeps, in a sentence.
+        command: What trains on it as it was read; empty where it cannot be told.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Checked:
     attributes: pd.DataFrame
     pictures: pd.DataFrame
     rule: str
+    command: str = ""
 
     def num(self, severity: str) -> int:
         """Returns how many findings have this severity."""
@@ -73,10 +75,14 @@ def print_check(checked: Checked) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from visual_search.runs.catalogs import told
     from visual_search.views.table import terminal
 
     console = Console(highlight=False, emoji=False)
-    console.print(f"{shown(checked.cached.catalog.name)}", style="bold", markup=False)
+    catalog = checked.cached.catalog
+    console.print(f"{shown(catalog.name)}", style="bold", markup=False)
+    for line in told(catalog.choices):
+        console.print(f"  {shown(line)}", markup=False, soft_wrap=True)
     for name, (value, remark) in numbers_of(checked).items():
         console.print(f"  {name + ':':<20}{value}{f' ({remark})' if remark else ''}", markup=False)
     console.print("")
@@ -84,6 +90,8 @@ def print_check(checked: Checked) -> None:
     console.print(shown(checked.rule), markup=False)
     console.print("")
     for finding in checked.findings:
+        if finding.kind == "choices":  # told above
+            continue
         style = _STYLES[finding.severity]
         console.print(f"{finding.severity}: {shown(finding.what)}", style=style, markup=False)
         for line in _named_lines(finding):
@@ -92,6 +100,10 @@ def print_check(checked: Checked) -> None:
     console.print(f"\n{checked.standing}\n", style="bold", markup=False)
     for name, what in ((REPORT_FILE, "with pictures"), (FINDINGS_FILE, "every one by name")):
         console.print(f"  {checked.folder / name}  {what}", markup=False, soft_wrap=True)
+    if checked.command:
+        # by itself on its line, so that it can be copied; print, as rich would wrap it
+        console.print("\nTo train on it as it was read here:", markup=False)
+        print(f"  {checked.command}")
 
 
 def _named_lines(finding: Finding) -> Sequence[str]:

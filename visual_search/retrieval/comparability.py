@@ -188,7 +188,8 @@ def in_override(value: object) -> str:
         return "null" if value is None else str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{','.join(in_override(part) for part in value)}]"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value, re.ASCII):
+    is_word = isinstance(value, str) and value.lower() in ("null", "true", "false")
+    if isinstance(value, str) and (is_word or not re.fullmatch(r"[\w./-]+", value, re.ASCII)):
         quoted = value.replace('"', '\\"')
         return f'"{quoted}"'
     return str(value)

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog, Choice
 
-_OF_THE_FILE = ("data.separator", "data.encoding")
+_COLUMNS = ("item_id", "image", "image_pattern", "category", "group", "split")
+_SETTINGS = {
+    "read with": ("data.separator", "data.encoding"),
+    "columns:": tuple(f"data.{name}" for name in _COLUMNS),
+}
 
 
 def build_catalog(node: Node) -> Catalog:
@@ -35,17 +39,24 @@ def build_catalog(node: Node) -> Catalog:
 
 
 def told(choices: Sequence[Choice]) -> list[str]:
-    """Returns what a reader found out, in lines: the settings of its file in one, then the rest.
+    """Returns what a reader found out, in lines: settings of its file, its columns, then the rest.
 
     Example:
         >>> from visual_search.catalog.catalog import Choice
-        >>> found = [Choice("data.encoding", "cp1252", "no UTF-8"), Choice("", "line 1", "a title")]
-        >>> told([*found, Choice("data.separator", "tab", "best")])
-        ['read with data.encoding=cp1252 (no UTF-8), data.separator=tab (best)', 'line 1: a title']
+        >>> found = [Choice("data.encoding", "cp1252", "no UTF-8", "cp1252")]
+        >>> found += [Choice("", "line 1", "a title"), Choice("data.group", "SKU", "why", "SKU")]
+        >>> for line in told(found):
+        ...     print(line)
+        read with data.encoding=cp1252 (no UTF-8)
+        columns: data.group=SKU (why)
+        line 1: a title
     """
-    of_file = [str(one) for one in choices if one.key in _OF_THE_FILE]
-    others = [str(one) for one in choices if one.key not in _OF_THE_FILE]
-    return [f"read with {', '.join(of_file)}", *others] if of_file else others
+    lines = []
+    for what, keys in _SETTINGS.items():
+        named = [str(one) for one in choices if one.key in keys and one.setting is not None]
+        lines += [f"{what} {', '.join(named)}"] if named else []
+    kept = {key for keys in _SETTINGS.values() for key in keys}
+    return lines + [str(one) for one in choices if one.key not in kept or one.setting is None]
 
 
 def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:

@@ -16,6 +16,8 @@
 ``json_rows.py``               JSON lines, and lists of objects
 ``workbook.py``                Excel's workbooks
 ``table_files.py``             which file is the table, and its texts by its suffix
+``columns.py``                 which column says what, where nobody has told
+``products.py``                what a table says of its products, with all their pictures
 ``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
 ``listings.py``                what readers of published listings share
 ``pinterest.py``               what Pinterest's formats share

@@ -10,15 +10,12 @@ from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.listings import split_of_word
+from visual_search.catalog.readers.products import PICTURE_SUFFIXES
 from visual_search.catalog.readers.sources import (
     FolderSource,
     ZipSource,
     is_clutter,
     open_source,
-)
-
-PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.listings import Items, check_columns, split_of_word
+from visual_search.catalog.readers.columns import NotFoundOutError, find_columns, no_header
+from visual_search.catalog.readers.delimited import RawTable
+from visual_search.catalog.readers.listings import Items, check_columns, taken_choice
+from visual_search.catalog.readers.products import (
+    Columns,
+    IsThere,
+    further_pictures,
+    products_of,
+)
+from visual_search.catalog.readers.sources import FolderSource, ZipSource
 from visual_search.catalog.readers.table_files import find_table, read_table_file
 
 ADVICE = (
@@ -23,7 +33,7 @@ ADVICE = (
 def table(
     path: str | os.PathLike[str],
     item_id: str = "item_id",
-    image: str = "image",
+    image: str | Sequence[str] = "image",
     category: str = "category",
     group: str | None = None,
     split: str | None = None,
@@ -35,7 +45,10 @@ def table(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Catalog:
-    """Returns the catalogue of a table whose columns the caller names.
+    """Returns the catalogue of a table whose columns the caller names, or are found out.
+
+    Where the table has no column of a usual name (``item_id``, ``image``, ``category``) and no
+    other is named, all that is not named is found out and said: see `find_columns`.
 
     Every value stays the text that it is: ids keep leading zeros, ``NA`` is no missing value; an
     integer or a whole number of a Parquet column becomes ``"12"``, a null ``""``. Categories, and
@@ -47,9 +60,10 @@ def table(
             these packed (``.gz``); an ``.xlsx`` or ``.xlsm`` workbook; a ``.parquet`` file; or a
             folder or ``.zip`` that holds one.
         item_id: Column of the ids; an id names one item, the first row with it wins.
-        image: Column of the picture paths, relative to the table, separated by ``/``. They may not
-            leave the folder of the table (or the folder or zip given as ``path``); an absolute one
-            has to lie below it.
+        image: Column of the picture paths, relative to the table, separated by ``/``; or several
+            columns. The paths may not leave the folder of the table (or the folder or zip given as
+            ``path``); an absolute one has to lie below it. Of a product's several pictures, in a
+            cell, in columns or in further rows of its id, the first is read and the rest counted.
         category: Column of the categories.
         group: Column of what must not be split (a board, a product); an empty value, or ``None``,
             makes the item a group of its own.
@@ -74,45 +88,71 @@ def table(
             fields than the header, an id twice, an empty id or category, a picture that is missing
             or unsafe, an unknown split.
         ValueError: ``path`` holds no table, or several and ``table_name`` names none of them; the
-            table lacks a column, names one twice, keeps a column as an attribute whose name the
-            catalogue uses itself, or is not readable; no row is good; or ``on_bad_item`` is
-            another word.
+            table lacks a column or none can be taken for it, names one twice, is to keep a column
+            as an attribute whose name the catalogue uses itself, or is not readable; no row is
+            good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
     source, inner = find_table(Path(path), table_name)
     origin = f"{path}" if Path(path).name == inner else f"{path} ({inner})"
-    pattern = "{" + image + "}" if image_pattern is None else image_pattern
-    needed = [item_id, category, *_pattern_columns(pattern, image_pattern, image)]
-    needed += [column for column in (group, split) if column is not None]
-    try:
-        raw = read_table_file(
-            source,
-            inner,
-            origin,
-            separator=separator,
-            encoding=encoding,
-            needed=needed,
-            attributes=attributes,
-        )
-    except ValueError as error:
-        raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
-    check_columns(raw.columns, [*needed, *(attributes or [])], origin, ADVICE)
+    base = str(PurePosixPath(inner).parent)
+    images = (image,) if isinstance(image, str) else tuple(image)
+    if not images:
+        raise ValueError("data.image names no column; expected one or several, as data.image=image")
+    if image_pattern is not None:
+        images = tuple(_pattern_columns(image_pattern))
+    told = Columns(item_id, images, category, group, split, image_pattern)
+    needed = [item_id, category, *images, *(one for one in (group, split) if one is not None)]
+
+    def read(kept: Sequence[str] | None) -> RawTable:
+        try:
+            return read_table_file(
+                source,
+                inner,
+                origin,
+                separator=separator,
+                encoding=encoding,
+                needed=needed,
+                attributes=kept,
+            )
+        except ValueError as error:
+            raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
+
+    def is_there(text: str) -> bool:
+        try:
+            return source.problem(source.below(text, base)) is None
+        except ValueError:
+            return False
+
+    raw = read(attributes)
+    open_roles = {role for role, name in _USUAL_NAMES.items() if _is_left(name, told, raw)}
+    choices: tuple[Choice, ...] = ()
+    if open_roles:
+        whole = raw if attributes is None else read(None)
+        told, choices = _found_out(told, open_roles, whole, origin, source, is_there, base)
+        raw = whole if attributes is None else read([*attributes, *_names(told)])
+    elif attributes is None:
+        told, choices = _by_their_own_name(told, raw)
+    check_columns(raw.columns, [*_names(told), *(attributes or [])], origin, ADVICE)
     if attributes is None:
-        attributes = [column for column in raw.columns if column not in needed]
+        attributes = [name for name in raw.columns if name not in _names(told)]
+        choices += taken_choice(attributes)
+        attributes = [name for name in attributes if name not in REQUIRED_COLUMNS]
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
+    products, rows = products_of(raw, told, attributes, is_there)
+    choices = (*raw.choices, *choices, *rows, *further_pictures(products))
 
-    base = str(PurePosixPath(inner).parent)
-    items = Items(source, attributes, raw.choices, raw.refused, base)
-    for place, row in raw.named():
+    items = Items(source, attributes, choices, raw.refused, base)
+    for product in products:
         items.add(
-            place,
-            item_id=row[item_id],
-            image=pattern.format_map(row) if image_pattern is not None else row[image],
-            category=row[category],
-            group=row[group] if group is not None else "",
-            split=split_of_word(row[split]) if split is not None else "",
-            attributes=[row[column] for column in attributes],
+            product.place,
+            item_id=product.item_id,
+            image=product.pictures[0] if product.pictures else "",
+            category=product.category,
+            group=product.group,
+            split=product.split,
+            attributes=product.attributes,
         )
     further = [column for column in attributes if items.holds_pictures(column)]
     if further:
@@ -123,10 +163,73 @@ def table(
     )
 
 
-def _pattern_columns(pattern: str, image_pattern: str | None, image: str) -> list[str]:
+_USUAL_NAMES = {"item_id": "item_id", "images": "image", "category": "category"}
+
+
+def _names(columns: Columns) -> list[str]:
+    """Returns the columns that say something, each once."""
+    further = [name for name in (columns.group, columns.split) if name is not None]
+    return list(dict.fromkeys([columns.item_id, columns.category, *columns.images, *further]))
+
+
+def _is_left(usual: str, told: Columns, raw: RawTable) -> bool:
+    """Returns whether a column has its usual name, which nobody need have given, and is missing."""
+    if usual in raw.columns:
+        return False
+    if usual == "image":
+        return told.image_pattern is None and told.images == (usual,)
+    return usual in (told.item_id, told.category)
+
+
+def _found_out(
+    told: Columns,
+    left: Collection[str],
+    raw: RawTable,
+    origin: str,
+    source: FolderSource | ZipSource,
+    is_there: IsThere,
+    base: str,
+) -> tuple[Columns, tuple[Choice, ...]]:
+    """Returns the columns with those that nobody named, and says which these are.
+
+    Raises:
+        ValueError: None can be taken for one of them; or one that was named is missing.
+    """
+    if problem := no_header(raw.columns):
+        raise ValueError(f"{origin}: {problem}; expected names of the columns: write them above it")
+    named = Columns(
+        "" if "item_id" in left else told.item_id,
+        () if "images" in left else told.images,
+        "" if "category" in left else told.category,
+        told.group,
+        told.split,
+        told.image_pattern,
+    )
+    check_columns(raw.columns, [name for name in _names(named) if name], origin, ADVICE)
+    try:
+        return find_columns(raw, named, source, is_there, base)
+    except NotFoundOutError as error:
+        missing = [_USUAL_NAMES[role] for role in _USUAL_NAMES if role in left]
+        advice = f"and {error}: {ADVICE}"
+        check_columns(raw.columns, missing, origin, advice)
+        raise
+
+
+def _by_their_own_name(told: Columns, raw: RawTable) -> tuple[Columns, tuple[Choice, ...]]:
+    """Returns the columns with a group and a split that are called so, which no attribute is."""
+    unused = [name for name in raw.columns if name not in _names(told)]
+    group = "group" if told.group is None and "group" in unused else told.group
+    split = "split" if told.split is None and "split" in unused else told.split
+    choices = [
+        Choice(f"data.{role}", role, "it has that name", role)
+        for role, before, now in (("group", told.group, group), ("split", told.split, split))
+        if now is not None and now != before
+    ]
+    return replace(told, group=group, split=split), tuple(choices)
+
+
+def _pattern_columns(pattern: str) -> list[str]:
     """Returns the columns that the picture path is made of."""
-    if image_pattern is None:
-        return [image]
     try:
         fields = [
             field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None

@@ -13,7 +13,6 @@ from typing import Literal
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice, RefusedItem
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.folder import PICTURE_SUFFIXES
 from visual_search.catalog.readers.listings import (
     Items,
     left_out_choice,
@@ -22,6 +21,7 @@ from visual_search.catalog.readers.listings import (
     split_of_word,
     taken_choice,
 )
+from visual_search.catalog.readers.products import PICTURE_SUFFIXES
 from visual_search.catalog.readers.sources import FolderSource, is_clutter
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
 
