@@ -6,6 +6,7 @@ To read
 ``snapshot.py``         what one generation's files hold, opened and checked
 ``indexing.py``         the encoder and the index, refused where they are not what is said
 ``filters.py``          columns and accepted values -> which rows may be answered
+``products.py``         `Products`: which rows are whose pictures; the nearest products of a query
 ``encoder.py``          `OnnxEncoder`: a picture -> an embedding, without torch
 To write
 ``items.py``            `BundleItems`: what items must be before they enter a bundle
@@ -27,6 +28,9 @@ A bundle is a folder. ``bundle.json`` names every file with its SHA-256 and size
 and by a rename, and a file that it names is never changed: whoever reads it sees one generation,
 the old or the new. Further items come in further segments. A removed row keeps its number and its
 place, and stands on a list of removed rows; rows are numbered through the segments in their order.
+
+A row is one picture. Where the manifest names a `product_column`, products may have several: the
+first has its product's id, the next ``<id>~2``, and a search answers each product once.
 
 Nothing in a bundle can run code: JSON, Parquet, plain NumPy arrays, FAISS and ONNX, each opened
 with what it may hold checked. Loading this room needs neither torch nor pandas; ONNX Runtime comes

@@ -24,11 +24,22 @@ from visual_search.bundle.filters import (
 )
 from visual_search.bundle.indexing import load_encoder
 from visual_search.bundle.manifest import BundleManifest, read_manifest_bytes
+from visual_search.bundle.products import (
+    ByProduct,
+    Found,
+    Products,
+    best_pictures,
+    check_products,
+    means_index,
+    nearest_means,
+)
 from visual_search.bundle.snapshot import Snapshot, open_snapshot
+from visual_search.catalog.identity import picture_number
 from visual_search.knn.embeddings import check_array, check_k, check_lengths
 
 if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.knn.search_index import SearchIndex
 
 Verify = Literal["hashes", "sizes"]
 _KEPT_FILTERS = 16  # masks of N bytes
@@ -36,14 +47,16 @@ _KEPT_FILTERS = 16  # masks of N bytes
 
 @dataclass(frozen=True)
 class Hit:
-    """An item that was found.
+    """A product that was found, by one of its pictures.
 
     Attributes:
         rank: From 1, the nearest.
-        item_id: Its id.
+        item_id: The picture's id.
         category: Its category.
         squared_distance: Squared Euclidean distance to the query, never below 0.
         attributes: Further columns -> their texts.
+        product: The product's id; the item's own in a bundle of products of one picture.
+        pictures: The item ids of the product's other pictures, in their order.
     """
 
     rank: int
@@ -51,6 +64,8 @@ class Hit:
     category: str
     squared_distance: float
     attributes: Mapping[str, str]
+    product: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 class Bundle:
@@ -111,7 +126,7 @@ class Bundle:
         return self.manifest.num_items
 
     def __contains__(self, item_id: object) -> bool:
-        return isinstance(item_id, str) and self._snapshot.row_of(item_id) >= 0
+        return isinstance(item_id, str) and self._found_row(item_id) >= 0
 
     @property
     def name(self) -> str:
@@ -127,6 +142,16 @@ class Bundle:
     def columns(self) -> tuple[str, ...]:
         """The text columns, ``category`` first, then the attributes."""
         return self.manifest.columns
+
+    @property
+    def product_column(self) -> str | None:
+        """The column that says whose picture an item is; None where every item is a product."""
+        return self.manifest.product_column
+
+    @property
+    def num_products(self) -> int:
+        """Products that can be found; as many as items where each has one picture."""
+        return len(self) if self._products is None else len(self._products)
 
     @property
     def encoder(self) -> OnnxEncoder:
@@ -148,15 +173,21 @@ class Bundle:
         *,
         where: Where | None = None,
         exclude_ids: Sequence[str | None] | None = None,
+        products: ByProduct = "best",
     ) -> list[list[Hit]]:
-        """Finds the k nearest items of each query, sorted by squared distance.
+        """Finds the k nearest products of each query, sorted by squared distance.
 
         Args:
             embeddings: ``[Q, D] float32``, finite, made by `encoder`.
-            k: Items a query; fewer come back only where fewer are left.
+            k: Products a query, all different; fewer come back only where fewer are left.
             where: Column -> accepted values: all columns have to match, each by any of its values.
-            exclude_ids: One id a query that is not answered, or None; an id that is not in the
-                bundle excludes nothing.
+                A product is found where one of its pictures matches, and by such a picture.
+            exclude_ids: One id a query that is not answered, or None: its whole product, or with
+                ``all`` that picture alone. An id that is not in the bundle excludes nothing.
+            products: ``best`` ranks a product by its nearest picture. ``mean`` ranks it by the mean
+                embedding of all its pictures, of length 1 where theirs are, compared exactly
+                whatever the index; the hit names the nearest picture. ``all`` answers by picture,
+                so that k hits may be of one product. The same where each has one picture.
 
         Returns:
             One list a query. A removed item is in none.
@@ -165,20 +196,40 @@ class Bundle:
             TypeError: The embeddings are no float32 array, ``k`` is no integer, or ``where`` or
                 ``exclude_ids`` hold something else than texts.
             ValueError: A width, a column or a number of ids does not fit, a query is not finite,
-                or ``k`` is below 1.
+                ``k`` is below 1, or ``products`` is another word.
         """
         check_array(embeddings, "query", dim=self.dim)
         check_lengths(embeddings, "query")
-        k = check_k(k)
+        k, products = check_k(k), check_products(products)
         allowed = self._allowed(where)
         excluded = self._excluded_rows(exclude_ids, len(embeddings))
         if not len(self):
             return [[] for _ in embeddings]
+        if self._products is None or products == "all":
+            return self._hits(self._nearest_rows(embeddings, k, allowed, excluded))
+        left_out = np.where(excluded >= 0, self._products.of_row[excluded], -1)  # [Q] products
+        k = min(k, len(self._products))
+        index = self._snapshot.index
+        if products == "mean":
+            return self._hits(
+                nearest_means(
+                    self._means, index.store, self._products, embeddings, k, allowed, left_out
+                )
+            )
+        return self._hits(best_pictures(index, self._products, embeddings, k, allowed, left_out))
+
+    def _nearest_rows(
+        self,
+        embeddings: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_],
+        excluded: NDArray[np.int64],
+    ) -> Found:
         more = bool((excluded >= 0).any())  # one more is asked for in the place of the excluded
         rows, squared = self._snapshot.index.search(embeddings, min(k, len(self)) + more, allowed)
         kept = rows != excluded[:, None]  # [Q, K]
         kept &= np.cumsum(kept, axis=1) <= k
-        return self._hits(rows, squared, kept)
+        return Found(rows, squared, kept)
 
     def embedding_of(self, item_id: str) -> NDArray[np.float32]:
         """Returns an item's embedding, ``[D] float32``, a copy.
@@ -199,8 +250,40 @@ class Bundle:
         rows = np.array([self._row(item_id)])
         return {name: self._snapshot.texts(name, rows)[0] for name in ("item_id", *self.columns)}
 
+    def product_of(self, item_id: str) -> str:
+        """Returns the id of the product that an item is a picture of.
+
+        Raises:
+            KeyError: There is no such item.
+        """
+        row = self._row(item_id)
+        products = self._products
+        return item_id if products is None else products.names[products.of_row[row]]
+
+    def pictures_of(self, product: str) -> list[str]:
+        """Returns the item ids of a product's pictures, in their order.
+
+        Raises:
+            KeyError: There is no such product.
+        """
+        products = self._products
+        if products is None:
+            return self._snapshot.texts("item_id", np.array([self._row(product)]))
+        number = products.number_of.get(product, -1) if isinstance(product, str) else -1
+        if number < 0:
+            raise KeyError(
+                f"the bundle {self.name!r} has no product {product!r}; expected one of its "
+                f"{len(products)}: list their pictures with item_ids(by_product=True)"
+            )
+        return self._pictures([number])[number]
+
     def item_ids(
-        self, *, where: Where | None = None, start: int = 0, limit: int | None = None
+        self,
+        *,
+        where: Where | None = None,
+        start: int = 0,
+        limit: int | None = None,
+        by_product: bool = False,
     ) -> list[str]:
         """Returns ids in the order in which they were added.
 
@@ -208,6 +291,7 @@ class Bundle:
             where: As in `search`.
             start: Leaves out that many first ones.
             limit: Gives at most that many; None gives all.
+            by_product: One of each product, its first picture that matches.
 
         Raises:
             ValueError: ``start`` or ``limit`` is below 0, or ``where`` does not fit.
@@ -216,24 +300,38 @@ class Bundle:
         if start < 0 or (limit is not None and limit < 0):
             raise ValueError(f"start is {start} and limit {limit}; expected 0 or more")
         end = None if limit is None else start + limit
-        return self._snapshot.texts("item_id", np.flatnonzero(self._allowed(where))[start:end])
+        allowed = self._allowed(where)
+        if not by_product or self._products is None:
+            return self._snapshot.texts("item_id", np.flatnonzero(allowed)[start:end])
+        found = []
+        for number in np.flatnonzero(self._products.with_a_row(allowed))[start:end].tolist():
+            rows = self._products.rows_of(number)
+            ids = self._snapshot.texts("item_id", rows[allowed[rows]])
+            product = self._products.names[number]
+            found.append(min(ids, key=lambda one: picture_number(one, product)))
+        return found
 
-    def count(self, where: Where | None = None) -> int:
-        """Counts the items that match; see `search`.
+    def count(self, where: Where | None = None, *, by_product: bool = False) -> int:
+        """Counts the items that match, or the products that have such an item; see `search`.
 
         Raises:
             ValueError: ``where`` does not fit.
             TypeError: ``where`` holds something else than texts.
         """
-        return int(np.count_nonzero(self._allowed(where)))
+        allowed = self._allowed(where)
+        if by_product and self._products is not None:
+            return int(np.count_nonzero(self._products.with_a_row(allowed)))
+        return int(np.count_nonzero(allowed))
 
-    def values_of(self, column: str) -> dict[str, int]:
-        """Returns a column's values -> items that have them, the most frequent first.
+    def values_of(self, column: str, *, by_product: bool = False) -> dict[str, int]:
+        """Returns a column's values -> items, or products, that have them, the most frequent first.
 
         Raises:
             ValueError: There is no such column.
         """
-        return count_values(self._snapshot, self._column(column))
+        products = self._products if by_product else None
+        of_row = None if products is None else products.of_row
+        return count_values(self._snapshot, self._column(column), of_row)
 
     def has_more_values(self, column: str, than: int) -> bool:
         """Returns whether a column has more than so many values, without counting them all.
@@ -304,8 +402,45 @@ class Bundle:
             )
         return column
 
+    @functools.cached_property
+    def _products(self) -> Products | None:
+        column = self.product_column
+        return None if column is None else Products.of(self._snapshot, column)
+
+    @functools.cached_property
+    def _means(self) -> SearchIndex:
+        """Over the products' mean embeddings; 4 bytes x P x D, made at the first search by them."""
+        assert self._products is not None
+        means = self._products.mean_embeddings(self._snapshot.index.store)
+        return means_index(means, self._num_threads)
+
+    def _pictures(self, products: Sequence[int]) -> dict[int, list[str]]:
+        """Returns the numbers of products -> the item ids of all their pictures, in order."""
+        known = self._products
+        assert known is not None
+        rows = [known.rows_of(number) for number in products]
+        ids = iter(self._snapshot.texts("item_id", np.concatenate([np.empty(0, np.int64), *rows])))
+        found = {}
+        for number, own in zip(products, rows, strict=True):
+            name = known.names[number]
+            of_it = [next(ids) for _ in own]
+            found[number] = sorted(of_it, key=lambda one: picture_number(one, name))
+        return found
+
+    def _found_row(self, item_id: str) -> int:
+        """Returns an item's row, or -1; a product whose first picture is gone is found by its next.
+
+        Pictures may be refused or removed one by one, and whoever names the product means it still.
+        """
+        row = self._snapshot.row_of(item_id)
+        if row < 0 and self._products is not None:
+            number = self._products.number_of.get(item_id, -1)
+            if number >= 0:
+                return self._snapshot.row_of(self._pictures([number])[number][0])
+        return row
+
     def _row(self, item_id: str) -> int:
-        row = self._snapshot.row_of(item_id) if isinstance(item_id, str) else -1
+        row = self._found_row(item_id) if isinstance(item_id, str) else -1
         if row < 0:
             raise KeyError(
                 f"the bundle {self.name!r} has no item {item_id!r}; expected one of its "
@@ -335,25 +470,29 @@ class Bundle:
                     f"exclude_ids holds {item_id!r} ({type(item_id).__name__}); expected text or "
                     "None"
                 )
-        found = [-1 if one is None else self._snapshot.row_of(one) for one in exclude_ids]
+        found = [-1 if one is None else self._found_row(one) for one in exclude_ids]
         return np.array(found, dtype=np.int64)
 
-    def _hits(
-        self, rows: NDArray[np.int64], squared: NDArray[np.float32], kept: NDArray[np.bool_]
-    ) -> list[list[Hit]]:
-        """Returns the kept ones of ``[Q, K]`` as hits; the texts are looked up all at once."""
-        flat = rows[kept]
+    def _hits(self, found: Found) -> list[list[Hit]]:
+        """Returns what was found as hits; the texts are looked up all at once."""
+        flat = found.rows[found.kept]
         ids = self._snapshot.texts("item_id", flat)
         columns = {name: self._snapshot.texts(name, flat) for name in self.columns}
         categories, attributes = columns.pop("category"), list(columns)
         texts = list(zip(*columns.values(), strict=True)) if columns else [()] * len(ids)
-        found: list[list[Hit]] = []
+        products = [(item_id, [item_id]) for item_id in ids]
+        if (known := self._products) is not None:
+            numbers = known.of_row[flat].tolist()
+            pictures = self._pictures(list(dict.fromkeys(numbers)))
+            products = [(known.names[number], pictures[number]) for number in numbers]
+        hits: list[list[Hit]] = []
         n = 0
-        for distances in (row[keep].tolist() for row, keep in zip(squared, kept, strict=True)):
-            hits = []
-            for rank, distance in enumerate(distances, start=1):
+        for squared, kept in zip(found.squared, found.kept, strict=True):
+            hits.append([])
+            for rank, distance in enumerate(squared[kept].tolist(), start=1):
                 given = dict(zip(attributes, texts[n], strict=True))
-                hits.append(Hit(rank, ids[n], categories[n], distance, given))
+                product, pictures_of_it = products[n]
+                others = tuple(one for one in pictures_of_it if one != ids[n])
+                hits[-1].append(Hit(rank, ids[n], categories[n], distance, given, product, others))
                 n += 1
-            found.append(hits)
-        return found
+        return hits

@@ -23,6 +23,7 @@ from visual_search.bundle.manifest import (
     EncoderRecord,
     IndexRecord,
 )
+from visual_search.bundle.products import check_pictures
 from visual_search.bundle.segments import text_table
 from visual_search.bundle.tidying import Progress, add_segment, build_index
 from visual_search.reading import FileRecord, record_file
@@ -40,6 +41,7 @@ def create_bundle(
     kind: str = "auto",
     target_recall: float = 0.95,
     max_bytes: int | None = None,
+    product_column: str | None = None,
     facts: Mapping[str, object] | None = None,
     files: Mapping[str, Path | bytes | str] | None = None,
     num_threads: int | None = None,
@@ -57,6 +59,8 @@ def create_bundle(
         target_recall: What an approximate index is tuned to, 0..1.
         max_bytes: Memory that an index of the kind ``auto`` may take; None for half of what is
             free.
+        product_column: The column that says whose picture an item is; its ids are those of
+            `visual_search.catalog.identity.picture_id`. None where every item is a product.
         facts: Plain JSON about the run: numbers, definitions.
         files: Further files, name -> a path to copy, bytes, or text, as ``model_card.md``.
         num_threads: Of the index's building.
@@ -68,12 +72,14 @@ def create_bundle(
     Raises:
         FileExistsError: The folder holds something already.
         FileNotFoundError: The encoder or a further file is not there.
-        ValueError: The file is no encoder, the embeddings have another width than it gives, or a
-            name, a fact, a file's name, ``kind`` or ``target_recall`` is none.
+        ValueError: The file is no encoder, the embeddings have another width than it gives, a
+            name, a fact, a file's name, ``kind`` or ``target_recall`` is none, or an item is no
+            picture of the product that ``product_column`` names.
     """
     target = Path(os.path.abspath(folder))
     _check_new(target)
     _check_name_and_facts(name, facts or {})
+    check_pictures(items, product_column)
     given = dict(files or {})
     _check_files(given)
     source = Path(encoder_onnx)
@@ -87,7 +93,7 @@ def create_bundle(
     contents = {ENCODER_FILE: data, **given}
     with scratch_folder(target.parent, target.name) as room, write_lock(room, wait_seconds=0):
         records = {file: _write(room, file, content) for file, content in contents.items()}
-        base = _base(name, facts or {}, encoder, items, records)
+        base = _base(name, facts or {}, encoder, items, records, product_column)
         draft = Draft(room, base, [], np.empty(0, np.int64), base.index)
         columns = {column: items.columns[column] for column in base.columns}
         table = text_table(items.item_ids, columns)
@@ -118,6 +124,7 @@ def _base(
     encoder: EncoderRecord,
     items: BundleItems,
     records: Mapping[str, FileRecord],
+    product_column: str | None,
 ) -> BundleManifest:
     """Returns the generation before the first."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -135,6 +142,7 @@ def _base(
         segments=(),
         removed=None,
         files=records,
+        product_column=product_column,
     )
 
 

@@ -71,17 +71,30 @@ def matching_rows(snapshot: Snapshot, conditions: Conditions) -> NDArray[np.bool
     return found
 
 
-def count_values(snapshot: Snapshot, column: str) -> dict[str, int]:
-    """Returns value -> rows that can be found, the most frequent first, ties by the text."""
-    counts: dict[str, int] = {}
-    for segment, start in zip(snapshot.segments, snapshot.starts[:-1], strict=True):
+def count_values(
+    snapshot: Snapshot, column: str, products: NDArray[np.int64] | None = None
+) -> dict[str, int]:
+    """Returns value -> rows that can be found, the most frequent first, ties by the text.
+
+    Args:
+        snapshot: The generation.
+        column: Its name.
+        products: ``[N] int64``, each row's product: counts these, each once, and not the rows.
+    """
+    numbers: dict[str, int] = {}  # value -> its number, over all segments
+    parts = [np.empty(0, np.int64)]
+    for segment in snapshot.segments:
         own = segment.columns[column]
-        live = snapshot.live[start : start + len(segment)]
-        numbers = np.bincount(own.codes[live], minlength=len(own.values))
-        for text, number in zip(own.values.to_pylist(), numbers.tolist(), strict=True):
-            if number:
-                counts[text] = counts.get(text, 0) + number
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        values = [numbers.setdefault(text, len(numbers)) for text in own.values.to_pylist()]
+        parts.append(np.array(values, np.int64)[own.codes])
+    codes = np.concatenate(parts)[snapshot.live]
+    if products is not None:
+        own_products = products[snapshot.live]
+        pairs = np.unique(codes * (int(own_products.max(initial=0)) + 1) + own_products)
+        codes = pairs // (int(own_products.max(initial=0)) + 1)
+    counts = np.bincount(codes, minlength=len(numbers)).tolist()
+    found = {text: count for text, count in zip(numbers, counts, strict=True) if count}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def has_more_values(snapshot: Snapshot, column: str, than: int) -> bool:

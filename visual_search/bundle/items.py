@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.bundle.manifest import MAX_COLUMNS
-from visual_search.catalog.identity import id_problem
+from visual_search.catalog.identity import PRODUCT, id_problem
 from visual_search.knn.embeddings import check_array, check_texts, check_values
 
 MAX_TEXT_LENGTH = 10_000  # of an id or an attribute, in characters
@@ -22,7 +22,8 @@ class BundleItems:
     """Items with their embeddings and small pictures, as they go into a bundle.
 
     Attributes:
-        item_ids: N different ids.
+        item_ids: N different ids. The empty text stands for a further picture of the product that
+            the column ``product`` names: the bundle that takes it gives it its id.
         columns: Column -> N texts. ``category`` is among them, which loses the white space around
             it, as in a catalogue, and is not empty; elsewhere the empty text stands for "none".
         embeddings: ``[N, D] float32``, made by the bundle's encoder.
@@ -56,18 +57,22 @@ class BundleItems:
         num_items = len(self.embeddings)
         if not num_items:
             raise ValueError("there is no item; expected at least one: check what was read")
-        ids = check_texts(self.item_ids, num_items, "item_ids")
-        for item_id in ids:
-            if problem := id_problem(item_id):
-                raise ValueError(f"the item id {item_id!r} {problem}")
-        check_values(self.embeddings, ids, "gallery")
         check_columns(self.columns)
+        products = list(self.columns.get(PRODUCT, ()))
+        ids = check_texts(self.item_ids, num_items, "item_ids", may_be_empty=bool(products))
+        names = list(ids)
+        for row, item_id in enumerate(ids):
+            if not item_id and row < len(products) and products[row]:
+                names[row] = f"picture {row} of {products[row]}"
+            elif problem := id_problem(item_id):
+                raise ValueError(f"the item id {item_id!r} {problem}")
+        check_values(self.embeddings, names, "gallery")
         texts = {
             name: check_texts(values, num_items, f"column {name!r}", may_be_empty=True)
             for name, values in self.columns.items()
         }
         texts["category"] = [category.strip() for category in texts["category"]]
-        for item_id, category in zip(ids, texts["category"], strict=True):
+        for item_id, category in zip(names, texts["category"], strict=True):
             if not category:
                 raise ValueError(
                     f"the category of item {item_id!r} is blank; expected its name: fill it"
@@ -75,7 +80,7 @@ class BundleItems:
         for name, values in {"item_ids": ids, **texts}.items():
             _check_lengths(name, values)
         thumbnails = list(self.thumbnails) or [b""] * num_items
-        _check_thumbnails(thumbnails, ids)
+        _check_thumbnails(thumbnails, names)
         object.__setattr__(self, "item_ids", ids)
         object.__setattr__(self, "columns", texts)
         object.__setattr__(self, "thumbnails", thumbnails)

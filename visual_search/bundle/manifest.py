@@ -91,6 +91,9 @@ class BundleManifest:
         removed: The file that lists the removed rows; None where there is none.
         files: File name -> record, of every file but ``bundle.json`` itself.
         retired: Files of earlier generations that are still kept, for those who read them.
+        product_column: The column that says whose picture an item is, where products may have
+            several: a search then answers by product. None where every item is a product; the
+            file then says nothing of it, as earlier ones do not.
     """
 
     generation: int
@@ -107,6 +110,7 @@ class BundleManifest:
     removed: str | None
     files: Mapping[str, FileRecord]
     retired: tuple[RetiredFile, ...] = ()
+    product_column: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -121,7 +125,10 @@ class BundleManifest:
 
 def write_manifest(manifest: BundleManifest, folder: Path) -> None:
     """Writes ``bundle.json``: with it, the generation is the one that is read."""
-    content = sealed(FORMAT, asdict(manifest))
+    held = asdict(manifest)
+    if manifest.product_column is None:
+        del held["product_column"]
+    content = sealed(FORMAT, held)
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if len(text.encode()) > MAX_MANIFEST_BYTES:
         raise ValueError(
@@ -280,6 +287,11 @@ def _check_kinds(manifest: BundleManifest) -> None:
     columns = manifest.columns
     if columns[:1] != ("category",) or len(set(columns)) < len(columns) or "item_id" in columns:
         raise ValueError(f"its columns are {list(columns)[:20]}; 'category' stands first, once")
+    column = manifest.product_column
+    if column is not None and (column == "category" or column not in columns):
+        raise ValueError(
+            f"its product_column is {column!r}; expected one of {list(columns)[1:20]}, or nothing"
+        )
     if not manifest.segments:
         raise ValueError("it has no segment")
     if len(columns) > MAX_COLUMNS or manifest.num_rows > MAX_ROWS or not encoder.embedding_dim:

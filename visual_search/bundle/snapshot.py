@@ -129,6 +129,8 @@ def _opened(
     live.flags.writeable = False
     if known is None:
         _check_ids(folder, segments, live)
+    if manifest.product_column is not None:
+        _check_products(folder, manifest.product_column, segments, starts, live)
     embeddings = [segment.embeddings for segment in segments]
     if known is None or manifest.index.file is None or known.manifest.index != manifest.index:
         index = open_index(folder, manifest.index, embeddings, num_threads)
@@ -172,3 +174,24 @@ def _check_ids(folder: Path, segments: Sequence[Segment], live: NDArray[np.bool_
             f"the bundle in {folder} has {len(ids)} searchable rows and {num_ids} different ids; "
             "expected each id once: create the bundle again"
         )
+
+
+def _check_products(
+    folder: Path,
+    column: str,
+    segments: Sequence[Segment],
+    starts: NDArray[np.int64],
+    live: NDArray[np.bool_],
+) -> None:
+    """Checks that every row that can be found is some product's picture."""
+    import pyarrow.compute as pc
+
+    for segment, start in zip(segments, starts[:-1].tolist(), strict=True):
+        own = segment.columns[column]
+        blank = pc.index(own.values, "").as_py()
+        if blank >= 0 and (own.codes[live[start : start + len(segment)]] == blank).any():
+            raise DamagedError(
+                f"the bundle in {folder} says by the column {column!r} whose picture an item is, "
+                "and leaves it empty for some; expected a product's id for each: create the bundle "
+                "again"
+            )

@@ -1,8 +1,16 @@
-"""What an item may be called: one rule for catalogues, bundles, the API and outside embeddings."""
+"""What an item may be called: one rule for catalogues, bundles, the API and outside embeddings.
+
+An item is one picture. Where products have several, a column `PRODUCT` names the product of each,
+whose first picture has its id, and the further ones `picture_id`.
+"""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+
+PRODUCT = "product"
+_MAX_DIGITS = 9
 
 
 def id_problem(item_id: str) -> str:
@@ -41,3 +49,48 @@ def id_problem(item_id: str) -> str:
     if item_id in (".", ".."):
         return "means a folder in an address; expected a name: give another"
     return ""
+
+
+def picture_id(product: str, number: int) -> str:
+    """Returns the item id of a product's picture, the first of which has the product's own.
+
+    Example:
+        >>> picture_id("shoe-7", 1), picture_id("shoe-7", 2)
+        ('shoe-7', 'shoe-7~2')
+    """
+    return product if number == 1 else f"{product}~{number}"
+
+
+def picture_number(item_id: str, product: str) -> int:
+    """Returns which of a product's pictures an item is, from 1; 0 where it is none.
+
+    Example:
+        >>> [picture_number(one, "shoe-7") for one in ("shoe-7", "shoe-7~2", "shoe-7~02", "hat")]
+        [1, 2, 0, 0]
+    """
+    if not product or item_id == product:
+        return int(bool(product))
+    start, _, digits = item_id.rpartition("~")
+    if start != product or not digits.isascii() or not digits.isdecimal():
+        return 0
+    if len(digits) > _MAX_DIGITS or digits.startswith("0") or digits == "1":
+        return 0
+    return int(digits)
+
+
+def is_by_picture(item_ids: Sequence[str], products: Sequence[str]) -> bool:
+    """Returns whether every item is, by its id, a picture of the product beside it.
+
+    A column may be called ``product`` and say something else, as the line that a brand sells.
+
+    Args:
+        item_ids: N ids.
+        products: N texts of the column `PRODUCT`.
+
+    Example:
+        >>> is_by_picture(["shoe", "shoe~2"], ["shoe", "shoe"])
+        True
+        >>> is_by_picture(["shoe", "boot"], ["Air", "Air"])
+        False
+    """
+    return bool(item_ids) and all(map(picture_number, item_ids, products))
