@@ -15,8 +15,10 @@
 ``delimited.py``               text tables: whatever separates and encodes their fields
 ``json_rows.py``               JSON lines, and lists of objects
 ``workbook.py``                Excel's workbooks
+``feed.py``                    feeds in XML
 ``table_files.py``             which file is the table, and its texts by its suffix
 ``columns.py``                 which column says what, where nobody has told
+``shop_exports.py``            exports of shop systems, known by their columns
 ``products.py``                what a table says of its products, with all their pictures
 ``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
 ``listings.py``                what readers of published listings share

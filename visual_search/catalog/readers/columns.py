@@ -21,6 +21,7 @@ from visual_search.catalog.readers.products import (
     is_url,
     names_picture,
     pictures_in,
+    role_told,
 )
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter
 from visual_search.wording import many
@@ -199,8 +200,7 @@ def find_columns(
         return [column for column in columns.values() if column.name not in taken]
 
     def note(role: str, setting: str | tuple[str, ...], why: str) -> None:
-        shown = setting if isinstance(setting, str) else f"[{','.join(setting)}]"
-        found.append(Choice(f"data.{role}", shown, why, setting))
+        found.append(role_told(role, setting, why))
 
     if not roles.images:
         images, why = _images(left())

@@ -70,6 +70,30 @@ class Product:
     attributes: tuple[str, ...]
 
 
+def roles_told(columns: Columns, why: str) -> tuple[Choice, ...]:
+    """Returns a choice for each column that says something, all for the same reason.
+
+    Example:
+        >>> print(*roles_told(Columns("sku", ("a", "b"), "type"), "by name"), sep="; ")
+        data.item_id=sku (by name); data.image=[a,b] (by name); data.category=type (by name)
+    """
+    images = columns.images if len(columns.images) > 1 else columns.images[0]
+    settings = (
+        ("item_id", columns.item_id),
+        ("image", images),
+        ("category", columns.category),
+        ("group", columns.group),
+        ("split", columns.split),
+    )
+    return tuple(role_told(role, setting, why) for role, setting in settings if setting is not None)
+
+
+def role_told(role: str, setting: str | tuple[str, ...], why: str) -> Choice:
+    """Returns the choice of the column, or columns, of a role."""
+    shown = setting if isinstance(setting, str) else f"[{','.join(setting)}]"
+    return Choice(f"data.{role}", shown, why, setting)
+
+
 def products_of(
     raw: RawTable, columns: Columns, attributes: Sequence[str], is_there: IsThere
 ) -> tuple[list[Product], tuple[Choice, ...]]:

@@ -19,7 +19,9 @@ from visual_search.catalog.readers.products import (
     IsThere,
     further_pictures,
     products_of,
+    roles_told,
 )
+from visual_search.catalog.readers.shop_exports import recognised
 from visual_search.catalog.readers.sources import FolderSource, ZipSource
 from visual_search.catalog.readers.table_files import find_table, read_table_file
 
@@ -125,14 +127,22 @@ def table(
             return False
 
     raw = read(attributes)
-    open_roles = {role for role, name in _USUAL_NAMES.items() if _is_left(name, told, raw)}
+    left = {role for role, name in _USUAL_NAMES.items() if _is_left(name, told, raw)}
+    if left and attributes is not None:
+        raw = read(None)  # of Parquet what may be taken for them was not read
     choices: tuple[Choice, ...] = ()
-    if open_roles:
-        whole = raw if attributes is None else read(None)
-        told, choices = _found_out(told, open_roles, whole, origin, source, is_there, base)
-        raw = whole if attributes is None else read([*attributes, *_names(told)])
-    elif attributes is None:
-        told, choices = _by_their_own_name(told, raw)
+    export = recognised(raw, is_there)
+    if export is not None and not left:
+        is_its = (export.columns.item_id, export.columns.category) == (item_id, category)
+        raw, choices = (export.raw, export.choices) if is_its else (raw, ())
+    elif export is not None and len(left) == len(_USUAL_NAMES):
+        raw, told, choices = export.raw, export.columns, export.choices
+        choices += roles_told(told, f"as {export.name} has it")
+    elif left:
+        told, choices = _found_out(told, left, raw, origin, source, is_there, base)
+    if not left and attributes is None:
+        told, named = _by_their_own_name(told, raw)
+        choices += named
     check_columns(raw.columns, [*_names(told), *(attributes or [])], origin, ADVICE)
     if attributes is None:
         attributes = [name for name in raw.columns if name not in _names(told)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
+from visual_search.catalog.readers.feed import read_feed
 from visual_search.catalog.readers.json_rows import read_json_lines, read_json_list
 from visual_search.catalog.readers.listings import MAX_LISTING_BYTES, read_listing
 from visual_search.catalog.readers.parquet_columns import (
@@ -23,7 +24,7 @@ from visual_search.catalog.readers.parquet_columns import (
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, open_source
 from visual_search.catalog.readers.workbook import read_workbook
 
-_Kind = Literal["text", "lines", "list", "workbook", "parquet"]
+_Kind = Literal["text", "lines", "list", "feed", "workbook", "parquet"]
 _KINDS: dict[str, _Kind] = {
     ".csv": "text",
     ".tsv": "text",
@@ -32,13 +33,16 @@ _KINDS: dict[str, _Kind] = {
     ".jsonl": "lines",
     ".ndjson": "lines",
     ".json": "list",
+    ".xml": "feed",
+    ".rss": "feed",
+    ".atom": "feed",
     ".xlsx": "workbook",
     ".xlsm": "workbook",
     ".parquet": "parquet",
 }
 # A folder's table is looked for among the first; where there is none, among the second. The others
 # may well be notes and settings, and are read where they are named.
-_USUAL, _FURTHER = (".csv", ".tsv", ".parquet"), (".jsonl", ".ndjson", ".xlsx")
+_USUAL, _FURTHER = (".csv", ".tsv", ".parquet"), (".jsonl", ".ndjson", ".xlsx", ".xml")
 _GZIP = 16 + zlib.MAX_WBITS
 _EXPECTED = (
     f"expected a suffix of {[*_KINDS]}, packed as .gz or not, or a folder or .zip with one: save "
@@ -128,6 +132,8 @@ def read_table_file(
         return read_json_lines(data, encoding)
     if kind == "list":
         return read_json_list(data, encoding)
+    if kind == "feed":
+        return read_feed(data)
     if kind == "workbook":
         return read_workbook(data, origin, needed)
     if kind == "parquet":
