@@ -401,6 +401,19 @@ class SeedSpread(TypedDict):
     macro: Number
 
 
+class OverProducts(TypedDict):
+    """The headline with one answer a product, where products have several pictures."""
+
+    title: str
+    mean: float
+    low: float
+    high: float
+    num_products_scored: int
+    num_products_asking: int
+    num_products_gallery: int
+    definition: str
+
+
 class Summary(DeviceFacts, total=False):
     """A measurement: a report's own numbers, then what a run adds.
 
@@ -443,6 +456,7 @@ class Summary(DeviceFacts, total=False):
     floors: list[MeasuredFloor]
     standing: str
     near_duplicates: NearCounts
+    products: OverProducts
 
 
 def number_in(measured: Mapping[str, Any], name: str) -> float:

@@ -14,6 +14,7 @@ from visual_search.retrieval.report import RetrievalReport, with_intervals
 BUILDERS = {
     "gallery_query": protocols.gallery_query,
     "leave_one_out": protocols.leave_one_out,
+    "instance": protocols.instance,
     "cold_start": protocols.cold_start,
     "published": protocols.published,
     "reference_2023": protocols.reference_2023,

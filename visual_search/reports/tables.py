@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.atomic import write_text
-from visual_search.reading import Ends, MeasuredFloor, Summary, number_in
+from visual_search.reading import Ends, MeasuredFloor, OverProducts, Summary, number_in
 from visual_search.runs.machine import device_sentence
 from visual_search.runs.run import run_name
 from visual_search.wording import (
@@ -133,12 +133,52 @@ def print_measurement(
         * (not explain),
         markup=False,
     )
+    if "micro_map_at_r" in summary:
+        console.print(at_r_line(summary), markup=False)
+    if products := summary.get("products"):
+        console.print(products_line(products), markup=False)
+        if explain:
+            console.print(products["definition"], markup=False)
     if summary.get("device"):
         console.print(f"Computed on {device_sentence(summary)}.", markup=False)
     for line in [*_warnings(summary), _fonts(folder)]:
         if line:
             console.print(line, markup=False)
     console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+
+
+def at_r_line(summary: Summary) -> str:
+    """Returns what papers on instance retrieval report, as this project calls it.
+
+    Example:
+        >>> at_r_line({"k": 5, "micro_hit_at_1": 0.5, "micro_hit_at_5": 0.7, "micro_map_at_r": 0.4})
+        'hit@1 0.500, hit@5 0.700 (Recall@1 and Recall@5 in papers), mAP@R 0.400'
+    """
+    k = summary["k"]
+    hits = ", ".join(
+        f"hit@{depth} {number(number_in(summary, f'micro_hit_at_{depth}'))}"
+        for depth in dict.fromkeys((1, k))
+    )
+    papers = " and ".join(f"Recall@{depth}" for depth in dict.fromkeys((1, k)))
+    at_r = number(number_in(summary, "micro_map_at_r"))
+    return f"{hits} ({papers} in papers), mAP@R {at_r}"
+
+
+def products_line(products: OverProducts) -> str:
+    """Returns the headline over products in a sentence, beside what it is over.
+
+    Example:
+        >>> products_line({"title": "mAP@5 over products", "mean": 0.5, "low": 0.4, "high": 0.6,
+        ...     "num_products_scored": 9, "num_products_asking": 10, "num_products_gallery": 90,
+        ...     "definition": ""})
+        'mAP@5 over products 0.500 [0.400, 0.600]: 9 of 10 asking products scored, 90 searched.'
+    """
+    asking = many(products["num_products_asking"], "asking product")
+    return (
+        f"{products['title']} {number(products['mean'])} "
+        f"{interval(products['low'], products['high'])}: {products['num_products_scored']:,} of "
+        f"{asking} scored, {products['num_products_gallery']:,} searched."
+    )
 
 
 def _explain(console: Console, summary: Summary) -> None:

@@ -7,6 +7,7 @@ To measure
 ``leaks.py``            what stands on both sides: items, pixels, groups
 ``near_duplicates.py``  what only looks the same, on both sides
 ``measure.py``          embeddings + protocol -> neighbours -> report; what may be compared with it
+``products.py``         the same with one answer a product, where these have several pictures
 ``equality.py``         which rows are equal in some columns, and how many
 ``qrels.py``            who is relevant to whom, pair by pair, for other programs
 ``metrics.py``          the numbers, each with its formula, denominator and empty case

@@ -29,8 +29,8 @@ BATCH_PAIRS = 2**21  # candidates at a time: about 100 MB of rows, distances and
 class Neighbours:
     """The first k of every query that its protocol admits, the nearest first; ties by id.
 
-    Where fewer than k are admitted, ``num_found`` says how many; the places after them hold
-    position 0 and an infinite distance.
+    k is the protocol's, or `search_depth`. Where fewer than k are admitted, ``num_found`` says how
+    many; the places after them hold position 0 and an infinite distance.
 
     Attributes:
         positions: ``[Q, k] int64``: places in `Selection.gallery_rows`.
@@ -46,6 +46,20 @@ class Neighbours:
     def found(self) -> NDArray[np.bool_]:
         """Which places hold an answer, ``[Q, k] bool``."""
         return np.arange(self.positions.shape[1]) < self.num_found[:, None]
+
+
+def search_depth(table: pd.DataFrame, protocol: Protocol, selection: Selection) -> int:
+    """Returns how many answers of each query are looked at: k, or the largest R where mAP@R asks.
+
+    Args:
+        table: The catalogue's table.
+        protocol: The rules.
+        selection: The sides.
+    """
+    if not protocol.to_r:
+        return protocol.k
+    relevant = count_admitted(table, protocol, selection, protocol.relevance)
+    return max(protocol.k, int(relevant.max(initial=0)))
 
 
 def find_neighbours(
@@ -89,14 +103,15 @@ def find_neighbours(
             f"got {len(query_embeddings)} query embeddings for {len(queries)} queries; expected "
             "one a query: embed selection.query_rows"
         )
+    looked_at = search_depth(table, protocol, selection)
     excluded_by = EXCLUDED_BY[protocol.exclude]
     keys = equal_codes(table, np.concatenate([gallery, queries]), excluded_by)
     held, own = keys[: len(gallery)], keys[len(gallery) :]  # an item is left out where they equal
     if not excluded_by:
         own = own - 1
     found = Neighbours(
-        np.zeros((len(queries), protocol.k), dtype=np.int64),
-        np.full((len(queries), protocol.k), np.inf),
+        np.zeros((len(queries), looked_at), dtype=np.int64),
+        np.full((len(queries), looked_at), np.inf),
         np.zeros(len(queries), dtype=np.int64),
     )
     done = 0
@@ -108,7 +123,7 @@ def find_neighbours(
     for part, members in _parts(table, protocol, selection):
         places = np.arange(len(gallery)) if part is None else part
         searched = index if part is None or not len(part) else _sub_index(index, part)
-        for depth, batch in _batches(members, held[places], own, protocol.k):
+        for depth, batch in _batches(members, held[places], own, looked_at):
             if depth:
                 result = searched.search(
                     query_embeddings[batch],
@@ -120,7 +135,7 @@ def find_neighbours(
             else:  # nothing to search in
                 progress(len(batch), len(batch))
             done += len(batch)
-    if not (found.num_found == protocol.k).any():
+    if not (found.num_found >= protocol.k).any():
         raise ValueError(
             f"protocol.k is {protocol.k}, but no query finds more than "
             f"{int(found.num_found.max(initial=0))} item(s) in this gallery of {len(gallery)}; "
@@ -149,10 +164,11 @@ def score(
     gallery, queries = selection.gallery_rows, selection.query_rows
     both = np.concatenate([gallery, queries])
     num, k = len(gallery), protocol.k
-    if neighbours.positions.shape != (len(queries), k):
+    expected = len(queries), search_depth(table, protocol, selection)
+    if neighbours.positions.shape != expected:
         raise ValueError(
-            f"the neighbours are {neighbours.positions.shape}; expected [Q, k] = "
-            f"{(len(queries), k)}: find them with this selection and protocol.k"
+            f"the neighbours are {neighbours.positions.shape}; expected [Q, k] = {expected}: find "
+            "them with this selection and protocol.k"
         )
     found = neighbours.found
 
@@ -177,19 +193,18 @@ def score(
         "neighbour_squared_distances": neighbours.squared_distances,
         "neighbour_relevant": relevance,
     }
+    gains: NDArray[np.int64] = np.stack([same for same, _ in levels]).sum(axis=0, dtype=np.int64)
+    in_lists = np.minimum(neighbours.num_found, k)
     answers = Answers(
         query_ids=ids[queries].tolist(),
         categories=shown[num:].tolist(),
         groups=table["group"].to_numpy(dtype=object)[queries].tolist(),
         relevance=relevance,
         num_relevant=num_relevant,
-        gains=np.sum([same for same, _ in levels], axis=0, dtype=np.int64),
+        gains=gains[:, :k],
         num_matching=np.stack([count for _, count in levels], axis=1),
         lists={
-            name: [
-                row[:count].tolist()
-                for row, count in zip(values, neighbours.num_found, strict=True)
-            ]
+            name: [row[:count].tolist() for row, count in zip(values, in_lists, strict=True)]
             for name, values in lists.items()
         },
     )
@@ -199,6 +214,7 @@ def score(
         k=k,
         rules=protocol.sentences(),
         counts_the_query=protocol.counts_the_query,
+        to_r=protocol.to_r,
         all_relevant=bool(admitted.any() and (num_relevant == admitted).all()),
     )
 

@@ -57,6 +57,12 @@ DEFINITIONS: dict[str, str] = {
 }
 """One sentence a mean, with ``{k}`` to fill in: stored beside the numbers (see `definitions`)."""
 
+MAP_AT_R_DEFINITION = (
+    "Mean of S / R, where S sums the precision at the rank of every hit within the first R, and R "
+    f"counts the query's relevant gallery items: a list is as deep as there is to find. {LEFT_OUT}"
+)
+"""The sentence of the mean that is asked for where the item itself is to be found."""
+
 REFERENCE_DEFINITION = (
     "Mean of hits / {k} within the first {k}, where the query stays in the gallery and counts as a "
     "hit: precision@{k} with the query found by itself. No query is left out. The study of 2023 "
@@ -131,6 +137,42 @@ def average_precision_at_k(
     precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)  # P(i), [Q, k]
     total = (precision * hits).sum(axis=1)  # S, [Q]
     return _nan_where_empty(total / np.clip(found, 1, k), found)
+
+
+def average_precision_at_r(relevance: Relevance, num_relevant: Counts) -> NDArray[np.float64]:
+    """Returns AP@R: ``S / R`` within the first R of each query, 1 where all R come first.
+
+    Denominator: R. Empty case: 0 without a hit, NaN where R = 0. Source: "MAP@R" of Musgrave,
+    Belongie, Lim, A Metric Learning Reality Check (2020), as pytorch-metric-learning computes it.
+
+    Args:
+        relevance: ``[Q, K] bool``, ranked.
+        num_relevant: ``[Q]`` integer R <= K, the query excluded.
+
+    Returns:
+        ``[Q] float64`` in [0, 1], or NaN where R = 0.
+
+    Raises:
+        TypeError: As `average_precision_at_k`.
+        ValueError: As `average_precision_at_k`, or an R is above K.
+
+    Example:
+        R = 2, of which one was found at rank 2: (1/2) / 2. R = 3, found at ranks 1, 3 and 4, the
+        last behind the first R: (1/1 + 2/3) / 3.
+
+        >>> relevance = np.array([[0, 1, 0, 0], [1, 0, 1, 1]], dtype=bool)
+        >>> average_precision_at_r(relevance, np.array([2, 3])).round(3)
+        array([0.25 , 0.556])
+    """
+    hits, found = _checked(relevance, num_relevant, np.shape(relevance)[1])
+    if (found > hits.shape[1]).any():
+        raise ValueError(
+            f"a query has {int(found.max())} relevant items, and the lists are {hits.shape[1]} "
+            "deep; expected at least R: search deeper"
+        )
+    hits = hits & (np.arange(hits.shape[1]) < found[:, None])
+    precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
+    return _nan_where_empty((precision * hits).sum(axis=1) / np.maximum(found, 1), found)
 
 
 def precision_at_k(relevance: Relevance, num_relevant: Counts, k: int) -> NDArray[np.float64]:

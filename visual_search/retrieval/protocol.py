@@ -198,6 +198,7 @@ class Protocol:
         exclude: What is left out of a query's neighbours and of R: its own ``item`` (by id), its
             whole ``group``, or ``nothing`` (the rule of 2023, which counts the query).
         on_leak: What a leak between the sides does: ``error``, ``drop`` the queries, or ``allow``.
+        to_r: Whether one also looks as deep as there is to find, for mAP@R.
 
     Raises:
         TypeError: ``k`` is no integer.
@@ -215,6 +216,7 @@ class Protocol:
     restrict_to: tuple[str, ...] = ()
     exclude: Exclude = "item"
     on_leak: OnLeak = "error"
+    to_r: bool = False
 
     def __post_init__(self) -> None:
         check_k(self.k)

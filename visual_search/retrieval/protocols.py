@@ -168,6 +168,47 @@ def leave_one_out(
 
 
 @builder("protocol")
+def instance(
+    k: int = 5,
+    relevance: Sequence[str] = ("product",),
+    hierarchy: Sequence[str] = (),
+    exclude: Exclude = "item",
+    on_leak: OnLeak = "error",
+) -> Protocol:
+    """Returns instance retrieval: a picture is to find the other pictures of its product.
+
+    Within the asking split every picture asks all the others, as Stanford Online Products and
+    In-shop are measured: hit@1 and hit@k are what their papers call Recall@1 and Recall@K, and
+    mAP@R looks as deep as the product has other pictures. Pictures without another one of their
+    product are searched and not scored.
+
+    Args:
+        k: How deep one looks.
+        relevance: Columns that must be equal: ``product``, or ``group`` where that is the product.
+        hierarchy: For graded nDCG.
+        exclude: ``item``; by ``group`` nothing would be left to find.
+        on_leak: What a leak does.
+    """
+
+    def select(table: pd.DataFrame, split: str) -> Selection:
+        rows = select_queries(table, split)
+        return Selection(rows, rows)
+
+    return Protocol(
+        name="instance",
+        question="Every picture of the asking split searches among all the others of it.",
+        k=k,
+        select=select,
+        relevance=_names(relevance),
+        hierarchy=_names(hierarchy),
+        report_by=CATEGORY,
+        exclude=exclude,
+        on_leak=on_leak,
+        to_r=True,
+    )
+
+
+@builder("protocol")
 def cold_start(
     k: int = 5,
     relevance: Sequence[str] = CATEGORY,

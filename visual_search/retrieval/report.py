@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from visual_search.reading import Ends, Summary
 from visual_search.retrieval.graded import ideal_gains, ndcg_at_k
 from visual_search.retrieval.metrics import (
+    MAP_AT_R_DEFINITION,
     Metric,
     average_precision_at_k,
+    average_precision_at_r,
     definitions,
     hit_at_k,
     precision_at_k,
@@ -40,6 +42,7 @@ MACRO_RULE = (
     "category's own mean."
 )
 REFERENCE = "reference_2023"
+MEAN_AT_R = {"average_precision_at_r": "map_at_r"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,8 @@ class RetrievalReport:
         per_query: One row a query, in the order asked: ``query_id``, ``category`` (what the table
             is broken down by), ``group``, ``num_relevant`` (R), ``average_precision``,
             ``precision``, ``recall``, ``hit_at_1``, ``hit_at_k``, ``reciprocal_rank``, ``ndcg``
-            (all within the first k; NaN where R = 0), and lists of at most k, the nearest first:
+            (all within the first k; NaN where R = 0), ``average_precision_at_r`` where the
+            protocol asks for it, and lists of at most k, the nearest first:
             ``neighbour_ids``, ``neighbour_categories``, ``neighbour_squared_distances``,
             ``neighbour_relevant``. Under the rule of 2023 the one metric is ``reference_2023``.
         per_category: One row a category of gallery or queries, sorted: ``category``,
@@ -80,7 +84,7 @@ class Answers:
         query_ids: Q ids.
         categories: Q labels that the report is broken down by.
         groups: Q groups, which intervals resample.
-        relevance: ``[Q, k] bool``.
+        relevance: ``[Q, k] bool``, or deeper where mAP@R is measured.
         num_relevant: ``[Q] int64``, R: what there is to find.
         gains: ``[Q, k] int64``, the grade of each answer; 0 or 1 without a hierarchy.
         num_matching: ``[Q, L] int64``: gallery items whose first l levels are the query's.
@@ -105,6 +109,7 @@ def build_report(
     k: int,
     rules: Mapping[str, str],
     counts_the_query: bool = False,
+    to_r: bool = False,
     all_relevant: bool = False,
 ) -> RetrievalReport:
     """Returns the numbers of answered queries.
@@ -115,6 +120,7 @@ def build_report(
         k: How deep one looks.
         rules: Sentences to store beside the numbers.
         counts_the_query: The rule of 2023: the query is among its own answers.
+        to_r: Measure mAP@R too: ``relevance`` is as deep as the largest R.
         all_relevant: Every item that a query may find is relevant to it, as where there is one
             category: every answer is right by definition.
     """
@@ -137,6 +143,8 @@ def build_report(
         }
         graded = ndcg_at_k(answers.gains, ideal_gains(answers.num_matching, k), k)
         values["ndcg"] = np.where(num_relevant > 0, graded, np.nan)
+        if to_r:
+            values["average_precision_at_r"] = average_precision_at_r(relevance, num_relevant)
     per_query = pd.DataFrame(
         {
             "query_id": pd.Series(list(answers.query_ids), dtype=object),
@@ -148,6 +156,8 @@ def build_report(
         }
     )
     means = _means(k, counts_the_query)
+    if to_r:
+        means |= MEAN_AT_R
     per_category = _per_category(per_query, gallery_categories, means)
     summary = _summary(per_query, per_category, len(gallery_categories), k, means)
     summary["all_relevant"] = all_relevant
@@ -236,6 +246,8 @@ def _summary(
         },
         "definitions": {REFERENCE: reference_definition(k)} if reference else definitions(k),
     }
+    if MEAN_AT_R.items() <= means.items():
+        said["definitions"] |= {"map_at_r": MAP_AT_R_DEFINITION}
     return cast("Summary", {**counts, **by_name, **said})  # the means' names depend on k
 
 

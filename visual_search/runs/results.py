@@ -105,6 +105,7 @@ def save_evaluation(
         The summary, as written into ``metrics/summary.json``.
     """
     from visual_search.retrieval.measure import identity
+    from visual_search.retrieval.products import over_products
     from visual_search.retrieval.report_files import save_report
     from visual_search.runs.places import refused_without_places, settings_without_places
     from visual_search.training.evaluation import save_embeddings
@@ -138,6 +139,15 @@ def save_evaluation(
         "floors": floors,
         "standing": _standing(report, floors),
     }
+    products = over_products(
+        index,
+        catalog.table,
+        evaluation.protocol,
+        evaluation.sides.selection,
+        evaluation.query_embeddings,
+    )
+    if products is not None:
+        own["products"] = products
     if settings.near_duplicates:
         own["near_duplicates"] = _near_duplicates(folder, parts.cached, evaluation)
     summary = cast("Summary", {**report.summary, **facts, **own})

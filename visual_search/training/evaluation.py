@@ -62,7 +62,7 @@ class Evaluation:
 
     def found_rows(self, query: int) -> NDArray[np.int64]:
         """Catalogue rows of what one query found, the nearest first, ``[<= k] int64``."""
-        count = int(self.neighbours.num_found[query])
+        count = min(int(self.neighbours.num_found[query]), self.protocol.k)
         return self.gallery_rows[self.neighbours.positions[query, :count]]
 
 

@@ -23,7 +23,7 @@ from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
 from visual_search.models.encoder import evaluating
 from visual_search.models.floor_items import FloorEmbeddings, FloorItems
 from visual_search.models.floors import FLOORS, FloorModel, embed_floors
-from visual_search.retrieval.measure import Neighbours, find_neighbours, score
+from visual_search.retrieval.measure import Neighbours, find_neighbours, score, search_depth
 from visual_search.retrieval.protocol import Protocol, Selection, labels
 from visual_search.training.evaluation import Floor
 from visual_search.training.module import EncoderModule, as_numpy, weights_fingerprint
@@ -135,7 +135,8 @@ class Floors:
             return {name: _key(*parts[name], content, *ends.get(name, ())) for name in models}
 
         keys = keys_of(selection)
-        found = {name: self._read(key, protocol.k, selection) for name, key in keys.items()}
+        depth = search_depth(table, protocol, selection)
+        found = {name: self._read(key, depth, selection) for name, key in keys.items()}
         missing = [name for name, kept in found.items() if kept is None]
         if missing:
             asking = [(selection, keys)]
@@ -188,7 +189,8 @@ class Floors:
         """Returns what decides a search besides the floor: pictures, ids, exclusions."""
         digest = hashlib.sha256()
         transform = pictures.path.parent.name  # the store's: size, fit, version of the decoder
-        search = [protocol.k, protocol.exclude, protocol.restrict_to, transform]
+        depth = search_depth(catalog.table, protocol, selection)
+        search = [depth, protocol.exclude, protocol.restrict_to, transform]
         digest.update(json.dumps(search).encode())
         table = catalog.table
         for rows in (selection.gallery_rows, selection.query_rows):

@@ -162,6 +162,12 @@ def run_report(page: RunPage) -> str:
     return render("run.html", lambda detail: _context(page, detail, pictures), scripts)
 
 
+def _definitions(summary: Summary) -> dict[str, str]:
+    products = summary.get("products")
+    over = {products["title"]: products["definition"]} if products else {}
+    return {**(summary.get("definitions") or {}), **over}
+
+
 def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str, object]:
     summary = page.summary
     headline = headline_of(summary)
@@ -173,7 +179,7 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
         "numbers": _key_numbers(summary, headline["mean"]),
         "standing": standing_table(summary, page.experiment),
         "categories": None,
-        "definitions": _named(summary.get("definitions")),
+        "definitions": _named(_definitions(summary)),
         "rules": _named(summary.get("rules")),
         "config": page.config[: detail.max_text],
         "config_cut": len(page.config) > detail.max_text,

@@ -50,7 +50,7 @@ def headline_of(summary: Summary) -> dict[str, str]:
 
 def extra_means(summary: Summary) -> list[str]:
     """Returns the means that stand beside the headline in a table of runs and floors."""
-    wanted = (f"precision_at_{summary.get('k', 5)}", "hit_at_1")
+    wanted = (f"precision_at_{summary.get('k', 5)}", "hit_at_1", "map_at_r")
     return [mean for mean in wanted if f"micro_{mean}" in summary]
 
 

@@ -166,12 +166,12 @@ def metric_title(metric: str) -> str:
     """Returns a metric's name as it is written in print.
 
     Example:
-        >>> metric_title("map_at_5"), metric_title("precision_at_10"), metric_title("mrr")
-        ('mAP@5', 'precision@10', 'MRR')
+        >>> metric_title("map_at_5"), metric_title("precision_at_10"), metric_title("map_at_r")
+        ('mAP@5', 'precision@10', 'mAP@R')
     """
     name, at, k = metric.partition("_at_")
     known = {"map": "mAP", "ndcg": "nDCG", "mrr": "MRR", "reciprocal_rank": "MRR", "ap": "AP"}
-    return known.get(name, name.replace("_", " ")) + (f"@{k}" if at else "")
+    return known.get(name, name.replace("_", " ")) + (f"@{k.upper()}" if at else "")
 
 
 PAPER = "#ffffff"  # what lies behind everything; also the rim of marks that cover others
