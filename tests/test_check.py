@@ -21,6 +21,7 @@ from visual_search.check import check_data, main
 from visual_search.config.builders import ConfigError
 from visual_search.reports.check_tables import Checked, print_check
 from visual_search.runs.parts import Parts
+from visual_search.train import train
 
 
 def picture(seed: int, height: int = 96, width: int = 96) -> Image.Image:
@@ -72,7 +73,7 @@ def settings(table: Path, *overrides: str) -> Any:
     return typed(
         "check", "data=table", f"data.path={table}", "data.group=product", "data.split=split",
         "pictures.size_px=64", f"pictures.cache_dir={folder / 'cache'}",
-        f"outputs={folder / 'outputs'}", *overrides,
+        f"outputs={folder / 'outputs'}", "split.allow_few=true", *overrides,
     )  # fmt: skip
 
 
@@ -89,12 +90,12 @@ def test_an_orderly_catalogue_is_fit_and_a_second_check_decodes_nothing(
     folder = orderly.parent / "elsewhere"
     checked = check_data(settings(orderly, f"out={folder}"))
     assert checked.folder == folder
-    assert kinds(checked) == {"error": [], "warning": [], "note": ["few_queries"]}
-    assert checked.standing == "Fit to train on: 1 note."
+    assert kinds(checked) == {"error": [], "warning": [], "note": ["few_groups", "few_queries"]}
+    assert checked.standing == "Fit to train on: 2 notes."
     assert "keeps 20 of 60 items; 20 items of the test split ask. No category" in checked.rule
     print_check(checked)
     printed = capsys.readouterr().out
-    assert "Fit to train on: 1 note." in printed
+    assert "Fit to train on: 2 notes." in printed
     assert "30 items each" in printed
     assert str(folder / "report.html") in printed.replace("\n", "")
     assert (folder / "report.html").is_file()
@@ -112,6 +113,18 @@ def test_an_orderly_catalogue_is_fit_and_a_second_check_decodes_nothing(
     wider = check_data(settings(orderly, "protocol.gallery_splits=[train,val]"))
     assert "keeps 40 of 60 items" in wider.rule
     assert wider.rule.endswith("No category of the train and val splits is cut.")
+
+
+def test_a_test_that_can_say_next_to_nothing_is_an_error_unless_allowed(orderly: Path) -> None:
+    checked = check_data(settings(orderly, "split.allow_few=false"))
+    (found,) = [finding for finding in checked.findings if finding.kind == "few_groups"]
+    assert found.severity == "error"
+    assert "20 queries: expect a mean over them to be known to about ±0.2" in found.what
+    assert "split.allow_few=true" in found.advice
+    asked = ["data=table", f"data.path={orderly}", "data.group=product", "data.split=split"]
+    folder = [f"outputs={orderly.parent}", f"pictures.cache_dir={orderly.parent / 'cache'}"]
+    with pytest.raises(ConfigError, match=r"at least 50 queries of 20 groups.*split\.allow_few"):
+        train(typed("train", "model=plain_encoder", "objective=simclr", *asked, *folder))
 
 
 def test_what_was_left_out_is_a_share_beside_the_verdict(orderly: Path) -> None:
@@ -298,7 +311,7 @@ def test_the_exit_status_guards_a_pipeline(
     monkeypatch.setattr(
         sys, "argv",
         ["check", "data=table", "data.path=products.csv", "data.group=product", "data.split=split",
-         "pictures.size_px=64"],
+         "pictures.size_px=64", "split.allow_few=true"],
     )  # fmt: skip
     if status:
         with pytest.raises(SystemExit) as end:

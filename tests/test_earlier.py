@@ -37,6 +37,7 @@ SMALL = (
     "trainer.enable_progress_bar=false", "trainer.max_epochs=2",
     "training.evaluate_every_n_epochs=1", "loader.batch_size=12", "callbacks=none", "logger={}",
     "model.width=2", "model.embedding_dim=16",
+    "split=hash",  # which was the default
 )  # fmt: skip
 RUNS = {
     "residual": ["experiment=residual"],
@@ -69,6 +70,18 @@ def test_the_same_command_finds_the_run_and_prepares_no_picture(
     assert train(settings(name)).folder == own.folder
     as_it_logged = {"logger": settings(name).logger}  # another class, which changes no result
     assert dataclasses.replace(own.settings(), **as_it_logged) == settings(name)
+
+
+@pytest.mark.slow
+def test_the_default_split_of_today_names_the_run_of_before(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = [one for one in SMALL if one != "split=hash"]
+    asked = [*RUNS["residual"], *today, "split.allow_few=true", "trainer.max_epochs=2"]
+    run = train(typed("train", *asked, "floors=false", "near_duplicates=false"))
+    assert run.folder != run_of("residual").folder or run.state == "finished"
+    before = next(one for one in run.folder.parent.iterdir() if one != run.folder)
+    assert f"{before} is the same with split=hash" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", RUNS)

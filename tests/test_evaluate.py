@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 DATA = ["data=synthetic", "data.items_per_category=20", "data.categories=[Dresses,Shoes,Hats]",
         "data.image_size_px=32"]  # fmt: skip
-SPLIT = ["split.val_fraction=0.1", "split.test_fraction=0.4"]
+SPLIT = ["split.val_fraction=0.1", "split.test_fraction=0.4", "split.allow_few=true"]
 QUICK = ["floors=false", "near_duplicates=false"]
 LEFT_OUT = ("protocol=leave_one_out", *QUICK)
 
@@ -204,7 +204,8 @@ def test_every_setting_that_changes_the_numbers_has_its_own_folder(
     # The last one named a key of the data, without the rest.
     config = places[-1].config()
     assert config["data"] == {**run.config()["data"], "background_noise": 0.1}
-    assert vars(config["split"]) == run.config()["split"]
+    kept = {"kept": str(run.folder / "split.csv")}
+    assert vars(config["split"]) == run.config()["split"] | kept
 
 
 def test_another_precision_embeds_everything_itself(
@@ -266,7 +267,7 @@ def test_a_run_is_measured_on_another_catalogue(run: Run, tmp_path: Path) -> Non
         for number in range(16):
             pixels = rng.integers(0, 255, (20, 20, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "shop" / category / f"{number}.png")
-    more = ("data=folder", "split.test_fraction=0.4", "split=hash", *QUICK)
+    more = ("data=folder", "split.test_fraction=0.4", "split=stratified", *QUICK)
     measured = evaluate(run, *more, f"data.root={tmp_path / 'shop'}")
     summary, config = measured.run.summary(), measured.run.config()
     assert summary["num_queries_trained_on"] == 0
@@ -286,8 +287,8 @@ def outside(run: Run, folder: Path, *more: str) -> Measured:
     table = {**own, "nobody": np.zeros_like(next(iter(own.values())))}
     np.save(folder / "clip.npy", np.stack(list(table.values())).astype(np.float64))
     (folder / "clip.txt").write_text("\n".join(table))
-    given = [f"embeddings={folder / 'clip.npy'}", f"outputs={folder / 'outputs'}", *DATA,
-             *SPLIT, "split=hash", "near_duplicates=false", "pictures.size_px=32"]  # fmt: skip
+    given = [f"embeddings={folder / 'clip.npy'}", f"outputs={folder / 'outputs'}", *DATA, *SPLIT,
+             "split=stratified", "near_duplicates=false", "pictures.size_px=32"]  # fmt: skip
     return measure_from_outside(typed("evaluate", *given, *arguments(run)[1:], *more))
 
 
@@ -315,7 +316,7 @@ def test_embeddings_from_outside_have_the_numbers_of_the_run_that_made_them(
 def test_a_network_of_another_library_is_measured_by_its_name(run: Run, tmp_path: Path) -> None:
     network = ["embedder=timm", "embedder.model=test_resnet", "embedder.pretrained=false"]
     folder, cache = f"outputs={tmp_path}", f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
-    asked = [*network, *DATA, "split=hash", *SPLIT, folder, cache, *QUICK]
+    asked = [*network, *DATA, "split=stratified", *SPLIT, folder, cache, *QUICK]
     measured = measure_from_outside(typed("evaluate", *asked))
     assert measured.is_new
     assert measured.run.folder.parts[-2] == "test_resnet"
@@ -330,7 +331,7 @@ def test_an_embedder_says_which_package_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as if it were not there
     cache = f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
-    asked = [*DATA, "split=hash", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
+    asked = [*DATA, "split=stratified", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
     other = ["embedder=sentence_transformers", "embedder.model=x", *asked]
     with pytest.raises(ConfigError, match="pip install sentence-transformers"):
         measure_from_outside(typed("evaluate", *other))
@@ -355,7 +356,7 @@ def test_embeddings_are_ranked_as_their_library_compares_them(
     module.SentenceTransformer = Model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
     cache = f"pictures.cache_dir={run.folder.parents[2] / 'cache'}"
-    asked = [*DATA, "split=hash", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
+    asked = [*DATA, "split=stratified", *SPLIT, f"outputs={tmp_path}", cache, *QUICK]
     network = ["embedder=sentence_transformers", "embedder.model=a/mean"]
     measured = measure_from_outside(typed("evaluate", *network, *asked))
     held = np.load(measured.run.folder / "embeddings" / "queries.npy")

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tests.composing import typed
 from tests.processes import Command, Hold
 from tests.small_runs import QUICK, SIZE, SYNTHETIC, numbers, places, run_here, small
 from visual_search.config.builders import ConfigError
+from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.runs.parts import Parts, load_module
 from visual_search.runs.run import Run, RunLockedError
@@ -254,6 +257,35 @@ def test_a_longer_run_goes_on_from_a_shorter_one_and_ends_as_one_at_once(
         assert "going on at" not in said
 
 
+def test_a_run_keeps_its_split_whatever_becomes_of_the_data(tmp_path: Path) -> None:
+    rng, table = np.random.default_rng(0), tmp_path / "shop.csv"
+
+    def grow(numbers: Sequence[int]) -> None:
+        lines = ["item_id,image,category,sender"]
+        for number in numbers:
+            picture = Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8))
+            picture.save(tmp_path / f"{number}.png")
+            lines.append(f"{number},{number}.png,{'hat' if number % 3 else 'shoe'},{number // 4}")
+        table.write_text("\n".join(lines))
+
+    grow(range(60))
+    asked = [one for one in small(tmp_path) if not one.startswith("data")]
+    asked += ["data=table", f"data.path={table}", "data.group=sender", "split.allow_few=true"]
+    run = train(typed("train", *asked))
+    before = pd.read_parquet(run.folder / "embeddings" / "queries.parquet")["item_id"]
+    shutil.rmtree(tmp_path / "outputs" / "splits")
+    grow([*range(200, 260), *range(60)])
+    cache = f"pictures.cache_dir={tmp_path / 'cache'}"
+    given = [f"run={run.folder}", cache, "floors=false", "near_duplicates=false"]
+    measured = measure_run(typed("evaluate", *given))
+    queries = pd.read_parquet(measured.run.folder / "embeddings" / "queries.parquet")["item_id"]
+    split = dict(pd.read_csv(run.folder / "split.csv", dtype=str).to_numpy().tolist())
+    earlier = {number for number in map(str, range(60)) if split[str(int(number) // 4)] == "test"}
+    assert set(before) <= earlier
+    assert {one for one in queries if int(one) < 60} <= earlier
+    assert any(int(one) >= 200 for one in queries)
+
+
 def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     rng = np.random.default_rng(0)
@@ -263,7 +295,7 @@ def test_bad_items_are_counted_in_the_summary(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(folder / f"{number}.png")
     (pictures / "Hats" / "broken.png").write_bytes(b"<html>404</html>")
     settings = [one for one in small(tmp_path) if not one.startswith("data")]
-    settings += ["data=folder", f"data.root={pictures}"]
+    settings += ["data=folder", f"data.root={pictures}", "split.allow_few=true"]
     settings += ["loader.max_items_per_category={train: null, val: null, test: null}"]
     with pytest.raises(ValueError, match=r"broken\.png"):
         train(typed("train", *settings))

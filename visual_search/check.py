@@ -102,7 +102,7 @@ def check_data(settings: CheckSchema) -> Checked:
     with progress_bar("Looking at pictures", " pictures") as advance:
         facts = picture_facts(catalog, cached.pictures, advance)
     leaks = _leaks(catalog, facts, protocol)
-    gallery, queries, chosen = _sides(cached, protocol, leaks)
+    gallery, queries, chosen = _sides(cached, protocol, leaks, settings)
     findings += chosen
     findings += checks.check_splits(catalog) if not split_findings else []
     findings += leaks
@@ -152,19 +152,19 @@ def _with_splits(
 ) -> tuple[Catalog, list[Finding]]:
     """Returns the catalogue with its splits; as the data has them where they cannot be drawn."""
     from visual_search.catalog.checks import Finding
-    from visual_search.catalog.splits import assign_splits
+    from visual_search.runs.catalogs import with_splits
 
     if torn:
         return catalog, []
     try:
-        return assign_splits(catalog, **vars(settings.split)), []
+        return with_splits(catalog, settings.data, settings.split, settings.outputs), []
     except ValueError as error:
-        advice = "Change what the message names; split=hash suits most catalogues."
+        advice = "Change what the message names; split=stratified suits most catalogues."
         return catalog, [Finding("split", "error", f"No split can be drawn: {error}.", advice)]
 
 
 def _sides(
-    cached: CachedCatalog, protocol: Protocol, leaks: Sequence[Finding]
+    cached: CachedCatalog, protocol: Protocol, leaks: Sequence[Finding], settings: CheckSchema
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Finding]]:
     """Asks what training asks of the sides before its first step.
 
@@ -191,6 +191,7 @@ def _sides(
             check_depth(protocol, catalog, sides.selection, split)
             if split == QUERY_SPLIT:
                 found += _unanswered(catalog, protocol, sides.selection)
+                found += _expected(catalog, sides.selection, settings)
         except LeakError as error:
             if not any(leak.severity == "error" for leak in leaks):
                 advice = "Do what the message says; training stops at it."
@@ -202,6 +203,31 @@ def _sides(
         advice = "Choose another protocol, or change what the message names."
         found.append(Finding("protocol", "error", what, advice))
     return gallery, queries, found
+
+
+def _expected(catalog: Catalog, selection: Selection, settings: CheckSchema) -> list[Finding]:
+    """Says how exactly a test will tell, where that is not exactly enough."""
+    from visual_search.catalog.checks import Finding
+    from visual_search.training.query_gallery import check_enough, expected_of
+
+    said = expected_of(catalog, selection)
+    if not said:
+        return []
+    severity: Severity = "warning"
+    try:
+        check_enough(catalog, selection, QUERY_SPLIT)
+    except ValueError:
+        severity = "error"
+    if settings.split.allow_few:
+        severity = "note"
+    advice = (
+        "Give more items or groups, raise split.test_fraction, or group by what is finer; training "
+        "on it all the same needs split.allow_few=true."
+        if severity == "error"
+        else "Raise split.test_fraction, or give more items and groups."
+    )
+    what = f"The {QUERY_SPLIT} split has {said}."
+    return [Finding("few_groups", severity, what, advice)]
 
 
 def _unanswered(catalog: Catalog, protocol: Protocol, selection: Selection) -> list[Finding]:

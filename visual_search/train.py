@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -93,6 +94,8 @@ def _begin(named: Named, parts: Parts) -> None:
     from visual_search.runs.longer import go_on_from, shorter_run
     from visual_search.wording import many
 
+    if found := _by_hash(named, parts):
+        print(found)
     shorter = shorter_run(named, parts.settings, parts.catalog.fingerprint())
     if shorter is None:
         return
@@ -102,6 +105,28 @@ def _begin(named: Named, parts: Parts) -> None:
     else:
         go_on_from(shorter, named.run)
         print(f"It goes on from {epochs}.")
+
+
+def _by_hash(named: Named, parts: Parts) -> str:
+    """Returns which run is the same but for the split that was drawn by default before."""
+    from visual_search.runs.identity import find_run
+    from visual_search.runs.parts import Parts
+
+    settings = parts.settings
+    experiment = named.run.folder.parent
+    if settings.split.method != "stratified" or not any(experiment.glob("*/status.json")):
+        return ""
+    by_hash = dataclasses.replace(settings.split, method="hash")
+    before = Parts(dataclasses.replace(settings, split=by_hash))
+    before.whole = parts.whole
+    fingerprint = before.catalog.fingerprint()
+    run = find_run(settings.outputs, experiment.name, before.settings, fingerprint).run
+    if not run.is_there or fingerprint == parts.catalog.fingerprint():
+        return ""
+    return (
+        f"{run.folder} is the same with split=hash, the default of an earlier version: give that "
+        "to find it."
+    )
 
 
 def _is_done(run: Run, settings: TrainSchema) -> bool:
@@ -119,6 +144,7 @@ def _work(training: _Training) -> None:
     from omegaconf import OmegaConf
 
     from visual_search.atomic import telling_full_disk, write_text
+    from visual_search.catalog.kept_splits import keep_splits
 
     run, catalog, settings = training.run, training.parts.catalog, training.parts.settings
     facts: dict[str, object] = {
@@ -131,6 +157,8 @@ def _work(training: _Training) -> None:
     elapsed = run.seconds_so_far()
     write_text(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(settings)))
     write_text(run.folder / "overrides.yaml", _overrides())
+    if settings.split.method == "stratified":
+        keep_splits(run.split, training.parts.split)
     run.save_environment()
     state: State = "failed"
     error = ""

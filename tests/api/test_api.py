@@ -125,8 +125,13 @@ def test_any_callable_is_measured_with_intervals_and_floors(
     for number, image in enumerate(catalog.table["image"]):
         paths.append(there / f"{number}.png")
         Image.fromarray(catalog.source.load(image)).save(paths[-1])
-    table = catalog.table[["item_id", "category", "split"]].assign(image=paths)
-    split = ["split=hash", "split.val_fraction=0.2", "split.test_fraction=0.2", "floors=false"]
+    table = catalog.table[["item_id", "category", "group", "split"]].assign(image=paths)
+    split = [
+        "split=stratified",
+        "split.val_fraction=0.2",
+        "split.test_fraction=0.2",
+        "floors=false",
+    ]
     filed = vs.evaluate(rows, table.drop(columns="split"), *cache, *split, name="table")
     assert filed.summary["micro_map_at_5"] == summary["micro_map_at_5"]
 

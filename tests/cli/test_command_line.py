@@ -19,7 +19,7 @@ from visual_search.config.builders import ConfigError, register_schema
 
 KNOWN = (
     "check, train, evaluate, compare, compress, download, export, search, index, serve, embed, "
-    "leaderboard, board"
+    "mteb, leaderboard, board"
 )
 PROBE = """
 import sys

@@ -5,6 +5,7 @@ Products
 ``catalog.py``         one validated table of products, and where their pictures come from
 ``identity.py``        what an item may be called: one rule for everything
 ``splits.py``          which item trains, validates, tests: by group, and stable
+``kept_splits.py``     the same in a file, so that later items move no group
 Pictures
 ``images.py``          encoded pictures -> RGB uint8 arrays, safely; and back for display
 ``pixel_budget.py``    what all decodes of a process may take together

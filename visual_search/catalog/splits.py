@@ -3,6 +3,9 @@
 Every random choice is a hash of a seed and a name (the group, the item id), never of a position or
 of a random stream: under ``hash`` and ``crc32``, an item that is added or removed moves no other.
 
+``stratified`` begins with the draw of ``hash`` and mends what a measurement could not use. What
+that moves hangs on the other groups, so its assignment is kept by group: `catalog.kept_splits`.
+
 ``categories`` and ``newest`` are for a cold start: they test on what training never saw, whole
 categories or the newest products. A product of a new category, or a new season, may move others,
 since both take a share of what there is.
@@ -15,7 +18,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,7 +27,28 @@ from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import SPLITS, Catalog
 
-SplitMethod = Literal["hash", "crc32", "categories", "newest"]
+SplitMethod = Literal["stratified", "hash", "crc32", "categories", "newest"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a side that asks needs at least, beside its share, where the catalogue has it.
+
+    Attributes:
+        items: Queries.
+        groups: Of them.
+    """
+
+    items: int
+    groups: int
+
+
+TESTED = Wanted(items=200, groups=20)  # an interval of about +-0.1
+VALIDATED = Wanted(items=50, groups=10)  # only chooses an epoch
+LARGEST_SHARE = 1 / 3  # of the pool, which such a side takes to have that
+LARGEST_GROUP = 1 / 10  # of the queries: beyond it one group decides the mean, so it trains
+GROUPS_A_SIDE = 2  # of each category
+MOST_OF_A_SHARE = 0.8  # a draw that has so much of what was asked for stays as it is
 
 
 def stable_unit(text: str, seed: int) -> float:
@@ -51,6 +75,7 @@ def assign_splits(
     divisor: int = 10,
     test_categories: Sequence[str] | None = None,
     order_by: str | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> Catalog:
     """Returns the catalogue with every item's split filled; a group always stays together.
 
@@ -76,7 +101,12 @@ def assign_splits(
 
     Args:
         catalog: Items with or without a split.
-        method: ``hash`` tests the groups whose hash falls below ``test_fraction``; ``crc32`` those
+        method: ``hash`` tests the groups whose hash falls below ``test_fraction``; ``stratified``
+            begins with these, takes out the groups that would hold more than a tenth of the
+            queries, and adds others in the order of their hashes until every category has two
+            groups on both sides (for which it takes twice its share at most), and the test split
+            200 items and 20 groups, or a third of the pool; likewise ``val``, which needs 50 and
+            10; ``crc32`` those
             whose CRC-32 (of the name as UTF-8) is divisible by ``divisor``, whatever the seed;
             ``categories`` those with an item of a held-out category; ``newest`` the newest.
         val_fraction: Share of the pool's groups without the test groups, in [0, 1).
@@ -92,6 +122,7 @@ def assign_splits(
             text in code point order (``2024-03-01`` is right, ``1.3.2024`` is not); an empty value
             is the oldest. A group is as new as its newest item; equally new groups at the border
             are chosen by their hash.
+        kept: For ``stratified``: group -> split of an earlier draw; these groups stay there.
 
     Raises:
         ValueError: An argument is out of range or not for this method, a category or attribute is
@@ -104,8 +135,13 @@ def assign_splits(
     names: list[str] = list(groups)
     split = _given_splits(catalog, group_of_row, names)  # [num_groups] object(str)
     given = set(split)
+    strata = None
+    if method == "stratified":
+        strata = _Strata(catalog, group_of_row, names, kept or {})
     if "test" not in given:
-        if method == "crc32":
+        if strata is not None:
+            chosen = strata.draw("test", split, seed, test_fraction, TESTED)
+        elif method == "crc32":
             checksums = np.array([zlib.crc32(name.encode()) for name in names], dtype=np.uint32)
             chosen = checksums % divisor == 0
         elif method == "categories":
@@ -122,7 +158,10 @@ def assign_splits(
             chosen = _below(names, "test", seed, test_fraction)
         split[chosen & np.isin(split, ("", "train"))] = "test"
     if "val" not in given:
-        chosen = _below(names, "val", seed, val_fraction)
+        if strata is not None:
+            chosen = strata.draw("val", split, seed, val_fraction, VALIDATED)
+        else:
+            chosen = _below(names, "val", seed, val_fraction)
         split[chosen & np.isin(split, ("", "train"))] = "val"
     split[split == ""] = "train"
     if "train" not in split:
@@ -177,6 +216,111 @@ def limit_items(catalog: Catalog, max_per_category: Mapping[str, int | None], se
         rank = part.groupby("category").cumcount().to_numpy()  # 0 = smallest hash of its category
         keep[part["row"].to_numpy()[rank >= limit]] = False
     return catalog.take(np.flatnonzero(keep))
+
+
+class _Strata:
+    """The groups of a catalogue, their sizes and categories, of which asking sides are drawn."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        group_of_row: NDArray[np.intp],
+        names: list[str],
+        kept: Mapping[str, str],
+    ) -> None:
+        self.names = names
+        self.kept = np.array([*(kept.get(name, "") for name in names), None], dtype=object)[:-1]
+        self.sizes = np.bincount(group_of_row, minlength=len(names))
+        category_of_row, categories = pd.factorize(catalog.table["category"], sort=True)
+        pairs = np.unique(group_of_row * len(categories) + category_of_row)
+        group_of_pair, self.categories = np.divmod(pairs, len(categories))  # ascending by group
+        self.bounds = np.searchsorted(group_of_pair, np.arange(len(names) + 1))
+        self.num_categories = len(categories)
+
+    def _counts(self, groups: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Counts the marked groups of each category, ``[num_categories]``."""
+        marked = np.repeat(groups, np.diff(self.bounds))
+        counts: NDArray[np.int64] = np.bincount(
+            self.categories[marked], minlength=self.num_categories
+        )
+        return counts
+
+    def _of(self, group: int) -> NDArray[np.int64]:
+        return self.categories[self.bounds[group] : self.bounds[group + 1]]
+
+    def draw(
+        self, purpose: str, split: NDArray[np.object_], seed: int, fraction: float, least: Wanted
+    ) -> NDArray[np.bool_]:
+        """Marks the groups of the pool that ask, those kept among them: ``[num_groups] bool``.
+
+        Args:
+            purpose: ``test`` or ``val``.
+            split: Of each group so far, ``[num_groups]``; "" and ``train`` are the pool.
+            seed: Another one draws others.
+            fraction: Share of the groups; nothing is drawn for 0.
+            least: What is needed beside the share.
+        """
+        pool = np.isin(split, ("", "train"))
+        if not fraction or not pool.any():
+            return np.zeros(len(self.names), dtype=np.bool_)
+        free, held = pool & (self.kept == ""), pool & (self.kept == purpose)
+        units = np.array([stable_unit(f"{purpose}:{name}", seed) for name in self.names])
+        asking: NDArray[np.bool_] = held | (free & (units < fraction))
+        share = max(LARGEST_SHARE, fraction)
+        most = share * self.sizes[pool].sum()
+        drawn, asked = self.sizes[asking].sum(), fraction * self.sizes[pool].sum()
+        wanted = max(least.items, drawn if drawn > MOST_OF_A_SHARE * asked else asked)
+        items, groups = min(wanted, most), min(least.groups, share * pool.sum())
+        small = free & (self.sizes <= self._largest(free, held, items))
+        asking &= small | held
+
+        whole = self._counts(pool)
+        apart = np.minimum(GROUPS_A_SIDE, whole // 2)  # of 2 or 3 groups one on each side
+        # A single group trains, unless nearly every category is one, as products are.
+        to_train = np.where(whole == 1, int((whole == 1).mean() < 0.5), np.maximum(apart, 1))
+        training, tested = self._counts(pool & ~asking), self._counts(asking)
+
+        def move(group: int, number: int) -> bool:
+            """Moves a group to the asking side (1) or back (-1); tells whether it could."""
+            own = self._of(group)
+            if number > 0 and (training[own] <= to_train[own]).any():
+                return False
+            asking[group] = number > 0
+            training[own] -= number
+            tested[own] += number
+            return True
+
+        order = np.lexsort((np.array(self.names), units))
+        order = order[small[order]]
+        for group in order[asking[order]][::-1].tolist():  # the draw may have left too few
+            if (training[self._of(group)] < to_train[self._of(group)]).any():
+                move(group, -1)
+        num_items, num_groups = int(self.sizes[asking].sum()), int(asking.sum())
+        for for_category in (True, False):
+            for group in order[~asking[order]].tolist():
+                missing = tested < apart
+                if for_category and not missing.any():
+                    break
+                if not for_category and num_items >= items and num_groups >= groups:
+                    break
+                if for_category and not missing[self._of(group)].any():
+                    continue
+                limit = min(most, 2 * wanted) if for_category else most
+                if num_items + self.sizes[group] <= limit and move(group, 1):
+                    num_items += int(self.sizes[group])
+                    num_groups += 1
+        return asking
+
+    def _largest(self, free: NDArray[np.bool_], held: NDArray[np.bool_], items: float) -> float:
+        """Returns how large a group that asks may be: a tenth, or what it takes to have so many."""
+        largest = max(1.0, items * LARGEST_GROUP)
+        if self.sizes[held | (free & (self.sizes <= largest))].sum() >= items:
+            return largest
+        ascending = np.sort(self.sizes[free])
+        if not len(ascending):
+            return largest
+        enough = int(np.searchsorted(np.cumsum(ascending), items - self.sizes[held].sum()))
+        return float(ascending[min(enough, len(ascending) - 1)])
 
 
 def _check_arguments(method: str, val_fraction: float, test_fraction: float, divisor: int) -> None:

@@ -37,7 +37,8 @@ class SplitConfig:
     """How items without a split get one; see `visual_search.catalog.splits.assign_splits`.
 
     Attributes:
-        method: hash tests groups whose hash falls below test_fraction, crc32 every divisor-th,
+        method: stratified tests enough to measure, of every category, and keeps every group where
+            it is; hash tests groups whose hash falls below test_fraction, crc32 every divisor-th,
             categories whole categories, newest the newest by order_by.
         val_fraction: Share of the groups that are not tested.
         test_fraction: Share of the groups, or of the categories; crc32 does not use it.
@@ -46,15 +47,20 @@ class SplitConfig:
             hash.
         order_by: Of newest: the column that tells old from new, such as year.
         seed: Another one draws other groups, or other categories.
+        kept: Of stratified: the file that keeps which group is where; null: one in
+            <outputs>/splits, by the catalogue's name and these settings.
+        allow_few: true trains where the test has too few queries or groups to say anything.
     """
 
-    method: str = "hash"
+    method: str = "stratified"
     val_fraction: float = 0.05
     test_fraction: float = 0.05
     divisor: int = 10
     test_categories: list[str] | None = None
     order_by: str | None = None
     seed: int = 0
+    kept: str | None = None
+    allow_few: bool = False
 
 
 @dataclass

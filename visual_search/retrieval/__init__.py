@@ -16,6 +16,7 @@ To measure
 ``report_files.py``     the same on disk
 ``size_quality.py``     what fewer bytes an item cost, paired with no compression
 To judge
+``expectation.py``      how sure a mean will be, told before any work
 ``statistics.py``       how sure a mean or a difference is
 ``resampling.py``       what that draws and flips
 ``floor_comparison.py``  a run against embeddings that learn nothing

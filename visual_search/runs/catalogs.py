@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import build, one_of
-from visual_search.config.schemas import Node, TrainSchema
+from visual_search.config.schemas import Node, SplitConfig, TrainSchema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,11 +63,43 @@ def told(choices: Sequence[Choice]) -> list[str]:
     return lines + [str(one) for one in choices if one.key not in kept or one.setting is None]
 
 
-def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:
-    """Returns a config's catalogue with its splits, limited to its budget."""
-    from visual_search.catalog.splits import assign_splits, limit_items
+def with_splits(catalog: Catalog, data: Node, split: SplitConfig, outputs: str) -> Catalog:
+    """Returns a catalogue with its splits; those that are drawn by group are kept in a file.
 
-    catalog = assign_splits(catalog, **vars(settings.split))
+    Args:
+        catalog: As read.
+        data: Its node.
+        split: How items without a split get one.
+        outputs: Folder of all runs, in which the file lies.
+
+    Raises:
+        ValueError: No split can be drawn, or the file cannot be read.
+    """
+    from visual_search.catalog.kept_splits import keep_splits, kept_splits
+    from visual_search.catalog.splits import assign_splits
+
+    asked = {key: value for key, value in vars(split).items() if key not in ("kept", "allow_few")}
+    if split.method != "stratified":
+        return assign_splits(catalog, **asked)
+    path = Path(split.kept) if split.kept else _place_of_splits(catalog, data, asked, outputs)
+    assigned = assign_splits(catalog, **asked, kept=kept_splits(path))
+    is_own = split.kept is None or not path.is_file()  # what is named is read and left as it is
+    if is_own and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        keep_splits(path, assigned)
+    return assigned
+
+
+def _place_of_splits(catalog: Catalog, data: Node, asked: Node, outputs: str) -> Path:
+    text = json.dumps([asked, data.get("group")], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.+-]+", "_", catalog.name)
+    return Path(outputs) / "splits" / f"{name}-{digest}.csv"
+
+
+def within_budget(catalog: Catalog, settings: TrainSchema) -> Catalog:
+    """Returns a config's catalogue, splits assigned, limited to its budget."""
+    from visual_search.catalog.splits import limit_items
+
     limits = vars(settings.loader.max_items_per_category)
     if any(limit is not None for limit in limits.values()):
         catalog = limit_items(catalog, limits, seed=settings.split.seed)

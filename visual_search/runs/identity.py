@@ -32,6 +32,8 @@ NOT_PART_OF_THE_RESULT = (
     "trainer.log_every_n_steps",
     "trainer.enable_progress_bar",
     "training.checkpoint_every_n_seconds",
+    "split.kept",  # what it keeps is part of the catalogue's fingerprint
+    "split.allow_few",
     # Where the data lies; its content is part of the hash as the catalogue's fingerprint.
     "data.root",
     "data.path",
@@ -107,6 +109,9 @@ def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node
 
     kept = _without(dataclasses.asdict(settings), NOT_PART_OF_THE_RESULT)
     kept["callbacks"] = _deciding_callbacks(settings)
+    # Where every group is, is part of the catalogue's fingerprint: who draws the same has the same.
+    if kept["split"]["method"] == "stratified":
+        kept["split"]["method"] = "hash"
     if kept["data"].get("on_bad_item") == "skip_any":  # other items are refused, none is given
         kept["data"]["on_bad_item"] = "skip"
     if "devices" in kept["trainer"]:  # how many, not which

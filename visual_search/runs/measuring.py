@@ -58,7 +58,7 @@ def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: object)
         return
     try:
         place.clear()
-        text = yaml.safe_dump(_written(parts.settings), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_written(parts.settings, place), sort_keys=False, allow_unicode=True)
         write_text(place.folder / "config.yaml", text)
         place.save_environment()
         place.set_state("running", **facts)
@@ -76,9 +76,11 @@ def working(place: Run, parts: Parts, settings: EvaluateSchema, **facts: object)
         place.unlock()
 
 
-def _written(merged: TrainSchema) -> dict[str, object]:
+def _written(merged: TrainSchema, place: Run) -> dict[str, object]:
     """Returns the settings as they are written beside a measurement."""
     plain = dataclasses.asdict(merged)
+    if merged.split.kept == str(place.split):  # known by where it lies
+        plain["split"]["kept"] = None
     return plain if merged.model else {name: plain[name] for name in OF_A_MEASUREMENT}
 
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, bind, build, one_of, told_as_config
 from visual_search.config.schemas import Node, TrainSchema
-from visual_search.runs.catalogs import build_catalog, check_left_out, prepare, within_budget
+from visual_search.runs.catalogs import (
+    build_catalog,
+    check_left_out,
+    prepare,
+    with_splits,
+    within_budget,
+)
 from visual_search.runs.code import code_of
 from visual_search.runs.run import PROJECTION, Run
 
@@ -62,15 +68,25 @@ class Parts:
         return catalog
 
     @cached_property
+    def split(self) -> Catalog:
+        """The catalogue with its splits assigned.
+
+        Raises:
+            ValueError: It cannot be read or split, or too much of it is left out.
+        """
+        settings = self.settings
+        if self.bound_left_out:
+            check_left_out(settings.data, len(self.whole.refused), len(self.whole))
+        return with_splits(self.whole, settings.data, settings.split, settings.outputs)
+
+    @cached_property
     def catalog(self) -> Catalog:
         """The catalogue with its splits assigned, limited to its budget.
 
         Raises:
             ValueError: It cannot be read or split, or too much of it is left out.
         """
-        if self.bound_left_out:
-            check_left_out(self.settings.data, len(self.whole.refused), len(self.whole))
-        return within_budget(self.whole, self.settings)
+        return within_budget(self.split, self.settings)
 
     @cached_property
     def cached(self) -> CachedCatalog:
@@ -268,7 +284,11 @@ class Parts:
         from visual_search.training.callbacks.neighbour_positives import check_partners
         from visual_search.training.datamodule import check_loader
         from visual_search.training.labels import Labels
-        from visual_search.training.query_gallery import check_test_items
+        from visual_search.training.query_gallery import (
+            check_enough,
+            check_test_items,
+            expected_of,
+        )
 
         settings, catalog = self.settings, self.catalog
         if settings.augmentation:
@@ -287,6 +307,24 @@ class Parts:
         for split in ("val", "test"):
             if len(catalog.rows_of_split(split)):
                 self.check_measuring(split)
+        if not self.is_cut_short:
+            selection = self.protocol.choose(catalog.table, "test")
+            if not settings.split.allow_few:
+                with told_as_config():
+                    check_enough(catalog, selection, "test")
+            if said := expected_of(catalog, selection):
+                print(f"The test has {said}. visual_search.check says what would help.")
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether less than the whole test is asked for."""
+        settings = self.settings
+        few = settings.trainer.get("fast_dev_run") or settings.trainer.get("limit_test_batches")
+        return settings.loader.max_items_per_category.test is not None or few not in (
+            None,
+            False,
+            1.0,
+        )
 
     def trainer(self, run: Run, keeper: RunCheckpoint) -> Trainer:
         """Returns the Trainer with what always belongs to a run and what the settings add."""

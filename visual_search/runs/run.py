@@ -111,6 +111,12 @@ class Run:
         """The newest checkpoint, which may not exist yet."""
         return self.folder / "checkpoints" / "last.ckpt"
 
+    @property
+    def split(self) -> Path:
+        """Which group is in which split, where that was drawn; of a run's measurement the run's."""
+        is_within = self.folder.parent.name == EVALUATIONS
+        return (self.folder.parents[1] if is_within else self.folder) / "split.csv"
+
     def status(self) -> Status:
         """Returns the content of ``status.json``, empty where there is none.
 
@@ -244,7 +250,7 @@ class Run:
         """Returns ``config.yaml`` as today's schema has it.
 
         What an earlier version did not have has today's default, and what it had beyond that is
-        left aside.
+        left aside. Its groups are where they were in it.
 
         Raises:
             FileNotFoundError: There is none.
@@ -260,7 +266,10 @@ class Run:
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DamagedFileError(self.folder / "config.yaml", reason, A_CONFIG) from error
-        return filled(TrainSchema, content)
+        settings = filled(TrainSchema, content)
+        if self.split.is_file():
+            settings.split.kept = str(self.split)
+        return settings
 
     def clear(self) -> None:
         """Removes what an earlier run left, but for the lock, which has to be held.

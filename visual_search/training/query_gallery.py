@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.duplicates import pixel_keys
+from visual_search.retrieval.expectation import (
+    FEWEST_GROUPS,
+    FEWEST_QUERIES,
+    LARGEST_GROUP,
+    expect,
+)
 from visual_search.retrieval.leaks import LeakKind, Leaks, find_leaks
 from visual_search.retrieval.measure import EXCLUDED_BY
 from visual_search.retrieval.protocol import Protocol, Selection
@@ -117,6 +123,46 @@ def check_test_items(catalog: Catalog) -> None:
         raise ValueError(
             f"none of the {len(catalog)} items is in the test split; expected at least one query; "
             "raise split.test_fraction, or name the table's split column"
+        )
+
+
+def expected_of(catalog: Catalog, selection: Selection) -> str:
+    """Returns how exactly a measurement will tell, and why; nothing where it is exact enough.
+
+    Args:
+        catalog: Splits assigned.
+        selection: The sides.
+    """
+    expectation = expect(catalog.table["group"].iloc[selection.query_rows].tolist())
+    asking = set(catalog.table["category"].iloc[selection.query_rows])
+    silent = len(catalog.categories) - len(asking)
+    if expectation.is_enough and not silent:
+        return ""
+    why = []
+    if expectation.largest > LARGEST_GROUP and expectation.num_groups > 1:
+        why.append(f"one of which holds {expectation.largest:.0%}")
+    if silent:
+        categories = many(len(catalog.categories), "category", "categories")
+        why.append(f"with no query of {silent:,} of {categories}")
+    said = many(expectation.num_queries, "query", "queries")
+    if expectation.num_groups < expectation.num_queries:
+        said += f" of {many(expectation.num_groups, 'group')}"
+    said = ", ".join([said, *why])
+    return f"{said}: expect a mean over them to be known to {expectation.width()}"
+
+
+def check_enough(catalog: Catalog, selection: Selection, split: str) -> None:
+    """Refuses a measurement that could say next to nothing.
+
+    Raises:
+        ValueError: There are too few queries, or they are of too few groups.
+    """
+    expectation = expect(catalog.table["group"].iloc[selection.query_rows].tolist())
+    if expectation.is_too_little:
+        raise ValueError(
+            f"the {split} split has {expected_of(catalog, selection)}; expected at least "
+            f"{FEWEST_QUERIES} queries of {FEWEST_GROUPS} groups: give more items or groups, raise "
+            f"split.{split}_fraction, or allow it by split.allow_few=true"
         )
 
 
