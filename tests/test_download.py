@@ -21,7 +21,7 @@ from tests.catalog.picture_server import (
     picture,
 )
 from tests.composing import typed
-from visual_search.catalog.downloads.settings import WantedPicture
+from visual_search.catalog.downloads.settings import DownloadSettings, WantedPicture
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import DownloadSchema
 from visual_search.download import (
@@ -30,6 +30,7 @@ from visual_search.download import (
     download_listed,
     print_download,
     read_list,
+    request_settings,
     wanted_pictures,
 )
 
@@ -40,6 +41,7 @@ SIGNATURES = ["00015b9d0c08164ed3b5dbb4613bb143", "000187f9ba6ffdce6ec0a6ccd3ea1
 
 def test_the_config_says_the_defaults() -> None:
     assert typed("download") == DownloadSchema()
+    assert request_settings(DownloadSchema()) == DownloadSettings()
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ BAD_ROWS = {
     '3,images/3.jpg,Hats,"never closed\nfor ever': "lines 3-4: is malformed",
     "3,,Hats,red": "line 3: picture path '' is empty",
     "3,images/4.jpg,Hats,red": r"line 3: no picture 'images/4\.jpg'",
-    "3,https://shop.example.org/1.jpg,Hats,red": "is a URL; fetch the pictures first",
+    "3,https://shop.example.org/1.jpg,Hats,red": "is a URL; data.download=true fetches it",
     "3,images,Hats,red": "line 3: 'images' is no plain file",
     "3,../products.csv,Hats,red": "line 3: .* has a '..'",
     "3,/etc/passwd,Hats,red": "line 3: .* is absolute",

@@ -71,14 +71,14 @@ class DownloadSettings:
         ValueError: A value is out of its range, or a place is none.
     """
 
-    requests_per_s: float
-    max_bytes: int
-    allowed_hosts: tuple[str, ...]
-    http_hosts: tuple[str, ...]
-    private_hosts: tuple[str, ...]
-    try_again: tuple[str, ...]
-    check_saved: str
-    user_agent: str
+    requests_per_s: float = 10.0
+    max_bytes: int = 20 * 2**20
+    allowed_hosts: tuple[str, ...] = ()
+    http_hosts: tuple[str, ...] = ()
+    private_hosts: tuple[str, ...] = ()
+    try_again: tuple[str, ...] = ("failed",)
+    check_saved: str = "size"
+    user_agent: str = "visual-search"
 
     def __post_init__(self) -> None:
         if not 0 < self.requests_per_s < math.inf:

@@ -266,7 +266,7 @@ def _images(columns: Sequence[_Column]) -> tuple[tuple[str, ...], str]:
         why = f"{there:.0%} of its values name pictures that are there"
     else:
         why = "its values look like the names of pictures"
-    if main.share(lambda text: text.lower().startswith("http")) >= 0.5:
+    if there < _MOST / 2 and main.is_there_or_url:
         why = "its values are URLs of pictures"
     names = [
         column.name

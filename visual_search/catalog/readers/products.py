@@ -20,7 +20,7 @@ from visual_search.wording import many
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 )
-_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_URL = re.compile(r"(https?:)?//[^/\s]\S*", re.IGNORECASE)  # exports leave the scheme out
 
 IsThere = Callable[[str], bool]
 
@@ -207,7 +207,7 @@ def names_picture(text: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Returns whether a text is an http or https URL."""
+    """Returns whether a text is an http or https URL, with its scheme or from ``//`` on."""
     return _URL.fullmatch(text) is not None
 
 

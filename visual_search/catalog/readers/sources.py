@@ -45,7 +45,10 @@ def safe_name(image: str) -> str:
     elif "\0" in image or not _is_utf8(image):
         reason = "is not valid UTF-8 text; rename the file"
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image):
-        reason = "is a URL; fetch the pictures first, with visual_search.download urls=FILE.csv"
+        reason = (
+            "is a URL; fetch the pictures first: data.download=true of data=table does, or "
+            "visual_search.download urls=FILE.csv"
+        )
     elif not parts[0]:
         reason = "is absolute"
     elif re.match(r"[A-Za-z]:", image):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -18,12 +18,14 @@ from visual_search.catalog.readers.products import (
     Columns,
     IsThere,
     further_pictures,
+    is_url,
     products_of,
     roles_told,
 )
 from visual_search.catalog.readers.shop_exports import recognised
 from visual_search.catalog.readers.sources import FolderSource, ZipSource
 from visual_search.catalog.readers.table_files import find_table, read_table_file
+from visual_search.catalog.readers.url_pictures import pictures_of_urls
 
 ADVICE = (
     "name its columns by data.item_id, data.image (or data.image_pattern), data.category, "
@@ -46,6 +48,8 @@ def table(
     name: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    download: bool | Mapping[str, object] = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """Returns the catalogue of a table whose columns the caller names, or are found out.
 
@@ -83,6 +87,9 @@ def table(
             and says so.
         encoding: Of a text or JSON, as ``cp1252``; None finds it out and says so, where it is
             certain.
+        download: Whether to fetch pictures whose URLs stand in the table, into a folder beside it,
+            where they are read from then on; or settings of `DownloadSettings`, which mean yes.
+        on_progress: Called with how many pictures of how many are fetched.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``.
@@ -151,14 +158,21 @@ def table(
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
     products, rows = products_of(raw, told, attributes, is_there)
-    choices = (*raw.choices, *choices, *rows, *further_pictures(products))
+    firsts = {product.pictures[0] for product in products if product.pictures}
+    urls = sorted(filter(is_url, firsts))
+    of_urls = pictures_of_urls(urls, source, inner, download, on_progress)
+    choices = (*raw.choices, *choices, *rows, *further_pictures(products), *of_urls.choices)
 
     items = Items(source, attributes, choices, raw.refused, base)
     for product in products:
+        picture = product.pictures[0] if product.pictures else ""
+        if picture in of_urls.problems:
+            items.refuse(product.place, product.item_id, picture, of_urls.problems[picture])
+            continue
         items.add(
             product.place,
             item_id=product.item_id,
-            image=product.pictures[0] if product.pictures else "",
+            image=of_urls.names.get(picture, picture),
             category=product.category,
             group=product.group,
             split=product.split,
