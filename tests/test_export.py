@@ -361,3 +361,105 @@ def test_a_search_needs_no_torch(bundle: Path, picture: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "Like new one.png\n" in ended.stdout
+
+
+def test_products_of_several_pictures_go_from_a_table_to_one_hit_each(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(5)
+    for number in range(8):
+        noise = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    ids = ["007", "007~2", "1.10", "1.10~2", "1.10~3", "bag"]
+    table = pd.DataFrame({
+        "item_id": ids, "image": [f"{number}.png" for number in range(6)],
+        "category": ["Shoes", "Shoes", "Hats", "Hats", "Hats", "Bags"],
+        "product": [one.partition("~")[0] for one in ids], "colour": ["red", "red", *["blue"] * 4],
+    })  # fmt: skip
+    table.to_csv(tmp_path / "shop.csv", index=False)
+    data = ("data=table", "data.attributes=[product,colour]", "num_checked=2")
+    made = export_run(asked(run, tmp_path / "shop", *data, f"data.path={tmp_path / 'shop.csv'}"))
+    assert (made.num_products, made.manifest.num_items) == (3, 6)
+    print_export(made)
+    assert "3 products with 6 pictures" in capsys.readouterr().out
+    card = Bundle.open(made.folder).file("model_card.md").read_text(encoding="utf-8")
+    assert "3 products with 6 pictures" in card
+
+    folder, asks = made.folder, f"image={tmp_path / '4.png'}"
+    settings = typed("search", f"bundle={folder}", asks, f"out={tmp_path / 'g.png'}", "format=json")
+    print_search(search_bundle(settings), settings)
+    hits = json.loads(capsys.readouterr().out)["answers"][0]["hits"]
+    assert hits[0]["product"] == "1.10"
+    assert {hit["product"] for hit in hits} == {"007", "1.10", "bag"}
+    assert (hits[0]["item_id"], hits[0]["pictures"]) == ("1.10~3", ["1.10", "1.10~2"])
+    every = search(folder, asks, "products=all", "k=9").answers[0].hits
+    assert {hit.item_id for hit in every} == set(ids)
+    own = search(folder, "item=1.10~2", "products=mean").answers[0].hits
+    assert {hit.product for hit in own} == {"007", "bag"}
+    settings = typed("search", f"bundle={folder}", asks)
+    print_search(search_bundle(settings), settings)
+    printed = capsys.readouterr().out
+    assert "1.10~3" in printed
+    assert "1.10, 1.10~2" in printed
+    assert "No more than 3 products match." in printed
+    with pytest.raises(ConfigError, match="products=worst; expected one of best, mean, all"):
+        search(folder, asks, "products=worst")
+
+    added = change("add", folder, f"image={tmp_path / '6.png'}", "product=007")
+    print_changed(added)
+    assert "1 picture added." in capsys.readouterr().out
+    bundle = Bundle.open(folder)
+    assert bundle.pictures_of("007") == ["007", "007~2", "007~3"]
+    assert bundle.item("007~3") == {
+        "item_id": "007~3", "category": "Shoes", "product": "007", "colour": "red",
+    }  # fmt: skip
+    more = table.iloc[[0, 5]].assign(
+        item_id=["front", "front2"], image=["6.png", "7.png"], product=["bag", "boot"]
+    )
+    more.to_csv(tmp_path / "more.csv", index=False)
+    cache = f"pictures.cache_dir={tmp_path / 'cache'}"
+    path = f"data.path={tmp_path / 'more.csv'}"
+    print_changed(change("add", folder, *data[:2], path, cache))
+    printed = capsys.readouterr().out
+    assert "2 pictures added, 1 new product." in printed
+    assert "4 products with 9 pictures in 3 categories" in printed
+    assert Bundle.open(folder).pictures_of("bag") == ["bag", "bag~2"]
+    for overrides, message in (
+        (["product=cap"], "product=ID of a product that is there"),
+        (["product=007", "attributes={product: 007}"], "product, as '007'; .* product=ID"),
+        (["product=[007,bag]"], "expected one product of the one picture"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            change("add", folder, f"image={tmp_path / '6.png'}", *overrides)
+    with pytest.raises(ConfigError, match="product=007 with data of its own"):
+        change("add", folder, *data[:2], path, "product=007")
+
+    print_changed(change("remove", folder, "product=1.10", "item=007"))
+    printed = capsys.readouterr().out
+    assert "4 pictures removed, 1 product with the last of them" in printed
+    assert "3 products with 5 pictures" in printed
+    assert Bundle.open(folder).pictures_of("007") == ["007~2", "007~3"]
+    with pytest.raises(ConfigError, match=r"no product '1\.10'"):
+        change("remove", folder, "product=1.10")
+
+
+def test_a_column_called_product_may_be_any_attribute(
+    run: Run, bundle: Path, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(picture, tmp_path / "a.png")
+    table = pd.DataFrame({
+        "item_id": ["1", "2"], "image": ["a.png"] * 2, "category": "Shoes", "product": "Air",
+    })  # fmt: skip
+    table.to_csv(tmp_path / "lines.csv", index=False)
+    data = ("data=table", "data.attributes=[product]", f"data.path={tmp_path / 'lines.csv'}")
+    made = export_run(asked(run, tmp_path / "lines", *data, "num_checked=2"))
+    assert (made.num_products, made.manifest.product_column) == (None, None)
+    hits = search(made.folder, f"image='{picture}'", "where={product: Air}").answers[0].hits
+    assert [hit.item_id for hit in hits] == ["1", "2"]
+    with pytest.raises(ConfigError, match="product=Air, and every item"):
+        change("add", made.folder, f"image='{picture}'", "product=Air", "category=Shoes")
+    assert change("remove", made.folder, "product=2").change.num_removed == 1
+    # pictures of products, into a bundle of items: said, and found one by one
+    table.assign(item_id=["7", "7~2"], product="7").to_csv(tmp_path / "lines.csv", index=False)
+    print_changed(change("add", bundle, *data, f"pictures.cache_dir={tmp_path / 'cache'}"))
+    assert "1 further picture of products" in capsys.readouterr().out

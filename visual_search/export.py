@@ -23,7 +23,7 @@ from visual_search.runs.finished import finished_run
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.runs.moved import telling_moved_data
 from visual_search.runs.run import Run
-from visual_search.wording import file_size, many, number, shown
+from visual_search.wording import file_size, holding, many, number, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +65,7 @@ class Exported:
         again: The headline's mean with the bundle's embeddings, by the run's own queries; None
             where the bundle holds other items.
         num_bytes: Size of all its files.
+        num_products: Products that can be found; None where each has one picture, an item.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Exported:
     left_out: tuple[str, ...]
     again: float | None
     num_bytes: int
+    num_products: int | None = None
 
 
 def export_run(settings: ExportSchema) -> Exported:
@@ -134,6 +136,7 @@ def export_run(settings: ExportSchema) -> Exported:
             thumbnails=small,
         )
         again = _measured_again(parts, cached, rows, embeddings, settings)
+        of_products = _product_column(items)
         content = _facts(run, summary, check, again)
         content["left_out"] = list(left_out)
         with progress_bar("Building the index", " items") as advance:
@@ -144,6 +147,7 @@ def export_run(settings: ExportSchema) -> Exported:
                 items=items,
                 kind=settings.index,
                 target_recall=settings.target_recall,
+                product_column=of_products,
                 facts=content,
                 files=_files(run, name, exported.weights, content, items, settings.index),
                 num_threads=settings.num_threads,
@@ -151,7 +155,7 @@ def export_run(settings: ExportSchema) -> Exported:
             )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     headline = str(summary.get("standing", ""))
-    return Exported(folder, manifest, check, headline, left_out, again, size)
+    return Exported(folder, manifest, check, headline, left_out, again, size, _num_products(items))
 
 
 def _left_out(num_all: int, cached: CachedCatalog, rows: NDArray[np.int64]) -> tuple[str, ...]:
@@ -215,6 +219,14 @@ def _rows(cached: CachedCatalog, run: Run, settings: ExportSchema) -> NDArray[np
         return np.arange(len(cached.catalog), dtype=np.int64)
     ids = set(read_table(run.folder / "index" / "items.parquet", SAVED)["item_id"])
     return np.flatnonzero(cached.catalog.table["item_id"].isin(ids)).astype(np.int64)
+
+
+def _product_column(items: BundleItems) -> str | None:
+    """Returns the column that says whose picture an item is, where it says so of every one."""
+    from visual_search.catalog.identity import PRODUCT, is_by_picture
+
+    products = items.columns.get(PRODUCT)
+    return PRODUCT if products is not None and is_by_picture(items.item_ids, products) else None
 
 
 def _columns(cached: CachedCatalog, rows: NDArray[np.int64]) -> dict[str, list[str]]:
@@ -294,12 +306,19 @@ def _files(
     counts = dict(sorted(Counter(items.columns["category"]).items()))
     files: dict[str, Path | bytes | str] = {
         "encoder.safetensors": weights,
-        "model_card.md": model_card(name, facts, counts, tuple(items.columns)),
+        "model_card.md": model_card(
+            name, facts, counts, tuple(items.columns), _num_products(items)
+        ),
         "requirements.txt": requirements(kind),
     }
     if (report := run.folder / "report.html").is_file():
         files["report.html"] = _without_places(report.read_text(encoding="utf-8"), run)
     return files
+
+
+def _num_products(items: BundleItems) -> int | None:
+    column = _product_column(items)
+    return None if column is None else len(set(items.columns[column]))
 
 
 def _without_places(page: str, run: Run) -> str:
@@ -341,7 +360,9 @@ def print_export(exported: Exported) -> None:
         f"{check.largest_difference:.1e} (allowed {check.allowed_difference:.1e}), the "
         f"same {many(check.k, 'neighbour')} found."
     )
-    print(f"Index: {many(exported.manifest.num_rows, 'item')}; {plan.sentence()}.")
+    print(
+        f"Index: {holding(exported.manifest.num_rows, exported.num_products)}; {plan.sentence()}."
+    )
     for line in exported.left_out:
         print(shown(line))
     if exported.headline:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
     from visual_search.bundle.items import BundleItems
     from visual_search.bundle.writing import Change
-    from visual_search.catalog.catalog import RefusedItem
+    from visual_search.catalog.catalog import Catalog, RefusedItem
 
 MAX_NAMED = 60  # categories that are printed; the bundle holds all
 ACTIONS = ("add", "remove", "rebuild", "info")
@@ -47,6 +47,8 @@ class Changed:
         left_out: Columns of the catalogue that the bundle does not have.
         refused: Items that were not added, with the reason.
         new_categories: Categories that no item had before.
+        num_apart: Further pictures of the catalogue's products, in a bundle where each item is a
+            product: they are found beside their first one.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Changed:
     left_out: tuple[str, ...] = ()
     refused: tuple[RefusedItem, ...] = ()
     new_categories: tuple[str, ...] = ()
+    num_apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class _New:
     items: BundleItems
     left_out: tuple[str, ...] = ()
     refused: tuple[RefusedItem, ...] = ()
+    num_apart: int = 0
 
 
 def change_bundle(settings: IndexSchema) -> Changed:
@@ -94,11 +98,16 @@ def change_bundle(settings: IndexSchema) -> Changed:
     check_index_settings(settings.index, settings.target_recall, settings.num_threads)
     wait_s, threads = settings.wait_s, settings.num_threads
     if action == "remove":
-        ids, skip = _ids(settings), settings.skip_missing
+        ids, products = _ids(settings)
         try:
-            return Changed(
-                folder, remove_items(folder, ids, skip_missing=skip, wait_seconds=wait_s)
+            change = remove_items(
+                folder,
+                ids,
+                product_ids=products,
+                skip_missing=settings.skip_missing,
+                wait_seconds=wait_s,
             )
+            return Changed(folder, change)
         except KeyError as error:
             raise ConfigError(str(error.args[0])) from error
     if action == "rebuild":
@@ -125,25 +134,29 @@ def change_bundle(settings: IndexSchema) -> Changed:
         )
     known = new.bundle.values_of("category")
     unknown = sorted(set(new.items.columns["category"]) - set(known))
-    return Changed(folder, change, new.left_out, new.refused, tuple(unknown))
+    return Changed(folder, change, new.left_out, new.refused, tuple(unknown), new.num_apart)
 
 
-def _ids(settings: IndexSchema) -> list[str]:
-    """Returns the ids to take out: those that are named, and those of a file."""
+def _ids(settings: IndexSchema) -> tuple[list[str], list[str]]:
+    """Returns the items to take out, those that are named and those of a file, and the products."""
     from visual_search.runs.embedding_files import read_id_lines
 
-    given = settings.item
-    ids = list(given) if isinstance(given, list) else [given] if given is not None else []
+    ids, products = _several(settings.item), _several(settings.product)
     if settings.ids:
         path = Path(settings.ids)
         if not path.is_file():
             raise FileNotFoundError(f"no file at {path}; expected one item id a line: check ids=")
         ids += read_id_lines(path)
-    if not ids:
+    if not ids and not products:
         raise ConfigError(
-            "nothing to remove; expected item=ID, item=[ID,ID], or ids=FILE with one id a line"
+            "nothing to remove; expected item=ID, item=[ID,ID], product=ID, or ids=FILE with one "
+            "item id a line"
         )
-    return ids
+    return ids, products
+
+
+def _several(given: str | list[str] | None) -> list[str]:
+    return list(given) if isinstance(given, list) else [given] if given is not None else []
 
 
 def _new_items(folder: Path, settings: IndexSchema) -> _New:
@@ -154,6 +167,11 @@ def _new_items(folder: Path, settings: IndexSchema) -> _New:
         raise ConfigError(
             "add needs either a catalogue or one picture; expected data=folder data.root=DIR (or "
             "another of conf/data/), or image=PICTURE item=ID category=NAME"
+        )
+    if settings.data and settings.product is not None:
+        raise ConfigError(
+            f"product={settings.product} with data of its own; expected it with image=PICTURE: the "
+            "pictures of a catalogue say by their column 'product' whose they are"
         )
     bundle = Bundle.open(folder, num_threads=settings.num_threads)
     if settings.image:
@@ -166,18 +184,10 @@ def _one_item(bundle: Bundle, path: Path, settings: IndexSchema) -> BundleItems:
     from visual_search.catalog.images import PictureError
     from visual_search.catalog.thumbnails import thumbnail
 
-    item_id = settings.item
-    if not isinstance(item_id, str) or not settings.category:
-        raise ConfigError(
-            f"image={settings.image} needs one item=ID and a category=NAME; expected both: "
-            "they say what the picture shows"
-        )
+    item_id, columns = _named(bundle, settings)
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}; expected a file: check image=")
     data = path.read_bytes()
-    attributes = settings.attributes or {}
-    _check_columns(bundle, attributes)
-    columns = {**attributes, "category": settings.category}
     try:
         picture = bundle.encoder.decode(data)  # [3, S, S]
     except PictureError as error:
@@ -190,17 +200,57 @@ def _one_item(bundle: Bundle, path: Path, settings: IndexSchema) -> BundleItems:
     )
 
 
+def _named(bundle: Bundle, settings: IndexSchema) -> tuple[str, dict[str, str]]:
+    """Returns the one picture's id, empty where its product gives it one, and its columns.
+
+    What is not said of a further picture of a product is what its other pictures have.
+    """
+    product, item_id = settings.product, settings.item
+    attributes = settings.attributes or {}
+    _check_columns(bundle, attributes)
+    columns = {}
+    if product is not None:
+        if not bundle.is_by_picture:
+            raise ConfigError(
+                f"product={product}, and every item of {bundle.folder} is a product of one "
+                "picture; expected item=ID: a bundle whose products have several is exported from "
+                "a catalogue that has them"
+            )
+        if not isinstance(product, str):
+            raise ConfigError(f"product={product}; expected one product of the one picture")
+        if product in bundle:
+            columns = dict(bundle.item(bundle.pictures_of(bundle.product_of(product))[0]))
+            columns.pop("item_id")
+        columns[str(bundle.product_column)] = product
+    columns |= attributes
+    if settings.category is not None:
+        columns["category"] = settings.category
+    is_named = isinstance(item_id, str) or (item_id is None and product is not None)
+    if not is_named or not columns.get("category"):
+        raise ConfigError(
+            f"image={settings.image} needs one item=ID and a category=NAME, or product=ID of a "
+            "product that is there; expected them: they say what the picture shows"
+        )
+    return item_id or "", columns
+
+
 def _check_columns(bundle: Bundle, attributes: Mapping[str, str]) -> None:
     if "category" in attributes:
         raise ConfigError(
             f"attributes names category, as {attributes['category']!r}; expected it by its own "
             "key: set category=NAME, and leave it out of attributes"
         )
+    if bundle.product_column in attributes:
+        raise ConfigError(
+            f"attributes names {bundle.product_column}, as "
+            f"{attributes[str(bundle.product_column)]!r}; expected it by its own key: set "
+            "product=ID, and leave it out of attributes"
+        )
     unknown = [name for name in attributes if name not in bundle.columns]
     if unknown:
         raise ConfigError(
             f"the bundle has no column {unknown[0]!r}; expected one of "
-            f"{', '.join(bundle.columns[1:])}: a new column needs a new export"
+            f"{', '.join(bundle.attributes)}: a new column needs a new export"
         )
 
 
@@ -230,13 +280,37 @@ def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
         small = thumbnails(catalog, range(len(catalog)), on_progress=advance)
     names = ["category", *catalog.attributes]
     items = BundleItems(
-        item_ids=catalog.table["item_id"].tolist(),
+        item_ids=_picture_ids(catalog, bundle.product_column),
         columns={name: catalog.table[name].tolist() for name in names if name in bundle.columns},
         embeddings=found,
         thumbnails=small,
     )
     left_out = tuple(name for name in names if name not in bundle.columns)
-    return _New(bundle, items, left_out, catalog.refused)
+    num_apart = 0 if bundle.is_by_picture else _num_further_pictures(catalog)
+    return _New(bundle, items, left_out, catalog.refused, num_apart)
+
+
+def _num_further_pictures(catalog: Catalog) -> int:
+    from visual_search.catalog.identity import PRODUCT, is_by_picture
+
+    if PRODUCT not in catalog.attributes:
+        return 0
+    ids, products = catalog.table["item_id"].tolist(), catalog.table[PRODUCT].tolist()
+    return len(ids) - len(set(products)) if is_by_picture(ids, products) else 0
+
+
+def _picture_ids(catalog: Catalog, product_column: str | None) -> list[str]:
+    """Returns a catalogue's ids; empty where a product of the bundle gives its next picture one."""
+    from visual_search.catalog.identity import picture_number
+
+    ids: list[str] = catalog.table["item_id"].tolist()
+    if product_column is None or product_column not in catalog.attributes:
+        return ids
+    products = catalog.table[product_column]
+    return [
+        "" if product and not picture_number(item_id, product) else item_id
+        for item_id, product in zip(ids, products, strict=True)
+    ]
 
 
 def print_changed(changed: Changed) -> None:
@@ -245,9 +319,10 @@ def print_changed(changed: Changed) -> None:
     from visual_search.knn.plan import SearchPlan
 
     change = changed.change
+    bundle = Bundle.open(changed.folder, verify="sizes")
     if change is not None:
         done = [
-            f"{number:,} {word}"
+            f"{many(number, 'picture') if bundle.is_by_picture else f'{number:,}'} {word}"
             for number, word in (
                 (change.num_added, "added"),
                 (change.num_replaced, "replaced"),
@@ -255,21 +330,30 @@ def print_changed(changed: Changed) -> None:
             )
             if number
         ]
+        if bundle.is_by_picture and change.num_products_added:
+            done.append(many(change.num_products_added, "new product"))
+        if bundle.is_by_picture and change.num_products_removed:
+            done.append(f"{many(change.num_products_removed, 'product')} with the last of them")
         if change.is_rebuilt:
             done.append("the index was built anew")
         print(f"{changed.folder}: {', '.join(done) or 'nothing to do'}.")
     if changed.left_out:
         columns = shown(", ".join(changed.left_out))
         print(f"Columns that the bundle does not have were left out: {columns}")
+    if changed.num_apart:
+        print(
+            f"{many(changed.num_apart, 'further picture')} of products became items of their own: "
+            "this bundle has one picture a product. Export a run again with this catalogue to find "
+            "each product once."
+        )
     _print_refused(changed.refused)
     if changed.new_categories:
         new = shown(listed(changed.new_categories, MAX_NAMED))
         print(f"Categories that no item had before: {new}")
-    bundle = Bundle.open(changed.folder, verify="sizes")
     plan = SearchPlan.from_json(bundle.manifest.index.plan)
-    counts = bundle.values_of("category")
+    counts = bundle.values_of("category", by_product=True)
     print(
-        f"{bundle.name}, generation {bundle.manifest.generation}: {many(len(bundle), 'item')} in "
+        f"{bundle.name}, generation {bundle.manifest.generation}: {bundle.holding} in "
         f"{many(len(counts), 'category', 'categories')}; index "
         f"{plan.sentence(bundle.manifest.num_rows)}."
     )
@@ -281,8 +365,8 @@ def print_changed(changed: Changed) -> None:
         if len(chosen) < len(counts):
             rest = many(len(counts) - len(chosen), "smaller category", "smaller categories")
             print(f"  and {rest}")
-        if bundle.columns[1:]:
-            print(f"Attributes: {shown(', '.join(bundle.columns[1:]))}")
+        if bundle.attributes:
+            print(f"Attributes: {shown(', '.join(bundle.attributes))}")
 
 
 def _print_refused(refused: Sequence[RefusedItem]) -> None:

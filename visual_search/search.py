@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, get_args
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of
 from visual_search.config.schemas import SearchSchema
-from visual_search.wording import many, shown, three_digits
+from visual_search.wording import listed, many, shown, three_digits
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from visual_search.bundle.bundle import Bundle, Hit
+    from visual_search.bundle.products import ByProduct
 
 FORMATS = ("table", "json")
+MAX_OTHERS = 3  # of a product's other pictures, named in the table; JSON has them all
 INLINE = ("auto", "never")
 SQUARED_DISTANCE = "d² is the squared Euclidean distance of two embeddings"
 
@@ -67,11 +69,13 @@ class Searched:
         bundle: Where it searched.
         answers: One a query, in the order in which they were asked.
         k: Neighbours that were asked for.
+        products: How products of several pictures were found.
     """
 
     bundle: Bundle
     answers: tuple[QueryAnswer, ...]
     k: int
+    products: ByProduct
 
 
 def search_bundle(settings: SearchSchema) -> Searched:
@@ -86,6 +90,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
         ValueError: The bundle is damaged, or a picture does not decode.
     """
     from visual_search.bundle.bundle import Bundle, Verify
+    from visual_search.bundle.products import ByProduct
 
     if not settings.bundle:
         raise ConfigError(
@@ -99,6 +104,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
             "in the bundle"
         )
     one_of("format", settings.format, FORMATS)
+    products: ByProduct = one_of("products", settings.products, get_args(ByProduct))
     one_of("inline", settings.inline, INLINE)
     verify = one_of("verify", settings.verify, get_args(Verify))
     if settings.k < 1:
@@ -111,9 +117,9 @@ def search_bundle(settings: SearchSchema) -> Searched:
         )
     bundle = Bundle.open(settings.bundle, verify=verify, num_threads=settings.num_threads)
     where = _where(bundle, settings)
-    answers = _of_pictures(bundle, pictures, settings.k, where)
-    answers += _of_items(bundle, items, settings.k, where)
-    return Searched(bundle, tuple(answers), settings.k)
+    answers = _of_pictures(bundle, pictures, settings.k, where, products)
+    answers += _of_items(bundle, items, settings.k, where, products)
+    return Searched(bundle, tuple(answers), settings.k, products)
 
 
 def _several(value: str | list[str] | None) -> list[str]:
@@ -146,7 +152,11 @@ def _where(bundle: Bundle, settings: SearchSchema) -> dict[str, list[str]]:
 
 
 def _of_pictures(
-    bundle: Bundle, paths: Sequence[str], k: int, where: Mapping[str, Sequence[str]]
+    bundle: Bundle,
+    paths: Sequence[str],
+    k: int,
+    where: Mapping[str, Sequence[str]],
+    products: ByProduct,
 ) -> list[QueryAnswer]:
     import numpy as np
 
@@ -163,7 +173,8 @@ def _of_pictures(
             decoded.append(bundle.encoder.decode(data[-1]))
         except PictureError as error:
             raise ValueError(f"{path}: {error}") from error
-    found = bundle.search(bundle.encoder.embed(np.stack(decoded)), k, where=where)
+    embeddings = bundle.encoder.embed(np.stack(decoded))
+    found = bundle.search(embeddings, k, where=where, products=products)
     return [
         QueryAnswer(path, picture, tuple(hits))
         for path, picture, hits in zip(paths, data, found, strict=True)
@@ -171,7 +182,11 @@ def _of_pictures(
 
 
 def _of_items(
-    bundle: Bundle, item_ids: Sequence[str], k: int, where: Mapping[str, Sequence[str]]
+    bundle: Bundle,
+    item_ids: Sequence[str],
+    k: int,
+    where: Mapping[str, Sequence[str]],
+    products: ByProduct,
 ) -> list[QueryAnswer]:
     import numpy as np
 
@@ -181,10 +196,10 @@ def _of_items(
         if item_id not in bundle:
             raise ConfigError(
                 f"no item {item_id!r} in {bundle.folder}; expected an id of one of its "
-                f"{len(bundle):,} items, such as {bundle.item_ids(limit=1)[0]!r}"
+                f"{bundle.holding}, such as {bundle.item_ids(limit=1)[0]!r}"
             )
     embeddings = np.stack([bundle.embedding_of(item_id) for item_id in item_ids])
-    found = bundle.search(embeddings, k, where=where, exclude_ids=list(item_ids))
+    found = bundle.search(embeddings, k, where=where, exclude_ids=list(item_ids), products=products)
     return [
         QueryAnswer(item_id, bundle.thumbnail(item_id), tuple(hits))
         for item_id, hits in zip(item_ids, found, strict=True)
@@ -206,7 +221,7 @@ def grid_png(searched: Searched) -> bytes:
     import io
 
     from visual_search.catalog.thumbnails import thumbnail
-    from visual_search.views.search_grid import GridPicture, GridRow, draw_grid
+    from visual_search.views.search_grid import MAX_SMALL, GridPicture, GridRow, draw_grid
 
     bundle = searched.bundle
     rows = [
@@ -222,6 +237,7 @@ def grid_png(searched: Searched) -> bytes:
                         hit.category,
                         f"d² {three_digits(hit.squared_distance)}",
                     ),
+                    tuple(bundle.thumbnail(other) for other in hit.pictures[:MAX_SMALL]),
                 )
                 for hit in answer.hits
             ),
@@ -242,7 +258,7 @@ def print_search(searched: Searched, settings: SearchSchema) -> None:
     _print_inline(searched, settings.inline)
     for answer in searched.answers:
         _print_table(searched, answer)
-    print(f"{searched.bundle.name}: {many(len(searched.bundle), 'item')}; {SQUARED_DISTANCE}.")
+    print(f"{searched.bundle.name}: {searched.bundle.holding}; {SQUARED_DISTANCE}.")
     if out is not None:
         print(f"Pictures: {out}")
 
@@ -254,6 +270,7 @@ def _plain(searched: Searched, out: Path | None) -> dict[str, object]:
             "name": bundle.name,
             "generation": bundle.manifest.generation,
             "num_items": len(bundle),
+            "num_products": bundle.num_products,
         },
         "k": searched.k,
         "answers": [
@@ -266,6 +283,8 @@ def _plain(searched: Searched, out: Path | None) -> dict[str, object]:
                         "category": hit.category,
                         "squared_distance": hit.squared_distance,
                         "attributes": dict(hit.attributes),
+                        "product": hit.product,
+                        "pictures": list(hit.pictures),
                     }
                     for hit in answer.hits
                 ],
@@ -290,18 +309,20 @@ def _print_table(searched: Searched, answer: QueryAnswer) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    attributes = [name for name in searched.bundle.columns if name != "category"]
+    bundle = searched.bundle
     console = Console()
     console.print(
         f"Like [bold]{escape(shown(answer.title))}[/bold]", soft_wrap=True, highlight=False
     )
-    table = _table(answer, attributes)
+    table = _table(answer, bundle)
     unbounded = console.options.update(width=10_000)
     if console.measure(table, options=unbounded).maximum > console.width:
-        table = _table(answer, attributes, in_one=True)
+        table = _table(answer, bundle, in_one=True)
     console.print(table)
     if len(answer.hits) < searched.k:
-        console.print(f"No more than {many(len(answer.hits), 'item matches', 'items match')}.")
+        what = "product" if bundle.is_by_picture and searched.products != "all" else "item"
+        matches = many(len(answer.hits), f"{what} matches", f"{what}s match")
+        console.print(f"No more than {matches}.")
 
 
 def _cell(text: str) -> str:
@@ -311,15 +332,26 @@ def _cell(text: str) -> str:
     return escape(shown(text)) if text else ""
 
 
-def _table(answer: QueryAnswer, attributes: Sequence[str], *, in_one: bool = False) -> Table:
+def _names(hit: Hit) -> tuple[str, str, str]:
+    """Returns a hit's product, the picture that was found, and some of its other pictures."""
+    return hit.product, hit.item_id, listed(hit.pictures, MAX_OTHERS)
+
+
+def _table(answer: QueryAnswer, bundle: Bundle, *, in_one: bool = False) -> Table:
     """Returns the hits as a table; the attributes share one column where each has no room."""
     from rich.markup import escape
     from rich.table import Table
 
+    attributes = bundle.attributes
     in_one = in_one and bool(attributes)
     table = Table(expand=in_one)  # so that the shared column takes what the others leave
     table.add_column("Rank", justify="right", no_wrap=True)
-    table.add_column("Item", overflow="fold")
+    if bundle.is_by_picture:
+        table.add_column("Product", overflow="fold")
+        table.add_column("Picture", overflow="fold")
+        table.add_column("Others", overflow="fold", ratio=1 if in_one else None)
+    else:
+        table.add_column("Item", overflow="fold")
     table.add_column("Category", overflow="fold")
     table.add_column("d²", justify="right", no_wrap=True)
     for name in [" · ".join(attributes)] if in_one else attributes:
@@ -330,7 +362,7 @@ def _table(answer: QueryAnswer, attributes: Sequence[str], *, in_one: bool = Fal
             texts = [" · ".join(texts)]
         table.add_row(
             str(hit.rank),
-            _cell(hit.item_id),
+            *map(_cell, _names(hit) if bundle.is_by_picture else [hit.item_id]),
             _cell(hit.category),
             three_digits(hit.squared_distance),
             *texts,

@@ -38,6 +38,18 @@ def many(number: int, one: str, more: str = "") -> str:
     return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
+def holding(num_items: int, num_products: int | None) -> str:
+    """Returns in words what a bundle holds; None where every item is a product.
+
+    Example:
+        >>> holding(12, None), holding(12, 5)
+        ('12 items', '5 products with 12 pictures')
+    """
+    if num_products is None:
+        return many(num_items, "item")
+    return f"{many(num_products, 'product')} with {many(num_items, 'picture')}"
+
+
 def listed(names: Iterable[object], at_most: int) -> str:
     """Returns the first names, and how many more there are.
 

@@ -162,6 +162,10 @@ def test_a_bundle_answers_as_the_command_does(trained: Run, there: Path) -> None
     others = bundle.similar(own, k=4, where={"category": "Shoes"})
     assert {hit.category for hit in others} == {"Shoes"}
     assert own not in {hit.item_id for hit in others}
+    assert [(hit.product, hit.pictures) for hit in hits] == [(hit.item_id, ()) for hit in hits]
+    for products in ("mean", "all"):
+        assert bundle.search(picture, k=3, products=products) == hits
+        assert len(bundle.similar(own, k=4, products=products)) == 4
     both = bundle.search(picture, k=50, where={"category": ["Shoes", "Hats"]})
     assert {hit.category for hit in both} == {"Shoes", "Hats"}
     with pytest.raises(PictureError, match="the picture: "):

@@ -13,6 +13,9 @@ from visual_search.views.search_grid import (
     CELL_PX,
     GAP_PX,
     MARGIN_PX,
+    MAX_SMALL,
+    SMALL_GAP_PX,
+    SMALL_PX,
     GridPicture,
     GridRow,
     draw_grid,
@@ -72,3 +75,18 @@ def test_letters_are_drawn_or_told_to_have_no_font() -> None:
 def test_no_row_is_refused() -> None:
     with pytest.raises(ValueError, match="rows is empty; expected at least one query"):
         draw_grid([])
+
+
+def test_a_products_other_pictures_stand_small_below_it() -> None:
+    alone, others = shown(GREEN, "1"), (shown(RED).picture, b"", *[shown(BLUE).picture] * 9)
+    found = GridPicture(shown(GREEN).picture, ("1",), others)
+    grid = draw_grid([GridRow(shown(RED, "query"), (found, alone))])
+    left, middle = MARGIN_PX + CELL_PX + GAP_PX, MARGIN_PX + CELL_PX + SMALL_GAP_PX + SMALL_PX // 2
+    step = SMALL_PX + SMALL_GAP_PX
+    seen = [grid.getpixel((left + SMALL_PX // 2 + step * n, middle)) for n in range(MAX_SMALL)]
+    np.testing.assert_allclose(seen, [RED, WHITE, *[BLUE] * (MAX_SMALL - 2)], atol=8)
+    assert MAX_SMALL * step - SMALL_GAP_PX <= CELL_PX
+    beside = grid.getpixel((left + CELL_PX + GAP_PX + SMALL_PX // 2, middle))
+    np.testing.assert_allclose(beside, WHITE, atol=8)
+    without = draw_grid([GridRow(shown(RED, "query"), (alone,))])
+    assert grid.height == without.height + step

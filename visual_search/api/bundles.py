@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from visual_search.bundle.bundle import Bundle, Hit
+    from visual_search.bundle.products import ByProduct
 
 
 class OpenedBundle:
@@ -27,7 +28,7 @@ class OpenedBundle:
         return len(self.bundle)
 
     def __repr__(self) -> str:
-        return f"OpenedBundle({os.fspath(self.bundle.folder)!r}): {len(self):,} items"
+        return f"OpenedBundle({os.fspath(self.bundle.folder)!r}): {self.bundle.holding}"
 
     def search(
         self,
@@ -35,18 +36,22 @@ class OpenedBundle:
         k: int = 5,
         *,
         where: Mapping[str, str | Sequence[str]] | None = None,
+        products: ByProduct = "best",
     ) -> list[Hit]:
-        """Returns the items that look most like a picture, the nearest first.
+        """Returns the products that look most like a picture, the nearest first.
 
         Args:
             picture: A file, its bytes, or a Pillow image.
             k: How many; fewer come back only where fewer are left.
             where: Column -> the value that it has to have, or several: any of them.
+            products: Of several pictures each, found once: by the ``best`` of them, or by their
+                ``mean``; ``all`` gives every picture. See `bundle.Bundle.search`.
 
         Raises:
             FileNotFoundError: There is no such file.
             PictureError: It is damaged, or too large.
-            ValueError: A column is none of the bundle's, or ``k`` is below 1.
+            ValueError: A column is none of the bundle's, ``k`` is below 1, or ``products`` is
+                another word.
         """
         import numpy as np
 
@@ -59,23 +64,32 @@ class OpenedBundle:
             name = picture if isinstance(picture, str | os.PathLike) else "the picture"
             raise PictureError(f"{name}: {error}") from error
         embedding = self.bundle.encoder.embed(np.stack([decoded]))
-        return self.bundle.search(embedding, k, where=_several(where))[0]
+        return self.bundle.search(embedding, k, where=_several(where), products=products)[0]
 
     def similar(
-        self, item_id: str, k: int = 5, *, where: Mapping[str, str | Sequence[str]] | None = None
+        self,
+        item_id: str,
+        k: int = 5,
+        *,
+        where: Mapping[str, str | Sequence[str]] | None = None,
+        products: ByProduct = "best",
     ) -> list[Hit]:
-        """Returns the items that look most like one of the bundle's own, without itself.
+        """Returns the products that look most like one of the bundle's own, without itself.
 
         Args:
-            item_id: Of the item.
+            item_id: Of the item: where products have several pictures, of the picture that asks.
             k: As `search`.
             where: As `search`.
+            products: As `search`; ``all`` leaves out that picture alone.
 
         Raises:
             KeyError: There is no such item.
         """
         embedding = self.bundle.embedding_of(item_id)[None]
-        return self.bundle.search(embedding, k, where=_several(where), exclude_ids=[item_id])[0]
+        found = self.bundle.search(
+            embedding, k, where=_several(where), exclude_ids=[item_id], products=products
+        )
+        return found[0]
 
 
 def _several(where: Mapping[str, str | Sequence[str]] | None) -> dict[str, list[str]]:

@@ -36,6 +36,7 @@ from visual_search.bundle.products import (
 from visual_search.bundle.snapshot import Snapshot, open_snapshot
 from visual_search.catalog.identity import picture_number
 from visual_search.knn.embeddings import check_array, check_k, check_lengths
+from visual_search.wording import holding
 
 if TYPE_CHECKING:
     from visual_search.bundle.encoder import OnnxEncoder
@@ -147,6 +148,21 @@ class Bundle:
     def product_column(self) -> str | None:
         """The column that says whose picture an item is; None where every item is a product."""
         return self.manifest.product_column
+
+    @property
+    def is_by_picture(self) -> bool:
+        """Whether products may have several pictures, each an item."""
+        return self.product_column is not None
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The columns that say something of a product: all but the category and its id."""
+        return tuple(name for name in self.columns[1:] if name != self.product_column)
+
+    @property
+    def holding(self) -> str:
+        """What can be found, in words, as ``5 products with 12 pictures``."""
+        return holding(len(self), self.num_products if self.is_by_picture else None)
 
     @property
     def num_products(self) -> int:

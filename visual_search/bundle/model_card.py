@@ -10,6 +10,7 @@ from visual_search.wording import (
     MISSING,
     as_float,
     escaped,
+    holding,
     interval,
     isolated,
     listed,
@@ -47,7 +48,11 @@ class BundleFacts(Summary, total=False):
 
 
 def model_card(
-    name: str, facts: BundleFacts, counts: Mapping[str, int], columns: Sequence[str]
+    name: str,
+    facts: BundleFacts,
+    counts: Mapping[str, int],
+    columns: Sequence[str],
+    num_products: int | None = None,
 ) -> str:
     """Returns the card as Markdown.
 
@@ -56,21 +61,28 @@ def model_card(
         facts: As `visual_search.export` collects them from a run.
         counts: Category -> items in the bundle.
         columns: What items can be filtered by.
+        num_products: Of several pictures each, the items; None where every item is a product.
     """
-    parts = [f"# {name}", _what(facts, counts, columns), *_numbers(facts), _check(facts), _limits()]
+    what = _what(facts, counts, columns, num_products)
+    parts = [f"# {name}", what, *_numbers(facts), _check(facts), _limits()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 MAX_CATEGORIES = 50  # named in the card, the largest; the report and the index name all
 
 
-def _what(facts: BundleFacts, counts: Mapping[str, int], columns: Sequence[str]) -> str:
+def _what(
+    facts: BundleFacts,
+    counts: Mapping[str, int],
+    columns: Sequence[str],
+    num_products: int | None,
+) -> str:
     largest = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     if len(largest) <= MAX_CATEGORIES:
         largest = sorted(counts.items())
     lines = [
         f"A search bundle of visual_search: an encoder, "
-        f"{many(sum(counts.values()), 'item')} and their index.",
+        f"{holding(sum(counts.values()), num_products)} and their index.",
         "",
         f"- Run: `{facts['experiment']}/{facts['run']}`, trained for "
         f"{many(facts.get('epochs') or 0, 'epoch')} on "

@@ -598,6 +598,8 @@ class SearchSchema:
         image: A picture, or several: [one.jpg,two.jpg].
         item: Id of an item in the bundle, or several, as typed: 1.10, 007; in quotes: '"null"'.
         k: Neighbours of each.
+        products: Of several pictures each, found once: by the best of them, or by their mean; all
+            finds every picture.
         category: Only items of this category, or of these: [Shoes,Hats].
         where: Only items with these attributes: {baseColour: Red, season: [Summer,Fall], "a:b":
             "38,5"}.
@@ -613,6 +615,7 @@ class SearchSchema:
     image: Any = field(default=None, metadata=ONE_OR_MORE)
     item: Any = field(default=None, metadata=ONE_OR_MORE)
     k: int = 5
+    products: str = "best"
     category: Any = field(default=None, metadata=ONE_OR_MORE)
     where: Any = field(default=None, metadata=COLUMNS_OF_SEVERAL)
     format: str = "table"
@@ -632,7 +635,9 @@ class IndexSchema:
         data: Of add: where the new products come from.
         image: Of add: instead of data, one picture ...
         item: ... with its id; of remove: an id, or several.
-        category: Of add: of the one picture.
+        product: Of add: whose further picture it is, where products have several; of remove: a
+            product, or several, with all their pictures.
+        category: Of add: of the one picture; the product's where it is left out.
         attributes: Of add: of the one picture, as {baseColour: Red}.
         ids: Of remove: a text file with one id a line, each as it stands.
         skip_missing: Of remove: pass over ids that are not there; otherwise nothing is removed.
@@ -649,6 +654,7 @@ class IndexSchema:
     data: Node = field(default_factory=dict)
     image: str | None = None
     item: Any = field(default=None, metadata=ONE_OR_MORE)
+    product: Any = field(default=None, metadata=ONE_OR_MORE)
     category: str | None = field(default=None, metadata=ONE_TEXT)
     attributes: Any = field(default=None, metadata=COLUMNS)
     ids: str | None = None

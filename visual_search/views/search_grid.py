@@ -16,6 +16,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 CELL_PX, GAP_PX, MARGIN_PX = 160, 14, 20
+SMALL_PX, SMALL_GAP_PX = 37, 4  # of a product's other pictures: as many as the cell is wide
+MAX_SMALL = (CELL_PX + SMALL_GAP_PX) // (SMALL_PX + SMALL_GAP_PX)
 _TEXT_PX = 13
 _LINE_PX = 18
 _INK, _FAINT, _FRAME, _PAPER = "#1c1e21", "#6a6f76", "#d5d8dc", "#ffffff"
@@ -39,10 +41,12 @@ class GridPicture:
         picture: An encoded picture; ``b""`` draws an empty frame.
         lines: Short texts, the first in ink, the further ones fainter. One with letters that no
             font has is drawn as "no font": the table beside the grid has it.
+        others: The product's other pictures, encoded, drawn small below it: `MAX_SMALL` at most.
     """
 
     picture: bytes
     lines: tuple[str, ...]
+    others: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def draw_grid(rows: Sequence[GridRow]) -> Image.Image:
         raise ValueError("rows is empty; expected at least one query: search for something first")
     num_columns = 1 + max(len(row.found) for row in rows)
     num_lines = max(len(cell.lines) for row in rows for cell in (row.query, *row.found))
-    height = CELL_PX + num_lines * _LINE_PX
+    strip = 0
+    if any(cell.others for row in rows for cell in row.found):
+        strip = SMALL_GAP_PX + SMALL_PX
+    height = CELL_PX + strip + num_lines * _LINE_PX
     width = 2 * MARGIN_PX + num_columns * CELL_PX + (num_columns - 1) * GAP_PX
     sheet = Image.new(
         "RGB", (width, 2 * MARGIN_PX + len(rows) * height + (len(rows) - 1) * GAP_PX), _PAPER
@@ -81,7 +88,7 @@ def draw_grid(rows: Sequence[GridRow]) -> Image.Image:
         top = MARGIN_PX + number * (height + GAP_PX)
         for column, cell in enumerate((row.query, *row.found)):
             left = MARGIN_PX + column * (CELL_PX + GAP_PX)
-            _draw_cell(sheet, pen, cell, (left, top), is_query=column == 0)
+            _draw_cell(sheet, pen, cell, (left, top), strip, is_query=column == 0)
     return sheet
 
 
@@ -90,23 +97,38 @@ def _draw_cell(
     pen: ImageDraw.ImageDraw,
     cell: GridPicture,
     place: tuple[int, int],
+    strip: int,
     *,
     is_query: bool,
 ) -> None:
     left, top = place
-    if cell.picture:
-        with Image.open(io.BytesIO(cell.picture)) as image:
-            inside = CELL_PX - 2
-            fitted = ImageOps.contain(image.convert("RGB"), (inside, inside))
-        sheet.paste(
-            fitted, (left + (CELL_PX - fitted.width) // 2, top + (CELL_PX - fitted.height) // 2)
-        )
-    frame = (left, top, left + CELL_PX - 1, top + CELL_PX - 1)
-    pen.rectangle(frame, outline=_QUERY if is_query else _FRAME, width=2 if is_query else 1)
+    _draw_picture(sheet, pen, cell.picture, place, CELL_PX, is_query=is_query)
+    for number, picture in enumerate(cell.others[:MAX_SMALL]):
+        beside = left + number * (SMALL_PX + SMALL_GAP_PX)
+        _draw_picture(sheet, pen, picture, (beside, top + CELL_PX + SMALL_GAP_PX), SMALL_PX)
     for line, text in enumerate(cell.lines):
-        place_of_line = (left, top + CELL_PX + 4 + line * _LINE_PX)
+        place_of_line = (left, top + CELL_PX + strip + 4 + line * _LINE_PX)
         drawn, font = _drawable(text)
         pen.text(place_of_line, _shortened(drawn, font), fill=_FAINT if line else _INK, font=font)
+
+
+def _draw_picture(
+    sheet: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    picture: bytes,
+    place: tuple[int, int],
+    side: int,
+    *,
+    is_query: bool = False,
+) -> None:
+    """Draws a picture, fitted into a framed square of ``side`` pixels."""
+    left, top = place
+    if picture:
+        with Image.open(io.BytesIO(picture)) as image:
+            fitted = ImageOps.contain(image.convert("RGB"), (side - 2, side - 2))
+        sheet.paste(fitted, (left + (side - fitted.width) // 2, top + (side - fitted.height) // 2))
+    frame = (left, top, left + side - 1, top + side - 1)
+    pen.rectangle(frame, outline=_QUERY if is_query else _FRAME, width=2 if is_query else 1)
 
 
 def _drawable(text: str) -> tuple[str, Font]:
