@@ -17,10 +17,7 @@ from visual_search.cli import command_line
 from visual_search.cli.command_line import check_overrides
 from visual_search.config.builders import ConfigError, register_schema
 
-KNOWN = (
-    "check, train, evaluate, compare, compress, download, export, search, index, serve, embed, "
-    "mteb, leaderboard, board"
-)
+KNOWN = ", ".join(console.COMMANDS)
 PROBE = """
 import sys
 
