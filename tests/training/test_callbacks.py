@@ -15,6 +15,7 @@ import pytest
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
@@ -168,6 +169,10 @@ def test_tensorboard_shows_the_run_by_its_name_and_curves_before_pictures(whole:
     assert min(images) > max(curves), "TensorBoard sorts its groups by name"
     assert {"views/reconstructions", "views/projection", "views/search_results/worst"} <= images
     assert len(events.Images("views/reconstructions")) == 2
+    (projection,) = events.Images("views/projection")
+    drawn = whole.folder / "figures" / "projection.png"
+    assert projection.encoded_image_string == drawn.read_bytes()
+    assert (projection.width, projection.height) == Image.open(drawn).size
     assert len(events.Scalars("val/map_at_5")) == 2
     # The best floor is a line from the first step to the last.
     (floor,) = (name for name in curves if name.startswith("val_floor/map_at_5/"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from visual_search.views import html_figures
+from visual_search.views.drawing import read_figure
+from visual_search.views.figures import save_figure
 from visual_search.views.html_figures import (
     DARK_PAGE,
     contrast,
@@ -107,6 +110,12 @@ def test_picture_is_made_smaller_but_never_larger() -> None:
     assert picture_uri(pixels, 500, 70)[1:] == (80, 40)
     figure = str(figure_picture(_figure(), "A line", max_width_px=100))
     assert 'width="100" height="75"' in figure
+
+
+def test_what_was_drawn_before_looks_as_if_it_were_drawn_again(tmp_path: Path) -> None:
+    figure = _figure()
+    before = read_figure(save_figure(figure, tmp_path / "figure.png"))
+    assert figure_picture(before, "A line") == figure_picture(figure, "A line")
 
 
 def test_what_shows_nothing_is_refused() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.run import Environment, Run
+    from visual_search.views.drawing import DrawnFigure
     from visual_search.views.evaluation_charts import FloorBar
     from visual_search.views.html import DataFinding
 
@@ -147,7 +148,7 @@ def _curves(folder: Path, summary: Summary) -> Figure | None:
     return training_curves(history, metric=summary["headline"]["mean"], floors=floors or None)
 
 
-def _drawn(folder: Path, name: str) -> list[Figure]:
+def _drawn(folder: Path, name: str) -> list[DrawnFigure]:
     """Returns the pictures that callbacks drew: ``figures/<name>.png`` or a folder of that name."""
     from visual_search.views.drawing import read_figure
 
@@ -156,7 +157,7 @@ def _drawn(folder: Path, name: str) -> list[Figure]:
     return [read_figure(path) for path in paths if path.is_file()]
 
 
-def _first_and_last(figures: Sequence[Figure]) -> list[Figure]:
+def _first_and_last(figures: Sequence[DrawnFigure]) -> list[DrawnFigure]:
     """Leaves out what lies between: 40 epochs of reconstructions would fill the page."""
     return [*figures[:1], *figures[1:][-1:]]
 

@@ -102,8 +102,10 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
     """Returns the gallery's points in three dimensions; None where they were not projected."""
     import numpy as np
 
+    from visual_search.views.drawing import read_figure
     from visual_search.views.html import ProjectionView
 
+    drawn = folder / "figures" / "projection.png"
     path = folder / "embeddings" / "projection.parquet"
     if not path.is_file():
         return None
@@ -119,6 +121,7 @@ def projection(folder: Path, report: RetrievalReport, shop: ShownItems) -> Proje
         num_all=report.summary["num_gallery"],
         pictures=shop.pictures,
         picture_rows=rows,
+        figure=read_figure(drawn) if drawn.is_file() else None,
     )
 
 

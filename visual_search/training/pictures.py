@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.splits import stable_unit
-from visual_search.views.drawing import read_pixels
+from visual_search.views.drawing import image_summary
 from visual_search.views.figures import save_figure
 from visual_search.views.picture_grids import SearchRow
 
 if TYPE_CHECKING:
     from visual_search.catalog.cache import Pictures
     from visual_search.training.evaluation import Evaluation
-
-SHOWN = 2 / 3  # of the file's size in TensorBoard: 100 pixels an inch of 150
 
 _ROUND_EPOCHS = [first * 10**power for power in range(7) for first in (1, 2, 5)]
 
@@ -91,12 +89,11 @@ def show(trainer: Trainer, name: str, figure: Figure, *, file_name: str | None =
     """
     path = Path(trainer.default_root_dir) / "figures" / f"{file_name or name}.png"
     save_figure(figure, path)
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    if not loggers:
-        return
-    pixels = read_pixels(path, SHOWN)  # to draw it once more takes three times as long
-    for logger in loggers:
-        logger.experiment.add_image(f"views/{name}", pixels, trainer.global_step, dataformats="HWC")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # add_image would take pixels, and pack them anew
+            writer = logger.experiment._get_file_writer()
+            writer.add_summary(image_summary(f"views/{name}", path), trainer.global_step)
 
 
 def tensorboard_folder(trainer: Trainer) -> Path | None:

@@ -12,7 +12,7 @@
 ``feature_maps.py``       what every encoder layer makes of one item
 ``projection.py``         embeddings to three dimensions (UMAP or PCA), and a figure of them
 ``projector.py``          the same points for TensorBoard's projector
-``drawing.py``            figures read back from their files
+``drawing.py``            figures that were drawn before: for pages and TensorBoard
 ``progress.py``           what shows that a long step is alive: a bar, or a line now and then
 ``terminal_pictures.py``  pictures in terminals that can show them
 ``chart_rows.py``         what charts with a row a name share

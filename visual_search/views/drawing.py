@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from visual_search.views.scripts import take_key
 
-_DPI = 150.0
+_DPI = 150.0  # of `save_figure`
 
 
-def read_figure(path: str | os.PathLike[str]) -> Figure:
-    """Returns a figure that consists of a PNG, pixel by pixel.
+@dataclass(frozen=True, eq=False)
+class DrawnFigure:
+    """A figure as it was drawn.
+
+    Attributes:
+        pixels: ``[H, W, 3] uint8``.
+    """
+
+    pixels: NDArray[np.uint8]
+
+    @property
+    def width_in(self) -> float:
+        """Its width in inches."""
+        return float(self.pixels.shape[1] / _DPI)
+
+
+def read_figure(path: str | os.PathLike[str]) -> DrawnFigure:
+    """Returns a figure from its PNG, with what the numbers in it stand for.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -23,7 +41,7 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
     """
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))  # [H, W, 3] uint8: imread's floats take long
+            figure = DrawnFigure(np.asarray(image.convert("RGB")))
             texts = dict(image.info)
     except (SyntaxError, OSError) as error:
         if isinstance(error, FileNotFoundError):
@@ -31,24 +49,24 @@ def read_figure(path: str | os.PathLike[str]) -> Figure:
         raise ValueError(
             f"{path} is no picture that can be read: {error}; expected a PNG; draw it again"
         ) from error
-    height, width = pixels.shape[:2]
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.imshow(pixels, aspect="auto", interpolation="none")
-    axes.set_axis_off()
     take_key(figure, texts)
     return figure
 
 
-def read_pixels(path: str | os.PathLike[str], scale: float = 1.0) -> NDArray[np.uint8]:
-    """Returns a PNG as ``[H, W, 3] uint8`` RGB, its sides times ``scale``.
+def image_summary(tag: str, path: str | os.PathLike[str]) -> Any:
+    """Returns a figure's PNG as TensorBoard's ``Summary``, its bytes as they are.
+
+    `SummaryWriter.add_image` packs pixels anew, in a fifth of the time that it takes to draw them.
 
     Raises:
         FileNotFoundError: There is no such file.
     """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
     with Image.open(path) as image:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        pixels: NDArray[np.uint8] = np.asarray(
-            image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        )
-    return pixels
+        (width, height), bands = image.size, len(image.getbands())
+    packed = Path(path).read_bytes()
+    content = Summary.Image(
+        width=width, height=height, colorspace=bands, encoded_image_string=packed
+    )
+    return Summary(value=[Summary.Value(tag=tag, image=content)])

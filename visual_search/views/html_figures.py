@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from visual_search.views.drawing import DrawnFigure
 from visual_search.views.figures import figure_to_array
 from visual_search.views.style import BAR, INK, MACRO, MUTED, RIGHT, RULE, WRONG, quiet_style
 
@@ -251,17 +252,17 @@ def picture_uri(pixels: NDArray[np.uint8], max_side_px: int, quality: int) -> tu
 
 
 def figure_picture(
-    figure: Figure,
+    figure: Figure | DrawnFigure,
     alt: str,
     *,
     max_width_px: int = 1600,
     quality: int = 70,
-    pixels_of: Callable[[Figure], NDArray[np.uint8]] | None = None,
+    pixels_of: Callable[[Figure | DrawnFigure], NDArray[np.uint8]] | None = None,
 ) -> Markup:
     """Returns the figure as an ``<img>`` on white, for what consists of pictures.
 
     Args:
-        figure: Any figure of this room.
+        figure: Any figure of this room, or one that was drawn before.
         alt: What it shows.
         max_width_px: The longer side in pixels at most.
         quality: WebP's, 1 to 100.
@@ -276,13 +277,18 @@ def figure_picture(
         raise ValueError("alt is empty, expected what the figure shows, in a sentence; write one.")
     draw = pixels_of or figure_pixels
     uri, width, height = picture_uri(draw(figure), max_width_px, quality)
-    shown = float(figure.get_size_inches()[0]) * 96
+    if isinstance(figure, DrawnFigure):
+        width_in = figure.width_in
+    else:
+        width_in = float(figure.get_size_inches()[0])
     return Markup(
         '<img class="chart plain" src="{}" alt="{}" width="{}" height="{}" '
         'style="--width: {}px" decoding="async">'
-    ).format(uri, alt, width, height, f"{shown:.0f}")
+    ).format(uri, alt, width, height, f"{width_in * 96:.0f}")
 
 
-def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Draws a figure at 150 dpi, at most 3,000 pixels a side: ``[H, W, 3] uint8``."""
+def figure_pixels(figure: Figure | DrawnFigure) -> NDArray[np.uint8]:
+    """Draws a figure at 150 dpi, at most 3,000 pixels a side, unless it is: ``[H, W, 3] uint8``."""
+    if isinstance(figure, DrawnFigure):
+        return figure.pixels
     return figure_to_array(figure, dpi=max(1, int(min(150, 3000 / max(figure.get_size_inches())))))

@@ -23,6 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from visual_search.views.drawing import DrawnFigure
 from visual_search.views.html_figures import (
     figure_picture,
     figure_pixels,
@@ -89,11 +90,11 @@ class PictureWriter:
     """Draws figures once, whatever number of details is tried, and writes pictures as data URIs."""
 
     def __init__(self) -> None:
-        self._drawn: dict[int, tuple[Figure, NDArray[np.uint8]]] = {}
+        self._drawn: dict[int, tuple[Figure | DrawnFigure, NDArray[np.uint8]]] = {}
         self._charts: dict[tuple[int, str, bool], tuple[Figure, Markup]] = {}
         self._made: dict[object, Figure] = {}
 
-    def figure(self, figure: Figure, alt: str, detail: Detail) -> Markup:
+    def figure(self, figure: Figure | DrawnFigure, alt: str, detail: Detail) -> Markup:
         """Returns a figure that consists of pictures as a picture."""
         drawn = figure_picture(
             figure, alt, max_width_px=detail.figure_px, quality=detail.quality,
@@ -115,13 +116,13 @@ class PictureWriter:
             self._made[key] = make()
         return self._made[key]
 
-    def _pixels(self, figure: Figure) -> NDArray[np.uint8]:
+    def _pixels(self, figure: Figure | DrawnFigure) -> NDArray[np.uint8]:
         if id(figure) not in self._drawn:  # the figure is kept beside, so that its id stays its own
             self._drawn[id(figure)] = (figure, figure_pixels(figure))
         return self._drawn[id(figure)][1]
 
 
-def key_below(figure: Figure) -> Markup:
+def key_below(figure: Figure | DrawnFigure) -> Markup:
     """Returns what the numbers in a figure stand for, where letters were missing; else nothing."""
     from markupsafe import Markup
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.views.drawing import DrawnFigure
 from visual_search.views.html_figures import DARK_PAGE, readable
 from visual_search.views.html_page import Detail
 from visual_search.views.style import (
@@ -49,6 +50,7 @@ class ProjectionView:
         picture_rows: ``[N] int64``, the row of each point's picture; None where row i belongs to
             point i.
         num_all: Items of the gallery, of which these points are some; None where they are all.
+        figure: The same, drawn before; None draws it.
 
     Raises:
         ValueError: There is no point, points are not finite ``[N, 3]``, or a list differs in
@@ -62,6 +64,7 @@ class ProjectionView:
     pictures: SpritePictures | None = None
     picture_rows: NDArray[np.int64] | None = None
     num_all: int | None = None
+    figure: DrawnFigure | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.points)

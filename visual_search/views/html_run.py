@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from visual_search.reading import Summary, ends_of, number_in
+from visual_search.views.drawing import DrawnFigure
 from visual_search.views.html_page import (
     Detail,
     PictureWriter,
@@ -124,8 +125,8 @@ class RunPage:
     floors_chart: Figure | None = None
     category_chart: Figure | None = None
     curves: Figure | None = None
-    reconstructions: Figure | Sequence[Figure] | None = None
-    feature_maps: Figure | Sequence[Figure] | None = None
+    reconstructions: Figure | Sequence[Figure | DrawnFigure] | None = None
+    feature_maps: Figure | Sequence[Figure | DrawnFigure] | None = None
     projection: ProjectionView | None = None
     examples: Sequence[ExampleGroup] = ()
     num_example_categories: int = 0
@@ -265,12 +266,7 @@ def _projection(
         return {"projection": None}
     data = projection_data(view, detail)
     # the static figure shows every point, also those that the turnable one leaves out
-    categories = [clean(str(category)) for category in view.categories]  # fonts refuse halves
-    points = np.asarray(view.points, dtype=np.float32)
-    figure = pictures.made(
-        "projection",
-        lambda: projection_figure(points, categories, "Gallery", view.description, view.num_all),
-    )
+    figure = view.figure or pictures.made("projection", lambda: _drawn_projection(view))
     return {
         "projection": {
             "json": script_json(data),
@@ -285,6 +281,12 @@ def _projection(
             ),
         }
     }
+
+
+def _drawn_projection(view: ProjectionView) -> Figure:
+    categories = [clean(str(category)) for category in view.categories]  # fonts refuse halves
+    points = np.asarray(view.points, dtype=np.float32)
+    return projection_figure(points, categories, "Gallery", view.description, view.num_all)
 
 
 def _examples(page: RunPage, detail: Detail) -> dict[str, object]:

@@ -10,13 +10,20 @@ import json
 import re
 import unicodedata
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from visual_search.wording import isolated, listed, many
+
+if TYPE_CHECKING:
+    from visual_search.views.drawing import DrawnFigure
 
 # Fonts that fill the gaps of DejaVu Sans (which travels with matplotlib), where installed.
 FALLBACK_FONTS = (
@@ -29,7 +36,7 @@ FALLBACK_FONTS = (
 )  # fmt: skip
 _CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH")
 _KEY = "Names"  # of a PNG's texts
-_keys: weakref.WeakKeyDictionary[Figure, dict[str, str]] = weakref.WeakKeyDictionary()
+_keys: weakref.WeakKeyDictionary[Figure | DrawnFigure, dict[str, str]] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
@@ -65,13 +72,26 @@ def _is_missing(character: str) -> bool:
     return ord(character) not in _drawable() and unicodedata.category(character)[0] not in "CZ"
 
 
+def texts_of(artist: Artist) -> Iterator[Text]:
+    """Returns what `Artist.findobj` does, without the ticks of axes that show none.
+
+    These are made when they are asked for, which takes 40 ms of axes.
+    """
+    if isinstance(artist, Text):
+        yield artist
+    hidden = isinstance(artist, Axes) and not artist.axison
+    for child in artist.get_children():
+        if not (hidden and isinstance(child, Axis)):
+            yield from texts_of(child)
+
+
 def number_names(figure: Figure) -> None:
     """Puts ``#1``, ``#2``, ... where the figure's texts hold words that no installed font has.
 
     They are numbered in alphabetical order; `name_key` gives what each stands for. What is read
     from right to left is isolated. Texts that come in afterwards are not looked at.
     """
-    texts = [text for text in figure.findobj(Text) if not text.get_text().isascii()]
+    texts = [text for text in texts_of(figure) if not text.get_text().isascii()]
     words = {word for text in texts for word in _words(text.get_text())}
     numbers = {word: f"#{place}" for place, word in enumerate(sorted(words), start=1)}
 
@@ -117,7 +137,7 @@ def _replaced(text: str, numbers: Mapping[str, str]) -> str:
     return text
 
 
-def name_key(figure: Figure) -> dict[str, str]:
+def name_key(figure: Figure | DrawnFigure) -> dict[str, str]:
     """Returns what the numbers in a figure stand for: ``#1`` -> the words."""
     return _keys.get(figure, {})
 
@@ -128,7 +148,9 @@ def key_as_metadata(figure: Figure) -> dict[str, str]:
     return {_KEY: json.dumps(key, ensure_ascii=True)} if key else {}
 
 
-def take_key(figure: Figure, metadata: Mapping[str | tuple[int, int], object]) -> None:
+def take_key(
+    figure: Figure | DrawnFigure, metadata: Mapping[str | tuple[int, int], object]
+) -> None:
     """Takes over the key that `key_as_metadata` wrote; what is no key is passed over."""
     try:
         key = json.loads(str(metadata.get(_KEY, "{}")))

@@ -13,9 +13,8 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
-from visual_search.views.scripts import font_families, number_names
+from visual_search.views.scripts import font_families, number_names, texts_of
 
 INK = "#222222"
 MUTED = "#6b6b6b"
@@ -100,7 +99,7 @@ def show_literally(figure: Figure) -> Figure:
 
     ``$...$`` is not read as a formula; for words that no installed font has see `number_names`.
     """
-    for text in figure.findobj(Text):
+    for text in texts_of(figure):
         text.set_parse_math(False)
     number_names(figure)
     return figure
