@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.cli.sweep_plugins import EXTRA
-from visual_search.config.builders import config_folder, config_folders, nearest
+from visual_search.config.builders import config_folder, config_folders
+from visual_search.config.hints import WAYS, alike, alike_beside, holds, instead, same, translated
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,11 +43,18 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
         )
     for given in overrides:
         group, _, option = given.partition("=")
-        if option == "null" and "Config group override must be" in text and group in known:
+        if "Config group override must be" not in text or group not in known:
+            continue
+        if not (options := {path.stem for _, path in _files_of([group])}):
+            continue
+        if option == "null":
             return (
                 f"{given!r} leaves the group out, and this one must be chosen; expected one of "
                 f"its files: choose {group}=OPTION (--help lists them)"
             )
+        if option not in options:
+            listed = ", ".join(sorted(options))
+            return f"{given!r} chooses no file of the group {group}; expected one of {listed}"
     if error.__cause__ is not None:
         text += " " + " ".join(str(error.__cause__).split())
     if override := getattr(error, "override", None):
@@ -90,11 +99,7 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
             expected = f"; expected one of {', '.join(beside)}" if beside else ""
             if parent in known and not beside:
                 expected = f"; expected none, since what was chosen for {parent} has no settings"
-            hint = (
-                _of_swept_files(key, overrides)
-                or _of_other_files(key, known)
-                or nearest(key, known)
-            )
+            hint = _of_swept_files(key, overrides) or _hint(key, known)
             return f"{where}{key} is no setting{expected}{hint}"
     return re.sub(r" (To append to your config|Config search path|full_key:).*", "", text)
 
@@ -112,28 +117,67 @@ def _of_swept_files(key: str, overrides: Sequence[str]) -> str:
     return ""
 
 
-def _of_other_files(key: str, known: Sequence[str]) -> str:
-    """Returns which files of a group have a key that what was chosen of it has not."""
+def _hint(key: str, known: Sequence[str]) -> str:
+    """Returns what was meant by a key: another one, or one of files that were not chosen."""
+    files = _keys_of_files(known)
+    others = [other for other in files if other not in known]
+    group, dot, _ = key.rpartition(".")
+    own = [other for other in others if other.rpartition(".")[0] == group] or others
+    keys = [name for name in known if not name.endswith("_target_")]
+    for way in WAYS:
+        if way is alike_beside and (said := instead(key)):
+            return f"; {said}"
+        in_file = way(key, own)
+        if in_file and in_file.rpartition(".")[0] == group and way in (same, translated):
+            return _which_files(key, in_file, files)
+        if found := way(key, keys):
+            return f"; did you mean {found!r}?"
+        if in_file and (way is not alike or holds(key, in_file)):
+            return _which_files(key, in_file, files)
+        if not dot and way is translated and key in _options(known):
+            return f"; did you mean '{_options(known)[key]}={key}'?"
+    return ""
+
+
+def _which_files(key: str, found: str, files: Mapping[str, Sequence[str]]) -> str:
+    name = found.rpartition(".")[2]
+    same_name = [other for other in files if other.rpartition(".")[2] == name]
+    if key.rpartition(".")[0] == found.rpartition(".")[0]:
+        same_name = [found]
+    said = []
+    for other in same_name:
+        *most, last = files[other]
+        which = f"{', '.join(most)} or {last}" if most else last
+        place = "" if other == key else f", as {other}"
+        said.append(f"{other.rpartition('.')[0]}={which} has it{place}")
+    return f"; {'; '.join(said)}"
+
+
+def _keys_of_files(known: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the keys of the files of groups, ``model.frozen``, and which files have each."""
     import yaml
 
-    group, dot, name = key.rpartition(".")
-    if not dot and any(one.rpartition(".")[2] == key for one in known):
-        return ""
-    found = []
-    for own in [group] if dot else known:
-        having = []
-        for file in sorted(
-            one for folder in config_folders() for one in (folder / own).glob("*.yaml")
-        ):
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if own not in GLOBAL_GROUPS and isinstance(content, dict) and name in content:
-                having.append(file.stem)
-        if having:
-            place = "" if dot else f", as {own}.{name}"
-            *most, last = having
-            which = f"{', '.join(most)} or {last}" if most else last
-            found.append(f"{own}={which} has it{place}")
-    return f"; {'; '.join(found)}" if found else ""
+    found: dict[str, list[str]] = {}
+    for group, path in _files_of([name for name in known if name not in GLOBAL_GROUPS]):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name in content if isinstance(content, dict) else ():
+            if name not in ("defaults", "_target_", path.stem):
+                found.setdefault(f"{group}.{name}", []).append(path.stem)
+    return found
+
+
+def _options(known: Sequence[str]) -> dict[str, str]:
+    """Returns the options of groups, and the group of each."""
+    return {path.stem: group for group, path in _files_of(known)}
+
+
+def _files_of(known: Sequence[str]) -> list[tuple[str, Path]]:
+    return sorted(
+        (group, path)
+        for group in known
+        for folder in config_folders()
+        for path in (folder / group).glob("*.yaml")
+    )
 
 
 def _without_global_line(text: str, overrides: Sequence[str]) -> str:

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Sequence
 # What abbreviates a name or holds its words needs no line: lr, wd, bs, optim, num_epochs.
 SYNONYMS = {
     "epochs": "max_epochs",
+    "max_steps": "max_epochs",
+    "min_epochs": "max_epochs",
     "gpu": "accelerator",
+    "device": "accelerator",
+    "cuda": "accelerator",
+    "cpu": "accelerator",
+    "mps": "accelerator",
+    "tpu": "accelerator",
     "gpus": "devices",
     "amp": "precision",
     "fp16": "precision",
@@ -20,15 +27,20 @@ SYNONYMS = {
     "img_size": "size_px",
     "imgsz": "size_px",
     "input_size": "size_px",
+    "crop_size": "size_px",
+    "resize": "size_px",
     "resolution": "size_px",
     "accumulation_steps": "accumulate_grad_batches",
     "accum_iter": "accumulate_grad_batches",
     "clip_grad": "gradient_clip_val",
     "grad_clip": "gradient_clip_val",
-    "max_steps": "max_epochs",
     "warmup_epochs": "warmup_fraction",
     "warmup_steps": "warmup_fraction",
     "workers": "num_workers",
+    "limit": "max_items_per_category",
+    "num_samples": "max_items_per_category",
+    "subset": "max_items_per_category",
+    "save_every": "checkpoint_every_n_seconds",
     "eval_every": "evaluate_every_n_epochs",
     "val_every": "evaluate_every_n_epochs",
     "loss": "objective",
@@ -40,6 +52,32 @@ SYNONYMS = {
     "net": "model",
     "dataset": "data",
     "transform": "augmentation",
+    "val_size": "val_fraction",
+    "val_split": "val_fraction",
+    "val_ratio": "val_fraction",
+    "validation_split": "val_fraction",
+    "test_size": "test_fraction",
+    "test_split": "test_fraction",
+    "test_ratio": "test_fraction",
+    "train_size": "test_fraction",
+    "train_split": "test_fraction",
+    "train_ratio": "test_fraction",
+    "train_fraction": "test_fraction",
+    "dir": "root",
+    "folder": "root",
+    "data_dir": "root",
+    "data_root": "root",
+    "image_dir": "root",
+    "image_folder": "root",
+    "csv": "path",
+    "file": "path",
+    "data_path": "path",
+    "label": "category",
+    "class": "category",
+    "target": "category",
+    "label_column": "category",
+    "class_column": "category",
+    "outdir": "outputs",
     "output_dir": "outputs",
     "save_dir": "outputs",
     "log_dir": "outputs",
@@ -47,14 +85,42 @@ SYNONYMS = {
     "overwrite": "rerun",
     "force": "rerun",
     "pretrained_weights": "weights",
+    "freeze": "frozen",
+    "freeze_backbone": "frozen",
+    "dim": "embedding_dim",
+    "emb_dim": "embedding_dim",
     "embed_dim": "embedding_dim",
+    "embedding_size": "embedding_dim",
     "latent_dim": "embedding_dim",
     "feature_dim": "embedding_dim",
+    "tau": "temperature",
+    "temp": "temperature",
     "top_k": "k",
     "topk": "k",
+    "dry_run": "fast_dev_run",
+    "umap": "projection",
+    "tsne": "projection",
+}
+# What there is no setting for, since it is not needed or goes another way; beginnings of names.
+INSTEAD = {
+    ("early_stop", "patience", "monitor", "min_delta"): (
+        "a run is not stopped early; a run of more trainer.max_epochs goes on from a finished one"
+    ),
+    ("resume", "ckpt", "checkpoint_path", "from_checkpoint", "auto_resume"): (
+        "the same command goes on where its run was stopped"
+    ),
+    ("fold", "kfold", "n_fold", "num_fold", "n_split", "num_split", "cross_val"): (
+        "there is one split, another with each split.seed: -m split.seed=0,1,2 measures several"
+    ),
+    ("num_class", "n_class", "class_names"): "the catalogue's categories are counted",
+    ("dropout", "activation", "num_layers", "n_layers", "depth", "hidden_dim"): (
+        "no network here has one; one of your own is a function and a YAML: docs/extending.md"
+    ),
 }
 FILLERS = {"n", "num", "max", "total", "the", "of", "val", "every"}  # which tell no setting apart
+OF_THE_PARENT = ("name", "type", "kind")  # optimizer.name is the optimizer
 ALIKE = 0.7  # of difflib: one letter of five, and no more, is another
+ALIKE_ELSEWHERE = 0.75  # dropout is 0.73 like root
 
 
 def meant(word: str, choices: Sequence[str]) -> str:
@@ -69,24 +135,71 @@ def meant(word: str, choices: Sequence[str]) -> str:
     >>> meant("data.on_bad_item", ["data.background_noise", "data.seed"])
     ''
     """
+    return next((found for way in WAYS if (found := way(word, choices))), "")
+
+
+def same(word: str, choices: Sequence[str]) -> str:
+    """Returns the choice whose last part is the word's, the least deep one; empty if none is."""
     parent, _, tail = word.rpartition(".")
-    tails = {choice: _plain(choice.rpartition(".")[2]) for choice in choices}
-    plain = _plain(tail)
-    siblings = [choice for choice in choices if parent and choice.rpartition(".")[0] == parent]
-    if same := [choice for choice in choices if tails[choice] == plain]:
-        return _closest(word, same)
-    wanted = SYNONYMS.get(plain) or SYNONYMS.get(_core(plain)) or SYNONYMS.get(plain.rstrip("s"))
-    if known := [choice for choice in choices if tails[choice] == wanted]:
-        return _closest(word, known)
-    for among in (siblings, list(choices)):
-        close = difflib.get_close_matches(plain, [tails[one] for one in among], 1, ALIKE)
-        if close:
-            return _closest(word, [one for one in among if tails[one] == close[0]])
-        if short := [one for one in among if _abbreviates(plain, tails[one])]:
-            return _closest(word, short)
-    close = difflib.get_close_matches(word, choices, 1, ALIKE)
-    beside = [one for one in close if not siblings or one not in siblings]
-    return beside[0] if beside else ""
+    if tail in OF_THE_PARENT and parent and parent not in choices:
+        return meant(parent, choices)
+    if not parent and tail in SYNONYMS and (found := translated(word, choices)):
+        return found  # device is the trainer's before the index's
+    alike = [choice for choice in choices if _tail(choice) == _plain(tail)]
+    return _closest(word, [choice for choice in alike if choice.count(".") < 2])
+
+
+def translated(word: str, choices: Sequence[str]) -> str:
+    """Returns the choice that another library calls so; empty if none is known to."""
+    plain = _plain(word.rpartition(".")[2])
+    tries = (plain, _core(plain), plain.rstrip("s"), f"{plain}s")
+    wanted = next((SYNONYMS[one] for one in tries if one in SYNONYMS), None)
+    return _closest(word, [choice for choice in choices if _tail(choice) == wanted])
+
+
+def alike_beside(word: str, choices: Sequence[str]) -> str:
+    """Returns the choice of the same parent that a typo or an abbreviation is near to, or empty."""
+    parent = word.rpartition(".")[0]
+    siblings = [one for one in choices if parent and one.rpartition(".")[0] == parent]
+    return _alike(word, siblings, ALIKE)
+
+
+def alike(word: str, choices: Sequence[str]) -> str:
+    """Returns the choice that a typo or an abbreviation is near to, wherever it is, or empty."""
+    parent = word.rpartition(".")[0]
+    elsewhere = [
+        one for one in choices if not parent or parent not in (one, one.rpartition(".")[0])
+    ]
+    close = difflib.get_close_matches(word, elsewhere, 1, ALIKE_ELSEWHERE)
+    return _alike(word, elsewhere, ALIKE_ELSEWHERE) or (close[0] if close else "")
+
+
+def holds(word: str, choice: str) -> bool:
+    """Whether a choice's last part has all words of another, or one letter else."""
+    plain, tail = _plain(word.rpartition(".")[2]), _tail(choice)
+    ratio = difflib.SequenceMatcher(None, plain, tail).ratio()
+    return set(_words(plain)) <= set(_words(tail)) or (len(plain) > 5 and ratio > 0.8)
+
+
+WAYS = (same, translated, alike_beside, alike)
+
+
+def instead(word: str) -> str:
+    """Returns how what is meant by a name goes without a setting; empty if nothing is known."""
+    plain = _plain(word.rpartition(".")[2])
+    return next((said for starts, said in INSTEAD.items() if plain.startswith(starts)), "")
+
+
+def _alike(word: str, choices: Sequence[str], bar: float) -> str:
+    plain = _plain(word.rpartition(".")[2])
+    close = difflib.get_close_matches(plain, [_tail(one) for one in choices], 1, bar)
+    if close:
+        return _closest(word, [one for one in choices if _tail(one) == close[0]])
+    return _closest(word, [one for one in choices if _abbreviates(plain, _tail(one))])
+
+
+def _tail(choice: str) -> str:
+    return _plain(choice.rpartition(".")[2])
 
 
 def _plain(word: str) -> str:
@@ -114,4 +227,11 @@ def _abbreviates(short: str, name: str) -> bool:
 
 
 def _closest(word: str, choices: Iterable[str]) -> str:
-    return max(choices, key=lambda one: difflib.SequenceMatcher(None, word, one).ratio())
+    """Returns the least deep one, of equals the one most like the word; empty of none."""
+    likeness = difflib.SequenceMatcher(None, b=word)
+
+    def rank(choice: str) -> tuple[int, float]:
+        likeness.set_seq1(choice)
+        return -choice.count("."), likeness.ratio()
+
+    return max(choices, key=rank, default="")
