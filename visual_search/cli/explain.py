@@ -45,15 +45,15 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
         group, _, option = given.partition("=")
         if "Config group override must be" not in text or group not in known:
             continue
-        if not (options := {path.stem for _, path in _files_of([group])}):
+        if not (files := {path.stem for _, path in _files_of([group])}):
             continue
         if option == "null":
             return (
                 f"{given!r} leaves the group out, and this one must be chosen; expected one of "
                 f"its files: choose {group}=OPTION (--help lists them)"
             )
-        if option not in options:
-            listed = ", ".join(sorted(options))
+        if option not in files:
+            listed = ", ".join(sorted(files))
             return f"{given!r} chooses no file of the group {group}; expected one of {listed}"
     if error.__cause__ is not None:
         text += " " + " ".join(str(error.__cause__).split())
