@@ -63,7 +63,7 @@ ROOMS = {
     "catalog": Room(
         30,
         _names("numpy pandas PIL filelock aiohttp yarl"),
-        _names("pyarrow torchvision torch imagehash chardet openpyxl defusedxml"),
+        _names("pyarrow torchvision torch imagehash chardet openpyxl defusedxml pillow_heif"),
         _names(""),
     ),
     "models": Room(

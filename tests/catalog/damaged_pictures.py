@@ -21,12 +21,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image, features
 
 from tests.catalog.odd_pictures import encoded
 from visual_search.catalog.images import PictureError, decode, decode_whole
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", *(("AVIF",) if features.check("avif") else ()))
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "HEIF"),
+    *(("AVIF",) if features.check("avif") else ()),
+)
 DAMAGES = ("cut", "three bytes", "one bit")
 SEED = 20240607
 
@@ -70,6 +74,7 @@ class Report:
 @functools.cache
 def whole_files() -> dict[str, list[bytes]]:
     """Returns files of each format, in the ways that have parsers of their own."""
+    pillow_heif.register_heif_opener()
     y, x = np.mgrid[:60, :80]
     pixels = np.stack([255 * x / 80, 255 * y / 60, 128 + 0 * x, 255 - 2 * x], axis=-1)
     rgba = Image.fromarray(pixels.astype(np.uint8))
@@ -90,6 +95,13 @@ def whole_files() -> dict[str, list[bytes]]:
         "GIF": [(palette, {"transparency": 3}), (grey, {"interlace": 1}), (rgb, frames)],
         "WEBP": [(rgb, {"exif": exif}), (rgba, {"lossless": True}), (rgba, {}), (rgb, frames)],
         "BMP": [(rgb, {}), (palette, {}), (grey.convert("1"), {})],
+        "TIFF": [
+            (rgb, {"compression": "tiff_lzw", "exif": exif}),
+            (rgba, {}),
+            (rgb, {"compression": "jpeg"}),
+            (deep, {"compression": "tiff_deflate"}),
+        ],
+        "HEIF": [(rgb, {"exif": exif}), (rgba, {})],
         "AVIF": [(rgb, {"exif": exif, "speed": 8}), (rgba, {"speed": 8}), (rgb, frames)],
     }
     return {

@@ -2,25 +2,33 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, features
 
 from tests.catalog.odd_pictures import chunk, encoded, noise, png
 from tests.catalog.shops import refuses
+from visual_search.catalog import images
 from visual_search.catalog.images import (
     PictureError,
     PictureLimits,
     _eight_bit,
     check_target,
     decode,
+    decode_whole,
     fit_array,
     to_display,
 )
 
 FITS = ("stretch", "letterbox")
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", *(("AVIF",) if features.check("avif") else ()))
+KINDS = (
+    *("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "HEIF"),
+    *(("AVIF",) if features.check("avif") else ()),
+)
+pillow_heif.register_heif_opener()  # to write them
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -131,6 +139,49 @@ def test_exif_orientation_of_pictures_that_are_not_square(kind: str) -> None:
         data = encoded(shown.transpose(turn), kind, exif=exif)
         for fit in FITS:
             assert off(decode(data, 24, fit), fit_array(np.asarray(shown), 24, fit)) < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_and_heic_are_upright_once(orientation: int) -> None:
+    """Pillow turns a TIFF by itself, and libheif what a camera has turned."""
+    shown, way = photo(90, 60), Image.Transpose
+    turns = [None, way.FLIP_LEFT_RIGHT, way.ROTATE_180, way.FLIP_TOP_BOTTOM, way.TRANSPOSE,
+             way.ROTATE_90, way.TRANSVERSE, way.ROTATE_270]  # fmt: skip
+    turn = turns[orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = shown if turn is None else shown.transpose(turn)
+    for kind in ("TIFF", "HEIF"):
+        data = encoded(stored, kind, exif=exif.tobytes())
+        assert off(decode_whole(data), np.asarray(shown)) < 8
+        for fit in FITS:
+            assert off(decode(data, 24, fit), fit_array(np.asarray(shown), 24, fit)) < 8
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK", "I;16"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_every_mode_of_a_tiff_gives_its_picture(mode: str, compression: str | None) -> None:
+    grey = photo(40, 30).convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    picture = deep if mode == "I;16" else grey.convert("RGB").convert(mode)
+    found = decode_whole(encoded(picture, "TIFF", compression=compression))
+    expected = grey if mode == "I;16" else picture
+    assert off(found, np.asarray(expected.convert("RGB"))) == 0
+
+
+def test_heic_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photo(40, 30), "HEIF")
+    assert decode(data, 8, "stretch").shape == (3, 8, 8)
+    images._register_heif.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    refuses(PictureError, r"pip install 'visual-search\[heif\]'", decode, data, 8, "stretch")
+    monkeypatch.undo()
+    # a size that is not the picture's, of which more would be decoded than was asked for
+    at = data.index(b"ispe") + 8
+    for size in (8, 80):
+        lying = data[:at] + struct.pack(">II", size, size) + data[at + 8 :]
+        refuses(PictureError, "size", decode, lying, 8, "stretch")
+    assert not images.is_heic(b"\0\0\0\x18ftypavif\0\0\0\0mif1miaf")
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])

@@ -149,6 +149,7 @@ if features.check("avif"):
     PICTURES["still.avif"] = (grey("AVIF", quality=100), GREYS)
     PICTURES["animated.avif"] = (animation("AVIF", quality=100), GREYS)
 
+PICTURES["a tiff.jpg"] = (colors("TIFF"), COLORS)
 rgb_png = colors("PNG")
 TEXT_BOMB = zlib.compress(bytes(20 * 2**20), 9)  # 20 KB that unpack to 20 MiB
 START = "the file starts with "
@@ -158,7 +159,7 @@ NO_PICTURE: dict[str, tuple[bytes, str]] = {
     "html.jpg": (b"<!DOCTYPE html>Gone", START + "b'<!DOCTYPE ht'"),
     "text.png": (b"version https://git-lfs", START + "b'version http'"),
     "drawing.webp": (b"<svg xmlns='1'/>", START + """b"<svg xmlns='\""""),
-    "a tiff.jpg": (colors("TIFF"), START + r"b'II*\x00\x08\x00\x00\x00\n\x00\x00\x01'"),
+    "a pixmap.jpg": (colors("PPM"), START + r"b'P6\n16 16\n255'"),
     "an eps.jpg": (colors("EPS"), START + "b'%!PS-Adobe-3'"),
     "header only.jpg": (grey("JPEG")[:20], START + r"b'\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01'"),
     "no pixel.bmp": (
@@ -232,7 +233,7 @@ def test_every_reason_is_told_and_no_other(everything: CachedCatalog, tmp_path: 
             assert reasons[name] == told
         else:
             assert reasons[name].endswith(f"; {told}")
-            assert "(JPEG, PNG, GIF, BMP, WEBP, AVIF)" in reasons[name]
+            assert "(JPEG, PNG, GIF, BMP, WEBP, AVIF, TIFF, HEIC)" in reasons[name]
     assert len(everything.catalog) == len(PICTURES)
     bad = ("empty.jpg", "truncated.png")
     catalog = folder(saved(tmp_path / "shop", {f"odd/{name}": REFUSED[name][0] for name in bad}))

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -86,6 +87,13 @@ def test_a_picture_counts_what_it_takes() -> None:
     assert asked(avif, total_px=2000) == 2000
 
 
+def test_tiff_and_heic_count_as_they_take() -> None:
+    assert asked(blank("TIFF", 1_200, 1_000, compression="tiff_lzw")) == 1_800_000
+    pillow_heif.register_heif_opener()
+    # an HEIC may hide what it holds, as an AVIF
+    assert asked(blank("HEIF", 1_200, 1_000), 64 * MILLION) == 30 * MILLION
+
+
 def test_a_jpeg_in_several_scans_without_progression_counts_whole() -> None:
     """Each colour in a scan of its own: libjpeg keeps all coefficients here too."""
     data = blank("JPEG", 2_000, 1_000)
@@ -135,7 +143,13 @@ def bmp_of_runs(side: int, runs: bytes) -> bytes:
     return b"BM" + head + info + bytes(1024) + runs
 
 
-JPEG, PNG = blank("JPEG", 8, 8), blank("PNG", 8, 8)
+def tiff(*tags: tuple[int, int, int, int]) -> bytes:
+    """A TIFF of nothing but tags: number, type, count, value or place."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+JPEG, PNG, TIFF = blank("JPEG", 8, 8), blank("PNG", 8, 8), blank("TIFF", 8, 8)
 PROGRESSIVE = blank("JPEG", 64, 64, progressive=True)
 LAST_SCAN = PROGRESSIVE[PROGRESSIVE.rindex(b"\xff\xda") : -2]
 
@@ -156,12 +170,19 @@ def test_texts_of_a_png_count_with_its_pixels() -> None:
         (PNG[:33] + chunk(b"abCd", b"") * 50_000 + PNG[33:], "chunks"),
         (PNG[:33] + chunk(b"IDAT", b"") * 200_000 + PNG[33:], "chunks"),
         (bmp_of_runs(4_000, b"\x01\x01" * 2 * MILLION), "run-length"),
+        (tiff((270, 2, MILLION, 8)) + b"a" * 100, "bytes of tags"),
+        (tiff(*[(33_000 + n, 2, 600_000, 8) for n in range(9)]) + b"a" * MILLION, "bytes of tags"),
+        (tiff((34665, 4, 1, 26)) + b"\xff\xff", "tags"),
+        (tiff((273, 4, MILLION, 8)) + bytes(4 * MILLION), "strips"),
+        (tiff((322, 4, 1, 2**16), (323, 4, 1, 2**16)), "pixels in a tile"),
+        (b"II+\0" + TIFF[4:], "BigTIFF"),
     ],
-    ids=["segments", "junk", "padding", "scans", "chunks", "empty pixels", "runs"],
+    ids=["segments", "junk", "padding", "scans", "chunks", "empty pixels", "runs", "one long tag",
+         "tags that share", "tags of Exif", "strips", "tiles", "BigTIFF"],
 )  # fmt: skip
 def test_more_parts_than_a_real_file_has_are_refused_unread(data: bytes, what: str) -> None:
     """Each would keep a thread, most of them the whole process, for seconds to hours."""
-    refuses(PictureError, rf"{what}.*at most [\d,]+ are read", decode, data, 8, "stretch")
+    refuses(PictureError, rf"{what}.*at most .* read", decode, data, 8, "stretch")
 
 
 @pytest.mark.parametrize(
@@ -174,8 +195,11 @@ def test_more_parts_than_a_real_file_has_are_refused_unread(data: bytes, what: s
         PROGRESSIVE,
         PNG[:33] + chunk(b"tEXt", b"k\0v") * 255 + PNG[33:],
         bmp_of_runs(4, b"\x04\x01\0\0" * 4 + b"\0\x01"),
+        TIFF,
+        blank("TIFF", 20, 3_000, compression="tiff_lzw", tiffinfo={278: 1}),
     ],
-    ids=["profile", "padding", "film", "film, progressive", "scans", "texts", "runs"],
+    ids=["profile", "padding", "film", "film, progressive", "scans", "texts", "runs", "TIFF",
+         "strips of a row"],
 )  # fmt: skip
 def test_what_real_files_hold_is_read(data: bytes) -> None:
     assert decode(data, 8, "stretch").shape == (3, 8, 8)

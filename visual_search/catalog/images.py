@@ -10,6 +10,7 @@ Shapes: ``S`` is the side of the square that the network sees, in pixels.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -44,7 +45,10 @@ DECODER_VERSION = 2
 _DRAFT_FACTOR = 1.5
 
 # What shops keep their pictures in. Pillow reads 40 more, each one more parser of untrusted bytes.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "TIFF")
+# Telephones' HEIC is one more, by pillow-heif, which calls it so.
+HEIF = "HEIF"
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 # EXIF orientation -> what turns the stored picture upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT = {
@@ -205,6 +209,51 @@ def fit_array(array: NDArray[np.uint8], size_px: int, fit: Fit) -> NDArray[np.ui
     return _fit(image, size_px, fit, box=(0, 0, *image.size), orientation=1)
 
 
+def open_header(data: bytes) -> Image.Image:
+    """Returns a picture of which only the header was read, as Pillow has it.
+
+    Args:
+        data: The whole file, HEIC or one of :data:`FORMATS`.
+
+    Raises:
+        PictureError: It is HEIC, and pillow-heif is not installed.
+        UnidentifiedImageError: It is none of them, or damaged; other errors of Pillow's as well.
+    """
+    if not is_heic(data):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    _register_heif()
+    return Image.open(io.BytesIO(data), formats=(HEIF,))
+
+
+def is_heic(data: bytes) -> bool:
+    """Returns whether a file is HEIC by its first bytes: the brands that it says it is of.
+
+    Example:
+        >>> is_heic(bytes.fromhex("00000018667479706d696631000000006d69663168656963"))
+        True
+    """
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & _HEIC_BRANDS)
+
+
+@functools.cache
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise PictureError(
+            f"it is HEIC, which needs a package that is not installed ({error}); run: pip install "
+            "'visual-search[heif]', or save it anew as JPEG"
+        ) from error
+    pillow_heif.options.DECODE_THREADS = 1  # as many are decoded at once as the caller says
+    pillow_heif.options.THUMBNAILS = False  # as Pillow would take one for the picture
+    pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
+    pillow_heif.register_heif_opener()
+
+
 def to_display(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns ``[3, H, W] uint8`` as ``[H, W, 3] uint8``, contiguous: what Pillow and plots take.
 
@@ -284,7 +333,7 @@ def _use(data: bytes, limits: PictureLimits, target: Target, use: Use) -> NDArra
 
 def _open(data: bytes, limits: PictureLimits) -> Image.Image:
     """Returns a picture of which only the header was read."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image = open_header(data)
     width, height = image.size
     if width * height > limits.max_pixels:
         image.close()
@@ -312,6 +361,8 @@ def _at_least(aim: int) -> int:
 
 def _loaded(image: Image.Image) -> tuple[Image.Image, int]:
     """Returns a picture in mode ``L`` or ``RGB``, not yet turned, and its EXIF orientation."""
+    if image.format == "TIFF":
+        image.load()  # which turns it upright
     transparent_value = _transparent_value(image)  # before a look at the EXIF loads a PNG
     orientation = _orientation(image)
     image.load()
@@ -333,8 +384,8 @@ def _named_errors(data: bytes) -> Iterator[None]:
     except UnidentifiedImageError as error:
         start = "the file is empty" if not data else f"the file starts with {data[:12]!r}"
         raise PictureError(
-            f"not a picture in a format that is read here ({', '.join(FORMATS)}), or its header "
-            f"is damaged; save it anew as JPEG or PNG; {start}"
+            f"not a picture in a format that is read here ({', '.join(FORMATS)}, HEIC), or its "
+            f"header is damaged; save it anew as JPEG or PNG; {start}"
         ) from error
     except TooManyPartsError as error:
         raise PictureError(str(error)) from error
@@ -391,7 +442,7 @@ def _eight_bit(
         return image  # converting to the same mode would copy it
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("P", "CMYK", "YCbCr"):
+    if image.mode in ("P", "CMYK", "YCbCr", "RGBX"):
         return image.convert("RGB")
     raise PictureError(
         f"the picture has Pillow's mode {image.mode!r}, which has no agreed scale; "

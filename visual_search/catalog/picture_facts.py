@@ -6,7 +6,6 @@ Facts are found by the picture's content and kept beside the store of decoded pi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from visual_search.atomic import atomic_path
 from visual_search.catalog.cache import Pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.duplicates import perceptual_hashes, pixel_keys
-from visual_search.catalog.images import FORMATS
+from visual_search.catalog.images import open_header
 
 # Raise it whenever a fact is found in another way than before: it is in the file's name.
 FACTS_VERSION = 1
@@ -129,7 +128,7 @@ def _header(loaded: bytes | NDArray[np.uint8]) -> tuple[object, ...]:
         height, width = loaded.shape[:2]
         mode = "L" if loaded.ndim == 2 else "RGB"
         return width, height, mode, "array", loaded.nbytes, 1, False, False
-    with Image.open(io.BytesIO(loaded), formats=FORMATS) as image:
+    with open_header(loaded) as image:
         kind = str(image.format)
         width, height = image.size
         transparent = image.has_transparency_data
@@ -139,5 +138,6 @@ def _header(loaded: bytes | NDArray[np.uint8]) -> tuple[object, ...]:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         except (SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError):
             orientation = 1  # junk in the EXIF block; the picture is shown as stored
-        turned = orientation if orientation in range(1, 9) else 1
+        # a TIFF's size is that of the picture as it is shown
+        turned = orientation if orientation in range(1, 9) and kind != "TIFF" else 1
         return width, height, mode, kind, len(loaded), int(turned), animated, transparent

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from visual_search.catalog.downloads.settings import Status
-from visual_search.catalog.images import PictureError, decode
+from visual_search.catalog.images import HEIF, PictureError, decode, is_heic
 
 _GONE = (404, 410)
 _ASK_TO_WAIT = (429, 503)
@@ -87,7 +87,11 @@ def picture_format(start: bytes) -> str:
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"mif1"):
-        return "AVIF"
+        return "AVIF"  # or HEIC, of which mif1 may be as well
+    if is_heic(start[:16]):
+        return HEIF
+    if start[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF"
     # Bytes 6 to 9 are reserved and 0 in what is written; "BM" alone begins many a text.
     return "BMP" if start[:2] == b"BM" and start[6:10] == bytes(4) else ""
 

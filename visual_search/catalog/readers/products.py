@@ -16,9 +16,12 @@ from visual_search.catalog.readers.delimited import RawTable
 from visual_search.catalog.readers.listings import split_of_word
 from visual_search.wording import many
 
-# What names a picture, whether or not it is there.
+# What names a picture, whether or not it is there; each is decoded: see `catalog.images`.
 PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    {
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png"),
+        *(".tif", ".tiff", ".webp"),
+    }
 )
 _URL = re.compile(r"(https?:)?//[^/\s]\S*", re.IGNORECASE)  # exports leave the scheme out
 
