@@ -328,8 +328,8 @@ def _rule(
 def _train_command(catalog: Catalog, findings: Sequence[Finding]) -> str:
     """Returns what trains on the catalogue as it was read: what was typed, and what was found out.
 
-    Rows and pictures that cannot be used are left out then. Nothing where other errors are to be
-    mended first, or nothing was typed.
+    Rows and pictures that cannot be used are left out then, and few queries allowed. Nothing where
+    other errors are to be mended first, or nothing was typed.
     """
     import shlex
 
@@ -338,7 +338,8 @@ def _train_command(catalog: Catalog, findings: Sequence[Finding]) -> str:
     from visual_search.retrieval.comparability import in_override
 
     errors = {finding.kind for finding in findings if finding.severity == "error"}
-    if not HydraConfig.initialized() or errors - {"refused_rows", "broken_pictures"}:
+    passable = {"refused_rows", "broken_pictures", "few_groups"}
+    if not HydraConfig.initialized() or errors - passable:
         return ""
     typed = {
         override.partition("=")[0].lstrip("+"): override
@@ -346,8 +347,10 @@ def _train_command(catalog: Catalog, findings: Sequence[Finding]) -> str:
         if override.lstrip("+").partition("=")[0].partition(".")[0] in _SHARED_WITH_TRAIN
     }
     found = {f"data.{key}": value for key, value in catalog.settings.items()}
-    if errors:
+    if errors - {"few_groups"}:
         found["data.on_bad_item"] = "skip"
+    if "few_groups" in errors:
+        found["split.allow_few"] = True
     typed |= {key: f"{key}={in_override(value)}" for key, value in found.items()}
     return shlex.join(["python", "-m", "visual_search.train", *typed.values()])
 

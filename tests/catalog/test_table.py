@@ -101,13 +101,31 @@ def test_several_pictures_in_a_cell_or_a_column_are_told(shop: Path) -> None:
     text = "item_id,image,category,more\n1,images/1.jpg|images/2.jpg,Hats,\n"
     text += '2,images/2.jpg,Hats,"images/1.jpg,images/3.jpg"\n'
     catalog = table(write(shop, text))
-    assert list(catalog.table["image"]) == ["images/1.jpg", "images/2.jpg"]
+    assert list(catalog.table["image"]) == ["images/1.jpg", "images/2.jpg", "images/2.jpg"]
     told = "\n".join(map(str, catalog.choices))
-    assert "1 further picture of 1 item" in told
+    assert "3 pictures of 2 products" in told
     assert "'more'" in told
     catalog = table(write(shop, text), image=["more", "image"])
-    assert list(catalog.table["image"]) == ["images/1.jpg", "images/1.jpg"]
-    assert catalog.attributes == []
+    assert list(catalog.table["item_id"]) == ["1", "1~2", "2", "2~2", "2~3"]
+    assert catalog.products == ["1", "1", "2", "2", "2"]
+    assert catalog.attributes == ["product"]
+    first = table(write(shop, text), image=["more", "image"], further_pictures=False)
+    assert list(first.table["image"]) == ["images/1.jpg", "images/1.jpg"]
+    assert (first.attributes, first.products) == ([], None)
+    assert "3 further pictures of 2 products are not read" in "\n".join(map(str, first.choices))
+
+
+def test_a_column_called_product_gives_way_to_whose_picture_an_item_is(shop: Path) -> None:
+    text = "item_id,image,category,product\n1,images/1.jpg|images/2.jpg,Hats,Air\n"
+    catalog = table(write(shop, text))
+    assert catalog.products == ["1", "1"]
+    assert "'product' is not kept" in "\n".join(map(str, catalog.choices))
+    single = table(write(shop, text), further_pictures=False)
+    assert list(single.table["product"]) == ["Air"]
+    assert single.products is None
+    broken = "item_id,image,category\n1,images/none.jpg|images/2.jpg,Hats\n2,images/3.jpg,Hats\n"
+    left = table(write(shop, broken), on_bad_item="skip_any")
+    assert list(left.table["item_id"]) == ["1~2", "2"]  # named alike when the first one comes
 
 
 @pytest.mark.parametrize(("place", "told"), [(0, False), (7, False), (8, True)])

@@ -25,13 +25,14 @@ def server() -> Iterator[PictureServer]:
 
 
 def shop(folder: Path, server: PictureServer) -> Path:
-    """A table with a URL in each row; the third picture is gone, and the last is a file."""
+    """A table with a URL in each row, two in the second; the third is gone, the last is a file."""
     rows = [f"{n};{('Hats', 'Shoes')[n % 2]};{server.url(f'/p/{n}.jpg?v=1')}" for n in range(NUM)]
     rows[1] += f"|{server.url('/p/more.jpg')}"
     rows.append(f"{NUM};Hats;own.jpg")
     for n in range(NUM):
         server.on(f"/p/{n}.jpg?v=1", picture(jpeg(n)))
     server.on("/p/2.jpg?v=1", only_status(404))
+    server.on("/p/more.jpg", picture(jpeg(50)))
     saved(folder, {"own.jpg": jpeg(99), "feed.csv": "sku;type;photo\n" + "\n".join(rows)})
     return folder / "feed.csv"
 
@@ -48,18 +49,19 @@ def test_they_are_fetched_once_and_read_from_then_on(tmp_path: Path, server: Pic
     node = {"_target_": "visual_search.catalog.readers.table.table", "path": str(path)}
     node |= {"download": download, "on_bad_item": "skip_any"}
     catalog = build("data", node, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (NUM, NUM)
-    assert list(catalog.table["item_id"]) == [str(n) for n in range(NUM + 1) if n != 2]
+    assert seen[-1] == (NUM + 1, NUM + 1)
+    assert catalog.products == ["0", "1", "1", *(str(n) for n in range(3, NUM + 1))]
+    assert catalog.source.load(catalog.table["image"][2]) == jpeg(50)
     assert catalog.source.load(catalog.table["image"][1]) == jpeg(1)
     assert all(name.startswith("url_pictures/") for name in catalog.table["image"][:-1])
     (gone,) = catalog.refused
     assert (gone.item_id, "gone, status 404" in gone.reason) == ("2", True)
     told = "\n".join(map(str, catalog.choices))
-    assert "11 of 12 pictures" in told
+    assert "12 of 13 pictures" in told
     assert "1 gone" in told
-    assert "1 further picture of 1 item" in told
+    assert "data.further_pictures=true" in told
     asked = len(server.paths)
-    assert asked == NUM  # the first picture of each product
+    assert asked == NUM + 1
     # neither with the setting nor without is anything asked again
     for again in (download, False):
         named = table(path, on_bad_item="skip_any", download=again, **catalog.settings)
@@ -71,7 +73,7 @@ def test_they_are_fetched_once_and_read_from_then_on(tmp_path: Path, server: Pic
     assert (named.fingerprint(), len(server.paths)) == (catalog.fingerprint(), asked)
     shutil.rmtree(tmp_path / "url_pictures")
     named = table(path, on_bad_item="skip_any", **catalog.settings)
-    assert (len(named), len(named.refused)) == (1, NUM)
+    assert (len(named), len(named.refused)) == (1, NUM + 1)
     assert "data.download=true" in named.refused[0].reason
 
 
@@ -80,7 +82,7 @@ def test_what_may_not_be_asked_is_refused_by_its_host(
 ) -> None:
     path = shop(tmp_path, server)
     catalog = table(path, download=True, on_bad_item="skip_any")
-    assert (len(catalog), len(catalog.refused), server.paths) == (1, NUM, [])
+    assert (len(catalog), len(catalog.refused), server.paths) == (1, NUM + 1, [])
     assert f"data.download={{http_hosts: [{server.place}]}}" in catalog.refused[0].reason
     # an address of the own network, where it is named for http alone
     only_http = local(server) | {"private_hosts": []}
@@ -89,7 +91,7 @@ def test_what_may_not_be_asked_is_refused_by_its_host(
     catalog = table(path, download=local(server), on_bad_item="skip_any")
     assert len(catalog) == 1  # a refusal holds until it is asked for again
     again = local(server, try_again=["failed", "refused"])
-    assert len(table(path, download=again, on_bad_item="skip_any")) == NUM
+    assert len(table(path, download=again, on_bad_item="skip_any")) == NUM + 1
 
 
 def test_settings_that_are_none_are_named(tmp_path: Path, server: PictureServer) -> None:

@@ -1,6 +1,7 @@
 """Whose picture stands in: mutual neighbours beside brute force, chosen, shown, gone on with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.models.networks import small_autoencoder
 from tests.training.conftest import SIDE, NewDatamodule, NewModule, trainer_in
+from visual_search.catalog.identity import picture_id
 from visual_search.models.embedding import EmbeddingHead, EmbeddingSettings
 from visual_search.models.handcrafted import DescriptorProjection, describe_beside
 from visual_search.models.objectives.contrastive import simclr
@@ -19,7 +21,12 @@ from visual_search.models.objectives.objective import StepBatch
 from visual_search.training.callbacks.neighbour_positives import NeighbourPartners
 from visual_search.training.datamodule import Batch, CatalogDataModule
 from visual_search.training.module import EncoderModule, Preprocessing, to_network
-from visual_search.training.neighbour_positives import Partners, mutual_neighbours
+from visual_search.training.neighbour_positives import (
+    Partners,
+    first_of_product,
+    mutual_neighbours,
+    same_product,
+)
 
 LISTS = {4: [6, 9, 12], 6: [4], 9: [], 12: [4, 6]}
 PARTNERS = Partners(
@@ -194,6 +201,61 @@ def test_partners_are_near_and_never_from_another_split(
             assert torch.equal(
                 view, to_network(torch.from_numpy(datamodule.pictures[rows.numpy()]))
             )
+
+
+@pytest.fixture
+def of_products(new_datamodule: NewDatamodule) -> CatalogDataModule:
+    """The same pictures, four of each product; three of them where the catalogue ends."""
+    datamodule = new_datamodule()
+    table = datamodule.catalog.table.copy()
+    products = [f"p{row // 4}" for row in range(len(table))]
+    table["item_id"] = [picture_id(p, row % 4 + 1) for row, p in enumerate(products)]
+    catalog = replace(datamodule.catalog, table=table.assign(product=products))
+    assert catalog.products == products
+    return CatalogDataModule(catalog, datamodule.pictures, batch_size=10, num_workers=0, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [None, "pixels_8"])
+def test_pictures_of_a_product_are_positives_and_never_negatives(
+    tmp_path: Path, of_products: CatalogDataModule, source: str | None
+) -> None:
+    products = of_products.catalog.products
+    assert products is not None
+    model = small_autoencoder()
+    objective, head = simclr(model.embedding_dim, projection_dim=8), EmbeddingHead(model)
+    module = EncoderModule(model, Preprocessing(SIDE, "stretch"), objective=objective, head=head,
+                           products=products)  # fmt: skip
+    partners = NeighbourPartners(source, tmp_path, num_neighbours=3, own_probability=0.0)
+    fit(partners, of_products, module)
+    train, chosen = of_products.rows("train"), partners.state_dict()
+    held = Partners(*(chosen[name].numpy() for name in ("rows", "ends", "neighbours")))
+    for row in train.tolist():
+        own = {other for other in train.tolist()
+               if products[other] == products[row] and other != row}  # fmt: skip
+        found = set(held.of(row).tolist())
+        assert own <= found
+        assert (found == own) == (source is None) or found == own
+
+    batch = next(iter(of_products.train_dataloader()))
+    seen = module._step_batch(batch)
+    assert seen.partner_rows is not None
+    firsts = first_of_product(products)
+    assert seen.rows.tolist() == firsts[batch["rows"].numpy()].tolist()
+    pairs = zip(batch["rows"].tolist(), batch["partner_rows"].tolist(), strict=True)
+    if source is None:
+        assert torch.equal(seen.rows, seen.partner_rows)
+        assert all(products[row] == products[other] != "" for row, other in pairs)
+
+
+def test_partners_of_a_product_are_its_other_pictures_of_the_split() -> None:
+    partners = same_product(["hat", "shoe", "hat", "hat", "bag"], np.array([0, 1, 3, 4]))
+    assert {row: partners.of(row).tolist() for row in (0, 1, 3, 4)} == {
+        0: [3],
+        1: [],
+        3: [0],
+        4: [],
+    }
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from visual_search.catalog.identity import id_problem
+from visual_search.catalog.identity import PRODUCT, id_problem, is_by_picture
 
 SPLITS = ("train", "val", "test")
 REQUIRED_COLUMNS = ("item_id", "image", "category", "group", "split")
@@ -101,7 +101,8 @@ class Catalog:
         table: One row an item, index 0..n-1. Columns ``item_id``, ``image``, ``category``,
             ``group``, ``split`` hold non-empty ``str`` (``group`` is the item id where the data has
             no groups; ``split`` is one of ``train``, ``val``, ``test``, or ``""`` where not yet
-            assigned). Every further column is an attribute, of ``str``, possibly empty.
+            assigned). Every further column is an attribute, of ``str``, possibly empty; where
+            products have several pictures, ``product`` names the product of each.
         source: Loads a picture by its ``image`` name.
         refused: Items that were left out, with the reason.
         choices: What the reader found out or chose by itself.
@@ -174,6 +175,19 @@ class Catalog:
     def attributes(self) -> list[str]:
         """The names of the attribute columns, in the table's order."""
         return [c for c in self.table.columns if c not in REQUIRED_COLUMNS]
+
+    @property
+    def products(self) -> list[str] | None:
+        """The product of each row, where products have several pictures; else None."""
+        if PRODUCT not in self.table.columns:
+            return None
+        products = self.table[PRODUCT].tolist()
+        several = len(set(products)) < len(products)
+        return (
+            products
+            if several and is_by_picture(self.table["item_id"].tolist(), products)
+            else None
+        )
 
     @property
     def settings(self) -> dict[str, object]:

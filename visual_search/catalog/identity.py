@@ -93,4 +93,4 @@ def is_by_picture(item_ids: Sequence[str], products: Sequence[str]) -> bool:
         >>> is_by_picture(["shoe", "boot"], ["Air", "Air"])
         False
     """
-    return bool(item_ids) and all(map(picture_number, item_ids, products))
+    return len(item_ids) > 0 and all(map(picture_number, item_ids, products))

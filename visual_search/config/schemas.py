@@ -176,7 +176,7 @@ class PartnersConfig:
 
     Attributes:
         source: Who is near by it is a partner: a floor, such as hog_pca_256_unit, or beside, the
-            run's own embedding.beside; null: nobody.
+            run's own embedding.beside; null: nobody. Other pictures of the same product always are.
         num_neighbours: Both have to be among the other's so many nearest.
         own_probability: How often the item itself is shown nonetheless.
         refresh_every_n_epochs: Choose anew by the network's own embeddings and the source's; null

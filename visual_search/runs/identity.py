@@ -55,6 +55,7 @@ ADDED: dict[str, object] = {
     "trainer.accumulate_grad_batches": 1,
     "trainer.deterministic": False,
     "data.category": None,
+    "data.further_pictures": True,
 }
 
 

@@ -242,6 +242,7 @@ class Parts:
             optimization=self.optimization(),
             seed=settings.seed,
             item_ids=list(catalog.table["item_id"]),
+            products=catalog.products,
         )
 
     def sides(self, split: str) -> Sides:
@@ -352,7 +353,10 @@ class Parts:
                 )
             )
             partners = vars(settings.partners)
-            if partners["source"] is not None:
+            of_products = self.cached.catalog.products is not None
+            if partners["source"] is not None or (
+                of_products and self.module.objective.num_views > 1
+            ):
                 scratch_dir = settings.pictures.cache_dir
                 callbacks.append(
                     NeighbourPartners(**partners, scratch_dir=scratch_dir, seed=settings.seed)

@@ -26,6 +26,7 @@ from visual_search.training.augmentation import Augmentation, uniform_numbers
 from visual_search.training.datamodule import Batch, datamodule_of
 from visual_search.training.distributed import gather
 from visual_search.training.labels import Labels
+from visual_search.training.neighbour_positives import first_of_product
 from visual_search.training.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class EncoderModule(LightningModule):
         optimization: Optimiser and schedule.
         seed: Seed of every batch's random numbers, which are a function of (seed, batch).
         item_ids: Id of each catalogue row, to name the items of a batch that fails.
+        products: Product of each catalogue row, where products have several pictures: two of one
+            product are no negatives of each other.
 
     Raises:
         ValueError: The objective cannot train this network.
@@ -104,6 +107,7 @@ class EncoderModule(LightningModule):
         optimization: Optimization | None = None,
         seed: int = 0,
         item_ids: Sequence[str] = (),
+        products: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
@@ -116,6 +120,7 @@ class EncoderModule(LightningModule):
         self.optimization = optimization or Optimization()
         self.seed = seed
         self.item_ids = item_ids
+        self._shows = None if products is None else torch.from_numpy(first_of_product(products))
         self.evaluation: Evaluation | None = None  # of the newest evaluation, on the first process
         self._outputs: list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]] = []
         self._gathered: EvaluationOutputs | None = None
@@ -174,10 +179,17 @@ class EncoderModule(LightningModule):
         return StepBatch(
             images=images,
             views=tuple(self._view(view, pictures, batch) for view, pictures in enumerate(shown)),
-            rows=rows,
-            partner_rows=partners,
+            rows=self._shown(rows),
+            partner_rows=None if partners is None else self._shown(partners),
             labels=self.labels.of_rows(rows, self.objective.columns),
         )
+
+    def _shown(self, rows: Tensor) -> Tensor:
+        """Returns what rows show, by a row: a product by its first picture's."""
+        if self._shows is None:
+            return rows
+        self._shows = self._shows.to(rows.device)
+        return self._shows[rows]
 
     def _view(self, view: int, pictures: Tensor, batch: Batch) -> Tensor:
         if self.augmentation is None:

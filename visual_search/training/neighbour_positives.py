@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,32 @@ class Partners:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def joined(self, other: Partners) -> Partners:
+        """Returns both lists of each item as one, an item in both once.
+
+        Args:
+            other: Of the same rows.
+
+        Raises:
+            ValueError: It is of others.
+
+        Example:
+            >>> rows = np.array([4, 6, 9])
+            >>> first = Partners(rows, np.array([1, 2, 2]), np.array([6, 4]))
+            >>> second = Partners(rows, np.array([2, 3, 3]), np.array([6, 9, 9]))
+            >>> [first.joined(second).of(row).tolist() for row in (4, 6, 9)]
+            [[6, 9], [4, 9], []]
+        """
+        if not np.array_equal(self.rows, other.rows):
+            raise ValueError(
+                f"partners of {len(self)} rows are joined with those of {len(other)} others; "
+                "expected the same rows: give partners of one split"
+            )
+        lists = [np.unique(np.concatenate([self.of(row), other.of(row)])) for row in self.rows]
+        ends = np.cumsum([len(found) for found in lists], dtype=np.int64)
+        nothing = np.zeros(0, dtype=np.int64)
+        return Partners(self.rows, ends, np.concatenate([nothing, *lists]))
 
     def of(self, row: int) -> NDArray[np.int64]:
         """Returns rows that may stand in for a row, ``[m] int64``; empty where there is none."""
@@ -113,6 +139,43 @@ class Partners:
             starts[known] = begins[places[known]]
             lengths[known] = self.ends[places[known]] - starts[known]
         return starts, lengths
+
+
+def first_of_product(products: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the first row of each row's product, ``[n] int64``.
+
+    Args:
+        products: n ids.
+
+    Example:
+        >>> first_of_product(["hat", "shoe", "hat", "shoe"]).tolist()
+        [0, 1, 0, 1]
+    """
+    first: dict[str, int] = {}
+    rows = [first.setdefault(product, row) for row, product in enumerate(products)]
+    return np.array(rows, dtype=np.int64)
+
+
+def same_product(products: Sequence[str], rows: NDArray[np.int64]) -> Partners:
+    """Returns the other pictures of each item's product.
+
+    Args:
+        products: Of the whole catalogue, one id a row.
+        rows: Those that may be partners, ``[n] int64``, ascending.
+
+    Example:
+        >>> partners = same_product(["hat", "shoe", "hat", "hat"], np.array([0, 1, 2]))
+        >>> [partners.of(row).tolist() for row in (0, 1, 2)]
+        [[2], [], [0]]
+    """
+    of_product: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        of_product.setdefault(products[row], []).append(row)
+    lists = [[other for other in of_product[products[row]] if other != row]
+             for row in rows.tolist()]  # fmt: skip
+    ends = np.cumsum([len(found) for found in lists], dtype=np.int64)
+    flat = [row for found in lists for row in found]
+    return Partners(rows, ends, np.array(flat, dtype=np.int64))
 
 
 def mutual_neighbours(

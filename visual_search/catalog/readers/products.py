@@ -1,7 +1,8 @@
 """What a table says of its products: each with all of its pictures, in order.
 
 A product may have several pictures: in a cell that lists them, in several columns, in further rows
-of its id. `Product.pictures` holds them all; what an item shows is the first of them.
+of its id. `Product.pictures` holds them all, and each becomes an item: the first with the product's
+id, the next with ``<id>~2``, beside the product's id in a column of its own.
 """
 
 from __future__ import annotations
@@ -141,21 +142,31 @@ def products_of(
     return found, (Choice("", told, f"{why} pictures"),)
 
 
-def further_pictures(products: Sequence[Product]) -> tuple[Choice, ...]:
-    """Returns what to say of the pictures that are not read, as an item shows the first.
+def told_of_pictures(products: Sequence[Product], *, read: bool) -> tuple[Choice, ...]:
+    """Returns what to say of products with several pictures; nothing where there are none.
+
+    Args:
+        products: All of them.
+        read: Whether their further pictures are read.
 
     Example:
         >>> shoe = Product("line 2", "1", ("a.jpg", "b.jpg"), "Shoes", "", "", ())
-        >>> print(*further_pictures([shoe]))
-        1 further picture of 1 item is not read: an item has one, the first that its row names
+        >>> print(*told_of_pictures([shoe], read=True))
+        data.further_pictures=true (2 pictures of 1 product; false reads the first of each)
+        >>> print(*told_of_pictures([shoe], read=False))
+        1 further picture of 1 product is not read: data.further_pictures=false
     """
-    more = [len(product.pictures) - 1 for product in products if len(product.pictures) > 1]
+    counts = [len(product.pictures) for product in products if product.pictures]
+    more = [number - 1 for number in counts if number > 1]
     if not more:
         return ()
-    what = f"{many(sum(more), 'further picture')} of {many(len(more), 'item')}"
+    if read:
+        what = f"{many(sum(counts), 'picture')} of {many(len(counts), 'product')}"
+        why = f"{what}; false reads the first of each"
+        return (Choice("data.further_pictures", "true", why),)
+    what = f"{many(sum(more), 'further picture')} of {many(len(more), 'product')}"
     verb = "is" if sum(more) == 1 else "are"
-    why = "an item has one, the first that its row names"
-    return (Choice("", f"{what} {verb} not read", why),)
+    return (Choice("", f"{what} {verb} not read", "data.further_pictures=false"),)
 
 
 def pictures_in(text: str, is_there: IsThere) -> list[str]:

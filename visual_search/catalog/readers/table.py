@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
+from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.columns import NotFoundOutError, find_columns, no_header
 from visual_search.catalog.readers.delimited import RawTable
@@ -17,10 +18,10 @@ from visual_search.catalog.readers.listings import Items, check_columns, taken_c
 from visual_search.catalog.readers.products import (
     Columns,
     IsThere,
-    further_pictures,
     is_url,
     products_of,
     roles_told,
+    told_of_pictures,
 )
 from visual_search.catalog.readers.shop_exports import recognised
 from visual_search.catalog.readers.sources import FolderSource, ZipSource
@@ -48,6 +49,7 @@ def table(
     name: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    further_pictures: bool = True,
     download: bool | Mapping[str, object] = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
@@ -68,8 +70,8 @@ def table(
         item_id: Column of the ids; an id names one item, the first row with it wins.
         image: Column of the picture paths, relative to the table, separated by ``/``; or several
             columns. The paths may not leave the folder of the table (or the folder or zip given as
-            ``path``); an absolute one has to lie below it. Of a product's several pictures, in a
-            cell, in columns or in further rows of its id, the first is read and the rest counted.
+            ``path``); an absolute one has to lie below it. A product may have several, in a cell,
+            in columns or in further rows of its id.
         category: Column of the categories.
         group: Column of what must not be split (a board, a product); an empty value, or ``None``,
             makes the item a group of its own.
@@ -87,6 +89,9 @@ def table(
             and says so.
         encoding: Of a text or JSON, as ``cp1252``; None finds it out and says so, where it is
             certain.
+        further_pictures: Read all pictures of a product: each is an item, the first with the
+            product's id, the next with ``<id>~2``, and an attribute ``product`` holds the
+            product's id; where no group is named, a product is one. False reads the first.
         download: Whether to fetch pictures whose URLs stand in the table, into a folder beside it,
             where they are read from then on; or settings of `DownloadSettings`, which mean yes.
         on_progress: Called with how many pictures of how many are fetched.
@@ -158,27 +163,35 @@ def table(
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
     products, rows = products_of(raw, told, attributes, is_there)
-    firsts = {product.pictures[0] for product in products if product.pictures}
-    urls = sorted(filter(is_url, firsts))
+    several = further_pictures and any(len(product.pictures) > 1 for product in products)
+    shown = [product.pictures[: None if several else 1] for product in products]
+    urls = sorted({picture for pictures in shown for picture in pictures if is_url(picture)})
     of_urls = pictures_of_urls(urls, source, inner, download, on_progress)
-    choices = (*raw.choices, *choices, *rows, *further_pictures(products), *of_urls.choices)
+    choices = (*raw.choices, *choices, *rows, *told_of_pictures(products, read=further_pictures))
+    choices += of_urls.choices
+    kept = [name for name in attributes if not (several and name == PRODUCT)]
+    if len(kept) < len(attributes):
+        why = "a column of that name says whose picture an item is"
+        choices += (Choice("", f"the column {PRODUCT!r} is not kept", why),)
 
-    items = Items(source, attributes, choices, raw.refused, base)
-    for product in products:
-        picture = product.pictures[0] if product.pictures else ""
-        if picture in of_urls.problems:
-            items.refuse(product.place, product.item_id, picture, of_urls.problems[picture])
-            continue
-        items.add(
-            product.place,
-            item_id=product.item_id,
-            image=of_urls.names.get(picture, picture),
-            category=product.category,
-            group=product.group,
-            split=product.split,
-            attributes=product.attributes,
-        )
-    further = [column for column in attributes if items.holds_pictures(column)]
+    items = Items(source, [*kept, *([PRODUCT] * several)], choices, raw.refused, base)
+    for product, pictures in zip(products, shown, strict=True):
+        texts = dict(zip(attributes, product.attributes, strict=True))
+        for number, picture in enumerate(pictures or ("",), start=1):
+            item_id = picture_id(product.item_id, number)
+            if picture in of_urls.problems:
+                items.refuse(product.place, item_id, picture, of_urls.problems[picture])
+                continue
+            items.add(
+                product.place,
+                item_id=item_id,
+                image=of_urls.names.get(picture, picture),
+                category=product.category,
+                group=product.group or product.item_id,
+                split=product.split,
+                attributes=[*(texts[name] for name in kept), *([product.item_id] * several)],
+            )
+    further = [column for column in kept if items.holds_pictures(column)]
     if further:
         why = "they name pictures, and an item has the one of data.image"
         items.choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)

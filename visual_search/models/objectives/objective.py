@@ -22,7 +22,7 @@ class StepBatch:
         images: The pictures as they are, ``[B, 3, S, S] float32`` in -1..1.
         views: Augmented copies, ``Objective.num_views`` of them, each shaped like ``images``. The
             second one shows the items' partners where the loader chose some.
-        rows: Catalogue rows, ``[B] int64``.
+        rows: Catalogue rows, ``[B] int64``; of a product with several pictures its first.
         partner_rows: Catalogue rows that the second view shows, ``[B] int64``; None where it shows
             the items themselves.
         labels: Column -> ``[B] int64``, numbers of the values; -1 where an item has none, or one

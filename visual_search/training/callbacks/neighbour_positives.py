@@ -1,4 +1,4 @@
-"""Positives from other items: who is near by an embedding that learns nothing, then by the own."""
+"""Positives from other items: pictures of the same product, and who is near by an embedding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from visual_search.training.datamodule import CatalogDataModule, datamodule_of
 from visual_search.training.features import features_of_rows
 from visual_search.training.floors import PicturesOfRows
 from visual_search.training.module import to_network
-from visual_search.training.neighbour_positives import Partners, mutual_neighbours
+from visual_search.training.neighbour_positives import Partners, mutual_neighbours, same_product
 
 if TYPE_CHECKING:
     from visual_search.models.embedding import EmbeddingHead
@@ -55,7 +55,10 @@ def check_partners(source: str | None, objective: Objective, head: EmbeddingHead
 
 
 class NeighbourPartners(Callback):
-    """Lets the second view of an item show one of its neighbours among the training items.
+    """Lets the second view of an item show another picture of its product, or a neighbour.
+
+    Where products have several pictures, the others of its own are an item's partners, whatever
+    the source: of these it is certain.
 
     Two items are partners when each is among the other's nearest by the source's embedding: on the
     complete-the-look crops 76 % of the five nearest by HOG are of the query's category, and 87 % of
@@ -64,8 +67,9 @@ class NeighbourPartners(Callback):
     2104.14548).
 
     Args:
-        source: A floor by name, as ``hog_pca_256_unit``; or ``beside``, the descriptor that
-            stands in the run's own embedding (``embedding.beside``).
+        source: Whose neighbours are partners: a floor by name, as ``hog_pca_256_unit``; or
+            ``beside``, the descriptor that stands in the run's own embedding
+            (``embedding.beside``); None: nobody's.
         scratch_dir: Where descriptions are kept while they are made.
         num_neighbours: How many nearest each looks at.
         own_probability: How often the item itself is shown nonetheless, 0..1.
@@ -78,7 +82,7 @@ class NeighbourPartners(Callback):
 
     def __init__(
         self,
-        source: str,
+        source: str | None,
         scratch_dir: str | Path,
         *,
         num_neighbours: int = 5,
@@ -86,7 +90,7 @@ class NeighbourPartners(Callback):
         refresh_every_n_epochs: int | None = None,
         seed: int = 0,
     ) -> None:
-        if source != BESIDE and source not in FLOORS:
+        if source not in (None, BESIDE, *FLOORS):
             raise ValueError(
                 f"got the source {source!r}, expected one of {', '.join(FLOORS)}, {BESIDE}; set "
                 "partners.source, or null"
@@ -121,14 +125,20 @@ class NeighbourPartners(Callback):
         module: EncoderModule = pl_module  # type: ignore[assignment]
         check_partners(self.source, module.objective, module.head)
         if self._partners is None:
-            self._choose(trainer, self._source_embeddings(datamodule_of(trainer), module))
+            datamodule = datamodule_of(trainer)
+            if self.source is None:
+                products = datamodule.catalog.products
+                assert products is not None  # or this would not be here: see `Parts.trainer`
+                self._partners = same_product(products, datamodule.rows("train"))
+            else:
+                self._choose(trainer, self._source_embeddings(datamodule, module))
             self.chosen_at_epoch = trainer.current_epoch
         self._hand_over(datamodule_of(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Chooses anew when it is time, by the source's and the run's own embedding."""
         epoch, every = trainer.current_epoch, self.refresh_every_n_epochs
-        if every is None or epoch % every or epoch <= self.chosen_at_epoch:
+        if self.source is None or every is None or epoch % every or epoch <= self.chosen_at_epoch:
             return
         datamodule = datamodule_of(trainer)
         module: EncoderModule = pl_module  # type: ignore[assignment]
@@ -163,12 +173,17 @@ class NeighbourPartners(Callback):
         asking = FloorItems(ids[:1], PicturesOfRows(pictures.pictures, pictures.rows[:1]))
         items = FloorItems(ids, pictures)
         self.scratch_dir.mkdir(parents=True, exist_ok=True)
+        assert self.source is not None
         made = embed_floors([FLOORS[self.source]], items, asking, scratch_dir=self.scratch_dir)
         return dict(made)[self.source].gallery
 
     def _choose(self, trainer: Trainer, embeddings: NDArray[np.float32]) -> None:
-        rows = datamodule_of(trainer).rows("train")
+        datamodule = datamodule_of(trainer)
+        rows = datamodule.rows("train")
         self._partners = mutual_neighbours(embeddings, self.num_neighbours, rows=rows)
+        products = datamodule.catalog.products
+        if products is not None:
+            self._partners = self._partners.joined(same_product(products, rows))
 
     def _hand_over(self, datamodule: CatalogDataModule) -> None:
         partners = self._partners
