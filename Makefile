@@ -12,7 +12,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTABLE := $(VENV)/.testable
 ARGS ?= experiment=plus_layer
+# Extras that the commands of README and docs need.
+USED := backbones,sweeps,serve
 
 # Two processes, since every test process loads torch anew; one thread each, since they share cores.
 TEST_PROCESSES ?= 2
@@ -37,6 +40,9 @@ endif
 .PHONY: setup
 setup: $(READY) ## make .venv and install the project into it (again when its dependencies change)
 
+.PHONY: dev
+dev: $(TESTABLE) ## setup, and what tests, checks and benchmarks need beside it
+
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "error: no $(PYTHON) here; expected Python 3.11 or newer;" \
@@ -49,8 +55,16 @@ $(READY): pyproject.toml constraints.txt
 	    "install them: apt-get install python3-venv" >&2; exit 1; }
 	@{ [ -z "$(OTHER_PYTHON)" ] && $(BIN)/python -m pip --version >/dev/null 2>&1; } || { \
 	  echo "making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install -c constraints.txt -e ".[$(USED)]"
+	@touch $@
+
+$(TESTABLE): $(READY)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	@touch $@
+
+.PHONY: wheel
+wheel: dev ## build dist/visual_search-VERSION-py3-none-any.whl
+	$(BIN)/python -m build --wheel --no-isolation
 
 .PHONY: demo
 demo: setup ## train, index and measure on real pictures: a few minutes on two cores
@@ -65,26 +79,26 @@ board: setup ## open TensorBoard over all runs
 	$(BIN)/python -m visual_search.board outputs
 
 .PHONY: test
-test: setup ## all tests and every example in a docstring
+test: dev ## all tests and every example in a docstring
 	$(PYTEST)
 
 .PHONY: test-fast
-test-fast: setup ## catalogue, networks, retrieval and views only: seconds
+test-fast: dev ## catalogue, networks, retrieval and views only: seconds
 	$(PYTEST) -m "not slow" $(addprefix tests/,$(RING_1))
 
 .PHONY: fuzz
-fuzz: setup ## decode 20,000 damaged pictures: each a picture or a named error, in seconds
+fuzz: dev ## decode 20,000 damaged pictures: each a picture or a named error, in seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.catalog.damaged_pictures --files 20000
 
 .PHONY: check
-check: setup ## format, lint, types, and what may import what
+check: dev ## format, lint, types, and what may import what
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 0 tests/test_imports.py
 
 .PHONY: bench
-bench: setup ## measure speed, one after the other; PHOTOS=folder and BUNDLE=folder add those of pictures and serve
+bench: dev ## measure speed, one after the other; PHOTOS=folder and BUNDLE=folder add those of pictures and serve
 	$(BIN)/python benchmarks/statistics_coverage.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/epochs.py
@@ -93,7 +107,7 @@ bench: setup ## measure speed, one after the other; PHOTOS=folder and BUNDLE=fol
 	$(if $(BUNDLE),$(BIN)/python benchmarks/serve.py --bundle "$(BUNDLE)")
 
 .PHONY: results
-results: setup ## make the tables of README and docs from benchmarks/results
+results: dev ## make the tables of README and docs from benchmarks/results
 	$(BIN)/python benchmarks/laboratory.py table
 	$(BIN)/python -m benchmarks.reliability table
 

@@ -18,7 +18,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import yaml
 
+import visual_search
 from visual_search.cli.command_line import check_overrides, with_keys
 from visual_search.config.builders import register_schema
 from visual_search.config.plugins import VARIABLE, take_names
@@ -243,3 +245,12 @@ def test_the_versions_are_those_that_the_project_is_tested_with():
     both = set(versions) & set(pinned)
     assert {"torchmetrics", "scikit-learn", "faiss-gpu"} <= both
     assert {name: versions[name] for name in both} == {name: pinned[name] for name in both}
+
+
+def test_a_version_stands_with_what_changed_and_how_to_cite_it() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == visual_search.__version__
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(cited["version"]) == visual_search.__version__
+    assert cited["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:200]
