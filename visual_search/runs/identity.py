@@ -56,6 +56,8 @@ ADDED: dict[str, object] = {
     "trainer.deterministic": False,
     "data.category": None,
     "data.further_pictures": True,
+    "data.products": False,
+    "data.category_depth": None,
 }
 
 

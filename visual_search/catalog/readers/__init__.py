@@ -20,6 +20,7 @@
 ``columns.py``                 which column says what, where nobody has told
 ``shop_exports.py``            exports of shop systems, known by their columns
 ``products.py``                what a table says of its products, with all their pictures
+``category_levels.py``         categories that are paths: a level each, and one to go by
 ``url_pictures.py``            pictures whose URLs stand in a table
 ``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
 ``listings.py``                what readers of published listings share

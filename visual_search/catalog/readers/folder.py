@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
+from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
+from visual_search.catalog.readers.category_levels import with_levels
 from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
 from visual_search.catalog.readers.sources import (
@@ -21,7 +24,11 @@ from visual_search.catalog.readers.sources import (
 
 @builder("data")
 def folder(
-    root: str | os.PathLike[str], on_bad_item: OnBadItem = "error", splits: bool = False
+    root: str | os.PathLike[str],
+    on_bad_item: OnBadItem = "error",
+    splits: bool = False,
+    products: bool = False,
+    category_depth: int | None = None,
 ) -> Catalog:
     """Returns the catalogue of ``root/<category>/**/<picture>``.
 
@@ -42,6 +49,11 @@ def folder(
         splits: The folders at the top are splits. ``train``, ``val`` and ``test`` are meant by
             their names in capital or small letters, and by ``training``, ``valid``,
             ``validation``, ``dev`` and ``testing``; not all three need to be there.
+        products: The folder that a picture lies in is a product, ``root/<category>/**/<product>/``:
+            its first picture, by name, has the folder's path as its id, the next ``<path>~2``, the
+            attribute ``product`` holds the path, and the product is the group.
+        category_depth: How many folders below the root make the category; those between it and the
+            picture are further levels: see `with_levels`. None takes the one at the top alone.
 
     Returns:
         The items sorted by id, each a group of its own; no split assigned, but with ``splits``.
@@ -78,7 +90,7 @@ def folder(
         if is_clutter(item_id) or not name.startswith(base):
             continue
         parts = item_id.split("/")
-        reason = source.problem(name) or _reason_to_refuse(parts, level)
+        reason = source.problem(name) or _reason_to_refuse(parts, level, products=products)
         if reason:
             refused.append(RefusedItem(item_id, name, reason))
         else:
@@ -95,14 +107,23 @@ def folder(
     for path in expected:
         if path not in filled:
             refused.append(RefusedItem(path, base + path, _reason_of_the_empty(path, splits)))
+    folders = [item_id.split("/")[level : -2 if products else -1] for item_id in item_ids]
     columns = {
         "item_id": item_ids,
         "image": [base + item_id for item_id in item_ids],
-        "category": [item_id.split("/")[level] for item_id in item_ids],
+        "category": ["/".join(f if category_depth is not None else f[:1]) for f in folders],
         "group": item_ids,
         "split": [split_of_word(i.split("/")[0]) if splits else "" for i in item_ids],
     }
-    return conclude(
+    if products:
+        columns[PRODUCT] = [item_id.rpartition("/")[0] for item_id in item_ids]
+        seen: Counter[str] = Counter()
+        columns["item_id"] = []
+        for product in columns[PRODUCT]:
+            seen[product] += 1
+            columns["item_id"].append(picture_id(product, seen[product]))
+        columns["group"] = columns[PRODUCT]
+    catalog = conclude(
         Path(root).absolute().stem,
         columns,
         source,
@@ -111,6 +132,7 @@ def folder(
         origin=str(root),
         choices=(Choice("", f"read inside its folder {base!r}", "it wraps all"),) if base else (),
     )
+    return with_levels(catalog, category_depth) if category_depth is not None else catalog
 
 
 def _check_layout(tops: Sequence[str], splits: bool, root: str | os.PathLike[str]) -> None:
@@ -131,7 +153,7 @@ def _check_layout(tops: Sequence[str], splits: bool, root: str | os.PathLike[str
         )
 
 
-def _reason_to_refuse(parts: Sequence[str], level: int) -> str:
+def _reason_to_refuse(parts: Sequence[str], level: int, *, products: bool) -> str:
     suffix = os.path.splitext(parts[-1])[1].lower()
     if suffix not in PICTURE_SUFFIXES:
         return f"{suffix or 'no suffix'} is no picture's; expected {sorted(PICTURE_SUFFIXES)}"
@@ -139,6 +161,8 @@ def _reason_to_refuse(parts: Sequence[str], level: int) -> str:
         return f"lies in no split; move it into a category below one of {list(SPLITS)}"
     if len(parts) < level + 2 or not parts[level].strip():
         return "lies in no category; move it into a sub-folder that is named after its category"
+    if products and len(parts) < level + 3:
+        return "lies in no product; move it into a sub-folder of its category, one a product"
     return ""
 
 

@@ -12,6 +12,7 @@ from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
+from visual_search.catalog.readers.category_levels import with_levels
 from visual_search.catalog.readers.columns import NotFoundOutError, find_columns, no_header
 from visual_search.catalog.readers.delimited import RawTable
 from visual_search.catalog.readers.listings import Items, check_columns, taken_choice
@@ -50,6 +51,7 @@ def table(
     separator: str | None = None,
     encoding: str | None = None,
     further_pictures: bool = True,
+    category_depth: int | None = None,
     download: bool | Mapping[str, object] = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
@@ -92,6 +94,8 @@ def table(
         further_pictures: Read all pictures of a product: each is an item, the first with the
             product's id, the next with ``<id>~2``, and an attribute ``product`` holds the
             product's id; where no group is named, a product is one. False reads the first.
+        category_depth: Of categories that are paths, as ``Women > Shoes > Boots``: the level that
+            is the category; see `with_levels`.
         download: Whether to fetch pictures whose URLs stand in the table, into a folder beside it,
             where they are read from then on; or settings of `DownloadSettings`, which mean yes.
         on_progress: Called with how many pictures of how many are fetched.
@@ -195,9 +199,10 @@ def table(
     if further:
         why = "they name pictures, and an item has the one of data.image"
         items.choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)
-    return items.conclude(
+    catalog = items.conclude(
         name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=origin
     )
+    return with_levels(catalog, category_depth)
 
 
 _USUAL_NAMES = {"item_id": "item_id", "images": "image", "category": "category"}
