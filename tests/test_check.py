@@ -182,7 +182,7 @@ def test_the_command_that_it_prints_reads_the_catalogue_as_it_was_read(
     orderly: Path, names: Sequence[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     table = pd.read_csv(orderly, dtype=str).drop(columns="split")
-    table.loc[59, "image"] = "nowhere.png"
+    table.loc[59, "image"] = "nowhere.png"  # a bad item, and too few queries
     table = table[["item_id", "image", "category", "colour"]].set_axis([*names], axis=1)
     table.to_csv(orderly, index=False, sep=";", encoding="utf-16")
     monkeypatch.chdir(orderly.parent)
@@ -194,7 +194,9 @@ def test_the_command_that_it_prints_reads_the_catalogue_as_it_was_read(
     assert f"data.item_id={names[0]}" in printed.splitlines()[2]
     words = shlex.split(printed.splitlines()[-1])
     assert words[:3] == ["python", "-m", "visual_search.train"]
-    named = Parts(typed("train", *words[3:])).whole
+    own = typed("train", *words[3:])
+    assert (own.data["on_bad_item"], own.split.allow_few) == ("skip", True)
+    named = Parts(own).whole
     assert (len(named), len(named.refused), named.settings) == (59, 1, {})
     assert list(named.table["item_id"][:2]) == ["i00", "i01"]
     assert named.categories == ["hat", "shoe"]

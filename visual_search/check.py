@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from visual_search.views.html_check import CheckPage, ContactSheet
 QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
+_BAD_ITEMS = ("refused_rows", "broken_pictures", "left_out")
 _SHARED_WITH_TRAIN = ("data", "split", "protocol", "pictures", "outputs")
 # Kinds of findings whose items are rows without a picture, or names of something else.
 _WITHOUT_PICTURES = ("attributes", "broken", "categories", "choices", "few", "groups", "imbalance",
@@ -125,7 +126,7 @@ def check_data(settings: CheckSchema) -> Checked:
         attributes=checks.attribute_table(catalog),
         pictures=picture_checks.picture_table(facts),
         rule=_rule(catalog, protocol, gallery, queries),
-        command=_train_command(raw, findings),
+        command=_train_command(raw, catalog, findings),
     )
     _write(checked, settings.sheet_items)
     return checked
@@ -325,33 +326,39 @@ def _rule(
     )
 
 
-def _train_command(catalog: Catalog, findings: Sequence[Finding]) -> str:
+def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) -> str:
     """Returns what trains on the catalogue as it was read: what was typed, and what was found out.
 
-    Rows and pictures that cannot be used are left out then, and few queries allowed. Nothing where
-    other errors are to be mended first, or nothing was typed.
+    What stops training and may be allowed is allowed in it. Nothing where something else is to be
+    mended first, or nothing was typed.
+
+    Args:
+        raw: As it was read.
+        catalog: Without its broken pictures.
+        findings: All of them.
     """
     import shlex
 
     from hydra.core.hydra_config import HydraConfig
 
+    from visual_search.catalog.checks import check_left_out
     from visual_search.retrieval.comparability import in_override
 
     errors = {finding.kind for finding in findings if finding.severity == "error"}
-    passable = {"refused_rows", "broken_pictures", "few_groups"}
-    if not HydraConfig.initialized() or errors - passable:
+    if not HydraConfig.initialized() or errors - {*_BAD_ITEMS, "few_groups"}:
         return ""
     typed = {
         override.partition("=")[0].lstrip("+"): override
         for override in HydraConfig.get().overrides.task
         if override.lstrip("+").partition("=")[0].partition(".")[0] in _SHARED_WITH_TRAIN
     }
-    found = {f"data.{key}": value for key, value in catalog.settings.items()}
-    if errors - {"few_groups"}:
-        found["data.on_bad_item"] = "skip"
+    added = {f"data.{key}": in_override(value) for key, value in raw.settings.items()}
+    if errors & {*_BAD_ITEMS}:
+        too_many = check_left_out(len(catalog.refused), len(catalog), "skip")
+        added["data.on_bad_item"] = "skip_any" if too_many else "skip"
     if "few_groups" in errors:
-        found["split.allow_few"] = True
-    typed |= {key: f"{key}={in_override(value)}" for key, value in found.items()}
+        added["split.allow_few"] = "true"
+    typed |= {key: f"{key}={value}" for key, value in added.items()}
     return shlex.join(["python", "-m", "visual_search.train", *typed.values()])
 
 

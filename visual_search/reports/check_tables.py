@@ -102,7 +102,8 @@ def print_check(checked: Checked) -> None:
         console.print(f"  {checked.folder / name}  {what}", markup=False, soft_wrap=True)
     if checked.command:
         # by itself on its line, so that it can be copied; print, as rich would wrap it
-        console.print("\nTo train on it as it was read here:", markup=False)
+        anyway = ", in spite of the errors" if checked.num("error") else ""
+        console.print(f"\nTo train on it as it was read here{anyway}:", markup=False)
         print(f"  {checked.command}")
 
 
