@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.creating import create_bundle
 from visual_search.bundle.items import BundleItems
 from visual_search.catalog import images
+from visual_search.catalog.identity import picture_id
 from visual_search.catalog.images import PictureLimits
 
 SIDE = 32
@@ -101,6 +102,32 @@ def products(num_items: int = 48, evil: bool = False) -> BundleItems:
     return BundleItems(ids, columns, embedded(thumbnails), thumbnails)
 
 
+@functools.cache
+def several_pictures(num_products: int = 24) -> BundleItems:
+    """Returns products ``p0``, ``p1``... of 1, 2, 3, ... 7, 1, 2 ... pictures, drawn in turn."""
+    base = products(num_products)
+    owners = [n for n in range(num_products) for _ in range(1 + n % 7)]
+    numbers = [number for n in range(num_products) for number in range(1, 2 + n % 7)]
+    pictures = [_again(base.thumbnails[n], k) for n, k in zip(owners, numbers, strict=True)]
+    ids = [picture_id(base.item_ids[n], k) for n, k in zip(owners, numbers, strict=True)]
+    columns = {name: [texts[n] for n in owners] for name, texts in base.columns.items()}
+    columns["product"] = [base.item_ids[n] for n in owners]
+    return BundleItems(ids, columns, embedded(pictures), pictures)
+
+
+def _again(picture: bytes, number: int) -> bytes:
+    """Returns a further picture of what one shows: mirrored, near, turned."""
+    with Image.open(io.BytesIO(picture)) as image:
+        turned = image.rotate(8 * (number - 3), fillcolor="white") if number > 3 else image.copy()
+        if number == 2:
+            turned = ImageOps.mirror(image)
+        if number == 3:
+            turned = image.crop((30, 30, 130, 130)).resize(image.size)
+    file = io.BytesIO()
+    turned.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
 def embedded(pictures: list[bytes]) -> NDArray[np.float32]:
     encoder, blank = GridEncoder(), drawn("Hats", "sand")
     decoded = [encoder.decode(one or blank, PictureLimits()) for one in pictures]
@@ -129,7 +156,7 @@ def _place() -> tempfile.TemporaryDirectory[str]:
 
 def drawn_bundle(
     name: str = "drawn", *, num_items: int = 48, evil: bool = False, rows: Rows | None = None,
-    items: BundleItems | None = None, files: Mapping[str, str] | None = None,
+    items: BundleItems | None = None, files: Mapping[str, str] | None = None, **more: Any,
 ) -> Bundle:  # fmt: skip
     """Returns a bundle, whose encoder is a `GridEncoder`, of products or of rows of one picture."""
     items = items or products(num_items, evil)
@@ -141,4 +168,6 @@ def drawn_bundle(
         items = BundleItems(list(rows), columns, picture, thumbnails)
     folder = Path(tempfile.mkdtemp(dir=_place().name))
     own = folder.name.encode()  # an encoder file that no other bundle has
-    return Bundle.open(write_bundle(folder, name, items=items, encoder=own, files=files or {}))
+    return Bundle.open(
+        write_bundle(folder, name, items=items, encoder=own, files=files or {}, **more)
+    )

@@ -107,7 +107,7 @@ def test_a_picture_a_product_and_a_filter(page: Any, address: str, tmp_path: Pat
     assert "rose shoe.jpg" in page.inner_text("#heading")  # the picture is still the query
     page.get_by_role("link", name="Remove the filter").click()
     until(page, "document.querySelector('.card .what').textContent === 'Shoes'")
-    page.locator(".card a").first.click()
+    page.locator(".card .whole").first.click()
     results(page, "item")
     assert "item=p20" in page.url
     assert page.input_value("#item") == "p20"
@@ -160,7 +160,7 @@ def test_keyboard_alone(page: Any, address: str) -> None:
     page.keyboard.press("Enter")
     results(page, "item")
     assert "Similar to" in page.inner_text("#heading")
-    page.locator(".card a").nth(1).focus()
+    page.locator(".card .whole").nth(1).focus()
     before = page.url
     page.keyboard.press("Enter")
     until(page, f"location.href !== {before!r}")

@@ -82,7 +82,7 @@ def test_items_are_added_replaced_and_removed_at_once(own: TestClient) -> None:
     assert made.status_code == 201
     assert made.json() == {
         "bundle": "own", "num_added": 1, "num_replaced": 0, "num_removed": 0, "num_items": 49,
-        "generation": 2,
+        "num_products": 49, "num_products_added": 1, "num_products_removed": 0, "generation": 2,
     }  # fmt: skip
     hit = nearest(own, blue)
     assert (hit["item_id"], hit["attributes"]) == ("new/1", {"colour": "blue", "material": ""})
@@ -158,8 +158,8 @@ def test_another_writer_is_noticed(own: TestClient, bundle: Bundle) -> None:
 def test_a_bundle_that_another_writer_holds_is_answered_503(
     own: TestClient, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def impatient(folder: Path, ids: Sequence[str]) -> Any:
-        return remove_items(folder, ids, wait_seconds=0.1)
+    def impatient(folder: Path, ids: Sequence[str], **more: Any) -> Any:
+        return remove_items(folder, ids, wait_seconds=0.1, **more)
 
     monkeypatch.setattr("visual_search.bundle.writing.remove_items", impatient)
     with write_lock(bundle.folder, wait_seconds=1):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
+from typing import get_args
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from visual_search.bundle.products import ByProduct
 from visual_search.serving.metrics import CONTENT_TYPE
 from visual_search.serving.queries import read_query
 from visual_search.serving.schemas import (
     BundleInfo,
     FoundItem,
     Health,
+    Picture,
     SearchResult,
     problems,
 )
@@ -27,6 +31,11 @@ _WHERE = {
     "description": "column:value. Values of one column are alternatives; all columns have to fit.",
 }  # fmt: skip
 _ITEM = {"type": "string", "description": "Id of an item: finds what is like it."}
+PRODUCTS: dict[str, object] = {
+    "type": "string", "enum": list(get_args(ByProduct)), "default": "best",
+    "description": "Where products have several pictures: each once, by the best of them or by "
+    "their mean; or all pictures.",
+}  # fmt: skip
 _BUNDLE = {"type": "string", "description": "A bundle's name; the first one where it is left out."}
 _IMAGE = {"type": "string", "format": "binary", "description": "A picture's file."}
 _EXAMPLES = [
@@ -41,7 +50,7 @@ def _search_extra(settings: ServeSettings) -> dict[str, object]:
         "description": f"Neighbours, 1 to {settings.max_k}; {settings.default_k} where it is left "
         "out.",
     }  # fmt: skip
-    fields = {"item": _ITEM, "k": k, "where": _WHERE, "bundle": _BUNDLE}
+    fields = {"item": _ITEM, "k": k, "where": _WHERE, "products": PRODUCTS, "bundle": _BUNDLE}
     text = {"type": "object", "properties": fields, "required": ["item"]}
     form = {"type": "object", "properties": {"image": _IMAGE, **fields}}
     content = {
@@ -65,10 +74,11 @@ def api_router(service: Service) -> APIRouter:
         summary="Find similar items", tags=["Search"],
     )  # fmt: skip
     async def search(request: Request) -> Response:
-        """Finds the items nearest to an uploaded picture, or to an item of the bundle.
+        """Finds the products nearest to an uploaded picture, or to an item of the bundle.
 
         Either a picture (a JPEG, PNG, GIF, BMP, WebP or AVIF file) or an item is asked for. An item
-        is never its own neighbour.
+        is never its own neighbour, nor is another picture of its product, unless all pictures are
+        asked for.
         """
         with service.searcher.admitted():
             query = await read_query(request, service.settings, service.columns(), strict=True)
@@ -82,6 +92,8 @@ def api_router(service: Service) -> APIRouter:
                 squared_distance=hit.squared_distance,
                 attributes=hit.attributes,
                 thumbnail=thumbnail_address(hit.item_id, served.name, service),
+                product=hit.product,
+                pictures=pictures_of(hit.pictures, served.name, service),
             )
             for hit in answer.hits
         ]
@@ -90,6 +102,7 @@ def api_router(service: Service) -> APIRouter:
             generation=answer.generation,
             item=query.item_id,
             k=query.k,
+            products=query.products,
             hits=hits,
             seconds=answer.seconds,
         )
@@ -116,6 +129,7 @@ def api_router(service: Service) -> APIRouter:
                     name=served.name,
                     generation=snapshot.generation,
                     num_items=len(snapshot.bundle),
+                    num_products=snapshot.bundle.num_products,
                     embedding_dim=snapshot.bundle.dim,
                     columns=list(snapshot.bundle.columns),
                     filters=first,
@@ -164,3 +178,10 @@ def thumbnail_address(item_id: str, bundle: str, service: Service) -> str:
     is_first = bundle == next(iter(service.bundles))
     query = "" if is_first else "?" + urlencode({"bundle": bundle})
     return f"/api/items/{quote(item_id, safe='')}/thumbnail{query}"
+
+
+def pictures_of(item_ids: Sequence[str], bundle: str, service: Service) -> list[Picture]:
+    """Returns pictures with their addresses."""
+    return [
+        Picture(item_id=one, thumbnail=thumbnail_address(one, bundle, service)) for one in item_ids
+    ]

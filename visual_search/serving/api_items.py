@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from visual_search.serving.api import thumbnail_address
+from visual_search.serving.api import PRODUCTS, pictures_of, thumbnail_address
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import check_columns, check_names, parse_count, parse_where
+from visual_search.serving.queries import (
+    check_columns,
+    check_names,
+    chosen_products,
+    parse_count,
+    parse_products,
+    parse_where,
+)
 from visual_search.serving.schemas import ChangeResult, ItemPage, ShownItem, problems
 from visual_search.serving.searching import no_such_item
 from visual_search.serving.security import check_token
@@ -18,6 +24,9 @@ from visual_search.serving.served_bundle import ServedBundle
 from visual_search.serving.service import Service
 from visual_search.serving.templating import link
 from visual_search.serving.writing import read_new_items, remove, write
+
+if TYPE_CHECKING:
+    from visual_search.bundle.bundle import Bundle
 
 _WRITING = ("token-needed", "writing-off", "cannot-write")
 BundleName = Annotated[str, Query(description="A bundle's name; left out, the first one.")]
@@ -34,7 +43,8 @@ ADD_EXTRA: dict[str, object] = {
                         "items": {
                             "type": "string",
                             "description": "JSON: a list of objects with item_id, category and "
-                            "further columns, as texts.",
+                            "further columns, as texts. Where products have several pictures, "
+                            "product alone makes it the next of them.",
                         },
                         "image": {
                             "type": "array",
@@ -84,10 +94,15 @@ def items_router(service: Service) -> APIRouter:
         ] = [],  # noqa: B006 - FastAPI copies it
         start: Annotated[int, Query(ge=0, le=2**31)] = 0,
         limit: int = page_size,
+        products: Annotated[str, Query(json_schema_extra=PRODUCTS)] = "best",
         bundle: BundleName = "",
     ) -> ItemPage:
-        """Returns a page of the items that fit a filter, in the order in which they were added."""
-        check_names(request.query_params, ("where", "start", "limit", "bundle"))
+        """Returns a page of the products that fit a filter, in the order in which they were added.
+
+        Each is listed once, as its first picture that fits; products=all lists every picture.
+        """
+        check_names(request.query_params, ("where", "start", "limit", "products", "bundle"))
+        how = parse_products(products)
         parse_count("limit", str(limit), least=1, most=settings.max_page_size)
         served = service.one(bundle)
         snapshot = served.snapshot
@@ -95,13 +110,19 @@ def items_router(service: Service) -> APIRouter:
         check_columns(accepted, snapshot.bundle.columns)
 
         def page() -> tuple[list[ShownItem], int]:
-            found = snapshot.bundle.item_ids(where=accepted or None, start=start, limit=limit)
-            items = [_shown(snapshot.bundle.item(item_id), served, service) for item_id in found]
-            return items, snapshot.bundle.count(accepted or None)
+            by_product = how != "all"
+            found = snapshot.bundle.item_ids(
+                where=accepted or None, start=start, limit=limit, by_product=by_product
+            )
+            items = [_shown(item_id, snapshot.bundle, served.name, service) for item_id in found]
+            return items, snapshot.bundle.count(accepted or None, by_product=by_product)
 
         items, total = await service.searcher.look_up(page)
         is_last = start + limit >= total
-        following = link("/api/items", where=where, start=start + limit, limit=limit, bundle=bundle)
+        following = link(
+            "/api/items", where=where, start=start + limit, limit=limit,
+            products=chosen_products(how), bundle=bundle,
+        )  # fmt: skip
         return ItemPage(
             bundle=served.name,
             generation=snapshot.generation,
@@ -141,12 +162,12 @@ def items_router(service: Service) -> APIRouter:
         summary="One item", openapi_extra={"x-examples": ["curl {server}/api/items/{item}"]},
     )  # fmt: skip
     async def item(item_id: str, bundle: BundleName = "") -> ShownItem:
-        """Returns an item's category and attributes."""
+        """Returns an item's category and attributes; a product's id gives its first picture."""
         served = service.one(bundle)
         found = served.snapshot.bundle
         if item_id not in found:
             raise no_such_item(item_id, served.name)
-        return _shown(await service.searcher.look_up(found.item, item_id), served, service)
+        return await service.searcher.look_up(_shown, item_id, found, served.name, service)
 
     @router.post(
         "/api/items", response_model=ChangeResult, status_code=201,
@@ -169,22 +190,30 @@ def items_router(service: Service) -> APIRouter:
         "/api/items", response_model=ChangeResult, summary="Remove items", responses=removing,
         openapi_extra=DELETE_EXTRA | {"x-examples": [
             'curl -X DELETE -H "Authorization: Bearer $TOKEN" '
-            "'{server}/api/items?item=new-1&item=new-2'"
+            "'{server}/api/items?item=new-1&item=new-2'",
+            'curl -X DELETE -H "Authorization: Bearer $TOKEN" '
+            "'{server}/api/items?product=new-1'",
         ]},
     )  # fmt: skip
     async def delete_items(
-        request: Request, item: Annotated[list[str], Query()], bundle: BundleName = ""
+        request: Request,
+        item: Annotated[list[str], Query(description="Pictures, each by its id.")] = [],  # noqa: B006 - FastAPI copies it
+        product: Annotated[list[str], Query(description="Products with all their pictures.")] = [],  # noqa: B006 - as above
+        bundle: BundleName = "",
     ) -> ChangeResult:
-        """Removes several items in one generation."""
+        """Removes several items, or products with all of their pictures, in one generation."""
         check_token(request, settings.write_token)
-        return await remove(item, service.one(bundle), service)
+        return await remove(item, service.one(bundle), service, products=product)
 
     @router.delete(
         "/api/items/{item_id:path}", response_model=ChangeResult, responses=removing,
         summary="Remove an item", openapi_extra=DELETE_EXTRA,
     )  # fmt: skip
     async def delete_item(request: Request, item_id: str, bundle: BundleName = "") -> ChangeResult:
-        """Removes an item; it is not found any more as soon as the answer is there."""
+        """Removes an item; it is not found any more as soon as the answer is there.
+
+        Of a product's pictures it is this one alone.
+        """
         check_token(request, settings.write_token)
         return await remove([item_id], service.one(bundle), service)
 
@@ -209,11 +238,16 @@ def _thumbnail(item_id: str, served: ServedBundle) -> bytes:
         raise no_such_item(item_id, served.name) from error
 
 
-def _shown(item: Mapping[str, str], served: ServedBundle, service: Service) -> ShownItem:
-    ours: Sequence[str] = ("item_id", "category")
+def _shown(item_id: str, bundle: Bundle, name: str, service: Service) -> ShownItem:
+    item = dict(bundle.item(item_id))
+    own_id, product = item.pop("item_id"), bundle.product_of(item_id)
     return ShownItem(
-        item_id=item["item_id"],
-        category=item["category"],
-        attributes={name: text for name, text in item.items() if name not in ours},
-        thumbnail=thumbnail_address(item["item_id"], served.name, service),
+        item_id=own_id,
+        category=item.pop("category"),
+        attributes=item,
+        thumbnail=thumbnail_address(own_id, name, service),
+        product=product,
+        pictures=pictures_of(
+            [one for one in bundle.pictures_of(product) if one != own_id], name, service
+        ),
     )

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from visual_search.bundle.bundle import Bundle, Hit
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import Query
+from visual_search.serving.queries import Query, chosen_products
 from visual_search.serving.searching import Answer
 from visual_search.serving.served_bundle import MAX_FILTER_VALUES, ServedBundle
 from visual_search.serving.templating import link
@@ -15,28 +16,44 @@ from visual_search.serving.templating import link
 WINDOW_SIZE = 24
 MAX_OPEN_FILTERS = 2  # further ones are folded until somebody wants them
 MAX_SHOWN_ATTRIBUTES = 3
+MAX_SHOWN_PICTURES = 4  # small ones, beside the one that was found
+
+
+@dataclass(frozen=True)
+class SmallPicture:
+    """One more picture of a product: its id, its address, and that of what is like it."""
+
+    item_id: str
+    picture: str
+    similar: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """An item with its picture.
+    """A product with its picture.
 
     Attributes:
-        item_id: Its id.
+        item_id: The picture's id.
+        product: The product's.
         category: Its category.
         attributes: The first ones that say something, column and text.
         picture: Address of its picture.
         similar: Address of what is like it.
+        others: The product's other pictures that are shown.
+        num_more: Those beyond them.
         rank: Its rank in an answer; 0 in the catalogue.
         squared_distance: To the query; None in the catalogue.
         elsewhere: Name of another bundle -> its rank there, None where it is not among them.
     """
 
     item_id: str
+    product: str
     category: str
     attributes: Sequence[tuple[str, str]]
     picture: str
     similar: str
+    others: Sequence[SmallPicture]
+    num_more: int
     rank: int = 0
     squared_distance: float | None = None
     elsewhere: Mapping[str, int | None] = field(default_factory=dict)
@@ -44,12 +61,16 @@ class Card:
 
 @dataclass(frozen=True)
 class FilterColumn:
-    """One bundle's part of the results; ``problem`` says why there is none."""
+    """One bundle's part of the results; ``problem`` says why there is none.
+
+    With ``by_item`` its cards are pictures, else products.
+    """
 
     served: ServedBundle
     answer: Answer | None
     cards: Sequence[Card]
     problem: Problem | None = None
+    by_item: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,12 +114,14 @@ class Filter:
 
 @dataclass(frozen=True)
 class QuerySummary:
-    """What was looked for: a picture's address or data, a title, a line below it."""
+    """What was looked for: its picture's address or data, a title, a line, its other pictures."""
 
     picture: str
     title: str
     category: str
     attributes: Sequence[tuple[str, str]]
+    others: Sequence[SmallPicture] = ()
+    num_more: int = 0
 
 
 def where_texts(query: Query) -> list[str]:
@@ -108,14 +131,8 @@ def where_texts(query: Query) -> list[str]:
 
 def answer_column(served: ServedBundle, answer: Answer, query: Query) -> FilterColumn:
     """Returns an answer as cards."""
-    cards = [
-        _card(
-            hit.item_id, hit.category, hit.attributes, served.name, answer.generation, query,
-            rank=hit.rank, squared_distance=hit.squared_distance,
-        )
-        for hit in answer.hits
-    ]  # fmt: skip
-    return FilterColumn(served, answer, cards)
+    cards = [_card(hit, served, answer.generation, query) for hit in answer.hits]
+    return FilterColumn(served, answer, cards, by_item=query.products == "all")
 
 
 def compared(columns: Sequence[FilterColumn]) -> list[FilterColumn]:
@@ -127,18 +144,23 @@ def compared(columns: Sequence[FilterColumn]) -> list[FilterColumn]:
     if len(answered) < 2:
         return list(columns)
     ranks = {
-        column.served.name: {card.item_id: card.rank for card in column.cards}
+        column.served.name: {_identity(card, column): card.rank for card in column.cards}
         for column in answered
     }
     noted = []
     for column in columns:
         others = {name: found for name, found in ranks.items() if name != column.served.name}
         cards = [
-            replace(card, elsewhere={name: r.get(card.item_id) for name, r in others.items()})
+            replace(card, elsewhere={n: r.get(_identity(card, column)) for n, r in others.items()})
             for card in column.cards
         ]
         noted.append(replace(column, cards=cards))
     return noted
+
+
+def _identity(card: Card, column: FilterColumn) -> str:
+    """Returns what makes a card of another bundle the same: two may show one product's pictures."""
+    return card.item_id if column.by_item else card.product
 
 
 def window(query: Query, served: ServedBundle, page: int) -> Window:
@@ -151,23 +173,19 @@ def window(query: Query, served: ServedBundle, page: int) -> Window:
     bundle = snapshot.bundle
     unknown = [column for column in query.where if column not in bundle.columns]
     where = query.where or None
-    total = 0 if unknown else bundle.count(where)
+    by_product = query.products != "all"
+    total = 0 if unknown else bundle.count(where, by_product=by_product)
     num_pages = max(1, math.ceil(total / WINDOW_SIZE))
     page = min(page, num_pages)
     cards = []
     for start in range(page - 1, total, num_pages):
-        for item_id in bundle.item_ids(where=where, start=start, limit=1):
-            item = bundle.item(item_id)
-            attributes = {name: text for name, text in item.items() if name != "item_id"}
-            category = attributes.pop("category")
-            cards.append(
-                _card(item_id, category, attributes, served.name, snapshot.generation, query)
-            )
+        for item_id in bundle.item_ids(where=where, start=start, limit=1, by_product=by_product):
+            cards.append(_card(_unranked(bundle, item_id), served, snapshot.generation, query))
 
     def address(number: int) -> str:
         return link(
             "/", where=where_texts(query), k=query.k, bundle=query.bundles,
-            page=number if number > 1 else None,
+            products=chosen_products(query.products), page=number if number > 1 else None,
         )  # fmt: skip
 
     return Window(
@@ -234,11 +252,13 @@ def query_summary(query: Query, bundles: Sequence[ServedBundle], preview: str) -
     for served in bundles:
         snapshot = served.snapshot
         if query.item_id in snapshot.bundle:
-            item = dict(snapshot.bundle.item(query.item_id))
-            item.pop("item_id")
-            category = item.pop("category")
-            picture = thumbnail_link(query.item_id, served.name, snapshot.generation)
-            return QuerySummary(picture, query.item_id, category, _telling(item))
+            asked = _card(
+                _unranked(snapshot.bundle, query.item_id), served, snapshot.generation, query
+            )
+            return QuerySummary(
+                asked.picture, asked.product, asked.category, asked.attributes, asked.others,
+                asked.num_more,
+            )  # fmt: skip
     raise AssertionError("an item that no bundle holds is refused before")
 
 
@@ -247,26 +267,37 @@ def thumbnail_link(item_id: str, bundle: str, generation: int) -> str:
     return link("/thumbnail", bundle=bundle, item=item_id, generation=generation)
 
 
-def _card(
-    item_id: str,
-    category: str,
-    attributes: Mapping[str, str],
-    bundle: str,
-    generation: int,
-    query: Query,
-    *,
-    rank: int = 0,
-    squared_distance: float | None = None,
-) -> Card:
-    similar = link("/", item=item_id, k=query.k, where=where_texts(query), bundle=query.bundles)
+def _unranked(bundle: Bundle, item_id: str) -> Hit:
+    """Returns an item of the catalogue as if it were found, at rank 0."""
+    item = dict(bundle.item(item_id))
+    own_id, product = item.pop("item_id"), bundle.product_of(item_id)
+    others = tuple(one for one in bundle.pictures_of(product) if one != own_id)
+    return Hit(0, own_id, item.pop("category"), 0.0, item, product, others)
+
+
+def _card(hit: Hit, served: ServedBundle, generation: int, query: Query) -> Card:
+    def similar(item_id: str) -> str:
+        return link(
+            "/", item=item_id, k=query.k, where=where_texts(query), bundle=query.bundles,
+            products=chosen_products(query.products),
+        )  # fmt: skip
+
+    own_column = served.snapshot.bundle.product_column
+    others = [
+        SmallPicture(one, thumbnail_link(one, served.name, generation), similar(one))
+        for one in hit.pictures[:MAX_SHOWN_PICTURES]
+    ]
     return Card(
-        item_id,
-        category,
-        _telling(attributes),
-        thumbnail_link(item_id, bundle, generation),
-        similar,
-        rank,
-        squared_distance,
+        hit.item_id,
+        hit.product,
+        hit.category,
+        _telling({name: text for name, text in hit.attributes.items() if name != own_column}),
+        thumbnail_link(hit.item_id, served.name, generation),
+        similar(hit.item_id),
+        others,
+        len(hit.pictures) - len(others),
+        hit.rank,
+        hit.squared_distance if hit.rank else None,
     )
 
 

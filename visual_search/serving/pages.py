@@ -22,7 +22,13 @@ from visual_search.serving.page_view import (
     window,
 )
 from visual_search.serving.problems import Problem
-from visual_search.serving.queries import Query, check_columns, query_of, read_query
+from visual_search.serving.queries import (
+    Query,
+    check_columns,
+    chosen_products,
+    query_of,
+    read_query,
+)
 from visual_search.serving.searching import Answer, no_such_item
 from visual_search.serving.security import REPORT_POLICY
 from visual_search.serving.served_bundle import ServedBundle
@@ -30,6 +36,8 @@ from visual_search.serving.service import Service
 from visual_search.serving.templating import STATIC, link, render
 
 _PREVIEW_QUALITY = 85
+# How products of several pictures are found -> what the page calls it
+_WAYS = {"best": "best picture", "mean": "mean of its pictures", "all": "every picture"}
 
 
 def pages_router(service: Service) -> APIRouter:
@@ -92,7 +100,15 @@ class _Pages:
             "bundles": list(service.bundles.values()),
             "chosen": chosen,
             "settings": service.settings,
-            "without_filters": link("/", item=query.item_id, k=query.k, bundle=query.bundles),
+            "products": chosen_products(query.products),
+            "ways": _WAYS if any(one.snapshot.bundle.is_by_picture for one in chosen) else {},
+            "without_filters": link(
+                "/",
+                item=query.item_id,
+                k=query.k,
+                bundle=query.bundles,
+                products=chosen_products(query.products),
+            ),
         }
         headers = {"vary": "HX-Request"}
         if request.headers.get("hx-request"):
@@ -141,7 +157,7 @@ class _Pages:
         k = query.k if query.k != self._service.settings.default_k else None
         return link(
             "/", item=query.item_id, k=k, where=where_texts(query), bundle=query.bundles,
-            page=page if page > 1 else None,
+            products=chosen_products(query.products), page=page if page > 1 else None,
         )  # fmt: skip
 
     async def thumbnail(self, item: str, bundle: str, generation: int = 0) -> Response:

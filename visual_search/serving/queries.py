@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from starlette.datastructures import FormData, QueryParams, UploadFile
 from starlette.requests import Request
 
+from visual_search.bundle.products import ByProduct
 from visual_search.serving.limits import MAX_FIELDS, media_type, read_body, read_form
 from visual_search.serving.problems import Problem
 from visual_search.serving.settings import ServeSettings
 
 FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_FIELDS = ("image", "item", "k", "where", "bundle")
+_FIELDS = ("image", "item", "k", "where", "products", "bundle")
 Where = Mapping[str, tuple[str, ...]]
 _NO_FILTER = "There is nothing here to filter by in this way. Start over, or choose other filters."
 
@@ -30,6 +31,7 @@ class Query:
         item_id: The item; looked for only where there is no picture.
         k: Neighbours.
         where: Column -> accepted values.
+        products: How products of several pictures are found; see `Bundle.search`.
         bundles: Names of the bundles to search; none means the caller's default.
     """
 
@@ -38,6 +40,7 @@ class Query:
     image_name: str = ""
     item_id: str | None = None
     where: Where = field(default_factory=dict)
+    products: ByProduct = "best"
     bundles: tuple[str, ...] = ()
 
 
@@ -134,6 +137,28 @@ def parse_count(name: str, text: str, *, least: int, most: int) -> int:
     return number
 
 
+def parse_products(text: str) -> ByProduct:
+    """Returns how products of several pictures are found; by the best one where nothing is said.
+
+    Raises:
+        Problem: It is another word.
+    """
+    for word in get_args(ByProduct):
+        if text.strip() in ("", word):
+            return word  # type: ignore[no-any-return]
+    raise Problem(
+        "invalid",
+        f"products is {text[:40]!r}; expected one of {list(get_args(ByProduct))}; leave it out for "
+        "the default.",
+        for_people="There is no such way to find products. Choose one of the list.",
+    )
+
+
+def chosen_products(products: ByProduct) -> str | None:
+    """Returns what an address has to say of it: nothing where it is the default."""
+    return None if products == "best" else products
+
+
 def check_columns(where: Where, columns: Sequence[str]) -> None:
     """Checks that a bundle has what is filtered by.
 
@@ -172,6 +197,7 @@ def _query(
         image_name=image_name,
         item_id=item_id if item_id.strip() and image is None else None,
         where=parse_where([text for text in by_name.get("where", []) if text], columns),
+        products=parse_products(by_name.get("products", [""])[-1]),
         bundles=tuple(dict.fromkeys(name for name in by_name.get("bundle", []) if name)),
     )
 
@@ -193,7 +219,7 @@ def check_names(names: Iterable[str], known: Sequence[str]) -> None:
 
 def _check_fields(by_name: Mapping[str, Sequence[str]], *, has_image: bool) -> None:
     check_names(by_name, _FIELDS)
-    for name in ("item", "k", "bundle"):
+    for name in ("item", "k", "products", "bundle"):
         if len(by_name.get(name, ())) > 1:
             raise Problem(
                 "invalid",

@@ -10,15 +10,28 @@ from pydantic import BaseModel, Field
 from visual_search.serving.problems import KINDS
 
 
+class Picture(BaseModel):
+    """A picture of a product, and where it is."""
+
+    item_id: str
+    thumbnail: str = Field(description="Address of the small picture.")
+
+
+_PRODUCT = Field(description="Id of the product; the item's own where each has one picture.")
+_PICTURES = Field(description="The product's other pictures, in their order.")
+
+
 class FoundItem(BaseModel):
-    """An item that was found."""
+    """A product that was found, by one of its pictures."""
 
     rank: int = Field(description="From 1, the nearest.")
-    item_id: str
+    item_id: str = Field(description="Id of the picture that was found.")
     category: str
     squared_distance: float = Field(description="Squared Euclidean distance of the embeddings.")
     attributes: Mapping[str, str]
     thumbnail: str = Field(description="Address of the item's small picture.")
+    product: str = _PRODUCT
+    pictures: list[Picture] = _PICTURES
 
 
 class SearchResult(BaseModel):
@@ -28,6 +41,7 @@ class SearchResult(BaseModel):
     generation: int = Field(description="Generation of the bundle that was searched.")
     item: str | None = Field(description="The item that was looked for; null for a picture.")
     k: int
+    products: str = Field(description="How products of several pictures were found.")
     hits: list[FoundItem] = Field(description="Nearest first; fewer than k only where no more fit.")
     seconds: Mapping[str, float] = Field(description="Seconds of decode, embed and search.")
 
@@ -39,6 +53,8 @@ class ShownItem(BaseModel):
     category: str
     attributes: Mapping[str, str]
     thumbnail: str
+    product: str = _PRODUCT
+    pictures: list[Picture] = _PICTURES
 
 
 class ItemPage(BaseModel):
@@ -49,7 +65,7 @@ class ItemPage(BaseModel):
     items: list[ShownItem]
     start: int
     limit: int
-    total: int = Field(description="Items that fit the filter.")
+    total: int = Field(description="Products, or with products=all items, that fit the filter.")
     next: str | None = Field(description="Address of the next page; null on the last one.")
 
 
@@ -59,11 +75,12 @@ class BundleInfo(BaseModel):
     name: str
     generation: int
     num_items: int
+    num_products: int = Field(description="As many as items where each product has one picture.")
     embedding_dim: int
     columns: list[str]
     filters: Mapping[str, Mapping[str, int]] = Field(
-        description='Column -> value -> items, the most frequent first, at most 200; of "category" '
-        "and the columns that have no more."
+        description="Column -> value -> products, the most frequent first, at most 200; of "
+        '"category" and the columns that have no more.'
     )
     num_values: Mapping[str, int] = Field(
         description="Of the same columns, how many values there are; all of them can be asked for."
@@ -78,6 +95,9 @@ class ChangeResult(BaseModel):
     num_replaced: int
     num_removed: int
     num_items: int
+    num_products: int
+    num_products_added: int
+    num_products_removed: int
     generation: int
 
 

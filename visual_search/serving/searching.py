@@ -228,6 +228,7 @@ def _hits(bundle: Bundle, embedding: NDArray[np.float32], query: Query) -> list[
         query.k,
         where=query.where or None,
         exclude_ids=[query.item_id],  # an item is not its own neighbour
+        products=query.products,
     )
     return found[0]
 

@@ -42,13 +42,15 @@ class ServedGeneration:
 
     @cached_property
     def filters(self) -> Mapping[str, Mapping[str, int]]:
-        """Column -> value -> items, of the columns that suit as filters; "category" always does."""
+        """Column -> value -> products, of the columns that suit as filters, as category does."""
         found = {}
         for column in self.bundle.columns:
             # Counting a column of names takes seconds in a large catalogue: look first.
             if column != "category" and self.bundle.has_more_values(column, MAX_FILTER_VALUES):
                 continue
-            values = self.bundle.values_of(column)
+            if column == self.bundle.product_column:  # it names products and says nothing of them
+                continue
+            values = self.bundle.values_of(column, by_product=True)
             if column == "category" or len(values) >= 2:
                 found[column] = MappingProxyType(dict(values))
         return MappingProxyType(found)

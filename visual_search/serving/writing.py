@@ -52,7 +52,7 @@ async def read_new_items(request: Request, service: Service) -> NewItems:
     async with read_form(request, settings, max_files=settings.max_items_per_write) as form:
         bundle = form.get("bundle")
         served = service.one(bundle if isinstance(bundle, str) else None)
-        rows = _rows(form)
+        rows = _rows(form, served.snapshot.bundle)
         columns = served.snapshot.bundle.columns
         images = [
             await read_upload(upload, settings)
@@ -67,7 +67,7 @@ async def read_new_items(request: Request, service: Service) -> NewItems:
         )
     return NewItems(
         served,
-        [row.pop("item_id") for row in rows],
+        [row.pop("item_id", "") for row in rows],
         {column: [row.get(column, "") for row in rows] for column in _checked(columns, rows)},
         images,
     )
@@ -81,11 +81,12 @@ async def write(new: NewItems, service: Service) -> ChangeResult:
     """
     snapshot = new.served.snapshot
     pictures, thumbnails = [], []
-    for item_id, image in zip(new.item_ids, new.images, strict=True):
+    for number, (item_id, image) in enumerate(zip(new.item_ids, new.images, strict=True)):
         try:
             pictures.append(await service.searcher.run(service.searcher.decode, image, snapshot))
         except Problem as problem:
-            detail = f"Item {item_id[:200]!r}: {problem.detail}"
+            named = repr(item_id[:200]) if item_id else f"number {number + 1}"
+            detail = f"Item {named}: {problem.detail}"
             raise Problem(problem.kind, detail, headers=problem.headers) from problem
         thumbnails.append(await service.searcher.run(service.searcher.thumbnail, image))
     stacked = np.stack(pictures)  # [n, 3, S, S]
@@ -106,23 +107,34 @@ async def write(new: NewItems, service: Service) -> ChangeResult:
     return await _changed(new.served, change)
 
 
-async def remove(item_ids: Sequence[str], served: ServedBundle, service: Service) -> ChangeResult:
-    """Removes items; they are not found any more when this returns.
+async def remove(
+    item_ids: Sequence[str],
+    served: ServedBundle,
+    service: Service,
+    *,
+    products: Sequence[str] = (),
+) -> ChangeResult:
+    """Removes items, and products with all their pictures; they are not found when this returns.
 
     Raises:
         Problem: The bundle does not hold one of them, too many are named, or it cannot be written.
     """
-    _check_number(len(item_ids), service.settings)
+    _check_number(len(item_ids) + len(products), service.settings)
 
     def change(bundle: Bundle) -> Change:
         from visual_search.bundle.writing import remove_items
 
         try:
-            return remove_items(bundle.folder, list(dict.fromkeys(item_ids)))
+            return remove_items(
+                bundle.folder,
+                list(dict.fromkeys(item_ids)),
+                product_ids=list(dict.fromkeys(products)),
+            )
         except KeyError as error:  # asked there and not before: another writer may come first
             served.refresh()
-            gone = [one for one in item_ids if one not in served.snapshot.bundle]
-            raise no_such_item(gone[0] if gone else item_ids[0], served.name) from error
+            named = [*item_ids, *products]
+            gone = [one for one in named if one not in served.snapshot.bundle]
+            raise no_such_item(gone[0] if gone else named[0], served.name) from error
 
     return await _changed(served, change)
 
@@ -155,12 +167,18 @@ async def _changed(served: ServedBundle, change: Callable[[Bundle], Change]) -> 
         num_replaced=made.num_replaced,
         num_removed=made.num_removed,
         num_items=made.num_items,
+        num_products=made.num_products,
+        num_products_added=made.num_products_added,
+        num_products_removed=made.num_products_removed,
         generation=made.generation,
     )
 
 
-def _rows(form: FormData) -> list[dict[str, str]]:
-    """Returns the field ``items`` as one row of texts an item."""
+def _rows(form: FormData, bundle: Bundle) -> list[dict[str, str]]:
+    """Returns the field ``items`` as one row of texts an item.
+
+    A further picture of a product that is there needs no id and has what the product has.
+    """
     text = form.get("items")
     if not isinstance(text, str):
         raise Problem(
@@ -172,17 +190,22 @@ def _rows(form: FormData) -> list[dict[str, str]]:
     rows = given if isinstance(given, list) else [given]
     for row in rows:
         is_row = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
-        if not is_row or not row.get("item_id") or "category" not in row:
+        product = row.get(bundle.product_column, "") if is_row else ""
+        if product and product in bundle:
+            own = dict(bundle.item(bundle.pictures_of(bundle.product_of(product))[0]))
+            row.update({name: own[name] for name in bundle.columns if name not in row})
+        if not is_row or not (row.get("item_id") or product) or "category" not in row:
+            or_product = " (or the product of a further picture)" if bundle.is_by_picture else ""
             raise Problem(
                 "invalid",
-                f"An item is {str(row)[:200]}; expected an object of texts with item_id and "
-                "category; correct it.",
+                f"An item is {str(row)[:200]}; expected an object of texts with item_id"
+                f"{or_product} and category; correct it.",
             )
-    ids = [row["item_id"] for row in rows]
+    ids = [row["item_id"] for row in rows if row.get("item_id")]
     for item_id in ids:
         if problem := id_problem(item_id):
             raise Problem("invalid", f"The item id {item_id[:200]!r} {problem}.")
-    if not ids or len(set(ids)) < len(ids):
+    if not rows or len(set(ids)) < len(ids):
         raise Problem(
             "invalid",
             f"'items' names {len(ids)} items, {len(set(ids))} of them different; expected at "

@@ -55,7 +55,7 @@
     if (field === image) {
       if (image.files.length) usePicture(image.files[0]);
       else forgetPicture();
-    } else if (field.type === "checkbox" || field.type === "number") {
+    } else if (["checkbox", "number", "select-one"].includes(field.type)) {
       look();
     }
   });
