@@ -121,6 +121,10 @@ def test_a_bundle_holds_the_whole_catalogue_and_says_what_was_measured(
     assert "onnxruntime==" in needed
     assert "torch" not in needed.lower().replace("without pytorch", "")
     assert "faiss-cpu==" in needed
+    (wheel,) = exported.folder.glob("*.whl")
+    assert bundle.file(wheel.name) == wheel
+    _, version, _ = wheel.name.split("-", 2)
+    assert f"visual-search=={version}" in needed.splitlines()
     print_export(exported)
     printed = capsys.readouterr().out
     assert f"bundle={exported.folder}" in printed

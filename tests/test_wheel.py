@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from visual_search.bundle.model_card import requirements
+from visual_search.runs.serving_wheel import serving_wheel
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "visual_search"
 
@@ -117,3 +120,61 @@ def test_an_installed_plug_in_trains_sweeps_and_searches_from_any_folder(
     _run([command, "export", f"run={first.parent}", "out=shop"], tmp_path)
     text = _run([command, "search", "bundle=shop", "item=belts-00001", "k=3"], tmp_path)
     assert len(re.findall(r"\b(?:belts|dresses|hats|shoes)-\d{5}\b", text)) == 4, text
+
+
+# What another environment would not have: refused here as if it were not installed.
+ALONE = """
+import importlib.metadata as metadata, re, runpy, sys
+
+needed, todo = set(), {requirements!r}
+while todo:
+    name = re.match("[A-Za-z0-9._-]+", todo.pop())[0].lower().replace("_", "-")
+    if name not in needed:
+        needed.add(name)
+        try:
+            found = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            found = ["faiss-gpu"] if name == "faiss-cpu" else []  # has its place here
+        todo += [one for one in found if "extra ==" not in one]
+owners = metadata.packages_distributions()
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        owned = {{one.lower().replace("_", "-") for one in owners.get(name.partition(".")[0], [])}}
+        if owned and not owned & needed:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Refused())
+sys.argv = ["search", "bundle={bundle}", "item=dresses-00000", "k=3"]
+runpy.run_module("visual_search.search", run_name="__main__", alter_sys=True)
+import visual_search.serve, visual_search.serving.server
+assert "torch" not in sys.modules and "pandas" not in sys.modules
+print(visual_search.__file__)
+"""
+
+
+def test_a_bundle_is_searched_where_only_what_it_carries_and_names_is_installed(
+    tmp_path: Path,
+) -> None:
+    carried = serving_wheel()
+    (tmp_path / carried.file).write_bytes(carried.content)
+    text = requirements("flat", carried.requirement)
+    (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
+    names = [line for line in text.splitlines() if line[0].isalpha()]
+    assert carried.requirement in names
+
+    folder = tmp_path / "environment"
+    _run([sys.executable, "-m", "venv", "--without-pip", folder], tmp_path)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    pip += ["--python", str(folder / "bin" / "python"), "install", "--no-index", "--no-deps"]
+    own = tmp_path / "own.txt"  # its first lines, which say where the package lies
+    own.write_text("\n".join(text.splitlines()[:3]), encoding="utf-8")
+    _run([*pip, "-r", own], folder)  # from another folder
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    shop = shutil.copytree(ROOT / "tests" / "data" / "earlier" / "shop", tmp_path / "shop")
+    code = ALONE.format(requirements=names, bundle=shop)
+    said = _run([folder / "bin" / "python", "-c", code], tmp_path)
+    assert "dresses-00000" in said
+    assert said.splitlines()[-1].startswith(str(folder))

@@ -302,14 +302,17 @@ def _files(
     run: Run, name: str, weights: Path, facts: BundleFacts, items: BundleItems, kind: str
 ) -> dict[str, Path | bytes | str]:
     from visual_search.bundle.model_card import model_card, requirements
+    from visual_search.runs.serving_wheel import serving_wheel
 
+    wheel = serving_wheel()
     counts = dict(sorted(Counter(items.columns["category"]).items()))
     files: dict[str, Path | bytes | str] = {
         "encoder.safetensors": weights,
         "model_card.md": model_card(
             name, facts, counts, tuple(items.columns), _num_products(items)
         ),
-        "requirements.txt": requirements(kind),
+        "requirements.txt": requirements(kind, wheel.requirement),
+        wheel.file: wheel.content,
     }
     if (report := run.folder / "report.html").is_file():
         files["report.html"] = _without_places(report.read_text(encoding="utf-8"), run)

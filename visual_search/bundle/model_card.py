@@ -22,7 +22,7 @@ from visual_search.wording import (
 SERVING = (
     "numpy", "pillow", "pyarrow", "onnxruntime", "hydra-core", "omegaconf", "pydantic", "pyyaml",
     "rich", "tqdm", "jinja2", "markupsafe", "fastapi", "starlette", "uvicorn", "python-multipart",
-    "prometheus-client",
+    "prometheus-client", "filelock",
 )  # fmt: skip
 
 
@@ -164,16 +164,18 @@ def _limits() -> str:
     )
 
 
-def requirements(kind: str) -> str:
+def requirements(kind: str, package: str) -> str:
     """Returns what has to be installed to search and serve a bundle, pinned, without PyTorch.
 
     Args:
         kind: Of the bundle's index. FAISS is the one for CPUs, also where this machine has the one
             for GPUs: that brings 1.5 GB of CUDA, and a bundle is searched by the CPU.
+        package: This one, as ``visual-search==1.0+serve``; its wheel lies beside the file.
     """
     import faiss
 
-    lines = ["# What a search needs: pip install --no-deps visual-search, then this file"]
+    lines = ["# What a search needs: pip install -r of this file, from any folder"]
+    lines += ["--find-links .", package]
     lines += [_pinned(name) for name in SERVING]
     lines.append(f"faiss-cpu=={faiss.__version__}")
     if kind == "lancedb":

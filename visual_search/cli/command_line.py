@@ -120,7 +120,7 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
         except ModuleNotFoundError as error:  # where only a bundle's requirements are installed
             if os.environ.get("HYDRA_FULL_ERROR") or "visual_search" in str(error.name):
                 raise
-            need = "expected it here: pip install visual-search brings it"
+            need = "expected it here: pip install . in the package's checkout brings it"
             print(f"error: {error.name} is not installed; {need}", file=sys.stderr)
             raise SystemExit(1) from None
         except (ValueError, OSError, RuntimeError) as error:

@@ -25,5 +25,6 @@ The result
 ``results.py``           what a measurement leaves: embeddings, numbers, floors, near-duplicates
 ``machine.py``           what computed a result: processor, cards, drivers, precision
 ``places.py``            what is given away names no place and no person
+``serving_wheel.py``     this package as a bundle carries it
 =======================  ===========================================================================
 """
