@@ -66,6 +66,7 @@ class Exported:
             where the bundle holds other items.
         num_bytes: Size of all its files.
         num_products: Products that can be found; None where each has one picture, an item.
+        an_item: The id of one that can be asked for.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Exported:
     again: float | None
     num_bytes: int
     num_products: int | None = None
+    an_item: str = ""
 
 
 def export_run(settings: ExportSchema) -> Exported:
@@ -155,7 +157,8 @@ def export_run(settings: ExportSchema) -> Exported:
             )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     headline = str(summary.get("standing", ""))
-    return Exported(folder, manifest, check, headline, left_out, again, size, _num_products(items))
+    num_products, first = _num_products(items), items.item_ids[0]
+    return Exported(folder, manifest, check, headline, left_out, again, size, num_products, first)
 
 
 def _left_out(num_all: int, cached: CachedCatalog, rows: NDArray[np.int64]) -> tuple[str, ...]:
@@ -354,6 +357,7 @@ def print_export(exported: Exported) -> None:
     from rich.markup import escape
 
     from visual_search.knn.plan import SearchPlan
+    from visual_search.retrieval.comparability import in_override
 
     folder, check = exported.folder, exported.check
     plan = SearchPlan.from_json(exported.manifest.index.plan)
@@ -373,8 +377,10 @@ def print_export(exported: Exported) -> None:
     if exported.again is not None:
         print(f"With the bundle's embeddings, computed in float32: {number(exported.again)}")
     bundle = shlex.quote(f"bundle={folder}")
-    print(f"\nSearch:  python -m visual_search.search {bundle} image=PICTURE")
-    print(f"Serve:   python -m visual_search.serve {bundle}")
+    item = shlex.quote(f"item={in_override(exported.an_item)}")
+    print("\nSearch, by an item or with image=PICTURE, and serve:")
+    print(f"  python -m visual_search.search {bundle} {item}")
+    print(f"  python -m visual_search.serve {bundle}")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def print_result(run: Run, *, explain: bool = True) -> None:
     if (run.folder / "tensorboard" / run.folder.parent.name).exists():  # not of an earlier version
         line = "http://localhost:6006/#custom_scalars has loss, and retrieval beside a floor"
         console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print("\nPut it into a shop:", markup=False)
+    print(f"  python -m visual_search.export {shlex.quote(f'run={run.folder}')} out=shop")
 
 
 def index_size(summary: Summary) -> str:
