@@ -286,17 +286,9 @@ def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
         thumbnails=small,
     )
     left_out = tuple(name for name in names if name not in bundle.columns)
-    num_apart = 0 if bundle.is_by_picture else _num_further_pictures(catalog)
+    further = len(catalog) - len(set(catalog.products or catalog.table["item_id"]))
+    num_apart = 0 if bundle.is_by_picture else further
     return _New(bundle, items, left_out, catalog.refused, num_apart)
-
-
-def _num_further_pictures(catalog: Catalog) -> int:
-    from visual_search.catalog.identity import PRODUCT, is_by_picture
-
-    if PRODUCT not in catalog.attributes:
-        return 0
-    ids, products = catalog.table["item_id"].tolist(), catalog.table[PRODUCT].tolist()
-    return len(ids) - len(set(products)) if is_by_picture(ids, products) else 0
 
 
 def _picture_ids(catalog: Catalog, product_column: str | None) -> list[str]:

@@ -353,9 +353,9 @@ class Parts:
                 )
             )
             partners = vars(settings.partners)
-            of_products = self.cached.catalog.products is not None
+            of_products = self.catalog.products is not None
             if partners["source"] is not None or (
-                of_products and self.module.objective.num_views > 1
+                of_products and self.objective(self.catalog).num_views > 1
             ):
                 scratch_dir = settings.pictures.cache_dir
                 callbacks.append(

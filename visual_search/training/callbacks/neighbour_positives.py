@@ -127,8 +127,8 @@ class NeighbourPartners(Callback):
         if self._partners is None:
             datamodule = datamodule_of(trainer)
             if self.source is None:
-                products = datamodule.catalog.products
-                assert products is not None  # or this would not be here: see `Parts.trainer`
+                catalog = datamodule.catalog  # each a product where the other pictures are broken
+                products = catalog.products or catalog.table["item_id"].tolist()
                 self._partners = same_product(products, datamodule.rows("train"))
             else:
                 self._choose(trainer, self._source_embeddings(datamodule, module))
