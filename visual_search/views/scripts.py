@@ -11,7 +11,6 @@ import re
 import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from matplotlib import font_manager
 from matplotlib.artist import Artist
@@ -21,9 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from visual_search.wording import isolated, listed, many
-
-if TYPE_CHECKING:
-    from visual_search.views.drawing import DrawnFigure
 
 # Fonts that fill the gaps of DejaVu Sans (which travels with matplotlib), where installed.
 FALLBACK_FONTS = (
@@ -36,7 +32,8 @@ FALLBACK_FONTS = (
 )  # fmt: skip
 _CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH")
 _KEY = "Names"  # of a PNG's texts
-_keys: weakref.WeakKeyDictionary[Figure | DrawnFigure, dict[str, str]] = weakref.WeakKeyDictionary()
+# Of a figure, or of one that was read back: `views.drawing.DrawnFigure`.
+_keys: weakref.WeakKeyDictionary[object, dict[str, str]] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
@@ -137,7 +134,7 @@ def _replaced(text: str, numbers: Mapping[str, str]) -> str:
     return text
 
 
-def name_key(figure: Figure | DrawnFigure) -> dict[str, str]:
+def name_key(figure: object) -> dict[str, str]:
     """Returns what the numbers in a figure stand for: ``#1`` -> the words."""
     return _keys.get(figure, {})
 
@@ -148,9 +145,7 @@ def key_as_metadata(figure: Figure) -> dict[str, str]:
     return {_KEY: json.dumps(key, ensure_ascii=True)} if key else {}
 
 
-def take_key(
-    figure: Figure | DrawnFigure, metadata: Mapping[str | tuple[int, int], object]
-) -> None:
+def take_key(figure: object, metadata: Mapping[str | tuple[int, int], object]) -> None:
     """Takes over the key that `key_as_metadata` wrote; what is no key is passed over."""
     try:
         key = json.loads(str(metadata.get(_KEY, "{}")))
