@@ -209,16 +209,14 @@ def _sides(
 def _expected(catalog: Catalog, selection: Selection, settings: CheckSchema) -> list[Finding]:
     """Says how exactly a test will tell, where that is not exactly enough."""
     from visual_search.catalog.checks import Finding
-    from visual_search.training.query_gallery import check_enough, expected_of
+    from visual_search.retrieval.expectation import expect
+    from visual_search.training.query_gallery import expected_of
 
     said = expected_of(catalog, selection)
     if not said:
         return []
-    severity: Severity = "warning"
-    try:
-        check_enough(catalog, selection, QUERY_SPLIT)
-    except ValueError:
-        severity = "error"
+    groups = catalog.table["group"].iloc[selection.query_rows].tolist()
+    severity: Severity = "error" if expect(groups).is_too_little else "warning"
     if settings.split.allow_few:
         severity = "note"
     advice = (

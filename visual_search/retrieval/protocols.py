@@ -150,16 +150,11 @@ def leave_one_out(
             product is no find; ``item``: only the query itself.
         on_leak: What a leak does.
     """
-
-    def select(table: pd.DataFrame, split: str) -> Selection:
-        rows = select_queries(table, split)
-        return Selection(rows, rows)
-
     return Protocol(
         name="leave_one_out",
         question="Every item of the asking split searches among all the others of it.",
         k=k,
-        select=select,
+        select=_among_themselves,
         relevance=_names(relevance),
         hierarchy=_names(hierarchy),
         exclude=exclude,
@@ -189,16 +184,11 @@ def instance(
         exclude: ``item``; by ``group`` nothing would be left to find.
         on_leak: What a leak does.
     """
-
-    def select(table: pd.DataFrame, split: str) -> Selection:
-        rows = select_queries(table, split)
-        return Selection(rows, rows)
-
     return Protocol(
         name="instance",
         question="Every picture of the asking split searches among all the others of it.",
         k=k,
-        select=select,
+        select=_among_themselves,
         relevance=_names(relevance),
         hierarchy=_names(hierarchy),
         report_by=CATEGORY,
@@ -401,6 +391,11 @@ def reference_2023(k: int = 5, relevance: Sequence[str] = CATEGORY) -> Protocol:
         exclude="nothing",
         on_leak="allow",
     )
+
+
+def _among_themselves(table: pd.DataFrame, split: str) -> Selection:
+    rows = select_queries(table, split)
+    return Selection(rows, rows)
 
 
 def _into_splits(
