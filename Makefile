@@ -107,7 +107,7 @@ bench: dev ## measure speed, one after the other; PHOTOS=folder and BUNDLE=folde
 	$(if $(BUNDLE),$(BIN)/python benchmarks/serve.py --bundle "$(BUNDLE)")
 
 .PHONY: results
-results: dev ## make the tables of README and docs from benchmarks/results
+results: dev ## make the tables of docs from benchmarks/results
 	$(BIN)/python benchmarks/laboratory.py table
 	$(BIN)/python -m benchmarks.reliability table
 

@@ -7,8 +7,8 @@
 ``reference_2023`` where there is one), puts the seeds of one experiment together and writes
 ``benchmarks/results/laboratory.json``, with the queries' values in ``laboratory/``. Seeds that
 were collected before stay beside new ones of the same experiment, data and kind of device.
-``table`` writes the Markdown tables between the markers of README.md and docs/experiments.md; that
-of the variants is made of ``benchmarks/results/autoencoder_study.json``.
+``table`` writes the Markdown tables between the markers of docs/results.md and
+docs/experiments.md; that of the variants is made of ``benchmarks/results/autoencoder_study.json``.
 """
 
 from __future__ import annotations
@@ -272,7 +272,9 @@ def variants_table(variants: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str, made: str, name: str = "README.md", which: str = "laboratory") -> str:
+def with_table(
+    text: str, made: str, name: str = "docs/results.md", which: str = "laboratory"
+) -> str:
     """Returns a page with the table between its markers.
 
     Raises:
@@ -302,14 +304,14 @@ def main() -> None:
     else:
         variants = json.loads(STUDY.read_text())["variants"]
         tables = (
-            ("README.md", "laboratory", table(entries, BENCHMARK)),
+            ("docs/results.md", "laboratory", table(entries, BENCHMARK)),
             ("docs/experiments.md", "laboratory", elsewhere(entries)),
             ("docs/experiments.md", "variants", variants_table(variants)),
         )
         for name, which, made in tables:
             text = (ROOT / name).read_text(encoding="utf-8")
             (ROOT / name).write_text(with_table(text, made, name, which), encoding="utf-8")
-        print(f"README.md and docs/experiments.md have the tables of {RESULTS.parent.name}/")
+        print(f"docs/ has the tables of {RESULTS.parent.name}/")
 
 
 if __name__ == "__main__":

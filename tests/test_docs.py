@@ -1,4 +1,4 @@
-"""What docs/ says is so: examples run, tables are computed again, links and commands exist.
+"""What README.md and docs/ say is so: examples run, tables are computed again, links exist.
 
 The tables that compare metric libraries: tests/retrieval/test_library_differences.py.
 """
@@ -29,10 +29,13 @@ from visual_search.retrieval.protocol import MAX_PER_CATEGORY, OnLeak
 from visual_search.retrieval.statistics import MIN_QUERIES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md"))}
-METRICS = PAGES["metrics.md"]
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+METRICS = PAGES["docs/metrics.md"]
 # Page -> its ```python blocks and the >>> examples in them, so that none is lost unseen.
-EXAMPLES = {"metrics.md": (25, 81)}
+EXAMPLES = {"docs/metrics.md": (25, 81)}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -50,7 +53,7 @@ def table_after(heading: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize("name", sorted({*PAGES} - {"python.md"}))
+@pytest.mark.parametrize("name", sorted({*PAGES} - {"docs/python.md"}))
 def test_every_python_block_runs(name):
     found = blocks(PAGES[name], "python")
     assert all(">>> " in block for block in found), "a ```python block that nothing runs"
@@ -84,7 +87,7 @@ def test_every_block_of_the_page_of_python_runs(tmp_path, monkeypatch):
         names = re.findall(r"^import ([\w, ]+)", block, re.MULTILINE)
         return all(find_spec(one.split()[0]) for line in names for one in line.split(","))
 
-    found = blocks(PAGES["python.md"], "python")
+    found = blocks(PAGES["docs/python.md"], "python")
     assert len(found) == 7
     left = [block for block in found if is_here(block)]
     assert {*found} - {*left} <= {block for block in found if "open_clip" in block}
@@ -127,7 +130,7 @@ def test_every_link_leads_somewhere(name):
         path, _, fragment = link.partition("#")
         if "://" in link:
             continue
-        target = ROOT / "docs" / (path or name)
+        target = (ROOT / name).parent / path if path else ROOT / name
         exists = target.exists()
         if exists and fragment:
             exists = fragment in anchors(target.read_text(encoding="utf-8"))
@@ -192,14 +195,14 @@ def test_what_a_leak_can_do():
     ]
 
 
-COMMANDS = [
-    shlex.split(line)
+LINES = [
+    line.split("  #")[0].strip()
     for page in PAGES.values()
     for language in ("bash", "sh")
     for block in blocks(page, language)
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("python -m visual_search.")
 ]
+COMMANDS = [shlex.split(line) for line in LINES if line.startswith("python -m visual_search.")]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -225,7 +228,26 @@ def test_every_command_names_what_exists(words, monkeypatch):
 
 
 def test_the_pages_hold_commands():
-    assert len(COMMANDS) >= 6
+    named = {words[2].removeprefix("visual_search.") for words in COMMANDS}
+    assert {"train", "evaluate", "compare", "leaderboard"} <= named
+
+
+def test_every_make_verb_exists():
+    verbs = {
+        verb
+        for line in LINES
+        if line.startswith("make")
+        for verb in re.findall(r"(?:make|&&) ([a-z-]+)", line)
+    }
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert {"demo", "test"} <= verbs <= known
+
+
+def test_every_room_is_on_the_map():
+    rooms = {path.parent.name for path in (ROOT / "visual_search").glob("*/__init__.py")}
+    assert rooms  # else this test reads nothing
+    assert [one for one in sorted(rooms) if f"`{one}/`" not in PAGES["docs/architecture.md"]] == []
 
 
 def test_the_settings_of_relevance_are_settings():

@@ -1,4 +1,4 @@
-"""Runs become results, and results the README's table."""
+"""Runs become results, and results the tables of docs/."""
 
 from __future__ import annotations
 
@@ -173,16 +173,16 @@ def test_the_table_stands_between_its_markers(laboratory: ModuleType, tmp_path: 
     run = write_run(tmp_path / "simclr" / "a", 0, 0.0)
     made = laboratory.table(laboratory.collect([run], queries=tmp_path / "queries"), "shop")
     begin, end = "<!-- laboratory: made by `make results` -->", "<!-- /laboratory -->"
-    readme = f"before\n{begin}\nold\n{end}\nafter\n"
-    found = laboratory.with_table(readme, made)
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    found = laboratory.with_table(page, made)
     assert found.startswith(f"before\n{begin}\n| experiment |")
     assert found.endswith(f"\n{end}\nafter\n")
     assert "old" not in found
     assert laboratory.with_table(found, made) == found
-    with pytest.raises(ValueError, match=r"README\.md has no"):
+    with pytest.raises(ValueError, match=r"docs/results\.md has no"):
         laboratory.with_table("nothing", made)
     with pytest.raises(ValueError, match=r"<!-- variants: made by"):
-        laboratory.with_table(readme, made, which="variants")  # the other table stays
+        laboratory.with_table(page, made, which="variants")  # the other table stays
 
 
 def test_variants_stand_best_first(laboratory: ModuleType) -> None:
@@ -201,8 +201,8 @@ def test_variants_stand_best_first(laboratory: ModuleType) -> None:
 def test_the_pages_have_the_tables_of_their_results(laboratory: ModuleType) -> None:
     entries = json.loads(laboratory.RESULTS.read_text())
     variants = json.loads(laboratory.STUDY.read_text())["variants"]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert laboratory.table(entries, laboratory.BENCHMARK) in readme
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert laboratory.table(entries, laboratory.BENCHMARK) in page
     experiments = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert laboratory.elsewhere(entries) in experiments
     assert laboratory.variants_table(variants) in experiments
