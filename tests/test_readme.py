@@ -16,3 +16,10 @@ def test_two_screens_hold_it() -> None:
 def test_it_begins_with_the_two_commands() -> None:
     first = "\n".join(README.splitlines()[:SCREEN])
     assert {"demo", "test"} <= set(MAKE.findall(first))
+
+
+def test_every_page_is_found_from_it() -> None:
+    pages = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
+    assert pages  # else this test reads nothing
+    named = re.findall(r"\]\(([^)#]+)", README)
+    assert [page for page in pages if page not in named] == []
