@@ -7,6 +7,7 @@ whose first picture has its id, and the further ones `picture_id`.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 PRODUCT = "product"
@@ -59,6 +60,26 @@ def picture_id(product: str, number: int) -> str:
         ('shoe-7', 'shoe-7~2')
     """
     return product if number == 1 else f"{product}~{number}"
+
+
+class PictureIds:
+    """Gives the pictures of products their ids, in the order in which a listing names them.
+
+    A picture that is refused later keeps its number, so that it moves no other's.
+
+    Example:
+        >>> ids = PictureIds()
+        >>> [ids.of_next(product) for product in ("shoe-7", "hat", "shoe-7")]
+        ['shoe-7', 'hat', 'shoe-7~2']
+    """
+
+    def __init__(self) -> None:
+        self._named: Counter[str] = Counter()
+
+    def of_next(self, product: str) -> str:
+        """Returns the id of the next picture of a product."""
+        self._named[product] += 1
+        return picture_id(product, self._named[product])
 
 
 def picture_number(item_id: str, product: str) -> int:
