@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
 
 from visual_search import builder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.crops import BoxError
-from visual_search.catalog.readers.listings import Items, check_choice, find_file, read_text
-from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source
+from visual_search.catalog.readers.deepfashion import (
+    CLOTHES,
+    PARTITION,
+    Pictures,
+    base_of_pictures,
+    box_fragment,
+    boxes_of,
+    check_pictures,
+    rows_of,
+)
+from visual_search.catalog.readers.listings import Items, find_file
+from visual_search.catalog.readers.pixel_crops import PixelCropSource
+from visual_search.catalog.readers.sources import open_source
 
-Pictures = Literal["img", "img_highres"]
-
-PARTITION = "list_eval_partition.txt"
+BENCHMARK = "the In-shop benchmark"
 PARTITION_COLUMNS = ("image_name", "item_id", "evaluation_status")
 BOXES = "list_bbox_inshop.txt"
 BOXES_COLUMNS = ("image_name", "clothes_type", "pose_type", "x_1", "y_1", "x_2", "y_2")
 
 SPLIT_OF_ROLE = {"train": "train", "query": "test", "gallery": "test"}
-# The numbers in list_bbox_inshop.txt, as the data's README explains them
-CLOTHES = {"1": "upper body", "2": "lower body", "3": "full body"}
-POSES = {
+POSES = {  # the numbers in list_bbox_inshop.txt, as the data's README explains them
     "1": "front",
     "2": "side",
     "3": "back",
@@ -75,21 +76,16 @@ def deepfashion_inshop(
             for in ``img_highres``, no row is good, or an argument is another word.
     """
     check_on_bad_item(on_bad_item)
-    check_choice("data.pictures", pictures, get_args(Pictures))
-    if crop and pictures != "img":
-        raise ValueError(
-            f"data.crop=true with data.pictures={pictures}: the boxes are pixels of the pictures "
-            "in img; expected data.pictures=img, or data.crop=false"
-        )
+    check_pictures(pictures, crop=crop)
     source = open_source(root)
     inner = find_file(source, PARTITION, "unpack DeepFashion's In-shop benchmark, with Eval/")
-    base = _base_of_pictures(source, pictures)
+    base = base_of_pictures(source, pictures)
     has_boxes = crop or any(name.split("/")[-1] == BOXES for name in source.names())
-    boxes = _boxes(source) if has_boxes else {}
+    boxes = boxes_of(source, BOXES, BOXES_COLUMNS, BENCHMARK) if has_boxes else {}
 
     attributes = ["product", "role", "is_query", "is_gallery", "gender"]
     items = Items(source, [*attributes, *(["clothes", "pose"] if has_boxes else [])])
-    for place, fields in _rows(source, inner, PARTITION_COLUMNS):
+    for place, fields in rows_of(source, inner, PARTITION_COLUMNS, BENCHMARK):
         if len(fields) < len(PARTITION_COLUMNS):
             items.refuse(place, "", "", f"has {len(fields)} field(s); expected three")
             continue
@@ -102,7 +98,7 @@ def deepfashion_inshop(
         elif len(parts) != 5 or parts[0] != "img":
             reason = "the path is not img/<gender>/<category>/<product>/<file>"
         elif crop:
-            fragment, reason = _fragment(corners)
+            fragment, reason = box_fragment(corners, BOXES)
         if reason:
             items.refuse(place, image, image, reason)
             continue
@@ -129,59 +125,3 @@ def deepfashion_inshop(
         origin=f"{root} ({inner})",
         source=PixelCropSource(source) if crop else None,
     )
-
-
-def _rows(
-    source: FolderSource | ZipSource, inner: str, columns: Sequence[str]
-) -> Iterator[tuple[str, list[str]]]:
-    """Returns place and fields of each row: a count, a header, then rows padded with spaces."""
-    lines = read_text(source, inner).split("\n")
-    first, header = lines[0].strip(), lines[1].split() if len(lines) > 1 else []
-    if not first.isdecimal() or header != list(columns):
-        raise ValueError(
-            f"{inner} begins with {first[:60]!r} and the header {header}; expected the number of "
-            f"rows and {list(columns)}: take the file of the In-shop benchmark as published"
-        )
-    rows = [(n, line) for n, line in enumerate(lines[2:], start=3) if line.strip()]
-    if len(rows) != int(first):
-        raise ValueError(
-            f"{inner} says that it has {int(first)} rows, and has {len(rows)}; expected as many: "
-            "it was cut off or changed, so fetch it again"
-        )
-    for number, line in rows:
-        # from the right: only the path, the first field, may hold a space
-        yield f"line {number}", line.strip().rsplit(maxsplit=len(columns) - 1)
-
-
-def _boxes(source: FolderSource | ZipSource) -> dict[str, list[str]]:
-    """Returns clothes type, pose type and the four corners, as they stand, of each picture."""
-    inner = find_file(source, BOXES, "unpack Anno/ of the In-shop benchmark, or give crop=false")
-    rows = _rows(source, inner, BOXES_COLUMNS)
-    return {fields[0]: fields[1:] for _, fields in rows if len(fields) == len(BOXES_COLUMNS)}
-
-
-def _fragment(corners: Sequence[str]) -> tuple[str, str]:
-    """Returns the fragment of a box that can be cut out, and the reason why there is none."""
-    if not any(corners):
-        return "", f"there is no box for it in {BOXES}"
-    if not all(re.fullmatch("[0-9]{1,9}", corner) for corner in corners):
-        return "", f"the box in {BOXES} is {list(corners)}; expected four whole numbers"
-    try:
-        return pixel_box(*(int(corner) for corner in corners)), ""
-    except BoxError as error:
-        return "", str(error)
-
-
-def _base_of_pictures(source: FolderSource | ZipSource, pictures: str) -> str:
-    """Returns what stands before ``img/`` in the paths of the pictures, as ``Img/``."""
-    folder = f"/{pictures}/"
-    bases = Counter(
-        ("/" + name).partition(folder)[0] for name in source.names() if folder in "/" + name
-    )
-    if not bases:
-        raise FileNotFoundError(
-            f"there is no folder {pictures}/ with pictures in {source!r}; unpack "
-            f"{pictures}.zip there, or name the other one by data.pictures"
-        )
-    base = bases.most_common(1)[0][0]
-    return f"{base}/".removeprefix("/")
