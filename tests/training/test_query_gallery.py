@@ -16,6 +16,7 @@ from visual_search.retrieval.protocols import (
     cold_start,
     cross_domain,
     gallery_query,
+    instance,
     leave_one_out,
     reference_2023,
 )
@@ -129,6 +130,7 @@ ACROSS = cross_domain("source", "scene", "shop")
         # Where the group is what is asked for, only copies leak.
         pytest.param(ACROSS, GROUP_LEAK, [], id="the group is asked for"),
         pytest.param(ACROSS, OWN_COPY, ["q1 g1"], id="a copy in the group that is asked for"),
+        pytest.param(instance(), PAIR.assign(product=PAIR["group"]), [], id="the product is"),
     ],
 )
 def test_what_leaks_and_what_becomes_of_it(

@@ -24,10 +24,8 @@ from visual_search.retrieval.measure import (
     find_neighbours,
 )
 from visual_search.retrieval.metrics import LEFT_OUT, average_precision_at_k
-from visual_search.retrieval.protocol import Protocol, Rows, Selection, labels
+from visual_search.retrieval.protocol import PRODUCT, Protocol, Rows, Selection, labels
 from visual_search.retrieval.statistics import bootstrap_interval
-
-PRODUCT = "product"  # the column of a catalogue whose products have several pictures
 
 DEFINITION = (
     "Mean over the asking products of the mean over their pictures of AP@{k} = S / min(R, {k}), "
@@ -56,8 +54,7 @@ def over_products(
         None where no product has several pictures, where the product itself is asked for, where the
         query counts, or where no query finds k products.
     """
-    asked_for = {PRODUCT, "group"} & set(protocol.relevance)
-    if PRODUCT not in table.columns or asked_for or protocol.counts_the_query:
+    if PRODUCT not in table.columns or protocol.finds_the_product or protocol.counts_the_query:
         return None
     gallery, queries = selection.gallery_rows, selection.query_rows
     product = equal_codes(table, np.concatenate([gallery, queries]), [PRODUCT])

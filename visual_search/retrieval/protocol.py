@@ -23,6 +23,7 @@ from visual_search.reading import Rules
 
 Rows: TypeAlias = NDArray[np.int64]
 Exclude = Literal["item", "group", "nothing"]
+PRODUCT = "product"  # the column of a catalogue whose products have several pictures
 OnLeak = Literal["error", "drop", "allow"]
 
 EXCLUSION_RULE = (
@@ -193,7 +194,7 @@ class Protocol:
         hierarchy: Columns from coarse to fine that grade relevance for nDCG: the number of leading
             ones that agree. None of them: nDCG is binary, by ``relevance``.
         report_by: Columns that the table is broken down by, and that macro means average over. None
-            of them: ``relevance``, or the category where that is by group.
+            of them: ``relevance``, or the category where that is by product or group.
         restrict_to: Columns: only gallery items with the query's values are searched.
         exclude: What is left out of a query's neighbours and of R: its own ``item`` (by id), its
             whole ``group``, or ``nothing`` (the rule of 2023, which counts the query).
@@ -202,8 +203,8 @@ class Protocol:
 
     Raises:
         TypeError: ``k`` is no integer.
-        ValueError: A setting has another value than those above, or relevance is by group and the
-            query's group is excluded.
+        ValueError: A setting has another value than those above, or relevance is by product or
+            group and the query's group is excluded.
     """
 
     name: str
@@ -233,15 +234,20 @@ class Protocol:
             raise ValueError(
                 "protocol.relevance is empty; expected at least one column: [category] is usual"
             )
-        if "group" in self.relevance and self.exclude == "group":
+        if self.finds_the_product and self.exclude == "group":
             raise ValueError(
                 f"protocol.relevance is {list(self.relevance)} and protocol.exclude 'group': all "
                 "that is relevant is left out; expected protocol.exclude=item with relevance by "
-                "group"
+                "product or group"
             )
-        if not self.report_by:
-            by_group = "group" in self.relevance  # thousands of them, of a few items each
-            object.__setattr__(self, "report_by", ("category",) if by_group else self.relevance)
+        if not self.report_by:  # of products there are thousands, of a few items each
+            by = ("category",) if self.finds_the_product else self.relevance
+            object.__setattr__(self, "report_by", by)
+
+    @property
+    def finds_the_product(self) -> bool:
+        """Whether what the query itself shows is to be found, so that both share their group."""
+        return bool({PRODUCT, "group"} & set(self.relevance))
 
     @property
     def counts_the_query(self) -> bool:

@@ -60,7 +60,7 @@ def choose_sides(
     """Chooses the sides of a protocol and looks for leaks between them.
 
     The query itself is no leak where the protocol excludes it, nor is its group where it excludes
-    that, nor a shared group where relevance is by group: it is what is asked for.
+    that, nor a shared group where relevance is by product or group: it is what is asked for.
 
     Args:
         protocol: The rules.
@@ -188,7 +188,7 @@ def check_depth(protocol: Protocol, catalog: Catalog, selection: Selection, spli
 def _kinds(protocol: Protocol) -> Sequence[LeakKind]:
     if protocol.counts_the_query:
         return ()
-    if protocol.exclude == "group" or "group" in protocol.relevance:
+    if protocol.exclude == "group" or protocol.finds_the_product:
         return ("pixels",)
     return ("group", "pixels")
 
@@ -236,7 +236,7 @@ def _explain(
 
 
 def _way_out(protocol: Protocol) -> str:
-    if protocol.exclude == "item" and "group" not in protocol.relevance:
+    if protocol.exclude == "item" and not protocol.finds_the_product:
         return (
             "Split by group (data.group=COLUMN), or leave a query's own group out of its answers "
             "(protocol.exclude=group);"
