@@ -1,36 +1,42 @@
 """One file a source: each reader turns one layout of data into a validated ``Catalog``.
 
-=============================  =====================================================================
-``folder.py``                  a sub-folder a category
-``table.py``                   a table in a file, with pictures beside it
-``parquet.py``                 Parquet with the pictures inside
-``webdataset.py``              tars in which the files of a sample share a name
-``open_metric_learning.py``    the CSV of Open Metric Learning
-``fashion_mnist.py``           70,000 gray pictures
-``fashion_product_images.py``  a shop's catalogue with attributes (Kaggle)
-``hm.py``                      H&M's articles (Kaggle)
-``deepfashion_inshop.py``      In-shop Clothes Retrieval
-``complete_the_look.py``       item boxes on collage boards (Pinterest)
-``shop_the_look.py``           products, and the scenes that show them (Pinterest)
-``delimited.py``               text tables: whatever separates and encodes their fields
-``json_rows.py``               JSON lines, and lists of objects
-``workbook.py``                Excel's workbooks
-``feed.py``                    feeds in XML
-``table_files.py``             which file is the table, and its texts by its suffix
-``columns.py``                 which column says what, where nobody has told
-``shop_exports.py``            exports of shop systems, known by their columns
-``products.py``                what a table says of its products, with all their pictures
-``category_levels.py``         categories that are paths: a level each, and one to go by
-``url_pictures.py``            pictures whose URLs stand in a table
-``parquet_columns.py``         columns of Parquet as texts and numbers, bounded
-``listings.py``                what readers of published listings share
-``pinterest.py``               what Pinterest's formats share
-``sources.py``                 where pictures come from: a folder, a zip, arrays
-``parquet_source.py``          the same: Parquet files
-``tar_source.py``              the same: tar archives
-``crops.py``                   a picture and a box on it, in fractions
-``pixel_crops.py``             the same, in pixels
-=============================  =====================================================================
+================================  ==================================================================
+``folder.py``                     a sub-folder a category
+``table.py``                      a table in a file, with pictures beside it
+``parquet.py``                    Parquet with the pictures inside
+``webdataset.py``                 tars in which the files of a sample share a name
+``open_metric_learning.py``       the CSV of Open Metric Learning
+``fashion_mnist.py``              70,000 gray pictures
+``fashion_product_images.py``     a shop's catalogue with attributes (Kaggle)
+``hm.py``                         H&M's articles (Kaggle)
+``deepfashion_inshop.py``         In-shop Clothes Retrieval
+``deepfashion_consumer2shop.py``  buyers' photos that ask for a shop's
+``deepfashion2.py``               garments on photos of shops and buyers, a JSON a photo
+``stanford_online_products.py``   products of a marketplace, of several pictures
+``coco.py``                       annotations as COCO's: Fashionpedia
+``complete_the_look.py``          item boxes on collage boards (Pinterest)
+``shop_the_look.py``              products, and the scenes that show them (Pinterest)
+``delimited.py``                  text tables: whatever separates and encodes their fields
+``json_rows.py``                  JSON lines, and lists of objects
+``json_files.py``                 listings that are published as JSON
+``workbook.py``                   Excel's workbooks
+``feed.py``                       feeds in XML
+``table_files.py``                which file is the table, and its texts by its suffix
+``columns.py``                    which column says what, where nobody has told
+``shop_exports.py``               exports of shop systems, known by their columns
+``products.py``                   what a table says of its products, with all their pictures
+``category_levels.py``            categories that are paths: a level each, and one to go by
+``url_pictures.py``               pictures whose URLs stand in a table
+``parquet_columns.py``            columns of Parquet as texts and numbers, bounded
+``listings.py``                   what readers of published listings share
+``deepfashion.py``                what the listings of DeepFashion share
+``pinterest.py``                  what Pinterest's formats share
+``sources.py``                    where pictures come from: a folder, a zip, arrays
+``parquet_source.py``             the same: Parquet files
+``tar_source.py``                 the same: tar archives
+``crops.py``                      a picture and a box on it, in fractions
+``pixel_crops.py``                the same, in pixels
+================================  ==================================================================
 
 A reader loads no picture. It checks what the listing can tell (ids, categories, paths, missing
 files); a picture that does not decode is found when the cache is built.

@@ -17,7 +17,7 @@ from visual_search.catalog.readers.deepfashion import (
     check_pictures,
     rows_of,
 )
-from visual_search.catalog.readers.listings import Items, find_file
+from visual_search.catalog.readers.listings import FLAGS, Items, find_file, flags
 from visual_search.catalog.readers.pixel_crops import PixelCropSource
 from visual_search.catalog.readers.sources import open_source
 
@@ -83,7 +83,7 @@ def deepfashion_inshop(
     has_boxes = crop or any(name.split("/")[-1] == BOXES for name in source.names())
     boxes = boxes_of(source, BOXES, BOXES_COLUMNS, BENCHMARK) if has_boxes else {}
 
-    attributes = ["product", "role", "is_query", "is_gallery", "gender"]
+    attributes = ["product", "role", *FLAGS, "gender"]
     items = Items(source, [*attributes, *(["clothes", "pose"] if has_boxes else [])])
     for place, fields in rows_of(source, inner, PARTITION_COLUMNS, BENCHMARK):
         if len(fields) < len(PARTITION_COLUMNS):
@@ -112,8 +112,7 @@ def deepfashion_inshop(
             attributes=[
                 product,
                 role,
-                str(int(role == "query")),
-                str(int(role == "gallery")),
+                *flags(role == "query", role == "gallery"),
                 parts[1],
                 *([CLOTHES.get(kind, kind), POSES.get(pose, pose)] if has_boxes else []),
             ],

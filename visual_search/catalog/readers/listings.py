@@ -21,6 +21,7 @@ from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, re
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
+FLAGS = ("is_query", "is_gallery")  # the columns of `visual_search.retrieval.protocols.published`
 
 _SPLIT_WORDS = {
     "train": "train",
@@ -262,6 +263,16 @@ def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:
         "from names"
     )
     return (Choice("data.split", "null", why),)
+
+
+def flags(is_query: bool, is_gallery: bool) -> tuple[str, str]:
+    """Returns what stands in the columns `FLAGS` of an item.
+
+    Example:
+        >>> dict(zip(FLAGS, flags(True, False)))
+        {'is_query': '1', 'is_gallery': '0'}
+    """
+    return str(int(is_query)), str(int(is_gallery))
 
 
 def split_of_word(word: str) -> str:
