@@ -15,7 +15,7 @@ import openpyxl
 import pytest
 
 from tests.catalog.shops import refuses, saved
-from visual_search.catalog.readers import json_rows, table_files, workbook
+from visual_search.catalog.readers import json_rows, listings, workbook
 from visual_search.catalog.readers.json_rows import read_json_lines, read_json_list
 from visual_search.catalog.readers.table import table
 from visual_search.catalog.readers.workbook import read_workbook
@@ -225,5 +225,5 @@ def test_packed_files_are_bounded_and_whole(
     refuses(ValueError, "damaged", table, tmp_path / "cut.csv.gz")
     refuses(ValueError, "damaged", table, tmp_path / "odd.csv.gz")
     saved(tmp_path, {"bomb.csv.gz": gzip.compress(b"a" * 100_000)})
-    monkeypatch.setattr(table_files, "MAX_LISTING_BYTES", 50_000)
+    monkeypatch.setattr(listings, "MAX_LISTING_BYTES", 50_000)
     refuses(ValueError, "unpacks to over", table, tmp_path / "bomb.csv.gz")

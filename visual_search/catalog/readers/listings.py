@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -21,6 +22,7 @@ from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, re
 from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
+_GZIP = 16 + zlib.MAX_WBITS
 FLAGS = ("is_query", "is_gallery")  # the columns of `visual_search.retrieval.protocols.published`
 
 _SPLIT_WORDS = {
@@ -95,6 +97,32 @@ def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
             "GiB: split it"
         )
     return path.read_bytes()
+
+
+def unpacked(data: bytes, origin: str) -> bytes:
+    """Returns what gzip packed, of one part or several, never more than 2 GiB; other data as it is.
+
+    Raises:
+        ValueError: It is more, or damaged.
+    """
+    if data[:2] != b"\x1f\x8b":
+        return data
+    found = bytearray()
+    while data:
+        opened = zlib.decompressobj(_GZIP)
+        try:
+            found += opened.decompress(data, MAX_LISTING_BYTES + 1 - len(found))
+        except zlib.error as error:
+            raise ValueError(f"{origin} is damaged ({error}); fetch it again") from error
+        if len(found) > MAX_LISTING_BYTES:
+            raise ValueError(
+                f"{origin} unpacks to over {MAX_LISTING_BYTES / 2**30:.1f} GiB; expected at most "
+                "that: split it"
+            )
+        if not opened.eof:
+            raise ValueError(f"{origin} is damaged (it ends early); fetch it again")
+        data = opened.unused_data.lstrip(b"\0")  # padding, as of tapes
+    return bytes(found)
 
 
 def read_text(source: FolderSource | ZipSource, inner: str) -> str:

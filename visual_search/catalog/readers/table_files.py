@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,7 @@ from typing import Literal
 from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
 from visual_search.catalog.readers.feed import read_feed
 from visual_search.catalog.readers.json_rows import read_json_lines, read_json_list
-from visual_search.catalog.readers.listings import MAX_LISTING_BYTES, read_listing
+from visual_search.catalog.readers.listings import read_listing, unpacked
 from visual_search.catalog.readers.parquet_columns import (
     TextBudget,
     parquet_file,
@@ -43,7 +42,6 @@ _KINDS: dict[str, _Kind] = {
 # A folder's table is looked for among the first; where there is none, among the second. The others
 # may well be notes and settings, and are read where they are named.
 _USUAL, _FURTHER = (".csv", ".tsv", ".parquet"), (".jsonl", ".ndjson", ".xlsx", ".xml")
-_GZIP = 16 + zlib.MAX_WBITS
 _EXPECTED = (
     f"expected a suffix of {[*_KINDS]}, packed as .gz or not, or a folder or .zip with one: save "
     "it as CSV in UTF-8"
@@ -116,8 +114,7 @@ def read_table_file(
             separator or encoding and one was given.
     """
     data = read_listing(source, inner)
-    if data[:2] == b"\x1f\x8b":
-        data = _unpacked(data, origin)
+    data = unpacked(data, origin)
     kind = _KINDS.get(_suffix(inner), "text")
     for key, value, kinds in (
         ("separator", separator, ("text",)),
@@ -176,27 +173,3 @@ def _suffix(name: str) -> str:
     """Returns the suffix by which a table is known, without that of its packing; or nothing."""
     suffix = Path(name.lower().removesuffix(".gz")).suffix
     return suffix if suffix in _KINDS else ""
-
-
-def _unpacked(data: bytes, origin: str) -> bytes:
-    """Returns what gzip packed, of one part or several, never more than 2 GiB.
-
-    Raises:
-        ValueError: It is more, or damaged.
-    """
-    found = bytearray()
-    while data:
-        opened = zlib.decompressobj(_GZIP)
-        try:
-            found += opened.decompress(data, MAX_LISTING_BYTES + 1 - len(found))
-        except zlib.error as error:
-            raise ValueError(f"{origin} is damaged ({error}); fetch it again") from error
-        if len(found) > MAX_LISTING_BYTES:
-            raise ValueError(
-                f"{origin} unpacks to over {MAX_LISTING_BYTES / 2**30:.1f} GiB; expected at most "
-                "that: split it"
-            )
-        if not opened.eof:
-            raise ValueError(f"{origin} is damaged (it ends early); fetch it again")
-        data = opened.unused_data.lstrip(b"\0")  # padding, as of tapes
-    return bytes(found)
