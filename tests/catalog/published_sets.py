@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections.abc import Iterable
@@ -99,7 +100,35 @@ def deepfashion2(root: Path) -> list[str]:
     return [f"data.root={root}", "protocol=published", "protocol.relevance=[product]"]
 
 
+def amazon_berkeley_objects(root: Path) -> list[str]:
+    """40 products of three pictures in two categories."""
+    rows, listings = ["image_id,height,width,path"], []
+    for product in range(40):
+        images = [f"{product:02}-{number}" for number in range(3)]
+        rows += [f"{image},48,48,{image[:2]}/{image}.jpg" for image in images]
+        listing = {"item_id": f"B{product:03}", "domain_name": "amazon.com"}
+        listing |= {"product_type": [{"value": ("SHOES", "CHAIR")[product % 2]}]}
+        names = [{"language_tag": "en_US", "value": f"Ärmel {product}"}]
+        listing |= {"item_name": names, "main_image_id": images[0], "other_image_id": images[1:]}
+        listings.append(json.dumps(listing))
+    with_pictures(
+        root,
+        {
+            "listings/metadata/listings_0.json.gz": gzip.compress("\n".join(listings).encode()),
+            "images/metadata/images.csv.gz": gzip.compress("\n".join(rows).encode()),
+        },
+        [f"images/small/{row.rpartition(',')[2]}" for row in rows[1:]],
+    )
+    return [f"data.root={root}", "protocol=instance"]
+
+
 SETS = {
     written.__name__: written
-    for written in (stanford_online_products, coco, deepfashion_consumer2shop, deepfashion2)
+    for written in (
+        amazon_berkeley_objects,
+        coco,
+        deepfashion2,
+        deepfashion_consumer2shop,
+        stanford_online_products,
+    )
 }

@@ -181,7 +181,7 @@ def read_csv_listing(
     encoding: str | None,
     mend: Callable[[str, int, str], list[str]] | None = None,
 ) -> RawTable:
-    """Returns the rows of a published CSV, which has the columns that it is to have.
+    """Returns the rows of a published CSV, packed by gzip or not, with the columns it is to have.
 
     Args:
         source: Where it lies.
@@ -197,7 +197,7 @@ def read_csv_listing(
         ValueError: It cannot be read, or lacks a column.
     """
     try:
-        data = read_listing(source, inner)
+        data = unpacked(read_listing(source, inner), inner)
         raw = read_csv(data, separator, encoding, name=inner, needed=needed, mend=mend)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
