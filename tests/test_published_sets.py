@@ -27,13 +27,30 @@ def test_check_finds_it_fit_and_prints_how_to_train(
     monkeypatch.setattr(sys, "argv", ["check", *said])
     main()  # an error ends it with another status
     printed = capsys.readouterr().out
-    assert "Fit to train on" in printed
     words = shlex.split(printed.splitlines()[-1])
+    if name == "lookbench":
+        assert "Fit to measure a run on" in printed
+        assert words == ["python", "-m", "visual_search.evaluate", "run=PATH", *said[:-2]]
+        return
+    assert "Fit to train on" in printed
     assert words[:3] == ["python", "-m", "visual_search.train"]
     assert set(said) <= set(words[3:])
     catalog = Parts(typed("train", *words[3:])).catalog
     assert set(catalog.table["split"]) == {"train", "val", "test"}
     assert f"{len(catalog)} (0 refused)" in printed
+
+
+def test_a_leak_of_many_pairs_is_printed_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, protocol, _ = SETS["lookbench"](tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["check", "data=lookbench", where, protocol, *SMALL])
+    with pytest.raises(SystemExit):  # by category the product itself is a leak
+        main()
+    printed = capsys.readouterr().out
+    assert "\n  group: query " in printed
+    assert "\N{REPLACEMENT CHARACTER}" not in printed
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
 _BAD_ITEMS = ("refused_rows", "broken_pictures", "left_out")
 _SHARED_WITH_TRAIN = ("data", "split", "protocol", "pictures", "outputs")
+_SHARED_WITH_EVALUATE = ("data", "protocol")
 # Kinds of findings whose items are rows without a picture, or names of something else.
 _WITHOUT_PICTURES = ("attributes", "broken", "categories", "choices", "few", "groups", "imbalance",
                      "large", "leak_groups_given", "left_out", "refused")  # fmt: skip
@@ -327,8 +328,8 @@ def _rule(
 def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) -> str:
     """Returns what trains on the catalogue as it was read: what was typed, and what was found out.
 
-    What stops training and may be allowed is allowed in it. Nothing where something else is to be
-    mended first, or nothing was typed.
+    What stops training and may be allowed is allowed in it. Where all of it is test, it is what
+    measures a run on it. Nothing where something else is to be mended first, or nothing was typed.
 
     Args:
         raw: As it was read.
@@ -357,6 +358,9 @@ def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) 
     if "few_groups" in errors:
         added["split.allow_few"] = "true"
     typed |= {key: f"{key}={value}" for key, value in added.items()}
+    if not len(catalog.rows_of_split("train")):
+        typed = {key: text for key, text in typed.items() if key.startswith(_SHARED_WITH_EVALUATE)}
+        return shlex.join(["python", "-m", "visual_search.evaluate", "run=PATH", *typed.values()])
     return shlex.join(["python", "-m", "visual_search.train", *typed.values()])
 
 

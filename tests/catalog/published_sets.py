@@ -122,6 +122,49 @@ def amazon_berkeley_objects(root: Path) -> list[str]:
     return [f"data.root={root}", "protocol=instance"]
 
 
+def lookbench(root: Path) -> list[str]:
+    """24 queries of 24 products, two pictures of each in the gallery, and others beside them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    seeds = iter(range(1000))
+
+    def write(name: str, products: Iterable[str]) -> None:
+        rows = [
+            {
+                "image": {"bytes": drawn(next(seeds)), "path": None},
+                "category": ("Dress", "Schuh für Ärzte")[int(product) % 2],
+                "main_attribute": ("solid", "floral")[int(product) // 2 % 2],
+                "other_attributes": ["long"],
+                "bbox": [0, 0, 48, 48],
+                "item_ID": product,
+                "difficulty": "easy",
+            }
+            for product in products
+        ]
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), root / name)
+
+    write("v20251201/real_studio_flat/query.parquet", map(str, range(24)))
+    write("v20251201/real_studio_flat/gallery.parquet", [str(place // 2) for place in range(48)])
+    write("v20251201/noise/noise_0.parquet", map(str, range(100, 110)))
+    write("v20251201/aigen_studio/query.parquet", map(str, range(200, 203)))
+    return [f"data.path={root}", "protocol=published", "protocol.relevance=[group]"]
+
+
+def shopee(root: Path) -> list[str]:
+    """30 products with three postings each."""
+    rows = ["posting_id,image,image_phash,title,label_group"]
+    images = [f"{place:032x}.jpg" for place in range(90)]
+    rows += [
+        f'train_{place},{image},94974f937d4c2433,"Sepatu ""Ä"", merah",{249114794 + place // 3}'
+        for place, image in enumerate(images)
+    ]
+    texts: dict[str, bytes | str] = {"train.csv": "\n".join(rows), "test.csv": rows[0]}
+    with_pictures(root, texts, [f"train_images/{image}" for image in images])
+    return [f"data.path={root}", "protocol=instance", "protocol.relevance=[group]"]
+
+
 SETS = {
     written.__name__: written
     for written in (
@@ -129,6 +172,8 @@ SETS = {
         coco,
         deepfashion2,
         deepfashion_consumer2shop,
+        lookbench,
+        shopee,
         stanford_online_products,
     )
 }

@@ -246,6 +246,11 @@ def test_what_is_refused(changed: dict[str, Any], match: str) -> None:
     )
 
 
+def test_what_is_all_test_is_a_benchmark() -> None:
+    benchmark = catalog_of(split=["test", "test", "test"])
+    assert assigned(benchmark) == ["test"] * 3
+
+
 def test_nothing_to_train_on_and_a_single_category_are_refused() -> None:
     for catalog in (catalog_of(group=[]), catalog_of(split=["val", "test"])):
         refuses(ValueError, "no item left to train on", assigned, catalog)

@@ -201,8 +201,12 @@ def torn_groups(catalog: Catalog) -> list[Finding]:
 
 
 def check_splits(catalog: Catalog) -> list[Finding]:
-    """Names the splits without an item."""
-    findings = []
+    """Names the splits without an item, but for a benchmark, all of which is ``test``."""
+    findings: list[Finding] = []
+    if len(catalog.rows_of_split("test")) == len(catalog):
+        what = f"All {many(len(catalog), 'item')} are in the test split, as the data has it."
+        advice = "It is a benchmark: measure a run on it that was trained on something else."
+        return [Finding("benchmark", "note", what, advice)]
     for split in SPLITS:
         if not len(catalog.rows_of_split(split)):
             advice = f"Raise split.{split}_fraction, give more groups, or name it in the data."

@@ -127,7 +127,8 @@ def assign_splits(
     Raises:
         ValueError: An argument is out of range or not for this method, a category or attribute is
             not in the catalogue, there are fewer than two categories to hold out one, the data
-            puts items of one group into different splits, or no item is left to train on.
+            puts items of one group into different splits, or no item is left to train on. Where the
+            data puts every item into ``test`` it is a benchmark, which no run is trained on.
     """
     _check_arguments(method, val_fraction, test_fraction, divisor)
     _check_cold_start(catalog, method, test_categories, order_by)
@@ -164,7 +165,7 @@ def assign_splits(
             chosen = _below(names, "val", seed, val_fraction)
         split[chosen & np.isin(split, ("", "train"))] = "val"
     split[split == ""] = "train"
-    if "train" not in split:
+    if "train" not in split and given != {"test"}:
         counts = {name: int((split == name).sum()) for name in SPLITS}
         raise ValueError(
             f"catalogue {catalog.name!r} has no item left to train on (groups a split: {counts}); "

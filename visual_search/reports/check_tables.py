@@ -35,7 +35,8 @@ class Checked:
         attributes: One row an attribute.
         pictures: One row a format and mode.
         rule: What the gallery keeps, in a sentence.
-        command: What trains on it as it was read; empty where it cannot be told.
+        command: What trains on it as it was read, or measures on it where it has nothing to train
+            on; empty where it cannot be told.
     """
 
     folder: Path
@@ -52,8 +53,14 @@ class Checked:
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
+    def use(self) -> str:
+        """What it is for: to train on, or where all of it is test, to measure on."""
+        trains = len(self.cached.catalog.rows_of_split("train"))
+        return "train on" if trains else "measure a run on"
+
+    @property
     def standing(self) -> str:
-        """May one train, in a sentence with the share that was left out."""
+        """Is it fit for its use, in a sentence with the share that was left out."""
         from visual_search.catalog.checks import left_out
 
         counts = [
@@ -65,7 +72,7 @@ class Checked:
         catalog = self.cached.catalog
         if catalog.refused:
             found += f"; {left_out(len(catalog.refused), len(catalog))}"
-        verdict = "Not fit to train on as it is" if self.num("error") else "Fit to train on"
+        verdict = f"Not fit to {self.use} as it is" if self.num("error") else f"Fit to {self.use}"
         return f"{verdict}: {found}."
 
 
@@ -93,7 +100,8 @@ def print_check(checked: Checked) -> None:
         if finding.kind == "choices":  # told above
             continue
         style = _STYLES[finding.severity]
-        console.print(f"{finding.severity}: {shown(finding.what)}", style=style, markup=False)
+        what = "\n".join(map(shown, finding.what.splitlines()))
+        console.print(f"{finding.severity}: {what}", style=style, markup=False)
         for line in _named_lines(finding):
             console.print(f"    {shown(line)}", markup=False, soft_wrap=True)
         console.print(Padding(Text(f"-> {shown(finding.advice)}"), (0, 0, 0, 4), expand=False))
@@ -103,7 +111,7 @@ def print_check(checked: Checked) -> None:
     if checked.command:
         # by itself on its line, so that it can be copied; print, as rich would wrap it
         anyway = ", in spite of the errors" if checked.num("error") else ""
-        console.print(f"\nTo train on it as it was read here{anyway}:", markup=False)
+        console.print(f"\nTo {checked.use} it as it was read here{anyway}:", markup=False)
         print(f"  {checked.command}")
 
 

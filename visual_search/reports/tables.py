@@ -221,7 +221,8 @@ def _fonts(folder: Path) -> str:
 
     per_query = load_report(folder / "metrics").per_query
     names = {*per_query["category"], *per_query["query_id"]}
-    return shown(font_advice(names)) if not all(map(str.isascii, names)) else ""
+    advice = font_advice(names) if not all(map(str.isascii, names)) else ""
+    return shown(advice) if advice else ""
 
 
 def print_left_behind(console: Console, folder: Path) -> None:

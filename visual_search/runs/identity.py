@@ -58,6 +58,8 @@ ADDED: dict[str, object] = {
     "data.further_pictures": True,
     "data.products": False,
     "data.category_depth": None,
+    "data.files": [],
+    "data.sides": False,
 }
 
 

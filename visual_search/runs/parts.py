@@ -280,7 +280,7 @@ class Parts:
 
         Raises:
             ConfigError: A part cannot be built, or the parts do not fit each other.
-            ValueError: The protocol cannot be met, or the catalogue has no test item.
+            ValueError: The protocol cannot be met, or there is no item to train or test on.
         """
         from visual_search.training.callbacks.neighbour_positives import check_partners
         from visual_search.training.datamodule import check_loader
@@ -288,10 +288,12 @@ class Parts:
         from visual_search.training.query_gallery import (
             check_enough,
             check_test_items,
+            check_train_items,
             expected_of,
         )
 
         settings, catalog = self.settings, self.catalog
+        check_train_items(catalog)
         if settings.augmentation:
             build("augmentation", settings.augmentation)
         head, objective = self.head(self.model), self.objective(catalog)

@@ -126,6 +126,20 @@ def check_test_items(catalog: Catalog) -> None:
         )
 
 
+def check_train_items(catalog: Catalog) -> None:
+    """Refuses a catalogue that is only to be measured on.
+
+    Raises:
+        ValueError: No item is in the train split.
+    """
+    if not len(catalog.rows_of_split("train")):
+        raise ValueError(
+            f"none of the {len(catalog)} items is in the train split: the data puts all of them "
+            "into test; expected some to train on: measure another run on it, by "
+            "visual_search.evaluate run=PATH with this data"
+        )
+
+
 def expected_of(catalog: Catalog, selection: Selection) -> str:
     """Returns how exactly a measurement will tell, and why; nothing where it is exact enough.
 

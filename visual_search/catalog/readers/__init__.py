@@ -13,6 +13,7 @@
 ``deepfashion_consumer2shop.py``  buyers' photos that ask for a shop's
 ``deepfashion2.py``               garments on photos of shops and buyers, a JSON a photo
 ``stanford_online_products.py``   products of a marketplace, of several pictures
+``amazon_berkeley_objects.py``    listings of a marketplace, with all of their pictures
 ``coco.py``                       annotations as COCO's: Fashionpedia
 ``complete_the_look.py``          item boxes on collage boards (Pinterest)
 ``shop_the_look.py``              products, and the scenes that show them (Pinterest)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.listings import (
+    FLAGS,
     Items,
     check_columns,
+    flags,
     left_out_choice,
     split_choice,
     split_of_name,
@@ -33,6 +36,7 @@ from visual_search.catalog.readers.sources import FolderSource, is_clutter
 if TYPE_CHECKING:
     import pyarrow
 
+_QUERY = re.compile(r"(?<![a-z0-9])quer(y|ies)(?![a-z0-9])")
 ADVICE = (
     "expected those that are named: name its columns by data.category, data.item_id, data.group, "
     "data.split, data.attributes"
@@ -50,6 +54,8 @@ def parquet(
     attributes: Sequence[str] | None = None,
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
+    files: Sequence[str] = (),
+    sides: bool = False,
 ) -> Catalog:
     """Returns the catalogue of Parquet files that hold their pictures.
 
@@ -73,9 +79,16 @@ def parquet(
         on_bad_item: ``error`` stops when a row cannot be an item, ``skip`` leaves it out and keeps
             it in ``refused``.
         name: Name of the catalogue; the stem of ``path`` by default.
+        files: Which files of a folder, by patterns of the end of their paths, as
+            ``real_studio_flat/*``; all by default.
+        sides: Whether files are the sides of a benchmark, for ``protocol=published``: those named
+            ``query`` (or in a folder of that name) ask, the others are searched, whose names are
+            ``gallery``, ``corpus`` or none of these. All are ``test`` where their names say no
+            split.
 
     Raises:
-        FileNotFoundError: Nothing is at ``path``, or it is a folder without such a file.
+        FileNotFoundError: Nothing is at ``path``, it is a folder without such a file, a pattern
+            fits none, or none is of queries where ``sides`` is set.
         BadItemsError: There are bad rows and ``on_bad_item`` is ``error``: no picture, an empty or
             unknown category, an id that is empty or stands twice, an unknown split.
         ValueError: A file is not readable, lacks a column, has pictures or categories of another
@@ -83,10 +96,16 @@ def parquet(
             good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    paths = _paths(Path(path))
+    paths = _paths(Path(path), files)
+    asking = {inner for inner in paths if _QUERY.search(inner.lower())} if sides else set()
+    if sides and not asking:
+        raise FileNotFoundError(
+            f"data.sides=true, and none of the files is named query: {list(paths)[:10]}; expected "
+            "one of queries: give the folder with it, or data.sides=false"
+        )
     named = [category, *(column for column in (item_id, group) if column is not None)]
     named += [split] if isinstance(split, str) else []
-    files: dict[str, ParquetFile] = {}
+    shards: dict[str, ParquetFile] = {}
     values: dict[str, list[object]] = {}
     names_of: dict[str, list[str]] = {}
     places: list[tuple[str, int, bool]] = []  # file, row and whether it has a picture
@@ -109,16 +128,18 @@ def parquet(
             for column, found in read_columns(opened, columns, origin, budget).items():
                 values.setdefault(column, []).extend(found)
             names_of |= _class_labels(schema)
-        files[inner] = ParquetFile(file, row_groups, stamp)
+        shards[inner] = ParquetFile(file, row_groups, stamp)
         places += [(inner, row, row not in empty) for row in range(sum(row_groups))]
     # of all files together: whether a column is of whole numbers must not hang on the shard
     texts = {column: _named(found, names_of.get(column)) for column, found in values.items()}
     file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
     choices += left_out_choice(later, "the first file lacks them")
     choices += split_choice(file_splits)
+    if sides and split is None:
+        file_splits = {inner: one or "test" for inner, one in file_splits.items()}
 
-    source = ParquetSource(files, image)
-    items = Items(source, list(attributes or ()), choices)
+    source = ParquetSource(shards, image)
+    items = Items(source, [*(attributes or ()), *(FLAGS if sides else ())], choices)
     for place, (inner, number, has_picture) in enumerate(places):
         row = {column: found[place] for column, found in texts.items()}
         where, picture = f"{inner}, row {number}", f"{inner}#{number}"
@@ -134,14 +155,17 @@ def parquet(
                 category=row[category],
                 group=row[group] if group is not None else "",
                 split=said,
-                attributes=[row[column] for column in attributes or ()],
+                attributes=[
+                    *(row[column] for column in attributes or ()),
+                    *(flags(inner in asking, inner not in asking) if sides else ()),
+                ],
             )
     return items.conclude(
         name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
     )
 
 
-def _paths(path: Path) -> dict[str, Path]:
+def _paths(path: Path, patterns: Sequence[str]) -> dict[str, Path]:
     """Returns the files by their name below ``path``, sorted."""
     if path.is_file():
         return {path.name: path.absolute()}
@@ -155,7 +179,17 @@ def _paths(path: Path) -> dict[str, Path]:
     }
     if not found:
         raise FileNotFoundError(f"no .parquet file in {path.absolute()}; give the folder with them")
-    return found
+    for pattern in patterns:
+        if not any(PurePosixPath(name).match(pattern) for name in found):
+            raise FileNotFoundError(
+                f"data.files names {pattern!r}, which fits none of {list(found)[:10]} in "
+                f"{path.absolute()}; expected the end of a path, as 'gallery/*.parquet'"
+            )
+    return {
+        name: file
+        for name, file in found.items()
+        if not patterns or any(PurePosixPath(name).match(pattern) for pattern in patterns)
+    }
 
 
 def _named(values: Sequence[object], names: Sequence[str] | None) -> list[str]:
