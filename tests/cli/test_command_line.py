@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,22 @@ def test_a_key_of_data_needs_a_choice_of_data(command: str) -> None:
     register_schema()
     with pytest.raises(ConfigError, match=r"no data is chosen; expected data=OPTION beside it$"):
         check_overrides(command, ["data.root=x"])
+
+
+def test_a_torchvision_of_another_torch_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def task(config: object) -> object:
+        import torch
+
+        torch.library.register_fake("torchvision::nowhere")(task)  # as torchvision asks of nms
+        raise AssertionError("torch has an operator of that name")
+
+    with pytest.raises(SystemExit) as end:
+        command_line._readable(task)(None)
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    for package in ("torch", "torchvision"):
+        assert f"{package} {version(package)}" in said
+    assert "pip uninstall torchvision" in said
 
 
 def test_a_package_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visual_search.cli.explain import explain_error, known_names
+from visual_search.cli.explain import explain_error, known_names, told
 from visual_search.cli.sweep_plugins import (
     check_hydra,
     check_hydra_overrides,
@@ -126,10 +126,7 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
         except (ValueError, OSError, RuntimeError) as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            print(
-                f"error: {type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)",
-                file=sys.stderr,
-            )
+            print(f"error: {told(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
             raise SystemExit(1) from None
 
     return guarded

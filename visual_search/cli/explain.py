@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.cli.sweep_plugins import EXTRA
-from visual_search.config.builders import config_folder, config_folders
+from visual_search.config.builders import ConfigError, config_folder, config_folders
 from visual_search.config.hints import WAYS, alike, alike_beside, holds, instead, same, translated
 
 if TYPE_CHECKING:
@@ -22,6 +22,25 @@ GLOBAL_GROUPS = (
     "sweep",
 )  # their files change any part of the config
 GLOBAL_LINE = "# @package _global_"
+
+
+def told(error: Exception) -> str:
+    """Returns what a command prints of an error: its message, behind its kind where it has one.
+
+    A torchvision that was built for another torch, as the package index's is beside a CPU build of
+    PyTorch's own index, is named: whatever imports it first, a loss too, fails by an operator.
+    """
+    if isinstance(error, ConfigError):
+        return str(error)
+    if re.match(r"operator torchvision::\w+ does not exist", str(error)):
+        from importlib.metadata import version
+
+        return (
+            f"torchvision {version('torchvision')} cannot be imported beside torch "
+            f"{version('torch')} ({error}); expected both of one release, from one index; install "
+            "them together, or, where no backbone is trained, run: pip uninstall torchvision"
+        )
+    return f"{type(error).__name__}: {error}"
 
 
 def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from hydra.experimental.callback import Callback
 
 from visual_search.atomic import new_folder, write_text
 from visual_search.cli.cards import CARDS, SEAT, take_a_card, visible_cards
+from visual_search.cli.explain import told
 from visual_search.cli.sweep_plugins import (
     check_multirun,
     is_joblib,
@@ -79,8 +80,7 @@ def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
             job.finish(needs_value=is_optuna(HydraConfig.instance().cfg))  # type: ignore[arg-type]
         except Exception as error:
             job.record.state = "failed"
-            is_config = isinstance(error, ConfigError)
-            job.record.error = str(error) if is_config else f"{type(error).__name__}: {error}"
+            job.record.error = told(error)
             expected = isinstance(error, ValueError | OSError | RuntimeError)  # as of a single run
             if os.environ.get("HYDRA_FULL_ERROR") or not expected:
                 traceback.print_exc()
@@ -382,10 +382,8 @@ def _not_swallowed() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             traceback.print_exc()
-        is_config = isinstance(error, ConfigError)
-        kind = "" if is_config else f"{type(error).__name__}: "
-        print(f"error: {kind}{error}", file=sys.stderr)
-        raise SystemExit(2 if is_config else 1) from error
+        print(f"error: {told(error)}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from error
 
 
 def end_early(status: object) -> None:
