@@ -73,6 +73,7 @@ WHAT_THE_USER_MUST_SAY = {
     "data/open_metric_learning": ["data.path=x.csv"],
     "data/parquet": ["data.path=x.parquet"],
     "data/shop_the_look": ["data.path=x.json", "data.categories=y.json", "data.pictures=x"],
+    "data/polyvore_outfits": ["data.root=x"],
     "data/shopee": ["data.path=x"],
     "data/stanford_online_products": ["data.root=x"],
     "data/table": ["data.path=x.csv"],

@@ -152,6 +152,26 @@ def lookbench(root: Path) -> list[str]:
     return [f"data.path={root}", "protocol=published", "protocol.relevance=[group]"]
 
 
+def polyvore_outfits(root: Path) -> list[str]:
+    """60 outfits of two items, without one in two."""
+    texts: dict[str, bytes | str] = {"categories.csv": "1,boot,shoes\n2,tote,bags\n"}
+    metadata = {}
+    for split, numbers in (("train", range(30)), ("valid", range(30, 45)), ("test", range(45, 60))):
+        outfits = []
+        for number in numbers:
+            ids = [f"{number}{place}" for place in (1, 2)]
+            placed = [{"item_id": one, "index": place} for place, one in enumerate(ids, 1)]
+            outfits.append({"set_id": str(number), "items": placed})
+            for place, one in enumerate(ids):
+                above = ("shoes", "bags")[place]
+                metadata[one] = {"title": "Größe", "category_id": place + 1}
+                metadata[one] |= {"semantic_category": above, "url_name": above}
+        texts[f"disjoint/{split}.json"] = json.dumps(outfits)
+    texts["polyvore_item_metadata.json"] = json.dumps(metadata)
+    with_pictures(root, texts, [f"images/{one}.jpg" for one in metadata])
+    return [f"data.root={root}", "data.version=disjoint"]
+
+
 def shopee(root: Path) -> list[str]:
     """30 products with three postings each."""
     rows = ["posting_id,image,image_phash,title,label_group"]
@@ -173,6 +193,7 @@ SETS = {
         deepfashion2,
         deepfashion_consumer2shop,
         lookbench,
+        polyvore_outfits,
         shopee,
         stanford_online_products,
     )

@@ -15,6 +15,7 @@
 ``stanford_online_products.py``   products of a marketplace, of several pictures
 ``amazon_berkeley_objects.py``    listings of a marketplace, with all of their pictures
 ``coco.py``                       annotations as COCO's: Fashionpedia
+``polyvore_outfits.py``           items of which people have made outfits
 ``complete_the_look.py``          item boxes on collage boards (Pinterest)
 ``shop_the_look.py``              products, and the scenes that show them (Pinterest)
 ``delimited.py``                  text tables: whatever separates and encodes their fields

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visual_search import builder
-from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
+from visual_search.catalog.catalog import Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.crops import Box, BoxError, CropSource
 from visual_search.catalog.readers.json_files import is_number, read_json
 from visual_search.catalog.readers.listings import (
     Items,
+    attribute_column,
     check_choice,
     split_choice,
     split_of_name,
@@ -230,7 +231,8 @@ def _read(
         listing.categories[number] = (label.strip(), str(one.get(SUPERCATEGORY) or "").strip())
     for one in lists["attributes"]:
         number, label = _id_and(one, "name", f"{inner}: an attribute")
-        listing.attributes[number] = (label.strip(), _column(one.get(SUPERCATEGORY)))
+        kind = str(one.get(SUPERCATEGORY) or "")
+        listing.attributes[number] = (label.strip(), attribute_column(kind, [SUPERCATEGORY]))
     for one in lists["images"]:
         number, file_name = _id_and(one, "file_name", f"{inner}: an image")
         path, problem = _place(file_name.replace("\\", "/"), split, places)
@@ -264,13 +266,6 @@ def _id_and(one: object, key: str, what: str) -> tuple[object, str]:
             f"{what} is {str(one)[:80]}; expected an object with id and {key}: {_EXPECTED}"
         )
     return number, text
-
-
-def _column(kind: object) -> str:
-    """Returns the column of a kind of attribute, as ``textile_pattern``."""
-    plain = re.sub(r"\W+", "_", str(kind or "").lower()).strip("_") or "attributes"
-    taken = {*REQUIRED_COLUMNS, SUPERCATEGORY}
-    return f"{plain}_attributes" if plain in taken else plain
 
 
 def _place(file_name: str, split: str, places: Mapping[str, Sequence[str]]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -291,6 +291,23 @@ def split_choice(split_of: Mapping[str, str]) -> tuple[Choice, ...]:
         "from names"
     )
     return (Choice("data.split", "null", why),)
+
+
+def attribute_column(kind: str, taken: Collection[str] = ()) -> str:
+    """Returns what the column of a kind of attribute is called, as one types it.
+
+    Args:
+        kind: As the data names it.
+        taken: Names of other columns; those of the catalogue's own are taken in any case.
+
+    Example:
+        >>> attribute_column("textile finishing, techniques"), attribute_column("Category")
+        ('textile_finishing_techniques', 'category_attribute')
+        >>> attribute_column("")
+        'attributes'
+    """
+    plain = re.sub(r"\W+", "_", kind.lower()).strip("_") or "attributes"
+    return f"{plain}_attribute" if plain in {*REQUIRED_COLUMNS, *taken} else plain
 
 
 def flags(is_query: bool, is_gallery: bool) -> tuple[str, str]:
