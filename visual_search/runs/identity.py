@@ -60,6 +60,8 @@ ADDED: dict[str, object] = {
     "data.category_depth": None,
     "data.files": [],
     "data.sides": False,
+    "data.styles": False,
+    "data.views": False,
 }
 
 

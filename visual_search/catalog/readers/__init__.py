@@ -8,6 +8,7 @@
 ``open_metric_learning.py``       the CSV of Open Metric Learning
 ``fashion_mnist.py``              70,000 gray pictures
 ``fashion_product_images.py``     a shop's catalogue with attributes (Kaggle)
+``fashion_product_styles.py``     the JSON of each product in its large edition
 ``hm.py``                         H&M's articles (Kaggle)
 ``deepfashion_inshop.py``         In-shop Clothes Retrieval
 ``deepfashion_consumer2shop.py``  buyers' photos that ask for a shop's

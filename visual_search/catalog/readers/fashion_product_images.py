@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
 from visual_search import builder
 from visual_search.catalog.catalog import Catalog
+from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
+from visual_search.catalog.readers.fashion_product_styles import Style, columns_of, read_style
 from visual_search.catalog.readers.listings import (
     Items,
     check_choice,
@@ -17,6 +20,7 @@ from visual_search.catalog.readers.listings import (
     read_csv_listing,
 )
 from visual_search.catalog.readers.sources import open_source
+from visual_search.catalog.readers.url_pictures import pictures_of_urls
 
 LISTING = "styles.csv"
 HIERARCHY = ("masterCategory", "subCategory", "articleType")  # from coarse to fine
@@ -33,6 +37,10 @@ def fashion_product_images(
     on_bad_item: OnBadItem = "error",
     separator: str | None = None,
     encoding: str | None = None,
+    styles: bool = False,
+    views: bool = False,
+    download: bool | Mapping[str, object] = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """Returns the shop catalogue of ``styles.csv`` and ``images/<id>.jpg``.
 
@@ -52,6 +60,14 @@ def fashion_product_images(
         separator: What separates the fields: one character, or ``tab``; None finds it out and says
             so.
         encoding: As ``cp1252``; None finds it out and says so, where it is certain.
+        styles: Whether to read ``styles/<id>.json`` of the large edition as well: brand, age group,
+            further colours, price, and attributes of the article (``pattern``, ``sleeve_length``)
+            that a hundredth of the products has at least.
+        views: Whether the views that these name are pictures of the product, too: front, back and
+            others. The first picture of a product has its id, the next ``<id>~2``, and ``product``
+            names the product of each. They are URLs, to be fetched.
+        download: Whether to fetch them, as of `visual_search.catalog.readers.table.table`.
+        on_progress: Called with how many files or pictures of how many are read or fetched.
 
     Returns:
         Each item a group of its own, no split assigned.
@@ -59,7 +75,8 @@ def fashion_product_images(
     Raises:
         FileNotFoundError: Nothing is at ``root``, or there is no ``styles.csv`` in it.
         BadItemsError: There are bad rows and ``on_bad_item`` is ``error``: fewer fields than the
-            header, an id twice, an empty id or category, a picture that is missing.
+            header, an id twice, an empty id or category, a picture that is missing or was not
+            fetched, a ``styles/<id>.json`` that is none.
         ValueError: The table lacks a column or is no UTF-8, ``category`` names no column, no row
             is good, or ``on_bad_item`` is another word.
     """
@@ -74,15 +91,50 @@ def fashion_product_images(
         kept.remove(category)
     images = PurePosixPath(inner).parent / "images"
 
-    items = Items(source, kept, raw.choices, raw.refused)
+    found: dict[str, Style] = {}
+    problems: dict[str, str] = {}
+    ids = [row["id"] for _, row in raw.named()] if styles or views else []
+    for number, item_id in enumerate(ids, 1):
+        path = join(images.parent, "styles", f"{item_id}.json")
+        try:
+            found[item_id] = read_style(source, path, raw.columns)
+        except FileNotFoundError:
+            pass  # counted below
+        except ValueError as error:
+            problems[item_id] = str(error)
+        if on_progress is not None:
+            on_progress(number, len(ids))
+    further, choices = columns_of(list(found.values()), len(ids) - len(problems))
+    further = further if styles else []
+    urls = [url for style in found.values() for url in style.views] if views else []
+    of_urls = pictures_of_urls(urls, source, inner, download, on_progress)
+
+    choices = (*raw.choices, *choices, *of_urls.choices)
+    items = Items(source, [*kept, *further, *([PRODUCT] * views)], choices, raw.refused)
     for place, row in raw.named():
-        items.add(
-            place,
-            item_id=row["id"],
-            image=join(images, f"{row['id']}.jpg"),
-            category=row[category],
-            attributes=[row[column] for column in kept],
-        )
+        item_id = row["id"]
+        style = found.get(item_id, Style({}, ()))
+        picture = join(images, f"{item_id}.jpg")
+        if item_id in problems:
+            items.refuse(place, item_id, picture, problems[item_id])
+            continue
+        for number, image in enumerate([picture, *(style.views if views else ())], 1):
+            if image in of_urls.problems:
+                items.refuse(place, picture_id(item_id, number), image, of_urls.problems[image])
+                continue
+            fetched = of_urls.names.get(image)
+            items.add(
+                place,
+                item_id=picture_id(item_id, number),
+                image=image if fetched is None else join(images.parent, fetched),
+                category=row[category],
+                group=item_id,
+                attributes=[
+                    *(row[column] for column in kept),
+                    *(style.attributes.get(column, "") for column in further),
+                    *([item_id] * views),
+                ],
+            )
     return items.conclude("fashion_product_images", on_bad_item=on_bad_item, origin=origin)
 
 
