@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from visual_search.catalog.readers.listings import read_listing
+from visual_search.catalog.readers.listings import read_text
 from visual_search.catalog.readers.sources import FolderSource, ZipSource
 
 Hook = Callable[[Sequence[tuple[str, object]]], object]
@@ -27,9 +27,9 @@ def read_json(
         FileNotFoundError: There is no such file.
         ValueError: It is no JSON or no UTF-8, larger, or a damaged member of a zip.
     """
-    data = read_listing(source, inner)
+    text = read_text(source, inner)
     try:
-        return json.loads(data, object_pairs_hook=hook)
+        return json.loads(text, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{inner} in {source!r} is no JSON ({error}); expected {expected}: fetch it again"
