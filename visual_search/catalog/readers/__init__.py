@@ -32,7 +32,7 @@
 ``url_pictures.py``               pictures whose URLs stand in a table
 ``parquet_columns.py``            columns of Parquet as texts and numbers, bounded
 ``listings.py``                   what readers of published listings share
-``deepfashion.py``                what the listings of DeepFashion share
+``deepfashion.py``                what DeepFashion's benchmarks share
 ``pinterest.py``                  what Pinterest's formats share
 ``sources.py``                    where pictures come from: a folder, a zip, arrays
 ``parquet_source.py``             the same: Parquet files

@@ -8,24 +8,16 @@ from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog
 from visual_search.catalog.identity import PRODUCT, PictureIds
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.deepfashion import (
-    CLOTHES,
-    PARTITION,
-    Pictures,
-    base_of_pictures,
-    box_fragment,
-    boxes_of,
-    check_pictures,
-    rows_of,
-)
-from visual_search.catalog.readers.listings import FLAGS, Items, find_file, flags
-from visual_search.catalog.readers.pixel_crops import PixelCropSource
-from visual_search.catalog.readers.sources import open_source
+from visual_search.catalog.readers.deepfashion import CLOTHES, Benchmark, Pictures
+from visual_search.catalog.readers.listings import FLAGS, Items, flags
 
-BENCHMARK = "the Consumer-to-shop benchmark"
+CONSUMER2SHOP = Benchmark(
+    "Consumer-to-shop",
+    "list_bbox_consumer2shop.txt",
+    ("clothes_type", "source_type"),
+    "img/<section>/<category>/<product>/<file>",
+)
 PAIR_COLUMNS = ("image_pair_name_1", "image_pair_name_2", "item_id", "evaluation_status")
-BOXES = "list_bbox_consumer2shop.txt"
-BOXES_COLUMNS = ("image_name", "clothes_type", "source_type", "x_1", "y_1", "x_2", "y_2")
 DOMAINS = ("consumer", "shop")  # in the order of a pair
 ASKING = ("val", "test")
 
@@ -73,18 +65,12 @@ def deepfashion_consumer2shop(
             for in ``img_highres``, no row is good, or an argument is another word.
     """
     check_on_bad_item(on_bad_item)
-    check_pictures(pictures, crop=crop)
-    source = open_source(root)
-    inner = find_file(source, PARTITION, f"unpack DeepFashion's {BENCHMARK[4:]}, with Eval/")
-    base = base_of_pictures(source, pictures)
-    has_boxes = crop or any(name.split("/")[-1] == BOXES for name in source.names())
-    boxes = boxes_of(source, BOXES, BOXES_COLUMNS, BENCHMARK) if has_boxes else {}
-
-    clothes = ["clothes"] if has_boxes else []
-    items = Items(source, [PRODUCT, *FLAGS, "domain", "section", *clothes])
+    opened = CONSUMER2SHOP.open(root, pictures, crop=crop)
+    clothes = ["clothes"] if opened.boxes is not None else []
+    items = Items(opened.source, [PRODUCT, *FLAGS, "domain", "section", *clothes])
     ids = PictureIds()
     seen: dict[str, tuple[str, str, str, str]] = {}
-    for place, fields in rows_of(source, inner, PAIR_COLUMNS, BENCHMARK):
+    for place, fields in opened.rows(PAIR_COLUMNS):
         if len(fields) < len(PAIR_COLUMNS):
             items.refuse(place, "", "", f"has {len(fields)} field(s); expected four")
             continue
@@ -93,40 +79,31 @@ def deepfashion_consumer2shop(
             first = seen.setdefault(image, (place, product, split, domain))
             if first[0] != place and first[1:] == (product, split, domain):
                 continue  # of another pair
-            parts = image.split("/")
-            kind, _, *corners = boxes.get(image, ("", "", "", "", "", ""))
-            fragment, reason = "", ""
+            path, fragment, reason = opened.place(image)
             if first[1:] != (product, split, domain):
                 reason = f"stands in {first[0]} as {list(first[1:])}; it is one picture of one"
             elif split not in SPLITS:
                 reason = f"the evaluation_status is {split!r}; expected one of {list(SPLITS)}"
-            elif len(parts) != 5 or parts[0] != "img":
-                reason = "the path is not img/<section>/<category>/<product>/<file>"
-            elif crop:
-                fragment, reason = box_fragment(corners, BOXES)
             if reason:
                 items.refuse(place, image, image, reason)
                 continue
+            _, section, category, *_ = image.split("/")
+            kind, _ = opened.kinds(image)
             asks = split in ASKING
             items.add(
                 place,
                 item_id=ids.of_next(product),
-                image="/".join([base + pictures, *parts[1:]]),
-                category=parts[2],
+                image=path,
+                category=category,
                 group=product,
                 split=split,
                 attributes=[
                     product,
                     *flags(asks and domain == "consumer", asks and domain == "shop"),
                     domain,
-                    parts[1],
-                    *([CLOTHES.get(kind, kind)] if has_boxes else []),
+                    section,
+                    *([CLOTHES.get(kind, kind)] if clothes else []),
                 ],
                 fragment=fragment,
             )
-    return items.conclude(
-        "deepfashion_consumer2shop",
-        on_bad_item=on_bad_item,
-        origin=f"{root} ({inner})",
-        source=PixelCropSource(source) if crop else None,
-    )
+    return opened.conclude(items, "deepfashion_consumer2shop", on_bad_item)

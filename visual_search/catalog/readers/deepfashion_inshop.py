@@ -7,24 +7,16 @@ import os
 from visual_search import builder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
-from visual_search.catalog.readers.deepfashion import (
-    CLOTHES,
-    PARTITION,
-    Pictures,
-    base_of_pictures,
-    box_fragment,
-    boxes_of,
-    check_pictures,
-    rows_of,
-)
-from visual_search.catalog.readers.listings import FLAGS, Items, find_file, flags
-from visual_search.catalog.readers.pixel_crops import PixelCropSource
-from visual_search.catalog.readers.sources import open_source
+from visual_search.catalog.readers.deepfashion import CLOTHES, Benchmark, Pictures
+from visual_search.catalog.readers.listings import FLAGS, Items, flags
 
-BENCHMARK = "the In-shop benchmark"
+INSHOP = Benchmark(
+    "In-shop",
+    "list_bbox_inshop.txt",
+    ("clothes_type", "pose_type"),
+    "img/<gender>/<category>/<product>/<file>",
+)
 PARTITION_COLUMNS = ("image_name", "item_id", "evaluation_status")
-BOXES = "list_bbox_inshop.txt"
-BOXES_COLUMNS = ("image_name", "clothes_type", "pose_type", "x_1", "y_1", "x_2", "y_2")
 
 SPLIT_OF_ROLE = {"train": "train", "query": "test", "gallery": "test"}
 POSES = {  # the numbers in list_bbox_inshop.txt, as the data's README explains them
@@ -76,51 +68,37 @@ def deepfashion_inshop(
             for in ``img_highres``, no row is good, or an argument is another word.
     """
     check_on_bad_item(on_bad_item)
-    check_pictures(pictures, crop=crop)
-    source = open_source(root)
-    inner = find_file(source, PARTITION, "unpack DeepFashion's In-shop benchmark, with Eval/")
-    base = base_of_pictures(source, pictures)
-    has_boxes = crop or any(name.split("/")[-1] == BOXES for name in source.names())
-    boxes = boxes_of(source, BOXES, BOXES_COLUMNS, BENCHMARK) if has_boxes else {}
-
+    opened = INSHOP.open(root, pictures, crop=crop)
     attributes = ["product", "role", *FLAGS, "gender"]
-    items = Items(source, [*attributes, *(["clothes", "pose"] if has_boxes else [])])
-    for place, fields in rows_of(source, inner, PARTITION_COLUMNS, BENCHMARK):
+    has_boxes = opened.boxes is not None
+    items = Items(opened.source, [*attributes, *(["clothes", "pose"] if has_boxes else [])])
+    for place, fields in opened.rows(PARTITION_COLUMNS):
         if len(fields) < len(PARTITION_COLUMNS):
             items.refuse(place, "", "", f"has {len(fields)} field(s); expected three")
             continue
         image, product, role = fields
-        parts = image.split("/")
-        kind, pose, *corners = boxes.get(image, ("", "", "", "", "", ""))
-        fragment, reason = "", ""
+        path, fragment, reason = opened.place(image)
         if role not in SPLIT_OF_ROLE:
             reason = f"the role is {role!r}; expected one of {list(SPLIT_OF_ROLE)}"
-        elif len(parts) != 5 or parts[0] != "img":
-            reason = "the path is not img/<gender>/<category>/<product>/<file>"
-        elif crop:
-            fragment, reason = box_fragment(corners, BOXES)
         if reason:
             items.refuse(place, image, image, reason)
             continue
+        _, gender, category, *_ = image.split("/")
+        clothes, pose = opened.kinds(image)
         items.add(
             place,
             item_id=image,
-            image="/".join([base + pictures, *parts[1:]]),
-            category=parts[2],
+            image=path,
+            category=category,
             group=product,
             split=SPLIT_OF_ROLE[role],
             attributes=[
                 product,
                 role,
                 *flags(role == "query", role == "gallery"),
-                parts[1],
-                *([CLOTHES.get(kind, kind), POSES.get(pose, pose)] if has_boxes else []),
+                gender,
+                *([CLOTHES.get(clothes, clothes), POSES.get(pose, pose)] if has_boxes else []),
             ],
             fragment=fragment,
         )
-    return items.conclude(
-        "deepfashion_inshop",
-        on_bad_item=on_bad_item,
-        origin=f"{root} ({inner})",
-        source=PixelCropSource(source) if crop else None,
-    )
+    return opened.conclude(items, "deepfashion_inshop", on_bad_item)
