@@ -59,6 +59,6 @@ def test_it_trains_by_the_published_protocol(name: str, tmp_path: Path) -> None:
     said = [f"data={name}", *SETS[name](tmp_path / "data"), *SMALL, *QUICK, *NARROW, *BARE]
     said.append("loader.max_items_per_category={train: 99, val: 99, test: 99}")
     places = [f"outputs={tmp_path / 'outputs'}", f"pictures.cache_dir={tmp_path / 'cache'}"]
-    summary = train(typed("train", "objective=cross_entropy", *said, *places)).summary()
+    summary = train(typed("train", "objective=simclr", *said, *places)).summary()
     assert 0 <= summary["micro_hit_at_1"] <= 1
     assert summary["num_queries"] > 0
