@@ -142,6 +142,18 @@ def test_auto_precision_follows_the_processor(
     assert find_hardware(precision="32-true").precision == "32-true"
 
 
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_precision_of_what_convolves_by_channel_follows_amx(
+    pretend: Pretend, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: str
+) -> None:
+    monkeypatch.setattr("visual_search.training.devices.cpu_has_amx", lambda: amx)
+    monkeypatch.setattr("visual_search.training.devices.cpu_has_bf16", lambda: True)
+    assert find_hardware(by_channel=True).precision == expected
+    assert find_hardware(precision="bf16-mixed", by_channel=True).precision == "bf16-mixed"
+    pretend((9, 0))
+    assert find_hardware(by_channel=True).precision == "bf16-mixed"
+
+
 def test_a_runs_precision_is_asked_for_before_it_is_taken_over(pretend: Pretend) -> None:
     pretend(*THREE_CARDS)
     assert usable_precision("bf16-mixed", "gpu") == ("bf16-mixed", "")

@@ -59,7 +59,7 @@ GROUPS = tuple(dict.fromkeys([*ENTRY_POINTS, *OTHERS]))
 SUPPLIED: dict[str, frozenset[str]] = {
     "data": frozenset({"on_progress"}),
     "objective": frozenset({"embedding_dim", "num_labels"}),
-    "trainer": frozenset({"folder", "callbacks", "loggers", "profiler"}),
+    "trainer": frozenset({"folder", "callbacks", "loggers", "profiler", "by_channel"}),
     "logger": frozenset({"save_dir", "root_dir"}),
 }
 

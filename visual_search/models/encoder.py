@@ -56,6 +56,16 @@ def check_at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"got {name} {value}, expected at least {least}; set model.{name}")
 
 
+def convolves_by_channel(network: nn.Module) -> bool:
+    """Returns whether a network has convolutions of every channel by itself, as EfficientNets do.
+
+    >>> convolves_by_channel(nn.Conv2d(8, 8, 3, groups=8)), convolves_by_channel(nn.Conv2d(8, 8, 3))
+    (True, False)
+    """
+    layers = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return any(layer.groups == layer.in_channels > 1 for layer in layers)
+
+
 def outputs_by_name(layers: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
     """Returns what every layer gives, by its name; each takes what the one before gave."""
     outputs: dict[str, Tensor] = {}

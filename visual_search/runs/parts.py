@@ -334,6 +334,7 @@ class Parts:
         from lightning.pytorch.callbacks import LambdaCallback
 
         from visual_search.knn.device import Device
+        from visual_search.models.encoder import convolves_by_channel
         from visual_search.training.callbacks.history import History
         from visual_search.training.callbacks.neighbour_positives import NeighbourPartners
         from visual_search.training.callbacks.progress import Progress
@@ -382,6 +383,7 @@ class Parts:
             callbacks=callbacks,
             loggers=loggers,
             profiler=profiler,
+            by_channel=convolves_by_channel(self.model),
         )
 
 

@@ -49,8 +49,16 @@ def find_hardware(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     precision: Precision = "auto",
+    by_channel: bool = False,
 ) -> Hardware:
     """Returns what was asked for in terms of this machine.
+
+    Args:
+        accelerator: See `Accelerator`.
+        devices: How many, or which.
+        strategy: How several are joined.
+        precision: ``auto`` takes what computes quickest, see `_find_precision`.
+        by_channel: Whether the network has convolutions of every channel by itself.
 
     Raises:
         ValueError: This machine does not have it, or cannot compute so; or processes are to be
@@ -60,7 +68,10 @@ def find_hardware(
     found = _find_devices(devices, kind)
     num_devices = found if isinstance(found, int) else len(found)
     return Hardware(
-        kind, found, _find_strategy(strategy, num_devices), _find_precision(precision, kind, found)
+        kind,
+        found,
+        _find_strategy(strategy, num_devices),
+        _find_precision(precision, kind, found, by_channel),
     )
 
 
@@ -178,18 +189,21 @@ def _find_strategy(strategy: Strategy, num_devices: int) -> str:
 
 
 def _find_precision(
-    precision: Precision, kind: Kind, devices: int | list[int]
+    precision: Precision, kind: Kind, devices: int | list[int], by_channel: bool
 ) -> ResolvedPrecision:
     """Returns the precision to use where ``auto`` is asked for, and refuses what is not there.
 
     bf16 autocast trains ``plus_layer`` 2.6 times as fast as float32 on a CPU that has bf16
-    instructions (AMX or AVX-512 BF16); without them it is slower, so float32 stays.
+    instructions (AMX or AVX-512 BF16); without them it is slower, so float32 stays. So it does
+    where channels are convolved by themselves and there is no AMX: EfficientNet-Lite0 trained 1.6
+    (128 px) and 2.3 times (96 px) as fast in float32 on an AMD EPYC with AVX-512 BF16.
     """
     cards = [] if isinstance(devices, int) else devices
     if precision == "auto":
         if kind == "cuda":
             return "bf16-mixed" if _cards_have_bf16(cards) else "16-mixed"
-        return "bf16-mixed" if kind == "cpu" and cpu_has_bf16() else "32-true"
+        quick = cpu_has_amx() if by_channel else cpu_has_bf16()
+        return "bf16-mixed" if kind == "cpu" and quick else "32-true"
     if precision not in get_args(ResolvedPrecision):
         raise ValueError(
             f"got trainer.precision={precision}, expected auto or one of "
@@ -273,9 +287,15 @@ def cpu_has_bf16() -> bool:
     """Returns whether this processor has bf16 instructions that torch uses: AMX or AVX-512 BF16."""
     import torch
 
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
     avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return bool(amx() or avx512())
+    return bool(cpu_has_amx() or avx512())
+
+
+def cpu_has_amx() -> bool:
+    """Returns whether this processor has AMX, which multiplies matrices in bf16."""
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def num_devices(accelerator: Accelerator = "auto", devices: Devices = 1) -> int:

@@ -46,6 +46,7 @@ def build_trainer(
     detect_anomaly: bool = False,
     profiler: Profiler | None = None,
     enable_progress_bar: bool = True,
+    by_channel: bool = False,
 ) -> Trainer:
     """Returns a Trainer; the arguments are Lightning's own, but for what `find_hardware` finds.
 
@@ -62,7 +63,7 @@ def build_trainer(
             f"got trainer.accumulate_grad_batches={accumulate_grad_batches}, expected 1 or more; "
             "set trainer.accumulate_grad_batches=1"
         )
-    hardware = find_hardware(accelerator, devices, strategy, precision)
+    hardware = find_hardware(accelerator, devices, strategy, precision, by_channel)
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return Trainer(
