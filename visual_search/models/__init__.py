@@ -8,9 +8,11 @@ Networks
 ``variational.py``           every picture becomes a distribution over embeddings
 ``plain.py``                 convolutions with batch norm: small and quick
 ``residual.py``              an encoder, and the same with a way back
-``backbones.py``             of timm and torchvision as encoders
-``backbone_networks.py``     both behind one face: pooled values, maps by name
+``backbones.py``             of timm, torchvision and open_clip as encoders
+``backbone_networks.py``     all behind one face: pooled values, maps by name; timm, torchvision
+``open_clip_network.py``     the image towers of open_clip: CLIP, SigLIP, fashion models
 ``backbone_weights.py``      from files: read as tensors, fitted strictly
+``hub_folder.py``            what a hub's folder says of its weights: network, scale of pictures
 The embedding
 ``embedding.py``             from what an encoder computes to what is indexed: layer, pooling
 ``pca_whitening.py``         PCA of a gallery's features, as a part of the network

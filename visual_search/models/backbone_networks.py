@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from visual_search.models.encoder import evaluating
 
 TORCHVISION = "torchvision/"
+HUB = "hf-hub:"  # before a repository of the Hugging Face hub
 _AUXILIARY = ("googlenet", "inception_v3")  # give several outputs in training; timm has them plain
 _INSTALL = "run: pip install 'visual-search[backbones]'"
 
@@ -41,6 +42,10 @@ class BackboneNetwork(nn.Module, ABC):
         pooled: Tensor = self.network(images)
         return pooled.flatten(1)  # some of torchvision give [B, P, 1, 1]
 
+    def own_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns those of a file's tensors that are for this network, by its own names."""
+        return dict(tensors)
+
     @abstractmethod
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Returns the stages' outputs ``[B, C, H, W]`` by name, first stage first.
@@ -54,14 +59,15 @@ class TimmNetwork(BackboneNetwork):
     """A network of timm.
 
     Args:
-        name: As ``timm.list_models()`` has it, also with a tag of weights behind a dot.
+        name: As ``timm.list_models()`` has it, also with a tag of weights behind a dot, or
+            ``hf-hub:`` and a repository of the Hugging Face hub in timm's format.
         image_size_px: Side S of the pictures, for networks that are built for one.
         pretrained: Let timm find and download its weights.
 
     Raises:
         ValueError: timm is not installed, the name is unknown, there are no weights of it, or the
             network cannot take pictures of that size.
-        ConnectionError: The weights are neither here nor can they be downloaded.
+        ConnectionError: What the hub has is neither here nor can it be downloaded.
     """
 
     def __init__(self, name: str, image_size_px: int, pretrained: bool) -> None:
@@ -74,13 +80,14 @@ class TimmNetwork(BackboneNetwork):
                 f"{_INSTALL}, or take one as {TORCHVISION}resnet18"
             ) from error
 
-        if not timm.is_model(name):
+        on_hub = name.startswith(HUB)
+        if not on_hub and not timm.is_model(name):
             raise unknown_name(name, timm.list_models())
         try:
-            config = timm.get_pretrained_cfg(name)
+            config = None if on_hub else timm.get_pretrained_cfg(name)
         except RuntimeError as error:  # a tag that it does not have
             raise unknown_name(name, timm.list_pretrained(f"{name.partition('.')[0]}*")) from error
-        if pretrained and not timm.is_model_pretrained(name):
+        if pretrained and not on_hub and not timm.is_model_pretrained(name):
             raise ValueError(
                 f"got pretrained=True for {name!r}, expected a network that the library has "
                 "weights of; give model.weights=PATH, or set model.pretrained=false for random ones"
@@ -91,7 +98,7 @@ class TimmNetwork(BackboneNetwork):
             options["img_size"] = image_size_px
         create = partial(timm.create_model, name, pretrained, num_classes=0, **options)
         size = (image_size_px, self.native_size_px) if options else None
-        self.network = _created(create, name, size, pretrained)
+        self.network = created(create, name, size, pretrained or on_hub)
         # what it was created with: a tag may stand for another scale than the name alone
         settings: Mapping[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]
         self.mean, self.std = tuple(settings["mean"]), tuple(settings["std"])
@@ -150,7 +157,7 @@ class TorchvisionNetwork(BackboneNetwork):
         weights = "DEFAULT" if pretrained else None
         create = partial(models.get_model, name, weights=weights, progress=False, **options)
         size = (image_size_px, self.native_size_px) if options else None
-        self.network = _created(create, TORCHVISION + name, size, pretrained)
+        self.network = created(create, TORCHVISION + name, size, pretrained)
         self.mean, self.std = tuple(settings.mean), tuple(settings.std)
         # VGG and AlexNet keep a map of 7 x 7 or 6 x 6 for their classifiers: 25,088 values
         if isinstance(getattr(self.network, "avgpool", None), nn.AdaptiveAvgPool2d):
@@ -198,7 +205,7 @@ class TorchvisionNetwork(BackboneNetwork):
                 yield name, child
 
 
-def _created(
+def created(
     create: Callable[[], nn.Module], name: str, size: tuple[int, int] | None, pretrained: bool
 ) -> nn.Module:
     """Creates a library's network, and says what its errors mean.
@@ -207,7 +214,11 @@ def _created(
         create: Does it.
         name: For messages.
         size: Side that is asked for and side that is usual, of a network that is built for one.
-        pretrained: Whether weights may have to be downloaded.
+        pretrained: Whether something may have to be downloaded.
+
+    Raises:
+        ValueError: The network cannot take pictures of that size.
+        ConnectionError: What is to be downloaded cannot be.
     """
     try:
         return create()
@@ -219,9 +230,9 @@ def _created(
         if not pretrained:
             raise
         raise ConnectionError(
-            f"the pretrained weights of {name!r} are not on this machine and could not be "
-            f"downloaded ({type(error).__name__}: {error}); connect it, or give a file as "
-            "model.weights=PATH with model.pretrained=false"
+            f"the network or weights of {name!r} are not on this machine and could not be "
+            f"downloaded ({type(error).__name__}: {error}); connect it, or give a file or "
+            "folder as model.weights=PATH with model.pretrained=false"
         ) from error
 
 
@@ -255,8 +266,8 @@ def unknown_name(name: str, known: list[str]) -> ValueError:
     """Returns the error for a name that no library has, with the nearest ones."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     return ValueError(
-        f"got the backbone {name!r}, expected a network of timm or {TORCHVISION}NAME; near it "
-        f"are {', '.join(near)}: correct model.name"
+        f"got the backbone {name!r}, expected a network of timm, {TORCHVISION}NAME or "
+        f"open_clip/NAME; near it are {', '.join(near)}: correct model.name"
     )
 
 

@@ -1,4 +1,4 @@
-"""Backbones of timm and torchvision as encoders: random, pretrained or from a file, or frozen.
+"""Backbones of timm, torchvision and open_clip as encoders: random, with weights, or frozen.
 
 Shapes: ``B`` batch, ``S`` side of a picture, ``P`` pooled width of the backbone, ``D`` width of
 the embedding.
@@ -29,6 +29,8 @@ from visual_search.models.backbone_weights import (
     read_weights,
 )
 from visual_search.models.encoder import Encoder, check_at_least
+from visual_search.models.hub_folder import read_hub_folder
+from visual_search.models.open_clip_network import OPEN_CLIP, OpenClipNetwork
 
 _Computed = TypeVar("_Computed")
 
@@ -108,17 +110,23 @@ def backbone(
     frozen: bool = False,
     image_size_px: int = 128,
 ) -> Encoder:
-    """Returns a network of timm or torchvision as an encoder; its weights are random by default.
+    """Returns a network of timm, torchvision or open_clip; its weights are random by default.
 
     Pictures are brought from -1..1 to the scale that the network's published weights expect.
-    Sources: timm (Wightman 2019, github.com/huggingface/pytorch-image-models), torchvision.
+    Sources: timm (Wightman 2019, github.com/huggingface/pytorch-image-models), torchvision,
+    open_clip (Ilharco et al. 2021, github.com/mlfoundations/open_clip).
 
     Args:
-        name: A network of timm (``resnet18``), or ``torchvision/`` and one of torchvision.
+        name: A network of timm (``resnet18``, ``vit_small_patch16_224.augreg_in21k``,
+            ``hf-hub:timm/...``), ``torchvision/`` and one of torchvision, or ``open_clip/`` and one
+            of open_clip (``open_clip/ViT-B-32``, ``open_clip/hf-hub:Marqo/marqo-fashionSigLIP``),
+            of which the image tower is taken.
         embedding_dim: Width D of a linear projection; None takes the pooled values as they are.
         weights: A local file of tensors (``.safetensors``, or what ``torch.save`` wrote), without
-            or with a classifier, which is ignored; or ``efficientnet-lite0``, the ImageNet
-            weights in an installed package, for ``tf_efficientnet_lite0``.
+            or with a classifier or a text tower, which are ignored; a folder as the hub gives
+            it, whose configuration says to which scale pictures are brought; or
+            ``efficientnet-lite0``, the ImageNet weights in an installed package, for
+            ``tf_efficientnet_lite0``.
         pretrained: Let the library download the network's weights.
         frozen: The backbone does not learn and keeps its batch norm's averages; only the
             projection learns, where there is one.
@@ -154,13 +162,34 @@ def backbone(
             f"in; set model.name={PACKAGED_NETWORK}"
         )
     network: BackboneNetwork
-    if name.startswith(TORCHVISION):
+    if name.startswith(OPEN_CLIP):
+        network = OpenClipNetwork(name.removeprefix(OPEN_CLIP), image_size_px, pretrained)
+    elif name.startswith(TORCHVISION):
         network = TorchvisionNetwork(name.removeprefix(TORCHVISION), image_size_px, pretrained)
     else:
         network = TimmNetwork(name, image_size_px, pretrained)
     if weights is not None:
-        tensors = packaged_weights() if weights == PACKAGED else read_weights(Path(weights))
-        load_weights(network.network, tensors, network.classifiers, weights)
+        tensors = packaged_weights() if weights == PACKAGED else _read(Path(weights), network, name)
+        own = network.own_tensors(tensors)
+        load_weights(network.network, own, network.classifiers, weights)
     pooled_dim = measure_width(network, name, image_size_px)
     learned = pretrained or weights is not None
     return BackboneEncoder(network, pooled_dim, embedding_dim, frozen, image_size_px, learned)
+
+
+def _read(path: Path, network: BackboneNetwork, name: str) -> dict[str, Tensor]:
+    """Returns the tensors of a file or a hub's folder; the network takes the folder's scale over.
+
+    Raises:
+        ValueError: The folder is of another network, or is none of a hub.
+    """
+    if not path.is_dir():
+        return read_weights(path)
+    folder = read_hub_folder(path)
+    if folder.architecture and name.partition(".")[0] != folder.architecture.partition(".")[0]:
+        raise ValueError(
+            f"got the weights of {folder.architecture} in {str(path)!r} for {name!r}, expected "
+            f"those of one network; set model.name={folder.architecture}"
+        )
+    network.mean, network.std = folder.mean or network.mean, folder.std or network.std
+    return read_weights(folder.file)
