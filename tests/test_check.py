@@ -192,8 +192,9 @@ def test_the_command_that_it_prints_reads_the_catalogue_as_it_was_read(
     printed = capsys.readouterr().out
     assert "data.separator=';'" in printed.splitlines()[1]
     assert f"data.item_id={names[0]}" in printed.splitlines()[2]
-    words = shlex.split(printed.splitlines()[-1])
-    assert words[:3] == ["python", "-m", "visual_search.train"]
+    commands = [line for line in printed.splitlines() if line.startswith("  python -m ")]
+    words = shlex.split(commands[0])
+    assert words[:4] == ["python", "-m", "visual_search.train", "experiment=best_pretrained"]
     own = typed("train", *words[3:])
     assert (own.data["on_bad_item"], own.split.allow_few) == ("skip", True)
     named = Parts(own).whole

@@ -27,8 +27,8 @@ with socket.socket() as free:
 KINDS = ("Shoes", "Bags", "Hats", "Coats")
 QUICK = {
     "check": ["pictures.size_px=32", "pictures.cache_dir=cache"],
-    "train": ["budget=smoke", "model=plain_encoder", "model.width=4", "objective=simclr",
-              "name=plus_layer",
+    "train": ["budget=smoke", "model.name=test_resnet", "model.weights=null",
+              "model.embedding_dim=16",
               "pictures.size_px=32", "pictures.cache_dir=cache", "callbacks=none", "floors=false",
               "near_duplicates=false", "trainer.accelerator=cpu"],
     "export": ["items=all", "pictures.cache_dir=cache"],
@@ -83,7 +83,7 @@ def test_every_command_of_the_page_is_what_the_one_before_it_printed(
     run = ""
     for line in typed:
         if run:
-            line = re.sub(r"outputs/plus_layer/\w+", run, line)
+            line = re.sub(r"outputs/best_pretrained/\w+", run, line)
         words = set(shlex.split(line))
         assert words in [set(shlex.split(one)) - set(QUICK["check"]) for one in printed], printed
         command, *arguments = shlex.split(line)[2:]
@@ -95,7 +95,7 @@ def test_every_command_of_the_page_is_what_the_one_before_it_printed(
         assert status == (1 if name == "check" else 0), errors
         printed += lines(said)
         if name == "train":
-            (run,) = re.findall(r"run=(outputs/plus_layer/\w+)", said)
+            (run,) = re.findall(r"run=(outputs/best_pretrained/\w+)", said)
             assert "mAP@5 over products" in said
     try:
         with opened(f"http://127.0.0.1:{PORT}/api/items?limit=3", process) as answer:

@@ -127,7 +127,7 @@ def check_data(settings: CheckSchema) -> Checked:
         attributes=checks.attribute_table(catalog),
         pictures=picture_checks.picture_table(facts),
         rule=_rule(catalog, protocol, gallery, queries),
-        command=_train_command(raw, catalog, findings),
+        commands=_commands(raw, catalog, findings),
     )
     _write(checked, settings.sheet_items)
     return checked
@@ -325,11 +325,15 @@ def _rule(
     )
 
 
-def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) -> str:
-    """Returns what trains on the catalogue as it was read: what was typed, and what was found out.
+def _commands(
+    raw: Catalog, catalog: Catalog, findings: Sequence[Finding]
+) -> Sequence[tuple[str, str]]:
+    """Returns what each is for, and the command: what was typed, and what was found out.
 
-    What stops training and may be allowed is allowed in it. Where all of it is test, it is what
-    measures a run on it. Nothing where something else is to be mended first, or nothing was typed.
+    What trains on the catalogue as it was read, by the recipe for one of its kind, and by that for
+    attributes where it has some. What stops training and may be allowed is allowed in it. Where all
+    of it is test, it is what measures a run on it. Nothing where something else is to be mended
+    first, or nothing was typed.
 
     Args:
         raw: As it was read.
@@ -342,10 +346,11 @@ def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) 
 
     from visual_search.catalog.checks import check_left_out
     from visual_search.retrieval.comparability import in_override
+    from visual_search.runs.recipe import recipe_for, recipe_for_attributes
 
     errors = {finding.kind for finding in findings if finding.severity == "error"}
     if not HydraConfig.initialized() or errors - {*_BAD_ITEMS, "few_groups"}:
-        return ""
+        return []
     typed = {
         override.partition("=")[0].lstrip("+"): override
         for override in HydraConfig.get().overrides.task
@@ -358,10 +363,19 @@ def _train_command(raw: Catalog, catalog: Catalog, findings: Sequence[Finding]) 
     if "few_groups" in errors:
         added["split.allow_few"] = "true"
     typed |= {key: f"{key}={value}" for key, value in added.items()}
+    anyway = ", in spite of the errors" if errors else ""
     if not len(catalog.rows_of_split("train")):
         typed = {key: text for key, text in typed.items() if key.startswith(_SHARED_WITH_EVALUATE)}
-        return shlex.join(["python", "-m", "visual_search.evaluate", "run=PATH", *typed.values()])
-    return shlex.join(["python", "-m", "visual_search.train", *typed.values()])
+        command = ["python", "-m", "visual_search.evaluate", "run=PATH", *typed.values()]
+        return [(f"To measure a run on it as it was read here{anyway}", shlex.join(command))]
+    recipes = [recipe_for(catalog), recipe_for_attributes(catalog)]
+    heads = [f"To train on it as it was read here{anyway}", "The same"]
+    train = ["python", "-m", "visual_search.train"]
+    return [
+        (f"{head} ({recipe.why})", shlex.join([*train, *recipe.overrides, *typed.values()]))
+        for head, recipe in zip(heads, recipes, strict=True)
+        if recipe is not None
+    ]
 
 
 def _write(checked: Checked, sheet_items: int) -> None:

@@ -35,8 +35,8 @@ class Checked:
         attributes: One row an attribute.
         pictures: One row a format and mode.
         rule: What the gallery keeps, in a sentence.
-        command: What trains on it as it was read, or measures on it where it has nothing to train
-            on; empty where it cannot be told.
+        commands: What each is for, and what trains on it as it was read, or measures on it where
+            it has nothing to train on; none where it cannot be told.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Checked:
     attributes: pd.DataFrame
     pictures: pd.DataFrame
     rule: str
-    command: str = ""
+    commands: Sequence[tuple[str, str]] = ()
 
     def num(self, severity: str) -> int:
         """Returns how many findings have this severity."""
@@ -108,11 +108,10 @@ def print_check(checked: Checked) -> None:
     console.print(f"\n{checked.standing}\n", style="bold", markup=False)
     for name, what in ((REPORT_FILE, "with pictures"), (FINDINGS_FILE, "every one by name")):
         console.print(f"  {checked.folder / name}  {what}", markup=False, soft_wrap=True)
-    if checked.command:
+    for use, command in checked.commands:
+        console.print(f"\n{use}:", markup=False)
         # by itself on its line, so that it can be copied; print, as rich would wrap it
-        anyway = ", in spite of the errors" if checked.num("error") else ""
-        console.print(f"\nTo {checked.use} it as it was read here{anyway}:", markup=False)
-        print(f"  {checked.command}")
+        print(f"  {command}")
 
 
 def _named_lines(finding: Finding) -> Sequence[str]:

@@ -14,6 +14,7 @@ The parts
 ``parts.py``             `Parts`: what settings describe, each part built once, when asked for
 ``catalogs.py``          a config's catalogue and its pictures, read and prepared
 ``initial_weights.py``   starts a network with what an earlier run has learned
+``recipe.py``            what to train on a catalogue, by what it holds
 ``embeddings.py``        of a finished run: the saved ones, and of the rest what its network says
 ``embedders.py``         networks of other libraries, by the names that these know them by
 ``mteb_task.py``         a catalogue under a protocol as a folder that mteb measures on
