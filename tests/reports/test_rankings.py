@@ -15,7 +15,12 @@ import yaml
 
 from tests.composing import typed
 from visual_search.compare import compare_runs, print_comparison
-from visual_search.reports.rankings import Leaderboard, print_leaderboard, rank_these
+from visual_search.reports.rankings import (
+    Leaderboard,
+    conclusion,
+    print_leaderboard,
+    rank_these,
+)
 from visual_search.reports.sweep_summary import conclude
 from visual_search.runs.jobs import Record
 from visual_search.runs.run import Run, write_json
@@ -90,6 +95,23 @@ def test_seeds_are_one_row_and_every_run_stands_beside_it(
         assert all(run.folder.name in text for text in texts)
         assert f"{run.folder.name}/report.html" in page
         assert str(tmp_path) not in "".join([*texts, page])
+
+
+def test_a_table_is_said_in_a_sentence(runs: list[Run], tmp_path: Path) -> None:
+    low = made(tmp_path / "outputs" / "low" / "lone", 0, 0.001)
+    board, rows = ranked([*runs[:3], low], tmp_path)
+    (group,) = board.groups
+    floors = group.table[group.table["is_floor"]]
+    best = floors.loc[floors["micro"].idxmax()]
+    said = conclusion(group, board.runs)
+    assert said.startswith(
+        f"residual: seed 0, {board.runs[rows[0]['path']][0].summary['standing']}"
+    )
+    assert said.endswith(
+        f"Lower than {best['name']} ({best['micro']:.3f}), which learns nothing: low (0.001)."
+    )
+    board, _ = ranked(runs[:3], tmp_path)
+    assert "Lower" not in conclusion(board.groups[0], board.runs)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_settings_alone(

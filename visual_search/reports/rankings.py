@@ -22,7 +22,7 @@ from visual_search.reports.leaderboard_files import (
     to_csv,
     to_markdown,
 )
-from visual_search.wording import many
+from visual_search.wording import listed, many, number
 
 if TYPE_CHECKING:
     from visual_search.retrieval.ranking import Entry, RankedGroup
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from visual_search.runs.run import Run
     from visual_search.runs.variants import Variant
 
+_MOST_NAMED = 5  # runs in a sentence
 MARKDOWN_FILE, CSV_FILE, HTML_FILE = "leaderboard.md", "leaderboard.csv", "leaderboard.html"
 RUNS_FILE = "leaderboard_runs.csv"
 
@@ -269,6 +270,30 @@ def _sizes(group: RankedGroup) -> str:
     )
 
 
+def conclusion(group: RankedGroup, runs: Mapping[str, Sequence[RankedRun]]) -> str:
+    """Returns a table in a sentence: where its first run stands, and who is lower than a floor.
+
+    Args:
+        group: Ranked.
+        runs: Of its rows.
+    """
+    ranked_by = group.headline["statistic"]
+    is_floor = group.table["is_floor"].to_numpy(dtype=bool)
+    own, floors = group.table[~is_floor], group.table[is_floor]
+    first = own.iloc[0]
+    one, *more = runs[str(first["path"])]
+    seed = f"seed {one.seed}, " if more else ""
+    sentence = f"{first['name']}: {seed}{one.summary['standing']}"
+    if len(floors):
+        best = floors.sort_values(ranked_by, na_position="first").iloc[-1]
+        below = own[(own[ranked_by] < best[ranked_by]) & (own["path"] != first["path"])]
+        named = [f"{row['name']} ({number(row[ranked_by])})" for _, row in below.iterrows()]
+        if named:
+            floor = f"{best['name']} ({number(best[ranked_by])}), which learns nothing"
+            sentence += f" Lower than {floor}: {listed(named, _MOST_NAMED)}."
+    return sentence
+
+
 def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
     """Prints the tables and their runs, what was left out, and the files; short: not the rules."""
     from rich.console import Console
@@ -280,7 +305,7 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
         console.print(terminal(leaderboard_table(group, leaderboard.runs)))
         console.print(f"{_sizes(group)}\n", markup=False)
         console.print(terminal(runs_table(group, leaderboard.runs)))
-        console.print("")
+        console.print(f"\n{conclusion(group, leaderboard.runs)}\n", markup=False)
     rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
     for rule in dict.fromkeys(rules):
         console.print(rule, markup=False)
