@@ -180,7 +180,12 @@ class Parts:
             own = Parts(self.settings)  # not the network that is being trained
             return EncoderModule(own.model, own.preprocessing, head=own.head(own.model)).eval()
 
-        return Floors(self.settings.pictures.cache_dir, first_weights=first_weights)
+        settings = self.settings
+        learns = settings.trainer.get("max_epochs") != 0 or settings.training.start_from is not None
+        return Floors(
+            settings.pictures.cache_dir,
+            first_weights=first_weights if learns else None,  # they are the run itself
+        )
 
     def objective(self, catalog: Catalog) -> Objective:
         """Returns what the network is trained for, with weights that the seed decides.
