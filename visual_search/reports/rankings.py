@@ -305,7 +305,7 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
         console.print(terminal(leaderboard_table(group, leaderboard.runs)))
         console.print(f"{_sizes(group)}\n", markup=False)
         console.print(terminal(runs_table(group, leaderboard.runs)))
-        console.print(f"\n{conclusion(group, leaderboard.runs)}\n", markup=False)
+        console.print("")
     rules = [] if short else [rule for group in leaderboard.groups for rule in group.rules]
     for rule in dict.fromkeys(rules):
         console.print(rule, markup=False)
@@ -313,3 +313,5 @@ def print_leaderboard(leaderboard: Leaderboard, *, short: bool = False) -> None:
         console.print(f"left out: {path}: {reason}", markup=False, soft_wrap=True)
     for name in (MARKDOWN_FILE, CSV_FILE, RUNS_FILE, HTML_FILE):
         console.print(f"  {leaderboard.folder / name}", markup=False, soft_wrap=True)
+    for group in leaderboard.groups:  # last: what a reader takes along
+        console.print(f"\n{conclusion(group, leaderboard.runs)}", markup=False)
