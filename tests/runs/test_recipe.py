@@ -31,7 +31,7 @@ def test_without_labels_or_with_too_few_items_of_them_nothing_is_to_be_learned()
     rare = [f"kind {number // 4}" for number in range(NUM)]
     for category in (["all"] * NUM, rare, ["hat"] * (NUM - 5) + ["shoe"] * 5):
         recipe = recipe_for(catalog(category=category))
-        assert list(recipe.overrides) == ["experiment=best_unsupervised"]
+        assert list(recipe.overrides) == ["experiment=frozen_pretrained"]
 
 
 def test_attributes_are_those_of_few_words_that_many_share() -> None:

@@ -35,7 +35,9 @@ def recipe_for(catalog: Catalog) -> Recipe:
     """
     labels = _learnable(catalog, "category")
     if labels < 2:
-        return Recipe(["experiment=best_unsupervised"], "without labels")
+        return Recipe(
+            ["experiment=frozen_pretrained"], "without labels: ImageNet weights as they are"
+        )
     return Recipe(
         ["experiment=best_pretrained"], f"ImageNet weights adapted to {labels} categories"
     )
