@@ -79,6 +79,8 @@ WHAT_THE_USER_MUST_SAY = {
     "data/table": ["data.path=x.csv"],
     "data/webdataset": ["data.path=x.tar"],
     "experiment/best_attributes": ["objective.columns=[category]"],
+    "experiment/multi_head": ["objective.columns=[category]"],
+    "objective/multi_head": ["objective.columns=[category]"],
     "experiment/reference/plus_layer": ["data.path=x.tsv", "data.pictures=x"],
     "model/backbone": ["model.name=test_resnet"],
     "protocol/category_restricted": ["protocol.relevance=[colour]"],

@@ -46,6 +46,7 @@ PARTICULAR = {
     "supcon": ["sampler.categories_per_batch=3"],
     "vicreg": ["objective.projection_dim=16"],
     "multi_head": ["objective.columns=[category,colour]"],
+    "best_attributes": ["objective.columns=[category,colour]"],
     "best_unsupervised": ["partners.refresh_every_n_epochs=1", "trainer.max_epochs=2"],
 }
 
@@ -84,7 +85,7 @@ def test_an_experiment_runs_and_opens_again(tmp_path: Path, name: str) -> None:
 
 
 def test_all_experiments_are_known() -> None:
-    assert len(EXPERIMENTS) == 21
+    assert len(EXPERIMENTS) == 23
     assert set(STUDY) < set(EXPERIMENTS)
     assert set(PARTICULAR) < set(EXPERIMENTS)
 

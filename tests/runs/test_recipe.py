@@ -44,6 +44,7 @@ def test_attributes_are_those_of_few_words_that_many_share() -> None:
         product=turns("a", "b"),
         rarely=["leather", "silk"] * 15 + [""] * (NUM - 30),
         alike=["yes"] * NUM,
+        kind=turns("hat", "shoe"),  # the category itself
     )
     recipe = recipe_for_attributes(table)
     assert recipe is not None

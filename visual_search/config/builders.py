@@ -236,7 +236,7 @@ def _check_arguments(
     missing = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is parameter.empty and arguments.get(name, "???") == "???"
+        if arguments.get(name, "???" if parameter.default is parameter.empty else None) == "???"
     ]
     if missing:
         raise ConfigError(

@@ -44,6 +44,8 @@ SYNONYMS = {
     "eval_every": "evaluate_every_n_epochs",
     "val_every": "evaluate_every_n_epochs",
     "loss": "objective",
+    "metric": "protocol",
+    "metrics": "protocol",
     "criterion": "objective",
     "arch": "model",
     "architecture": "model",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
 
-_MOST_VALUES = 100  # of a column that is worth learning
+_MOST_VALUES = 200  # of a column that is worth learning
 _ITEMS_OF_A_VALUE = 10  # that a network sees enough of
 _SHARE_OF_ITEMS = 0.5  # that have such a value
 
@@ -65,6 +65,8 @@ def _is_learnable(catalog: Catalog, name: str) -> bool:
     if name == "product" or name.startswith("category_") or not name.isidentifier():
         return False
     values = catalog.table[name]
+    if values.equals(catalog.table["category"].rename(name)):  # the column that it was read from
+        return False
     filled = values[values != ""]
     if filled.str.fullmatch(r"[\d.,\s]*").all() or filled.nunique() > _MOST_VALUES:
         return False
