@@ -62,7 +62,9 @@ def recipe_for_attributes(catalog: Catalog) -> Recipe | None:
 
 
 def _is_learnable(catalog: Catalog, name: str) -> bool:
-    if name == "product" or name.startswith("category_") or not name.isidentifier():
+    from visual_search.catalog.identity import PRODUCT
+
+    if name == PRODUCT or name.startswith("category_") or not name.isidentifier():
         return False
     values = catalog.table[name]
     if values.equals(catalog.table["category"].rename(name)):  # the column that it was read from
