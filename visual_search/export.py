@@ -284,9 +284,9 @@ def _facts(
     from visual_search.runs.run import environment
 
     kept = (
-        "headline", "standing", "rules", "definitions", "intervals", "floors", "num_queries",
-        "num_queries_scored", "num_gallery", "num_categories", "num_training", "epochs",
-        "precision", "device", "device_name", "weights", "num_parameters",
+        "headline", "standing", "rules", "definitions", "intervals", "floors", "products",
+        "num_queries", "num_queries_scored", "num_gallery", "num_categories", "num_training",
+        "epochs", "precision", "device", "device_name", "weights", "num_parameters",
     )  # fmt: skip
     facts = {name: summary[name] for name in kept if name in summary}
     facts |= {

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 from visual_search.wording import Number, as_float
 
@@ -402,7 +402,10 @@ class SeedSpread(TypedDict):
 
 
 class OverProducts(TypedDict):
-    """The headline with one answer a product, where products have several pictures."""
+    """The headline with one answer a product, where products have several pictures.
+
+    Where floors were measured, ``floors`` has a row each, and ``standing`` compares the run.
+    """
 
     title: str
     mean: float
@@ -412,6 +415,8 @@ class OverProducts(TypedDict):
     num_products_asking: int
     num_products_gallery: int
     definition: str
+    floors: NotRequired[list[MeasuredFloor]]
+    standing: NotRequired[str]
 
 
 class Summary(DeviceFacts, total=False):

@@ -24,6 +24,7 @@ from visual_search.catalog.readers.folder import folder
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.models.floors import FLOORS, FloorModel
 from visual_search.retrieval.measure import find_neighbours, score
+from visual_search.retrieval.products import find_products
 from visual_search.retrieval.protocol import Protocol, Selection
 from visual_search.retrieval.protocols import category_restricted, gallery_query, leave_one_out
 from visual_search.retrieval.report import RetrievalReport
@@ -134,6 +135,29 @@ def test_the_gallery_is_described_once_for_validation_and_test_queries(
     for one, other in zip(together, measured.all(selection=test, folder="b", **names), strict=True):
         assert answers(one.report) == answers(other.report)
         assert one.headline == other.headline
+
+
+def test_a_floor_is_measured_over_products_as_a_run_is(measured: Measured) -> None:
+    products = [f"p{place // 2}" for place in range(58)]
+    catalog = measured.with_columns(product=products, group=products)
+    without = measured(catalog=measured.with_columns(group=products))
+    selection = PROTOCOL.choose(catalog.table, "test")
+    gallery, queries = (
+        mean_colours(measured.cached.pictures[rows])
+        for rows in (selection.gallery_rows, selection.query_rows)
+    )
+    ids = catalog.table["item_id"].to_numpy()[selection.gallery_rows].tolist()
+    index = EmbeddingIndex.build(gallery, ids, device="cpu")
+    scores = find_products(index, catalog.table, PROTOCOL, selection, queries)
+    assert scores is not None
+    for _ in range(2):  # searched, and kept
+        (floor,) = measured.all(catalog=catalog)
+        assert floor.products is not None
+        pd.testing.assert_frame_equal(floor.products.per_product, scores.per_product)
+        pd.testing.assert_frame_equal(floor.report.per_query, without.per_query)
+    assert len(measured.searched) == 4
+    (floor,) = measured.all()
+    assert floor.products is None
 
 
 def test_another_relevance_searches_nothing_anew(measured: Measured) -> None:

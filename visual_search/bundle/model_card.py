@@ -112,6 +112,9 @@ def _numbers(facts: BundleFacts) -> list[str]:
             ends = interval(found["low"], found["high"])
             rough = f" ({note})" if (note := rough_text(found)) and ends != MISSING else ""
             rows.append(f"| {kind} | {number(found['mean'])} | {ends}{rough} |")
+    if products := facts.get("products"):
+        ends = interval(products["low"], products["high"])
+        rows.append(f"| {products['title']} | {number(products['mean'])} | {ends} |")
     parts = [
         "## What was measured",
         f"{facts['num_queries_scored']:,} of {many(facts['num_queries'], 'query', 'queries')} "
@@ -125,6 +128,8 @@ def _numbers(facts: BundleFacts) -> list[str]:
         )
     if standing := facts.get("standing"):
         parts.append(f"Beside embeddings that learn nothing: {standing}")
+    if products and (standing := products.get("standing")):
+        parts.append(standing)
     if floors := facts.get("floors"):
         rows = [f"| embedding that learns nothing | {title} micro | macro |", "| --- | --- | --- |"]
         ordered = sorted(floors, key=lambda one: -as_float(one["micro"]))

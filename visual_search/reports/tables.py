@@ -139,6 +139,8 @@ def print_measurement(
         console.print(at_r_line(summary), markup=False)
     if products := summary.get("products"):
         console.print(products_line(products), markup=False)
+        if said := products.get("standing"):
+            console.print(said, markup=False)
         if explain:
             console.print(products["definition"], markup=False)
     if summary.get("device"):
@@ -349,19 +351,23 @@ def _short_title(metric: str) -> str:
 
 
 def floor_table(summary: Summary, name: str) -> Table:
-    """Returns run among its floors, the best first; the difference is the run minus the floor."""
+    """Returns run among its floors, the best first; the difference is the run minus the floor.
+
+    Where products have several pictures, their means over products stand last.
+    """
     from visual_search.views.table import Row, Table, TableColumn, cells
 
     headline = summary["headline"]
+    over = means_over_products(summary)
     statistic = summary["floors"][0]["statistic"]
 
     def means(measured: Summary | MeasuredFloor) -> dict[str, float]:
         return {which: number_in(measured, f"{which}_{headline['mean']}") for which in MEANS}
 
     of_run = means(summary)
-    lines = [
-        (of_run[statistic], Row(cells(name, *map(number, of_run.values()), "", "", ""), "run"))
-    ]
+    of_products = [number(summary["products"]["mean"])] if over else []
+    written = [*map(number, of_run.values()), "", "", "", *of_products]
+    lines = [(of_run[statistic], Row(cells(name, *written), "run"))]
     for floor in summary["floors"]:
         tested = ["", "", ""]
         if not is_missing(floor["difference"]):
@@ -369,14 +375,22 @@ def floor_table(summary: Summary, name: str) -> Table:
             tested = [difference(floor["difference"], *ends)]
             tested += [p_value(floor.get("p_value")), p_value(floor["p_holm"])]
         of_floor = means(floor)
+        tested += [number(over[floor["name"]]["micro"])] if over else []
         row = Row(cells(floor["title"], *map(number, of_floor.values()), *tested), "floor")
         lines.append((of_floor[statistic], row))
     rows = [row for _, row in sorted(lines, key=lambda line: -or_low(line[0]))]
     columns = [
         TableColumn("Embedding", "name"),
         *map(TableColumn, (*MEANS, "Run minus floor", "p", "Holm")),
+        *([TableColumn("over products")] if over else []),
     ]
     return Table(f"Beside what learns nothing: {headline['title']}", columns, rows)
+
+
+def means_over_products(summary: Summary) -> dict[str, MeasuredFloor]:
+    """Returns the floors over products by name; none where nothing is measured over products."""
+    products = summary.get("products")
+    return {floor["name"]: floor for floor in products.get("floors", ())} if products else {}
 
 
 def _left_out(summary: Summary) -> str:

@@ -47,6 +47,12 @@ class Neighbours:
         """Which places hold an answer, ``[Q, k] bool``."""
         return np.arange(self.positions.shape[1]) < self.num_found[:, None]
 
+    def first(self, k: int) -> Neighbours:
+        """Returns the first k of every query, of a search that went deeper."""
+        return Neighbours(
+            self.positions[:, :k], self.squared_distances[:, :k], np.minimum(self.num_found, k)
+        )
+
 
 def search_depth(table: pd.DataFrame, protocol: Protocol, selection: Selection) -> int:
     """Returns how many answers of each query are looked at: k, or the largest R where mAP@R asks.

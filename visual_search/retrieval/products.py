@@ -7,8 +7,7 @@ pictures may hold one product five times, and a product of ten pictures asks ten
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from visual_search.retrieval.equality import count_equal, equal_codes
 from visual_search.retrieval.measure import (
     EXCLUDED_BY,
     Embeddings,
+    Neighbours,
     count_admitted,
     find_neighbours,
 )
@@ -34,14 +34,61 @@ DEFINITION = (
 )
 
 
-def over_products(
+@dataclass(frozen=True, eq=False)
+class ProductScores:
+    """What each asking product reached, one answer a product.
+
+    Attributes:
+        k: Products in a list.
+        per_product: One row an asking product: ``query_id``, its id; ``group``; ``category``, its
+            label in tables; ``value``, the mean over its pictures of AP@k, NaN where none of them
+            has anything relevant to find.
+        num_gallery: Products that are searched.
+    """
+
+    k: int
+    per_product: pd.DataFrame
+    num_gallery: int
+
+    @property
+    def title(self) -> str:
+        """What the mean is called."""
+        return f"mAP@{self.k} over products"
+
+
+def depth_of_products(table: pd.DataFrame, protocol: Protocol, selection: Selection) -> int:
+    """Returns how many answers of each query are looked at for k products besides its own.
+
+    Args:
+        table: The catalogue's table.
+        protocol: The rules.
+        selection: The sides.
+
+    Returns:
+        0 where nothing is measured over products: where no product has several pictures or the
+        column says something else, where the product itself is asked for, where the query counts,
+        or where no query finds k answers.
+    """
+    if protocol.finds_the_product or protocol.counts_the_query or not _has_products(table):
+        return 0
+    held, own = _products_of_sides(table, selection)
+    sizes = np.sort(np.bincount(held))[::-1]
+    if len(sizes) == len(held) and len(np.unique(own)) == len(own):
+        return 0
+    admitted = int(count_admitted(table, protocol, selection).max(initial=0))
+    # k others, whichever they are, and its own
+    depth = min(int(sizes[: protocol.k + 1].sum()), admitted)
+    return depth if depth >= protocol.k else 0
+
+
+def find_products(
     index: EmbeddingIndex,
     table: pd.DataFrame,
     protocol: Protocol,
     selection: Selection,
     query_embeddings: Embeddings,
-) -> OverProducts | None:
-    """Returns mAP@k over products, with its 95 % interval by group.
+) -> ProductScores | None:
+    """Searches as deep as products ask for, and scores them; None where none are measured.
 
     Args:
         index: Its row i is ``selection.gallery_rows[i]``.
@@ -49,55 +96,85 @@ def over_products(
         protocol: The rules.
         selection: The sides.
         query_embeddings: ``[Q, D] float32``, in the order of ``selection.query_rows``.
-
-    Returns:
-        None where no product has several pictures, where the product itself is asked for, where the
-        query counts, or where no query finds k products.
     """
-    if PRODUCT not in table.columns or protocol.finds_the_product or protocol.counts_the_query:
-        return None
-    gallery, queries = selection.gallery_rows, selection.query_rows
-    product = equal_codes(table, np.concatenate([gallery, queries]), [PRODUCT])
-    held, own = product[: len(gallery)], product[len(gallery) :]
-    sizes = np.sort(np.bincount(held))[::-1]
-    if len(sizes) == len(held) and len(np.unique(own)) == len(own):
-        return None
-    k = protocol.k
-    admitted = int(count_admitted(table, protocol, selection).max(initial=0))
-    depth = min(int(sizes[: k + 1].sum()), admitted)  # k others, whichever they are, and its own
-    if depth < k:
+    depth = depth_of_products(table, protocol, selection)
+    if not depth:
         return None
     deeper = replace(protocol, k=depth, to_r=False)
     found = find_neighbours(index, table, deeper, selection, query_embeddings)
-    places = _first_of_each(held[found.positions], found.found, own, k)
-    listed = np.take_along_axis(found.positions, np.maximum(places, 0), axis=1)
+    return score_products(table, protocol, selection, found)
+
+
+def score_products(
+    table: pd.DataFrame, protocol: Protocol, selection: Selection, neighbours: Neighbours
+) -> ProductScores | None:
+    """Returns what each asking product reached; None where no query can be scored.
+
+    Args:
+        table: The catalogue's table.
+        protocol: The rules.
+        selection: The sides.
+        neighbours: ``[Q, K]``, at least as deep as `depth_of_products` says.
+    """
+    k, gallery, queries = protocol.k, selection.gallery_rows, selection.query_rows
+    held, own = _products_of_sides(table, selection)
+    places = _first_of_each(held[neighbours.positions], neighbours.found, own, k)
+    listed = np.take_along_axis(neighbours.positions, np.maximum(places, 0), axis=1)
     codes = equal_codes(
         table, np.concatenate([gallery, queries]), protocol.relevance, empty_is_none=True
     )
     relevant = (codes[: len(gallery)][listed] == codes[len(gallery) :, None]) & (places >= 0)
     relevant &= (codes[len(gallery) :] >= 0)[:, None]
-    first = gallery[np.unique(held, return_index=True)[1]]  # one picture of each product
-    num_relevant = _count_products(table, protocol, first, queries)
+    num_relevant = _count_products(table, protocol, gallery, queries)
     values = average_precision_at_k(relevant, num_relevant, k)
-    asking = _asking(table, protocol, queries, own, values)
-    if not np.isfinite(asking["value"]).any():
+    if not np.isfinite(values).any():
         return None
+    asking = _asking(table, protocol, queries, own, values)
+    return ProductScores(k, asking, len(np.unique(held)))
+
+
+def over_products(scores: ProductScores) -> OverProducts:
+    """Returns mAP@k over products, with its 95 % interval by group.
+
+    Args:
+        scores: From `find_products`.
+    """
+    asking = scores.per_product
     ends = bootstrap_interval(
         asking["value"].to_numpy(dtype=np.float64),
         asking["group"].tolist(),
-        asking["label"].tolist(),
+        asking["category"].tolist(),
         "micro",
     )
     return {
-        "title": f"mAP@{k} over products",
+        "title": scores.title,
         "mean": ends.mean,
         "low": ends.low,
         "high": ends.high,
         "num_products_scored": int(np.isfinite(asking["value"]).sum()),
         "num_products_asking": len(asking),
-        "num_products_gallery": len(first),
-        "definition": DEFINITION.format(k=k),
+        "num_products_gallery": scores.num_gallery,
+        "definition": DEFINITION.format(k=scores.k),
     }
+
+
+def _has_products(table: pd.DataFrame) -> bool:
+    """Returns whether the column names products: each of one group, so that no split parts it.
+
+    A column of that name may say something else, as the line that a brand sells.
+    """
+    if PRODUCT not in table.columns or (table[PRODUCT] == "").any():
+        return False
+    return len(table[[PRODUCT, "group"]].drop_duplicates()) == table[PRODUCT].nunique()
+
+
+def _products_of_sides(
+    table: pd.DataFrame, selection: Selection
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the products of the gallery, ``[N] int64``, and of the queries, ``[Q] int64``."""
+    both = np.concatenate([selection.gallery_rows, selection.query_rows])
+    codes, num = equal_codes(table, both, [PRODUCT]), len(selection.gallery_rows)
+    return codes[:num], codes[num:]
 
 
 def _first_of_each(
@@ -113,15 +190,23 @@ def _first_of_each(
 
 
 def _count_products(
-    table: pd.DataFrame, protocol: Protocol, first: Rows, queries: Rows
+    table: pd.DataFrame, protocol: Protocol, gallery: Rows, queries: Rows
 ) -> NDArray[np.int64]:
-    """Counts the other products that are relevant to each query and that it may find, ``[Q]``."""
-    both, num = np.concatenate([first, queries]), len(first)
+    """Counts the other products that are relevant to each query and that it may find, ``[Q]``.
+
+    A product is relevant where one of its pictures is: they may be of several categories.
+    """
+    both, num = np.concatenate([gallery, queries]), len(gallery)
+    mine = ["group"] if EXCLUDED_BY[protocol.exclude] == ("group",) else [PRODUCT]
     codes = equal_codes(table, both, protocol.relevance, empty_is_none=True)
     within = equal_codes(table, both, protocol.restrict_to)
-    hidden: Sequence[str] = EXCLUDED_BY[protocol.exclude]
-    mine = equal_codes(table, both, ["group"] if tuple(hidden) == ("group",) else [PRODUCT])
-    counted = count_equal(num, codes, within) - count_equal(num, codes, within, mine)
+    product, hidden = equal_codes(table, both, [PRODUCT]), equal_codes(table, both, mine)
+    held = pd.DataFrame({"code": codes, "within": within, "product": product})[:num]
+    once = np.flatnonzero(~held.duplicated())
+    rows = np.concatenate([once, np.arange(num, len(both))])
+    codes, within, hidden = codes[rows], within[rows], hidden[rows]
+    num = len(once)
+    counted = count_equal(num, codes, within) - count_equal(num, codes, within, hidden)
     return np.where(codes[num:] >= 0, counted, 0)
 
 
@@ -132,17 +217,18 @@ def _asking(
     own: NDArray[np.int64],
     values: NDArray[np.float64],
 ) -> pd.DataFrame:
-    """Returns one row an asking product: its group, its label, the mean over its pictures."""
+    """Returns one row an asking product, as `ProductScores` has it."""
     asked = pd.DataFrame(
         {
             "product": own,
+            "query_id": table[PRODUCT].to_numpy(dtype=object)[queries],
             "group": table["group"].to_numpy(dtype=object)[queries],
-            "label": labels(table, queries, protocol.report_by),
+            "category": labels(table, queries, protocol.report_by),
             "value": values,
         }
     )
     pictures = asked.groupby("product", sort=True)
-    firsts = pictures[["group", "label"]].first()
+    firsts = pictures[["query_id", "group", "category"]].first().reset_index(drop=True)
     means = [math.fsum(part) / len(part) if len(part) else math.nan
              for part in (one.dropna().tolist() for _, one in pictures["value"])]  # fmt: skip
     return firsts.assign(value=means)

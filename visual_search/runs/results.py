@@ -14,6 +14,7 @@ from visual_search.reading import (
     FoundLeaks,
     MeasuredFloor,
     NearCounts,
+    OverProducts,
     SideLeaks,
     Summary,
     ends_of,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.cache import CachedCatalog, Pictures
+    from visual_search.catalog.catalog import Catalog
     from visual_search.retrieval.leaks import Leaks
     from visual_search.retrieval.report import RetrievalReport
     from visual_search.runs.parts import Parts
@@ -105,7 +107,6 @@ def save_evaluation(
         The summary, as written into ``metrics/summary.json``.
     """
     from visual_search.retrieval.measure import identity
-    from visual_search.retrieval.products import over_products
     from visual_search.retrieval.report_files import save_report
     from visual_search.runs.places import refused_without_places, settings_without_places
     from visual_search.training.evaluation import save_embeddings
@@ -139,13 +140,7 @@ def save_evaluation(
         "floors": floors,
         "standing": _standing(report, floors),
     }
-    products = over_products(
-        index,
-        catalog.table,
-        evaluation.protocol,
-        evaluation.sides.selection,
-        evaluation.query_embeddings,
-    )
+    products = _over_products(catalog, evaluation)
     if products is not None:
         own["products"] = products
     if settings.near_duplicates:
@@ -238,6 +233,41 @@ def _standing(report: RetrievalReport, floors: list[MeasuredFloor]) -> str:
         titles={floor["name"]: floor["title"] for floor in floors},
         rough=rough_text(ends),
     )
+
+
+def _over_products(catalog: Catalog, evaluation: Evaluation) -> OverProducts | None:
+    """Returns the headline over products, the floors' beside it; None where there are none."""
+    from visual_search.retrieval.floor_comparison import (
+        floor_differences,
+        right_by_definition,
+        standing,
+    )
+    from visual_search.retrieval.products import find_products, over_products
+
+    scores = find_products(
+        evaluation.index,
+        catalog.table,
+        evaluation.protocol,
+        evaluation.sides.selection,
+        evaluation.query_embeddings,
+    )
+    if scores is None:
+        return None
+    found = over_products(scores)
+    beside = {floor: floor.products for floor in evaluation.floors}
+    values = {
+        floor.name: products.per_product["value"] for floor, products in beside.items() if products
+    }
+    if not values or right_by_definition(evaluation.report.summary):
+        return found
+    table = scores.per_product[["query_id"]].assign(**values)
+    measured = floor_differences(scores.per_product, table, "value", statistic="micro")
+    titles = {floor.name: floor.title for floor in evaluation.floors}
+    lines = [{"title": titles[str(line["name"])], **line} for line in measured.to_dict("records")]
+    said = standing(
+        found["title"], found["mean"], (found["low"], found["high"]), measured, titles=titles
+    )
+    return {**found, "floors": cast("list[MeasuredFloor]", lines), "standing": said}
 
 
 def _leaks(evaluation: Evaluation) -> FoundLeaks:

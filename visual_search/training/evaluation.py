@@ -15,6 +15,7 @@ from visual_search.knn.device import Device
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.reading import number_in
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score
+from visual_search.retrieval.products import ProductScores
 from visual_search.retrieval.protocol import Protocol
 from visual_search.retrieval.report import RetrievalReport
 from visual_search.training.query_gallery import Sides
@@ -145,6 +146,7 @@ class Floor:
         definition: What it is.
         dim: Its width as it came out.
         report: Its numbers, on the same sides and by the same rules as the run's.
+        products: The same with one answer a product; None where that is not measured.
     """
 
     name: str
@@ -152,6 +154,7 @@ class Floor:
     definition: str
     dim: int
     report: RetrievalReport
+    products: ProductScores | None = None
 
     @property
     def headline(self) -> float:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from visual_search.models.encoder import evaluating
 from visual_search.models.floor_items import FloorEmbeddings, FloorItems
 from visual_search.models.floors import FLOORS, FloorModel, embed_floors
 from visual_search.retrieval.measure import Neighbours, find_neighbours, score, search_depth
+from visual_search.retrieval.products import depth_of_products, score_products
 from visual_search.retrieval.protocol import Protocol, Selection, labels
 from visual_search.training.evaluation import Floor
 from visual_search.training.module import EncoderModule, as_numpy, weights_fingerprint
@@ -135,7 +137,7 @@ class Floors:
             return {name: _key(*parts[name], content, *ends.get(name, ())) for name in models}
 
         keys = keys_of(selection)
-        depth = search_depth(table, protocol, selection)
+        depth = _depth(table, protocol, selection)
         found = {name: self._read(key, depth, selection) for name, key in keys.items()}
         missing = [name for name, kept in found.items() if kept is None]
         if missing:
@@ -170,17 +172,24 @@ class Floors:
                 for (sides, own_keys), asked in zip(
                     asking, np.split(embeddings.queries, cuts), strict=True
                 ):
-                    neighbours = find_neighbours(index, table, protocol, sides, asked)
+                    deep = _depth(table, protocol, sides)
+                    deeper = replace(protocol, k=deep, to_r=False)
+                    neighbours = find_neighbours(index, table, deeper, sides, asked)
                     self._write(own_keys[name], neighbours, embeddings.dim)
                     if sides is selection:
                         found[name] = (neighbours, embeddings.dim)
         floors = []
+        shallow = search_depth(table, protocol, selection)
+        by_product = depth_of_products(table, protocol, selection) > 0
         for name, kept in found.items():
             assert kept is not None
             neighbours, dim = kept
-            report = score(table, protocol, selection, neighbours)
+            report = score(table, protocol, selection, neighbours.first(shallow))
+            products = (
+                score_products(table, protocol, selection, neighbours) if by_product else None
+            )
             model = models[name]
-            floors.append(Floor(name, model.title, model.definition, dim, report))
+            floors.append(Floor(name, model.title, model.definition, dim, report, products))
         return tuple(floors)
 
     def _content(
@@ -189,7 +198,7 @@ class Floors:
         """Returns what decides a search besides the floor: pictures, ids, exclusions."""
         digest = hashlib.sha256()
         transform = pictures.path.parent.name  # the store's: size, fit, version of the decoder
-        depth = search_depth(catalog.table, protocol, selection)
+        depth = _depth(catalog.table, protocol, selection)
         search = [depth, protocol.exclude, protocol.restrict_to, transform]
         digest.update(json.dumps(search).encode())
         table = catalog.table
@@ -248,6 +257,12 @@ class PicturesOfRows:
 
     def __getitem__(self, places: NDArray[np.int64], /) -> NDArray[np.uint8]:
         return self.pictures[self.rows[places]]
+
+
+def _depth(table: pd.DataFrame, protocol: Protocol, selection: Selection) -> int:
+    """Returns how deep one search goes, so that pictures and products can be scored by it."""
+    by_picture = search_depth(table, protocol, selection)
+    return max(by_picture, depth_of_products(table, protocol, selection))
 
 
 def _own_floor(module: EncoderModule, precision: Precision | None) -> FloorModel:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from visual_search.reading import Ends, Summary, ends_of, number_in
+from visual_search.reading import Ends, MeasuredFloor, Summary, ends_of, number_in
 from visual_search.views.html_page import cell, is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
 from visual_search.views.table import Cell, Row, Sign, Table, TableColumn, cells, valued
@@ -162,10 +162,15 @@ def _bar(mean: Number, ends: Ends, limit: float) -> Cell:
 
 
 def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
-    """Returns the run and then its floors, best first; None where there are no floors."""
+    """Returns the run and then its floors, best first; None where there are no floors.
+
+    Where products have several pictures, the same over products stands in the last columns.
+    """
     floors = summary.get("floors")
     if not floors:
         return None
+    products = summary.get("products")
+    over = {floor["name"]: floor for floor in products.get("floors", ())} if products else {}
     # the same groups carry the floors' means
     rough = {each: ends_of(summary, each).get("rough") is True for each in ("micro", "macro")}
     lines = []
@@ -176,11 +181,25 @@ def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
         tested = [
             difference_cell(*found, p_holm, rough=of),
             _p_cell(p, p_holm),
+            *(_over_products(over[floor["name"]]) if over else ()),
         ]
         lines.append(Measurement(Cell(floor.get("title") or floor["name"]), "floor", floor, tested))
-    run = Measurement(Cell(name, tag="this run"), "run", summary, [valued(number(None), None)] * 2)
+    nothing = valued(number(None), None)
+    of_run, titles = [nothing] * 2, ["run minus floor", "p"]
+    if products and over:
+        ends: Ends = {"low": products["low"], "high": products["high"]}
+        of_run += [mean_cell(products["mean"], ends), nothing]
+        titles += [products["title"], "run minus floor, over products"]
+    run = Measurement(Cell(name, tag="this run"), "run", summary, of_run)
     ordered = [run, *best_first(lines, headline_of(summary)["mean"])]
-    return measurements_table(ordered, summary, ("run minus floor", "p"), rough)
+    return measurements_table(ordered, summary, titles, rough)
+
+
+def _over_products(floor: MeasuredFloor) -> tuple[Cell, Cell]:
+    """Returns a floor's mean over products, and the run's difference from it."""
+    found = floor["difference"], floor["difference_low"], floor["difference_high"]
+    tested = difference_cell(*found, floor["p_holm"], rough=False)
+    return mean_cell(floor["micro"], ends_of(floor, "micro")), tested
 
 
 def category_table(
