@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 QUERY_SPLIT = "test"
 MAX_SHEETS = 100  # where labels are products there are thousands, and nobody looks at so many
 _BAD_ITEMS = ("refused_rows", "broken_pictures", "left_out")
+_LEAKS = ("leak_pixels", "leak_sides")  # those of groups that are given are to be mended
 _SHARED_WITH_TRAIN = ("data", "split", "protocol", "pictures", "outputs")
 _SHARED_WITH_EVALUATE = ("data", "protocol")
 # Kinds of findings whose items are rows without a picture, or names of something else.
@@ -189,15 +190,18 @@ def _sides(
             selection = protocol.choose(catalog.table, split)
             if split == QUERY_SPLIT:
                 gallery, queries = selection.gallery_rows, selection.query_rows
-            sides = choose_sides(protocol, catalog, cached.pictures, split)
+            try:
+                sides = choose_sides(protocol, catalog, cached.pictures, split)
+            except LeakError as error:
+                if not any(leak.severity == "error" for leak in leaks):
+                    advice = "Do what the message says; training stops at it."
+                    found.append(Finding("leak_sides", "error", str(error), advice))
+                dropping = replace(protocol, on_leak="drop")  # does it leave enough?
+                sides = choose_sides(dropping, catalog, cached.pictures, split)
             check_depth(protocol, catalog, sides.selection, split)
             if split == QUERY_SPLIT:
                 found += _unanswered(catalog, protocol, sides.selection)
                 found += _expected(catalog, sides.selection, settings)
-        except LeakError as error:
-            if not any(leak.severity == "error" for leak in leaks):
-                advice = "Do what the message says; training stops at it."
-                found.append(Finding("leak_sides", "error", str(error), advice))
         except ValueError as error:
             problems[str(error)] = None
     if problems:
@@ -331,9 +335,9 @@ def _commands(
     """Returns what each is for, and the command: what was typed, and what was found out.
 
     What trains on the catalogue as it was read, by the recipe for one of its kind, and by that for
-    attributes where it has some. What stops training and may be allowed is allowed in it. Where all
-    of it is test, it is what measures a run on it. Nothing where something else is to be mended
-    first, or nothing was typed.
+    attributes where it has some. What stops training and may be allowed is allowed in it, and
+    queries that leak are left out. Where all of it is test, it is what measures a run on it.
+    Nothing where something else is to be mended first, or nothing was typed.
 
     Args:
         raw: As it was read.
@@ -349,7 +353,7 @@ def _commands(
     from visual_search.runs.recipe import recipe_for, recipe_for_attributes
 
     errors = {finding.kind for finding in findings if finding.severity == "error"}
-    if not HydraConfig.initialized() or errors - {*_BAD_ITEMS, "few_groups"}:
+    if not HydraConfig.initialized() or errors - {*_BAD_ITEMS, *_LEAKS, "few_groups"}:
         return []
     typed = {
         override.partition("=")[0].lstrip("+"): override
@@ -362,8 +366,11 @@ def _commands(
         added["data.on_bad_item"] = "skip_any" if too_many else "skip"
     if "few_groups" in errors:
         added["split.allow_few"] = "true"
-    typed |= {key: f"{key}={value}" for key, value in added.items()}
     anyway = ", in spite of the errors" if errors else ""
+    if errors & {*_LEAKS}:
+        added["protocol.on_leak"] = "drop"
+        anyway += " and without the queries that leak"
+    typed |= {key: f"{key}={value}" for key, value in added.items()}
     if not len(catalog.rows_of_split("train")):
         typed = {key: text for key, text in typed.items() if key.startswith(_SHARED_WITH_EVALUATE)}
         command = ["python", "-m", "visual_search.evaluate", "run=PATH", *typed.values()]

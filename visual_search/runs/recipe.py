@@ -57,7 +57,7 @@ def recipe_for_attributes(catalog: Catalog) -> Recipe | None:
     columns = ",".join(["category", *found])
     return Recipe(
         ["experiment=best_attributes", f"objective.columns=[{columns}]"],
-        "one embedding for these columns too: name those that a picture shows",
+        "one embedding for these columns too; leave out what no picture shows, as a season",
     )
 
 
