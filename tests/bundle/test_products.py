@@ -100,6 +100,51 @@ def test_the_k_nearest_products_are_found_each_by_its_nearest_picture(
     assert {hit.item_id, *hit.pictures} == set(own) == set(bundle.pictures_of(hit.product))
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivfpq"])
+def test_an_approximate_search_finds_k_products_each_once_through_changes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visual_search.knn.faiss_index.EXACT_VALUES", 0)  # small ones too
+    items = many_pictures(1_500)
+    folder = make(tmp_path / "shop", items, kind=kind)
+    queries = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    ids, products, live = list(items.item_ids), list(items.columns["product"]), [True] * 1_500
+    rows = items.embeddings
+    num_right = num_hits = 0
+    for step in ("made", "one more", "one less"):
+        if step == "one more":
+            more = pictures([""], [products[3]])
+            assert add_items(folder, more).num_products_added == 0
+            ids.append(picture_id(products[3], 1 + products.count(products[3])))
+            products, live = [*products, products[3]], [*live, True]
+            rows = np.concatenate([rows, more.embeddings])
+            [[hit]] = Bundle.open(folder).search(more.embeddings, 1)
+            assert (hit.product, hit.item_id) == (products[3], ids[-1])
+        elif step == "one less":
+            alone = next(row for row, one in enumerate(products) if products.count(one) == 1)
+            assert remove_items(folder, [ids[alone]]).num_products_removed == 1
+            live[alone] = False
+        bundle = Bundle.open(folder)
+        held = BundleItems(ids, {"category": products, "product": products}, rows)
+        for where, k in ((None, 5), (None, 1000), ({"colour": ["red"]}, 7)):
+            allowed = [
+                is_there and (where is None or COLOURS[len(one) % 3] == "red")
+                for is_there, one in zip(live, products, strict=True)
+            ]
+            named = [ids[0], None, ids[9], "nobody"]
+            answers = bundle.search(queries, k, where=where, exclude_ids=named)
+            without = [products[0], None, products[9], None]
+            for query, hits, left_out in zip(queries, answers, without, strict=True):
+                wanted = by_hand(held, query, allowed, left_out)[:k]
+                found = [(hit.product, hit.item_id) for hit in hits]
+                assert len({hit.product for hit in hits}) == len(found) == len(wanted)
+                squared = [hit.squared_distance for hit in hits]
+                assert squared == sorted(squared)
+                num_right += len(set(found) & set(wanted))
+                num_hits += len(wanted)
+    assert num_right >= 0.9 * num_hits
+
+
 @pytest.mark.parametrize("is_unit", [False, True])
 def test_products_are_ranked_by_their_mean_embedding_where_that_is_asked(
     tmp_path: Path, is_unit: bool
