@@ -68,7 +68,7 @@ class Choice:
     key: str
     value: str
     why: str
-    setting: str | tuple[str, ...] | None = None
+    setting: str | bool | tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return f"{self.key}={self.value} ({self.why})" if self.key else f"{self.value}: {self.why}"

@@ -42,6 +42,8 @@ NOT_PART_OF_THE_RESULT = (
     "data.separator",
     "data.sep",
     "data.encoding",
+    # Whether its folders are products, likewise.
+    "data.products",
 )
 
 # What names a place within a node: the pictures' folder, files beside a table, a callback's folder.
@@ -56,7 +58,6 @@ ADDED: dict[str, object] = {
     "trainer.deterministic": False,
     "data.category": None,
     "data.further_pictures": True,
-    "data.products": False,
     "data.category_depth": None,
     "data.files": [],
     "data.sides": False,

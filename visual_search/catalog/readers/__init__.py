@@ -2,6 +2,7 @@
 
 ================================  ==================================================================
 ``folder.py``                     a sub-folder a category
+``product_folders.py``            whether its folders of pictures are products
 ``table.py``                      a table in a file, with pictures beside it
 ``parquet.py``                    Parquet with the pictures inside
 ``webdataset.py``                 tars in which the files of a sample share a name

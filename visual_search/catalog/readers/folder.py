@@ -13,6 +13,7 @@ from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.category_levels import with_levels
 from visual_search.catalog.readers.listings import split_of_word
+from visual_search.catalog.readers.product_folders import products_found_out
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
 from visual_search.catalog.readers.sources import (
     FolderSource,
@@ -27,7 +28,7 @@ def folder(
     root: str | os.PathLike[str],
     on_bad_item: OnBadItem = "error",
     splits: bool = False,
-    products: bool = False,
+    products: bool | None = None,
     category_depth: int | None = None,
 ) -> Catalog:
     """Returns the catalogue of ``root/<category>/**/<picture>``.
@@ -51,12 +52,14 @@ def folder(
             ``validation``, ``dev`` and ``testing``; not all three need to be there.
         products: The folder that a picture lies in is a product, ``root/<category>/**/<product>/``:
             its first picture, by name, has the folder's path as its id, the next ``<path>~2``, the
-            attribute ``product`` holds the path, and the product is the group.
+            attribute ``product`` holds the path, and the product is the group. None finds it out:
+            see `product_folders`.
         category_depth: How many folders below the root make the category; those between it and the
             picture are further levels: see `with_levels`. None takes the one at the top alone.
 
     Returns:
-        The items sorted by id, each a group of its own; no split assigned, but with ``splits``.
+        The items sorted by id, each a group of its own, or its product's; no split assigned, but
+        with ``splits``.
 
     Raises:
         FileNotFoundError: Nothing is at ``root``.
@@ -90,7 +93,7 @@ def folder(
         if is_clutter(item_id) or not name.startswith(base):
             continue
         parts = item_id.split("/")
-        reason = source.problem(name) or _reason_to_refuse(parts, level, products=products)
+        reason = source.problem(name) or _reason_to_refuse(parts, level, products=bool(products))
         if reason:
             refused.append(RefusedItem(item_id, name, reason))
         else:
@@ -107,7 +110,16 @@ def folder(
     for path in expected:
         if path not in filled:
             refused.append(RefusedItem(path, base + path, _reason_of_the_empty(path, splits)))
-    folders = [item_id.split("/")[level : -2 if products else -1] for item_id in item_ids]
+    folders = [item_id.split("/")[level:-1] for item_id in item_ids]
+    choices: tuple[Choice, ...] = ()
+    if base:
+        choices = (Choice("", f"read inside its folder {base!r}", "it wraps all"),)
+    if products is None:
+        found = products_found_out(folders, category_depth)
+        choices += found
+        products = any(choice.setting for choice in found)
+    if products:
+        folders = [path[:-1] for path in folders]
     columns = {
         "item_id": item_ids,
         "image": [base + item_id for item_id in item_ids],
@@ -130,7 +142,7 @@ def folder(
         refused,
         on_bad_item=on_bad_item,
         origin=str(root),
-        choices=(Choice("", f"read inside its folder {base!r}", "it wraps all"),) if base else (),
+        choices=choices,
     )
     return with_levels(catalog, category_depth) if category_depth is not None else catalog
 
