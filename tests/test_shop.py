@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import re
 import shlex
@@ -29,7 +30,7 @@ QUICK = {
     "check": ["pictures.size_px=32", "pictures.cache_dir=cache"],
     "train": ["budget=smoke", "model.name=test_resnet", "model.weights=null",
               "model.embedding_dim=16",
-              "pictures.size_px=32", "pictures.cache_dir=cache", "callbacks=none", "floors=false",
+              "pictures.size_px=32", "pictures.cache_dir=cache", "callbacks=none",
               "near_duplicates=false", "trainer.accelerator=cpu"],
     "export": ["items=all", "pictures.cache_dir=cache"],
     "search": [],
@@ -58,6 +59,23 @@ def shop(folder: Path) -> None:
             f"{number:03d};{kind} {number};Women > Clothing > {kind};{number},90;{'|'.join(names)}"
         )
     (folder / "export.csv").write_text("\n".join(rows) + "\n")
+
+
+def check_products(run: Path, said: str) -> None:
+    """Looks for the number over products, the run's and every floor's, wherever numbers stand."""
+    summary = json.loads((run / "metrics" / "summary.json").read_text())
+    products = summary["products"]
+    names = [floor["name"] for floor in products["floors"]]
+    assert names == [floor["name"] for floor in summary["floors"]]
+    assert all(0 < floor["micro"] <= 1 for floor in products["floors"])
+    printed = " ".join(said.split())
+    assert f"{products['title']} {products['mean']:.3f} [" in printed
+    assert products["standing"] in printed
+    page = (run / "report.html").read_text()
+    assert html.escape(products["standing"]) in page
+    for floor in products["floors"]:
+        assert f"{floor['micro']:.3f}" in said
+        assert f"{floor['micro']:.3f}" in page
 
 
 def opened(url: str, process: Command) -> Any:
@@ -96,7 +114,9 @@ def test_every_command_of_the_page_is_what_the_one_before_it_printed(
         printed += lines(said)
         if name == "train":
             (run,) = re.findall(r"run=(outputs/best_pretrained/\w+)", said)
-            assert "mAP@5 over products" in said
+            check_products(Path(run), said)
+        if name == "export":
+            assert "| mAP@5 over products |" in Path("shop/model_card.md").read_text()
     try:
         with opened(f"http://127.0.0.1:{PORT}/api/items?limit=3", process) as answer:
             assert len(json.load(answer)["items"]) == 3

@@ -139,8 +139,6 @@ def print_measurement(
         console.print(at_r_line(summary), markup=False)
     if products := summary.get("products"):
         console.print(products_line(products), markup=False)
-        if said := products.get("standing"):
-            console.print(said, markup=False)
         if explain:
             console.print(products["definition"], markup=False)
     if summary.get("device"):
@@ -149,6 +147,8 @@ def print_measurement(
         if line:
             console.print(line, markup=False)
     console.print(f"\n{summary['standing']}\n", style="bold", markup=False)
+    if products and (said := products.get("standing")):
+        console.print(f"{said}\n", markup=False)
 
 
 def at_r_line(summary: Summary) -> str:
@@ -382,7 +382,7 @@ def floor_table(summary: Summary, name: str) -> Table:
     columns = [
         TableColumn("Embedding", "name"),
         *map(TableColumn, (*MEANS, "Run minus floor", "p", "Holm")),
-        *([TableColumn("over products")] if over else []),
+        *([TableColumn("products")] if over else []),
     ]
     return Table(f"Beside what learns nothing: {headline['title']}", columns, rows)
 
