@@ -203,6 +203,29 @@ def test_the_command_that_it_prints_reads_the_catalogue_as_it_was_read(
     assert named.categories == ["hat", "shoe"]
 
 
+def test_copies_on_both_sides_are_left_out_by_the_command_that_it_prints(
+    orderly: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(orderly.parent)
+    asked = ["data=table", "data.path=products.csv", "data.split=split", "split.allow_few=true"]
+    monkeypatch.setattr(sys, "argv", ["check", *asked])
+
+    def commands() -> list[str]:
+        with pytest.raises(SystemExit):
+            main()
+        printed = capsys.readouterr().out
+        return [line for line in printed.splitlines() if line.startswith("  python -m ")]
+
+    shutil.copy("i12.png", "i40.png")  # of train, and of test
+    (first, *_) = commands()
+    own = typed("train", *shlex.split(first)[3:])
+    assert own.protocol["on_leak"] == "drop"
+    assert Parts(own).sides("test").num_dropped == 1
+    for place in range(20):
+        shutil.copy(f"i{place:02d}.png", f"i{place + 40}.png")
+    assert not commands()  # no query would be left
+
+
 def test_each_trouble_is_found_and_named(
     troubled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
