@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from tests.composing import typed
-from tests.conftest import cache_of
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.config.builders import ConfigError
+from visual_search.config.schemas import EmbedLoader
 from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
 from visual_search.runs.embedding_shards import read_shards
 from visual_search.runs.run import Run, RunLockedError
@@ -27,8 +27,14 @@ pytestmark = pytest.mark.slow
 
 
 def asked(run: Run, out: Path, *more: str) -> Any:
-    own = [f"run={run.folder}", f"out={out}", cache_of(run)]
-    return typed("embed", *own, "shard_size=20", "trainer.accelerator=cpu", *more)
+    return typed(
+        "embed",
+        f"run={run.folder}",
+        f"out={out}",
+        "shard_size=20",
+        "trainer.accelerator=cpu",
+        *more,
+    )
 
 
 def embedded(run: Run, out: Path, *more: str) -> EmbeddedCatalog:
@@ -87,6 +93,13 @@ def test_a_shard_is_plain_parquet(whole: EmbeddedCatalog) -> None:
 
 
 def test_the_manifest_says_what_it_is(trained: Run, whole: EmbeddedCatalog) -> None:
+    assert sorted(path.name for path in whole.folder.iterdir()) == [
+        ".lock",
+        "finished",
+        "manifest.json",
+        "settings.json",
+        "shards",
+    ]  # the listing is gone
     manifest = json.loads((whole.folder / "manifest.json").read_text(encoding="utf-8"))
     index = json.loads((trained.folder / "index" / "manifest.json").read_text(encoding="utf-8"))
     for name in ("model_hash", "embedding_hash", "preprocessing_hash"):
@@ -103,7 +116,7 @@ def test_the_same_again_writes_nothing_wherever_the_run_lies(
     files = sorted((whole.folder / "shards").iterdir())
     before = shards(whole.folder), [path.stat().st_mtime_ns for path in files]
     moved = Run(Path(shutil.copytree(trained.folder, tmp_path / "moved")))
-    again = embedded(moved, whole.folder, cache_of(trained))
+    again = embedded(moved, whole.folder)
     assert again.num_written == 0
     assert (shards(whole.folder), [path.stat().st_mtime_ns for path in files]) == before
     print_embedded(again)
@@ -151,10 +164,10 @@ def test_another_run_in_the_same_folder_is_refused(
         arrays = {name: kept[name].copy() for name in kept}
     np.savez(projection, **arrays | {"mean": arrays["mean"] + np.float32(1)})
     with pytest.raises(ConfigError, match=r"other settings \(embedding_hash \w{12}\.\.\. there"):
-        embedded(other, begun, cache_of(trained))
+        embedded(other, begun)
     projection.unlink()
     with pytest.raises(FileNotFoundError, match="no projection"):
-        embedded(other, begun, cache_of(trained))
+        embedded(other, begun)
 
 
 def test_a_folder_with_something_else_is_refused(trained: Run, tmp_path: Path) -> None:
@@ -182,6 +195,7 @@ def test_two_commands_at_once_are_refused(trained: Run, begun: Path) -> None:
         ({"run": None}, "no folder is named for run; expected a finished run's one: give run="),
         ({"out": None}, "no folder is named for out; expected a new one: give out=PATH"),
         ({"shard_size": 0}, "shard_size=0; expected at least 1"),
+        ({"loader": EmbedLoader(num_threads=0)}, r"loader\.num_threads=0; expected at least 1"),
         ({"run": "nowhere"}, "nowhere is no run's folder"),
     ],
 )
@@ -211,18 +225,43 @@ def test_broken_pictures_of_another_catalogue_follow_on_bad_item(
     data = ("data=folder", f"data.root={pictures}", "shard_size=4")
     with pytest.raises(BadItemsError, match=r"broken\.png"):
         embedded(trained, tmp_path / "out", *data)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]  # nothing is begun
+    assert [path.name for path in (tmp_path / "out").glob("*/*.json")] == ["00000.json"]
     found = embedded(trained, tmp_path / "out", *data, "data.on_bad_item=skip")
     (refused,) = found.manifest["refused"]
-    assert refused["image"] == "Belts/broken.png"
+    assert (refused["image"], found.num_written) == ("Belts/broken.png", 1)
+    assert [shard["num_items"] for shard in found.manifest["shards"]] == [4, 2]
     table, embeddings = read(found.folder)
     assert sorted(table["category"]) == ["Bags"] * 3 + ["Belts"] * 3
     assert embeddings.shape == (6, 8)
     print_embedded(found)
     assert "(Belts/broken.png): " in " ".join(capsys.readouterr().out.split())
 
-    Image.new("RGB", (20, 20)).save(pictures / "Belts" / "broken.png")
-    with pytest.raises(ConfigError, match="num_items 6 there, 7 here"):
+
+def test_a_picture_that_changes_later_is_embedded_where_its_shard_is_taken_away(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    data = ("data=folder", f"data.root={pictures}", "shard_size=4", "data.on_bad_item=skip")
+    before, _ = read(embedded(trained, tmp_path / "out", *data).folder)
+    for name in ("Bags/0.png", "Belts/broken.png"):
+        Image.new("RGB", (20, 20)).save(pictures / name)
+    assert embedded(trained, tmp_path / "out", *data).num_written == 0  # nobody hashes pictures
+    for shard in (tmp_path / "out" / "shards").iterdir():
+        shard.unlink()
+    again = embedded(trained, tmp_path / "out", *data)
+    after, _ = read(again.folder)
+    assert (again.num_written, len(before), len(after)) == (2, 6, 7)
+    assert again.manifest["refused"] == []
+    keys = [dict(zip(one["image"], one["content_key"], strict=True)) for one in (before, after)]
+    assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["Bags/0.png"]
+
+
+def test_a_catalogue_without_a_good_picture_is_refused(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"<html>404</html>")
+    data = ("data=folder", f"data.root={pictures}", "data.on_bad_item=skip_any")
+    with pytest.raises(ValueError, match=r"no item .* is left: all 7 pictures were refused"):
         embedded(trained, tmp_path / "out", *data)
 
 

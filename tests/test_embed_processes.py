@@ -11,7 +11,6 @@ import pytest
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 from tests.composing import typed
-from tests.conftest import cache_of
 from tests.processes import Command, Hold
 from visual_search.embed import embed_catalog, print_embedded
 from visual_search.runs.embedding_shards import read_shard_manifest, read_shards
@@ -24,7 +23,7 @@ TWO = ("trainer.strategy=ddp", "trainer.devices=2")
 
 def asked(run: Run, out: Path, *more: str) -> list[str]:
     """Of a catalogue that the run has not seen: more of the drawn products."""
-    own = [f"run={run.folder}", f"out={out}", cache_of(run), "+data.items_per_category=30"]
+    own = [f"run={run.folder}", f"out={out}", "+data.items_per_category=30"]
     return [*own, "shard_size=16", "trainer.accelerator=cpu", "loader.batch_size=4", *more]
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
-    import numpy as np
     from lightning import Trainer
-    from numpy.typing import NDArray
 
-    from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog
+    from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.run import Run
     from visual_search.training.module import EncoderModule
@@ -71,17 +68,18 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
+    from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.runs.finished import finished_run
-    from visual_search.runs.parts import Parts, check_hardware, load_module, quieten
+    from visual_search.runs.parts import check_hardware, load_module, quieten
     from visual_search.runs.run import Run
     from visual_search.training.distributed import restore_num_threads
+    from visual_search.training.shards import others_wait
 
     if not settings.run or not settings.out:
         name, what = ("out", "new") if settings.run else ("run", "finished run's")
         raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
     check_hardware(**vars(settings.trainer))
-    if settings.shard_size < 1:
-        raise ConfigError(f"shard_size={settings.shard_size}; expected at least 1: set it")
+    _check_numbers(settings)
     run = finished_run(settings.run)
     helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
     place = Run(Path(settings.out))  # a folder that one command works in
@@ -92,23 +90,36 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
     if not helps:
         place.lock()
     try:
-        own = run.settings()
-        merged = merged_settings(own, settings.data, settings.split, settings.pictures.cache_dir)
-        with telling_moved_data("embed", run, merged.data, settings.data):
-            parts = Parts(merged)
-            check_columns(parts.catalog)
+        read = None if helps else _read(run, settings)
         trainer = new_trainer_of(run, settings.trainer)
         module = load_module(run)
-        cached = parts.cached
-        shards = _open(run, place.folder, settings, cached.catalog, module, trainer)
-        missing = _missing(shards, is_first=not helps)
-        if missing:
-            _embed(shards, missing, settings, cached, module, trainer)
-        if helps:
+        if read is None:
+            _embed(None, module, trainer, settings.loader.batch_size)
             return None
-        return EmbeddedCatalog(shards.folder, shards.conclude(cached.catalog.refused), len(missing))
+        catalog, on_bad_item = read
+        job = _new_job(run, place.folder, settings, catalog, on_bad_item, module, trainer)
+        if job.missing or others_wait(trainer):
+            _embed(job, module, trainer, settings.loader.batch_size)
+        shards = ShardFolder(job.folder, job.settings)
+        return EmbeddedCatalog(job.folder, shards.conclude(catalog.refused), len(job.missing))
     finally:
         place.unlock()
+
+
+def _check_numbers(settings: EmbedSchema) -> None:
+    """Refuses numbers that make no shards, batches or threads.
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    loader = settings.loader
+    for key, value in (
+        ("shard_size", settings.shard_size),
+        ("loader.batch_size", loader.batch_size),
+        ("loader.num_threads", 1 if loader.num_threads is None else loader.num_threads),
+    ):
+        if value < 1:
+            raise ConfigError(f"{key}={value}; expected at least 1: set it")
 
 
 def check_columns(catalog: Catalog) -> None:
@@ -170,89 +181,103 @@ def new_trainer_of(run: Run, asked: EmbedTrainer | None = None) -> Trainer:
     return new_trainer(node, folder=run.folder)
 
 
-def _open(
+def _read(run: Run, settings: EmbedSchema) -> tuple[Catalog, str]:
+    """Returns the catalogue that is to be embedded, and what becomes of a bad picture of it."""
+    from visual_search.runs.parts import Parts
+
+    own = run.settings()
+    merged = merged_settings(own, settings.data, settings.split, own.pictures.cache_dir)
+    with telling_moved_data("embed", run, merged.data, settings.data):
+        catalog = Parts(merged).catalog
+        check_columns(catalog)
+    return catalog, merged.data.get("on_bad_item", "error")
+
+
+def _new_job(
     run: Run,
     folder: Path,
     settings: EmbedSchema,
     catalog: Catalog,
+    on_bad_item: str,
     module: EncoderModule,
     trainer: Trainer,
-) -> ShardFolder:
-    """Returns the folder, claimed for these settings."""
+) -> EmbeddingJob:
+    """Lists the items in the folder, claims it for these settings, and finds what is missing."""
+    from visual_search.atomic import atomic_path
+    from visual_search.catalog.streaming import ItemPictures, usable_cores
+    from visual_search.runs.embedding_job import EmbeddingJob
+    from visual_search.runs.embedding_listing import LISTING_FILE, write_listing
     from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
     from visual_search.runs.run import run_label
     from visual_search.training.module import weights_fingerprint
 
-    shards = ShardFolder(
-        folder,
-        ShardSettings(
-            run=run_label(run.folder),
-            model_hash=weights_fingerprint(module.model),
-            preprocessing_hash=module.preprocessing.fingerprint(),
-            embedding_hash=module.head.fingerprint(),
-            precision=str(trainer.precision),
-            dim=module.head.embedding_dim,
-            catalog=catalog.name,
-            catalog_fingerprint=catalog.fingerprint(),
-            columns=tuple(str(name) for name in catalog.table.columns),
-            num_items=len(catalog),
-            shard_size=settings.shard_size,
-        ),
+    with atomic_path(folder / LISTING_FILE) as temporary:
+        listed = write_listing(temporary, [catalog.table], settings.shard_size)
+        shards = ShardFolder(
+            folder,
+            ShardSettings(
+                run=run_label(run.folder),
+                model_hash=weights_fingerprint(module.model),
+                preprocessing_hash=module.preprocessing.fingerprint(),
+                embedding_hash=module.head.fingerprint(),
+                precision=str(trainer.precision),
+                dim=module.head.embedding_dim,
+                catalog=catalog.name,
+                catalog_fingerprint=listed.fingerprint,
+                columns=listed.columns,
+                num_items=listed.num_items,
+                shard_size=settings.shard_size,
+            ),
+        )
+        with told_as_config():
+            shards.claim()
+    loader = settings.loader
+    pictures = ItemPictures(
+        catalog.source,
+        catalog.name,
+        size_px=module.preprocessing.image_size_px,
+        fit=module.preprocessing.fit,
+        batch_size=loader.batch_size,
+        num_threads=loader.num_threads or max(1, usable_cores() // trainer.num_devices),
+        stops_at_bad_item=on_bad_item == "error",
     )
-    with told_as_config():
-        shards.claim()
-    return shards
+    return EmbeddingJob(folder, shards.settings, pictures, _missing(shards))
 
 
-def _missing(shards: ShardFolder, *, is_first: bool) -> list[int]:
+def _missing(shards: ShardFolder) -> tuple[int, ...]:
     """Returns the numbers of the shards to write, ascending."""
     from visual_search.views.progress import progress_bar
 
-    if is_first:
-        shards.sweep()
+    shards.sweep()
     with progress_bar("Looking at finished shards", " shards") as advance:
-        finished = shards.finished(advance if is_first else None)
-    missing = [number for number in range(shards.settings.num_shards) if number not in finished]
-    if is_first and finished and missing:
+        finished = shards.finished(advance)
+    num_shards = shards.settings.num_shards
+    missing = tuple(number for number in range(num_shards) if number not in finished)
+    if finished and missing:
         print(
-            f"Finished: {len(finished):,} of {many(shards.settings.num_shards, 'shard')}; going on "
+            f"Finished: {len(finished):,} of {many(num_shards, 'shard')}; going on "
             f"with {missing[0]:05d}."
         )
     return missing
 
 
 def _embed(
-    shards: ShardFolder,
-    missing: Sequence[int],
-    settings: EmbedSchema,
-    cached: CachedCatalog,
-    module: EncoderModule,
-    trainer: Trainer,
+    job: EmbeddingJob | None, module: EncoderModule, trainer: Trainer, batch_size: int
 ) -> None:
-    """Embeds and writes the missing shards, in as many processes as the trainer starts."""
+    """Embeds and writes the missing shards, in as many processes as the trainer starts.
+
+    Args:
+        job: None in a further process, which is told by the first.
+        module: The run's.
+        trainer: Of this process.
+        batch_size: Pictures a step.
+    """
     from visual_search.training.devices import memory_told
-    from visual_search.training.shards import ShardEmbedder, rows_of_shard
+    from visual_search.training.shards import ShardEmbedder
     from visual_search.views.progress import progress_bar
 
-    catalog, asked = cached.catalog, shards.settings
-
-    def write(number: int, embeddings: NDArray[np.float32]) -> None:
-        rows = rows_of_shard(number, asked.shard_size, asked.num_items)
-        table = catalog.table.iloc[rows]
-        keys = catalog.source.content_keys(table["image"].tolist())
-        shards.write(number, table, keys, embeddings)
-
     with progress_bar("Embedding", " pictures") as advance:
-        embedder = ShardEmbedder(
-            module,
-            cached.pictures,
-            missing,
-            shard_size=asked.shard_size,
-            write=write,
-            on_progress=advance if trainer.is_global_zero else None,
-            **vars(settings.loader),
-        )
-        batch_size = settings.loader.batch_size
+        embedder = ShardEmbedder(module, job, advance if trainer.is_global_zero else None)
         with memory_told(batch_size, trainer.strategy.root_device):
             trainer.predict(embedder, return_predictions=False)
     trainer.strategy.barrier("shards")  # the others may still be writing theirs

@@ -215,7 +215,7 @@ class Ground:
             must("visual_search.export", run, "out=shop", CACHE, "num_checked=16")
             must("visual_search.index", "rebuild", "bundle=shop", "index=hnsw")
             must("visual_search.index", "remove", "bundle=shop", "item=hats-00000")
-            must("visual_search.embed", run, "out=embedded", CACHE, CPU, "shard_size=16")
+            must("visual_search.embed", run, "out=embedded", CPU, "shard_size=16")
 
     @property
     def runs(self) -> list[str]:

@@ -240,9 +240,9 @@ SUBJECTS = (
         done_is_refused=True,
     ),
     Subject(
-        "embed", 18, ("outputs", "cache"),
+        "embed", 18, ("outputs",),
         lambda run: (
-            "visual_search.embed", f"run={run}", "out=embedded", CACHE, CPU, "shard_size=8",
+            "visual_search.embed", f"run={run}", "out=embedded", CPU, "shard_size=8",
             "loader.batch_size=4",
         ),
         embedded_content, lambda root: (root / "embedded/manifest.json").is_file(),

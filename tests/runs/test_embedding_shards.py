@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from visual_search.catalog.catalog import RefusedItem
+from visual_search.reading import FileRecord
+from visual_search.runs import embedding_shards
+from visual_search.runs.embedding_listing import read_listing, write_listing
 from visual_search.runs.embedding_shards import (
     ShardFolder,
     ShardSettings,
@@ -108,6 +112,56 @@ def test_shards_that_are_finished_are_recognised(shards: ShardFolder) -> None:
     assert list(moved.finished()) == [0, 2]
     with pytest.raises(ValueError, match=r"lacks 1 of 3 shard\(s\), the first is 00001"):
         shards.conclude([])
+
+
+def test_a_finished_shard_is_hashed_only_where_its_time_is_another(
+    shards: ShardFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(shards, 0)
+    path = shards.folder / "shards" / "00000.parquet"
+    read: list[Path] = []
+    hashed = embedding_shards.difference
+
+    def counting(file: Path, expected: FileRecord) -> str:
+        read.append(file)
+        return hashed(file, expected)
+
+    monkeypatch.setattr(embedding_shards, "difference", counting)
+    assert list(shards.finished()) == [0]
+    assert read == []
+    os.utime(path, ns=(1, 1))  # as of a copy
+    assert [list(shards.finished()) for _ in range(2)] == [[0], [0]]
+    assert read == [path]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert shards.finished() == {}
+
+
+def test_refused_items_are_in_the_manifest_and_their_shard_may_be_empty(
+    shards: ShardFolder,
+) -> None:
+    write(shards, 0)
+    gone = [RefusedItem(item_id, f"{item_id}.jpg", "no picture") for item_id in "cde"]
+    shards.write(1, TABLE.iloc[:0], [], EMBEDDINGS[:0], gone[:2])
+    shards.write(2, TABLE.iloc[:0], [], EMBEDDINGS[:0], gone[2:])
+    manifest = shards.conclude([RefusedItem("f", "f.jpg", "twice")])
+    assert [item["item_id"] for item in manifest["refused"]] == ["f", "c", "d", "e"]
+    assert (manifest["num_items"], len(manifest["shards"])) == (2, 3)
+    assert [len(items) for items, _ in read_shards(shards.folder)] == [2]
+
+
+def test_a_listing_gives_each_shard_its_rows(tmp_path: Path) -> None:
+    whole = TABLE[["item_id", "category", "colour"]]
+    parts = [whole.iloc[:1], whole.iloc[1:1], whole.iloc[1:]]
+    listed = write_listing(tmp_path / "a.parquet", parts, 2)
+    assert listed == write_listing(tmp_path / "b.parquet", [whole], 2)
+    assert (listed.columns, listed.num_items) == (tuple(whole.columns), 5)
+    found = [read_listing(tmp_path / "a.parquet", number) for number in range(3)]
+    assert [len(rows) for rows in found] == [2, 2, 1]
+    pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), whole, check_dtype=False)
+    moved = write_listing(tmp_path / "c.parquet", [whole.iloc[::-1]], 2)
+    assert moved.fingerprint != listed.fingerprint
+    with pytest.raises(ValueError, match=r"a later part .* has the columns \['item_id'\]"):
+        write_listing(tmp_path / "d.parquet", [whole, whole[["item_id"]]], 2)
 
 
 def test_what_a_killed_process_left_is_swept_away(shards: ShardFolder) -> None:

@@ -11,6 +11,7 @@ Pictures
 ``pixel_budget.py``    what all decodes of a process may take together
 ``picture_costs.py``   what a file takes to decode, found before it is decoded
 ``cache.py``           every picture decoded once: a memory-mapped store on the disk
+``streaming.py``       pictures decoded when they are needed, ahead of their reader, and not kept
 ``thumbnails.py``      small JPEGs, for pages and tables
 ``duplicates.py``      which pictures are the same: exact pixels, and a hash
 To check

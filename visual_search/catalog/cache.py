@@ -21,8 +21,6 @@ import hashlib
 import os
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,13 +33,13 @@ from numpy.typing import NDArray
 
 from visual_search.atomic import telling_full_disk
 from visual_search.catalog.catalog import BadItemsError, Catalog, PictureSource, RefusedItem
-from visual_search.catalog.images import (
-    DECODER_VERSION,
-    Fit,
-    PictureError,
-    check_target,
-    decode,
-    fit_array,
+from visual_search.catalog.images import DECODER_VERSION, Fit, check_target
+from visual_search.catalog.streaming import (
+    LOAD_ERRORS,
+    TASK_ROWS,
+    brought_to,
+    unreadable,
+    usable_cores,
 )
 from visual_search.locking import file_lock
 
@@ -50,14 +48,9 @@ OnBadItem = Literal["error", "skip", "skip_any"]
 # 36 hex digits of the key's SHA-256 (144 bits: no two keys meet), the row, the line's end.
 _LINE = re.compile(rb"([0-9a-f]{36}) ([0-9]{10})")
 
-# What reading one picture may raise: a lost file, a damaged or encrypted member of a zip.
-_ZIP_ERRORS = (KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_LOAD_ERRORS = (OSError, ValueError, *_ZIP_ERRORS)
-
 # Rows decoded between two flushes: what a kill costs at most, and half of the memory in use. The
 # threads wait for the last flush alone: a small one.
 _CHUNK_BYTES, _CHUNK_ROWS = 32 * 2**20, 128
-_TASK_ROWS = 8  # that a thread decodes before it asks for more: asking takes the others' time
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +198,7 @@ def cache_pictures(
         with store.lock():
             row_of_key |= store.rows(missing)  # another process may just have added them
             missing = {key: image for key, image in missing.items() if key not in row_of_key}
-            threads = num_threads or _usable_cores()
+            threads = num_threads or usable_cores()
             added, failures = _decode_into(store, catalog.source, missing, threads, on_progress)
             row_of_key |= added
             num_decoded = len(added)
@@ -327,8 +320,8 @@ def _decode_into(
         return [_load_one(source, image_of_key[key], store) for key in some]
 
     def submit(chunk: Sequence[str]) -> list[Future[list[NDArray[np.uint8] | str]]]:
-        starts = range(0, len(chunk), _TASK_ROWS)
-        return [pool.submit(decode_some, chunk[start : start + _TASK_ROWS]) for start in starts]
+        starts = range(0, len(chunk), TASK_ROWS)
+        return [pool.submit(decode_some, chunk[start : start + TASK_ROWS]) for start in starts]
 
     try:
         done = 0
@@ -358,14 +351,9 @@ def _load_one(source: PictureSource, image: str, store: _Store) -> NDArray[np.ui
     """Returns the picture (``[3, S, S] uint8``), or the reason why there is none."""
     try:
         loaded = source.load(image)
-    except _LOAD_ERRORS as error:
-        return _reason(error)
-    try:
-        if isinstance(loaded, bytes):
-            return decode(loaded, store.size_px, store.fit)
-        return fit_array(loaded, store.size_px, store.fit)
-    except PictureError as error:
-        return str(error)
+    except LOAD_ERRORS as error:
+        return unreadable(error)
+    return brought_to(loaded, store.size_px, store.fit)
 
 
 def _content_keys(
@@ -374,28 +362,18 @@ def _content_keys(
     """Returns each image's content key, ``None`` where it cannot be read, and image -> reason."""
     try:
         return list(source.content_keys(images)), {}
-    except _LOAD_ERRORS:
+    except LOAD_ERRORS:
         pass  # one is bad: ask for each alone, to name it
     keys: list[str | None] = []
     reasons: dict[str, str] = {}
     for image in images:
         try:
             keys.append(source.content_keys([image])[0])
-        except _LOAD_ERRORS as error:
+        except LOAD_ERRORS as error:
             keys.append(None)
-            reasons[image] = _reason(error)
+            reasons[image] = unreadable(error)
     return keys, reasons
-
-
-def _reason(error: BaseException) -> str:
-    return f"cannot be read: {type(error).__name__}: {error}"
 
 
 def _key_hash(key: str) -> bytes:
     return hashlib.sha256(key.encode()).hexdigest()[:36].encode()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: respects taskset and container limits
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

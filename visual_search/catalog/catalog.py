@@ -31,6 +31,10 @@ class PictureSource(Protocol):
         """
         ...
 
+    def load_keyed(self, image: str) -> tuple[bytes | NDArray[np.uint8], str]:
+        """Returns what `load` does and the content key of these very bytes; remembers nothing."""
+        ...
+
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns one key a picture that changes if, and only if, the picture's bytes change."""
         ...

@@ -489,6 +489,19 @@ class EmbedTrainer:
 
 
 @dataclass
+class EmbedLoader:
+    """How the pictures of a catalogue are read, decoded and put together.
+
+    Attributes:
+        batch_size: Pictures a step, in each process.
+        num_threads: That decode ahead, in each process; null shares the cores among them.
+    """
+
+    batch_size: int = 128
+    num_threads: int | None = None
+
+
+@dataclass
 class EmbedSchema:
     """The closed top level of ``conf/embed.yaml``: any other key is an error.
 
@@ -496,7 +509,6 @@ class EmbedSchema:
         run: Folder of a finished run.
         out: Folder of the shards; the same command there goes on where it was.
         shard_size: Items a shard, which is what a kill costs at most.
-        pictures: Size and fit are the run's.
         data: Another catalogue; null takes the run's own, all of its items.
         split: Which items are for training, validation and test; null takes the run's own.
         loader: How pictures are read.
@@ -506,10 +518,9 @@ class EmbedSchema:
     run: str | None = None
     out: str | None = None
     shard_size: int = 50_000
-    pictures: CacheConfig = field(default_factory=CacheConfig)
     data: Node = field(default_factory=dict)
     split: SplitConfig | None = None
-    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
+    loader: EmbedLoader = field(default_factory=EmbedLoader)
     trainer: EmbedTrainer = field(default_factory=EmbedTrainer)
 
 

@@ -20,6 +20,8 @@ The parts
 ``mteb_task.py``         a catalogue under a protocol as a folder that mteb measures on
 ``embedding_files.py``   of another program, and those that runs have saved
 ``embedding_shards.py``  a folder of embeddings in shards, written bit by bit
+``embedding_listing.py`` the items that are to be embedded, on the disk
+``embedding_job.py``     shards to embed, wherever that is done
 ``index_settings.py``    what a command says of a bundle's index
 The result
 ``measuring.py``         the pipeline: embeddings in, evaluation, floors, intervals and files out

@@ -3,18 +3,21 @@
 ::
 
     settings.json            written first: what all shards have in common
+    items.parquet            the items that are to be embedded; gone when all of them are
     shards/00000.parquet     the items' columns, content_key, embedding
-    finished/00000.json      written after its shard: SHA-256, items, whose settings
+    finished/00000.json      written after its shard: SHA-256, items, refused items, whose settings
     manifest.json            written last: everything, the refused items too
 
 A shard without its line in ``finished`` is written again; a folder without ``manifest.json`` is
-unfinished, and `read_shards` refuses it.
+unfinished, and `read_shards` refuses it. Who goes on takes a shard of the size and time that its
+line has for the one that was written, and hashes it where the time is another; who reads hashes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -29,6 +32,7 @@ from visual_search.reading import (
     sealed,
     unsealed,
 )
+from visual_search.runs.embedding_listing import LISTING_FILE
 from visual_search.runs.places import refused_without_places
 from visual_search.runs.run import write_json
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import RefusedItem
 
 FORMAT = "visual_search.runs.embedding_shards/1"
+SETTINGS_FORMAT = "visual_search.embedding_settings/2"  # and of the lines in `finished`
 SETTINGS_FILE, MANIFEST_FILE, LOCK_FILE = "settings.json", "manifest.json", ".lock"
 SHARDS, FINISHED = "shards", "finished"
 CONTENT_KEY, EMBEDDING = "content_key", "embedding"
@@ -62,10 +67,10 @@ class ShardSettings:
         precision: Of the numbers inside the network, as ``32-true``.
         dim: Embedding width D.
         catalog: The catalogue's name.
-        catalog_fingerprint: SHA-256 (hex) of its table and pictures, without the refused items.
+        catalog_fingerprint: SHA-256 (hex) of its table.
         columns: Of the item table, in a shard's order, without content key and embedding.
-        num_items: Items N.
-        shard_size: Items a shard; the last may have fewer.
+        num_items: Items N of the table; fewer are embedded where pictures are refused.
+        shard_size: Items a shard; the last has fewer, and one with refused pictures.
     """
 
     run: str
@@ -85,6 +90,10 @@ class ShardSettings:
         """Shards of a finished folder."""
         return -(-self.num_items // self.shard_size)
 
+    def num_rows(self, number: int) -> int:
+        """Returns how many items of the table a shard is made of."""
+        return min(self.shard_size, self.num_items - number * self.shard_size)
+
     def plain(self) -> dict[str, object]:
         """Returns the settings as JSON holds them."""
         return {**asdict(self), "columns": list(self.columns)}
@@ -101,10 +110,13 @@ class ShardRecord:
 
     Attributes:
         file: Its path within the folder, ``shards/00000.parquet``.
-        first_row: Row of the catalogue's table that its first item has.
-        num_items: Its items.
+        first_row: Row of the catalogue's table at which it begins.
+        num_items: Its items, those alone that were embedded.
         num_bytes: Its size.
+        mtime_ns: When it was written.
         sha256: Of its bytes (hex).
+        content_keys: SHA-256 (hex) of its items' content keys.
+        refused: Items that are not in it.
         settings: `ShardSettings.digest` of the folder that it belongs to.
     """
 
@@ -112,12 +124,26 @@ class ShardRecord:
     first_row: int
     num_items: int
     num_bytes: int
+    mtime_ns: int
     sha256: str
+    content_keys: str
+    refused: list[dict[str, str]]
     settings: str
+
+    @property
+    def entry(self) -> ShardEntry:
+        """What the manifest has of it."""
+        return {
+            "file": self.file,
+            "first_row": self.first_row,
+            "num_items": self.num_items,
+            "num_bytes": self.num_bytes,
+            "sha256": self.sha256,
+        }
 
 
 class ShardEntry(TypedDict):
-    """A `ShardRecord` in the manifest, without the settings, which all of them share."""
+    """A shard in the manifest."""
 
     file: str
     first_row: int
@@ -127,7 +153,10 @@ class ShardEntry(TypedDict):
 
 
 class ShardManifest(TypedDict):
-    """``manifest.json`` of a finished folder: `ShardSettings`, its shards, and what is left out."""
+    """``manifest.json`` of a finished folder: `ShardSettings`, its shards, and what is left out.
+
+    ``num_items`` are those that were embedded.
+    """
 
     run: str
     model_hash: str
@@ -155,6 +184,7 @@ class ShardFolder:
     def __init__(self, folder: str | Path, settings: ShardSettings) -> None:
         self.folder = Path(folder)
         self.settings = settings
+        self._digest = settings.digest()
 
     def claim(self) -> None:
         """Writes the settings, or finds the same ones.
@@ -167,17 +197,18 @@ class ShardFolder:
             strangers = sorted(
                 found.name
                 for found in (self.folder.iterdir() if self.folder.is_dir() else ())
-                if found.name != LOCK_FILE and not found.name.startswith(f".{path.stem}.")
+                if found.name not in (LOCK_FILE, LISTING_FILE)
+                and not found.name.startswith((f".{path.stem}.", f".{Path(LISTING_FILE).stem}."))
             )
             if strangers:
                 raise ValueError(
                     f"{self.folder} holds {strangers[:3]} and no {SETTINGS_FILE}; expected a new "
                     "folder or one with unfinished shards: give another out=DIR"
                 )
-            write_json(path, {"format": FORMAT, **self.settings.plain()})
+            write_json(path, {"format": SETTINGS_FORMAT, **self.settings.plain()})
             return
         found = read_json(path, _EXPECTED)
-        expected = {"format": FORMAT, **self.settings.plain()}
+        expected = {"format": SETTINGS_FORMAT, **self.settings.plain()}
         others = [
             f"{name} {_short(found.get(name))} there, {_short(expected[name])} here"
             for name in expected
@@ -205,8 +236,8 @@ class ShardFolder:
         """
         found = {}
         for number in range(self.settings.num_shards):
-            record = self._record(number)
-            if record is not None and _is_intact(self.folder, record):
+            record = self.record(number)
+            if record is not None:
                 found[number] = record
             if on_progress is not None:
                 on_progress(number + 1, self.settings.num_shards)
@@ -218,14 +249,16 @@ class ShardFolder:
         table: pd.DataFrame,
         content_keys: Sequence[str],
         embeddings: NDArray[np.float32],
+        refused: Sequence[RefusedItem] = (),
     ) -> ShardRecord:
-        """Writes a shard, and then that it is finished.
+        """Writes a shard, and then that it is finished; several processes may write the same.
 
         Args:
             number: Of the shard, from 0.
             table: Its rows of the catalogue's table.
             content_keys: Of their pictures.
             embeddings: ``[n, D] float32``.
+            refused: Items whose pictures cannot be used; they are not in the table.
 
         Raises:
             ValueError: The embeddings do not fit the table or the settings, or are not finite.
@@ -247,22 +280,29 @@ class ShardFolder:
         with atomic_path(path) as temporary:
             _write_parquet(temporary, table[list(asked.columns)], content_keys, embeddings)
             written = record_file(temporary)
+            mtime_ns = temporary.stat().st_mtime_ns
         record = ShardRecord(
             file=path.relative_to(self.folder).as_posix(),
             first_row=number * asked.shard_size,
             num_items=len(table),
             num_bytes=written.num_bytes,
+            mtime_ns=mtime_ns,
             sha256=written.sha256,
-            settings=asked.digest(),
+            content_keys=hashlib.sha256("\n".join(content_keys).encode()).hexdigest(),
+            refused=refused_without_places(refused),
+            settings=self._digest,
         )
         write_json(self._record_path(number), asdict(record))
         return record
 
     def conclude(self, refused: Sequence[RefusedItem]) -> ShardManifest:
-        """Writes and gives the manifest, once every shard is finished.
+        """Writes and gives the manifest, once every shard is finished; removes the listing.
+
+        Args:
+            refused: Items that the catalogue's reader left out.
 
         Raises:
-            ValueError: A shard is missing or damaged.
+            ValueError: A shard is missing or damaged, or none has an item.
         """
         records = self.finished()
         missing = sorted(set(range(self.settings.num_shards)) - set(records))
@@ -271,26 +311,52 @@ class ShardFolder:
                 f"{self.folder} lacks {len(missing)} of {self.settings.num_shards} shard(s), the "
                 f"first is {missing[0]:05d}; expected all of them: start the command again"
             )
-        shards = [
-            {name: value for name, value in asdict(record).items() if name != "settings"}
-            for record in records.values()
-        ]
         refusals = refused_without_places(refused)
-        content = sealed(FORMAT, {**self.settings.plain(), "shards": shards, "refused": refusals})
-        write_json(self.folder / MANIFEST_FILE, content)
+        refusals += [item for record in records.values() for item in record.refused]
+        num_items = sum(record.num_items for record in records.values())
+        if not num_items:
+            reasons = "".join(
+                f"\n  {r['item_id']!r} ({r['image']}): {r['reason']}" for r in refusals[:3]
+            )
+            raise ValueError(
+                f"no item of catalogue {self.settings.catalog!r} is left: all "
+                f"{self.settings.num_items} pictures were refused, as:{reasons}\ncheck the column "
+                "and the folder that the pictures are read from, and give another out=DIR"
+            )
+        content = {
+            **self.settings.plain(),
+            "num_items": num_items,
+            "shards": [record.entry for record in records.values()],
+            "refused": refusals,
+        }
+        write_json(self.folder / MANIFEST_FILE, sealed(FORMAT, content))
+        (self.folder / LISTING_FILE).unlink(missing_ok=True)
         return read_shard_manifest(self.folder)
 
     def _record_path(self, number: int) -> Path:
         return self.folder / FINISHED / f"{number:05d}.json"
 
-    def _record(self, number: int) -> ShardRecord | None:
-        """Returns what was written of a shard; None where nothing was, or by other settings."""
+    def record(self, number: int) -> ShardRecord | None:
+        """Returns what was written of a shard whose file is there.
+
+        None where nothing was, by other settings, or where the file is not that one any more.
+        """
         try:
             record = ShardRecord(**read_json(self._record_path(number), _EXPECTED))
-        except (FileNotFoundError, ValueError, TypeError):
+            status = (self.folder / record.file).stat()
+        except (OSError, ValueError, TypeError):
             return None
         file = f"{SHARDS}/{number:05d}.parquet"  # a record cannot point elsewhere
-        return record if (record.settings, record.file) == (self.settings.digest(), file) else None
+        if (record.settings, record.file) != (self._digest, file):
+            return None
+        if (status.st_size, status.st_mtime_ns) == (record.num_bytes, record.mtime_ns):
+            return record
+        # copied or moved, most likely: read once, and then known by its new time
+        if not _is_intact(self.folder, record.entry):
+            return None
+        record = replace(record, mtime_ns=status.st_mtime_ns)
+        write_json(self._record_path(number), asdict(record))
+        return record
 
 
 def read_shard_manifest(folder: str | Path) -> ShardManifest:
@@ -335,21 +401,21 @@ def read_shards(
     manifest = read_shard_manifest(folder)
     done = 0
     for shard in manifest["shards"]:
-        record = ShardRecord(**shard, settings="")
-        path = Path(folder) / record.file
+        path = Path(folder) / shard["file"]
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing; expected {record.num_items} items there: start the command "
+                f"{path} is missing; expected {shard['num_items']} items there: start the command "
                 "that wrote the folder again, it writes what is missing"
             )
-        if not _is_intact(Path(folder), record):
+        if not _is_intact(Path(folder), shard):
             raise ValueError(
-                f"{path} is not the file that was written (SHA-256 {record.sha256[:12]}... "
+                f"{path} is not the file that was written (SHA-256 {shard['sha256'][:12]}... "
                 "expected); it was damaged or changed: start the command that wrote the folder "
                 "again, it writes the shard anew"
             )
-        yield _read_parquet(path, manifest["dim"])
-        done += record.num_items
+        if shard["num_items"]:
+            yield _read_parquet(path, manifest["dim"])
+        done += shard["num_items"]
         if on_progress is not None:
             on_progress(done, manifest["num_items"])
 
@@ -401,9 +467,10 @@ def _read_parquet(path: Path, dim: int) -> tuple[pd.DataFrame, NDArray[np.float3
     return table.astype(object), np.ascontiguousarray(embeddings)
 
 
-def _is_intact(folder: Path, record: ShardRecord) -> bool:
-    path = folder / record.file
-    return path.is_file() and not difference(path, FileRecord(record.sha256, record.num_bytes))
+def _is_intact(folder: Path, shard: ShardEntry) -> bool:
+    path = folder / shard["file"]
+    expected = FileRecord(shard["sha256"], shard["num_bytes"])
+    return path.is_file() and not difference(path, expected)
 
 
 def _short(value: object) -> str:

@@ -199,7 +199,22 @@ class PartSource(ABC, Generic[AnyBox]):
             ValueError: The other source refuses the name or the file.
         """
         picture, box = self.split_name(image)
-        loaded = self.pictures.load(picture)
+        return self._part(image, self.pictures.load(picture), box)
+
+    def load_keyed(self, image: str) -> tuple[bytes | NDArray[np.uint8], str]:
+        """Returns the same with its content key.
+
+        Raises:
+            FileNotFoundError: No picture has this name.
+            ValueError: As in ``load``.
+        """
+        picture, box = self.split_name(image)
+        loaded, key = self.pictures.load_keyed(picture)
+        return self._part(image, loaded, box), self._key(key, box)
+
+    def _part(
+        self, image: str, loaded: bytes | NDArray[np.uint8], box: AnyBox | None
+    ) -> bytes | NDArray[np.uint8]:
         if box is None:
             return loaded
         whole = self._decoded(loaded) if isinstance(loaded, bytes) else loaded
@@ -222,10 +237,10 @@ class PartSource(ABC, Generic[AnyBox]):
         named = [self.split_name(image) for image in images]
         once = list(dict.fromkeys(picture for picture, _ in named))
         key_of = dict(zip(once, self.pictures.content_keys(once), strict=True))
-        return [
-            key_of[picture] if box is None else f"{key_of[picture]}-{self.version}-{box}"
-            for picture, box in named
-        ]
+        return [self._key(key_of[picture], box) for picture, box in named]
+
+    def _key(self, key: str, box: AnyBox | None) -> str:
+        return key if box is None else f"{key}-{self.version}-{box}"
 
     def _decoded(self, data: bytes) -> NDArray[np.uint8]:
         held: tuple[bytes, NDArray[np.uint8]] | None = getattr(self._last, "held", None)

@@ -109,6 +109,14 @@ class NoPictures:
             "that holds them as data.pictures"
         )
 
+    def load_keyed(self, image: str) -> tuple[bytes, str]:
+        """Returns nothing.
+
+        Raises:
+            FileNotFoundError: Always.
+        """
+        return self.load(image), ""
+
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns the keys of no picture.
 

@@ -127,6 +127,16 @@ class FolderSource:
         with open(self._locate(image)[0], "rb") as file:
             return file.read()
 
+    def load_keyed(self, image: str) -> tuple[bytes, str]:
+        """Returns the file's bytes and their SHA-256.
+
+        Raises:
+            FileNotFoundError: No file has this name.
+            ValueError: As in ``load``.
+        """
+        data = self.load(image)
+        return data, hashlib.sha256(data).hexdigest()
+
     def problem(self, image: str) -> str | None:
         """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no file."""
         try:
@@ -328,6 +338,15 @@ class ZipSource:
             )
         return data
 
+    def load_keyed(self, image: str) -> tuple[bytes, str]:
+        """Returns the member's bytes, and their CRC-32 and size.
+
+        Raises:
+            FileNotFoundError: No member has this name.
+            ValueError: As in ``load``.
+        """
+        return self.load(image), self.content_keys([image])[0]
+
     def problem(self, image: str) -> str | None:
         """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no member."""
         try:
@@ -397,6 +416,16 @@ class HashedSource:
         """Returns the encoded picture."""
         raise NotImplementedError
 
+    def load_keyed(self, image: str) -> tuple[bytes, str]:
+        """Returns the encoded picture and the SHA-256 of its bytes.
+
+        Raises:
+            FileNotFoundError: No picture has this name.
+            ValueError: It is refused, as in ``load``.
+        """
+        data = self.load(image)
+        return data, hashlib.sha256(data).hexdigest()
+
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns the SHA-256 of each picture's bytes; each is read for it once a process.
 
@@ -450,6 +479,14 @@ class ArraySource:
         """
         picture: NDArray[np.uint8] = self._arrays[self._row(image)].copy()
         return picture
+
+    def load_keyed(self, image: str) -> tuple[NDArray[np.uint8], str]:
+        """Returns a copy of the picture, and the SHA-256 of its shape and pixels.
+
+        Raises:
+            FileNotFoundError: No picture has this name.
+        """
+        return self.load(image), self.content_keys([image])[0]
 
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns the SHA-256 of each picture's shape and pixels.

@@ -154,6 +154,14 @@ class SyntheticSource:
         ground.paste(Image.fromarray(lit), mask=product.getchannel("A"))
         return np.array(ground, dtype=np.uint8)
 
+    def load_keyed(self, image: str) -> tuple[NDArray[np.uint8], str]:
+        """Returns the drawn picture and its content key.
+
+        Raises:
+            FileNotFoundError: The name is none of this source's.
+        """
+        return self.load(image), self.content_keys([image])[0]
+
     def content_keys(self, images: Sequence[str]) -> list[str]:
         """Returns a hash of all that the drawing depends on.
 
