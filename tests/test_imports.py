@@ -55,7 +55,7 @@ def _above_all(*ours: str, lazily: Sequence[str] = ()) -> Room:
             "datasets tensorboard"
         ),
         frozenset(ours),
-        RING_1 | {"training", "bundle", "serving", *lazily},
+        RING_1 | {"training", "bundle", "databases", "serving", *lazily},
     )
 
 
@@ -87,11 +87,17 @@ ROOMS = {
     "bundle": Room(
         12, _names("numpy filelock"), _names("pyarrow onnxruntime faiss"), _names("knn catalog")
     ),
+    "databases": Room(
+        10,
+        _names("numpy"),
+        _names("psycopg pgvector qdrant_client pymilvus lancedb pyarrow"),
+        _names("bundle knn"),
+    ),
     "serving": Room(
         18,
         _names("numpy PIL fastapi starlette uvicorn jinja2 markupsafe prometheus_client pydantic"),
         _names(""),
-        _names("bundle catalog knn"),
+        _names("bundle catalog databases knn"),
     ),
     "training": Room(
         16, _names("torch lightning numpy pandas matplotlib tqdm"), _names(""), RING_1

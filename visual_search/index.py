@@ -1,7 +1,7 @@
-"""Changes a bundle without retraining: new products in, old ones out, the index built anew.
+"""Changes a bundle without retraining, and brings a vector database to what it holds.
 
-``python -m visual_search.index add|remove|rebuild|info bundle=DIR ...``; ``--help`` lists what can
-be set.
+``python -m visual_search.index add|remove|rebuild|info bundle=DIR ...`` and ``push|verify
+bundle=DIR to=DATABASE ...``; ``--help`` lists what can be set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog, RefusedItem
 
 MAX_NAMED = 60  # categories that are printed; the bundle holds all
-ACTIONS = ("add", "remove", "rebuild", "info")
+ACTIONS = ("add", "remove", "rebuild", "info", "push", "verify")
 
 
 def main() -> None:
@@ -33,8 +33,15 @@ def main() -> None:
 
 
 def index_command(settings: IndexSchema) -> None:
-    """Changes the bundle that the composed config names, and prints what became of it."""
-    print_changed(change_bundle(settings))
+    """Changes the bundle or the collection that the config names, and prints what became of it."""
+    from visual_search.runs.vector_database import push_items, verify_items
+
+    if settings.action == "push":
+        push_items(settings)
+    elif settings.action == "verify":
+        verify_items(settings)
+    else:
+        print_changed(change_bundle(settings))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ BARE = {
     "board": "outputs",
     "index": "action",
 }  # command -> the key of an argument without one
+# What a key is called as well: two of the words that read best are Python's own.
+ALSO_CALLED = {"index": {"from": "embeddings", "in": "to"}}
 # Options of Hydra's that would go round the checks here; the first unpickles a file.
 REFUSED_OPTIONS = ("experimental_rerun", "config_name", "config_path", "config_dir")
 
@@ -145,8 +147,10 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     ['outputs="runs (old)/"', 'out="1e3"']
     >>> with_keys("leaderboard", ["./lr=0.1"])
     ['outputs="./lr=0.1"']
+    >>> with_keys("index", ["push", "from=embedded", "to=lancedb"])
+    ['action=push', 'embeddings=embedded', 'to=lancedb']
     """
-    key = BARE.get(command)
+    key, names = BARE.get(command), ALSO_CALLED.get(command, {})
     keyed = [
         argument
         if key is None
@@ -155,7 +159,11 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
         else f"{key}={argument}"
         for argument in arguments
     ]
-    return as_typed(command, keyed)
+    named = []
+    for argument in keyed:
+        name, equals, value = argument.partition("=")
+        named.append(f"{names.get(name, name)}{equals}{value}")
+    return as_typed(command, named)
 
 
 def _multirun_first(arguments: Sequence[str]) -> list[str]:

@@ -641,8 +641,13 @@ class IndexSchema:
     """The closed top level of ``conf/index.yaml``: any other key is an error.
 
     Attributes:
-        action: add, remove, rebuild or info: the word after the command.
+        action: add, remove, rebuild, info, push or verify: the word after the command.
         bundle: Folder that `python -m visual_search.export` made.
+        embeddings: Of push and verify: instead of the bundle, from=DIR, what `python -m
+            visual_search.embed` wrote.
+        to: Of push and verify: pgvector, qdrant, milvus or lancedb.
+        url: Its address; one with a password belongs into VISUAL_SEARCH_DATABASE_URL.
+        collection: The collection, or table, in it.
         data: Of add: where the new products come from.
         image: Of add: instead of data, one picture ...
         item: ... with its id; of remove: an id, or several.
@@ -654,7 +659,8 @@ class IndexSchema:
         skip_missing: Of remove: pass over ids that are not there; otherwise nothing is removed.
         index: Of rebuild: another kind (flat, hnsw, ivf, ivfpq, lancedb, auto); null keeps what was
             asked.
-        target_recall: Of rebuild: recall@10 of an approximate index; null keeps what was asked.
+        target_recall: Of rebuild: recall@10 of an approximate index; null keeps what was asked. Of
+            verify: what the collection is to find; null is 0.95.
         wait_s: Seconds for another writer to finish.
         num_threads: Of encoder and index; null takes all cores.
         pictures: Size and fit are the encoder's.
@@ -662,6 +668,10 @@ class IndexSchema:
 
     action: str | None = None
     bundle: str | None = None
+    embeddings: str | None = None
+    to: str | None = None
+    url: str | None = None
+    collection: str = "products"
     data: Node = field(default_factory=dict)
     image: str | None = None
     item: Any = field(default=None, metadata=ONE_OR_MORE)

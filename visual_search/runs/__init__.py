@@ -23,6 +23,7 @@ The parts
 ``embedding_listing.py`` the items that are to be embedded, on the disk
 ``embedding_job.py``     shards to embed, wherever that is done
 ``index_settings.py``    what a command says of a bundle's index
+``vector_database.py``   a bundle or shards, pushed to a vector database and compared with it
 The result
 ``measuring.py``         the pipeline: embeddings in, evaluation, floors, intervals and files out
 ``results.py``           what a measurement leaves: embeddings, numbers, floors, near-duplicates
