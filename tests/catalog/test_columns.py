@@ -222,6 +222,78 @@ def test_further_rows_of_an_id_are_its_pictures_or_refused(tmp_path: Path) -> No
     assert "data.further_pictures=true" in told
 
 
+def rows_of_pictures(folder: Path, header: str) -> Path:
+    """A table of 40 rows, each a picture of one of 20 products, the first three of one."""
+    photos = [f"photos/{row}.jpg" for row in range(NUM)]
+    saved(folder, photos)
+    lines = [header]
+    for row, photo in enumerate(photos):
+        of = 0 if row < 3 else 1 + (row - 3) // 2
+        values = {"ID": f"{row:03d}", "P": f"P{of:02d}", "K": KINDS[of % 4], "F": photo}
+        values |= {"C": ("red", "blue", "green")[of % 3], "R": ("red", "blue")[row % 2]}
+        lines.append(",".join(values[sign] for sign in header_signs(header)))
+    return saved(folder, {"rows.csv": "\n".join(lines) + "\n"}) / "rows.csv"
+
+
+def header_signs(header: str) -> list[str]:
+    """Which value stands in a column, by its name."""
+    signs = {"picture_id": "ID", "sku": "ID", "file": "F", "type": "K", "colour": "C", "side": "R"}
+    return [signs.get(name, "P") for name in header.split(",")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["picture_id,product_id,type,colour,file", "sku_of_product,type,colour,file",
+     "file,product,type"],
+)  # fmt: skip
+def test_rows_that_are_pictures_of_one_product_are_read_so(tmp_path: Path, header: str) -> None:
+    path = rows_of_pictures(tmp_path, header)
+    catalog = table(path)
+    whose = next(name for name in header.split(",") if "product" in name)
+    assert (catalog.settings["product"], "group" in catalog.settings) == (whose, False)
+    assert catalog.products is not None
+    assert len(set(catalog.products)) == 20
+    assert list(catalog.table["item_id"][:4]) == ["P00", "P00~2", "P00~3", "P01"]
+    assert list(catalog.table["group"]) == catalog.products
+    assert list(catalog.table["image"]) == [f"photos/{row}.jpg" for row in range(NUM)]
+    assert f"data.product={whose} (20 products" in "\n".join(map(str, catalog.choices))
+    named = table(path, **catalog.settings)  # type: ignore[arg-type]
+    assert named.fingerprint() == catalog.fingerprint()
+    # named alone, nothing else is said of ids
+    alone = table(path, product=whose)
+    shared = ["item_id", "image", "category", "group", "product"]
+    assert alone.table[shared].equals(catalog.table[shared])
+    refuses(ValueError, "further_pictures", table, path, product=whose, further_pictures=False)
+
+
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("sku,product_id,type,colour,file", True),  # each may be a product by itself
+        ("picture_id,product_id,type,side,file", False),  # variants
+        ("picture_id,sender_id,type,colour,file", False),
+    ],
+)
+def test_rows_of_a_group_that_may_be_no_pictures_of_one_product_stay_items(
+    tmp_path: Path, header: str, hint: bool
+) -> None:
+    catalog = table(rows_of_pictures(tmp_path, header))
+    assert catalog.products is None
+    assert catalog.settings["group"] == header.split(",")[1]
+    told = "\n".join(map(str, catalog.choices))
+    assert ("data.product=product_id finds it once" in told) == hint
+
+
+def test_a_row_without_its_product_is_one_by_itself(tmp_path: Path) -> None:
+    saved(tmp_path, {f"{name}.jpg": b"" for name in "abcd"})
+    text = "item_id,image,category,of\n1,a.jpg,Hats,X\n2,b.jpg,Hats,\n3,c.jpg|d.jpg,Bags,X\n"
+    path = saved(tmp_path, {"shop.csv": text}) / "shop.csv"
+    catalog = table(path, product="of", item_id="image")
+    assert list(catalog.table["item_id"]) == ["X", "b.jpg", "X~2", "X~3"]
+    assert list(catalog.table["category"]) == ["Hats", "Hats", "Bags", "Bags"]
+    assert catalog.products == ["X", "b.jpg", "X", "X"]
+
+
 @needs_shared("fashion-product-images-sample.zip")
 @needs_shared("complete-the-look-crops.zip")
 def test_published_tables_are_read_as_they_are() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from visual_search.catalog.cache import CachedCatalog
     from visual_search.catalog.catalog import Catalog, Choice
 
-_COLUMNS = ("item_id", "image", "image_pattern", "category", "group", "split")
+_COLUMNS = ("item_id", "image", "image_pattern", "category", "group", "product", "split")
 _SETTINGS = {
     "read with": ("data.separator", "data.encoding"),
     "columns:": tuple(f"data.{name}" for name in _COLUMNS),

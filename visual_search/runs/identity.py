@@ -58,6 +58,7 @@ ADDED: dict[str, object] = {
     "trainer.deterministic": False,
     "data.category": None,
     "data.further_pictures": True,
+    "data.product": None,
     "data.category_depth": None,
     "data.files": [],
     "data.sides": False,

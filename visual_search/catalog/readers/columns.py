@@ -6,7 +6,7 @@ import os
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -78,7 +78,11 @@ _OTHER_WORDS = {
     *("status", "availability", "currency", "condition", "material", "country", "language"),
     *("published", "stock", "instock", "visibility", "taxclass", "taxstatus", "unit"),
 }
-_ORDER = [f"data.{role}" for role in ("item_id", "image", "image_pattern", *_NAMES)]
+_ORDER = [f"data.{role}" for role in ("item_id", "image", "image_pattern", *_NAMES, "product")]
+_OF_PICTURES = re.compile(r"image|picture|photo|img|bild|foto|file|view", re.IGNORECASE)
+_NO_PRODUCTS = ("look", "outfit", "board", "sender", "seller", "user")  # but who has several
+_MOST_PICTURES = 20  # of a product
+_FEWEST_PICTURES = 1.2  # in the mean
 _NUMBER = re.compile(r"[-+]?[\d.,' ]*\d(\s?(%|€|\$|£|[A-Z]{3}))?")
 _FURTHER = re.compile(r"additional|further|more|gallery|other|extra|weitere|zusatz", re.IGNORECASE)
 
@@ -174,7 +178,8 @@ def find_columns(
 
     The id is the column whose values are all different; pictures stand where files are named that
     are there, or whose names end as pictures' do; the category where few values are filled, as
-    words; a group, where repeated values look like the id of a product. Of several that fit, names
+    words; a group, where repeated values look like the id of a product. It is the product where
+    the ids are those of pictures, in which alone its rows differ. Of several that fit, names
     decide.
 
     Args:
@@ -187,16 +192,13 @@ def find_columns(
     Raises:
         NotFoundOutError: No column can be taken for the id, the pictures or the category.
     """
-    values = list(zip(*raw.rows, strict=True)) if raw.rows else [()] * len(raw.columns)
-    columns = {
-        name: _Column(name, place, values[place], raw.lists.get(name), is_there)
-        for place, name in enumerate(raw.columns)
-    }
+    columns = _columns_of(raw, is_there)
     roles = told
     found: list[Choice] = []
 
     def left() -> list[_Column]:
         taken = {roles.item_id, *roles.images, roles.category, roles.group, roles.split}
+        taken.add(roles.product)
         return [column for column in columns.values() if column.name not in taken]
 
     def note(role: str, setting: str | tuple[str, ...], why: str) -> None:
@@ -231,12 +233,38 @@ def find_columns(
             raise NotFoundOutError("no column has few values that many rows share, as categories")
         note("category", category, why)
         roles = replace(roles, category=category)
-    if roles.group is None:
+    if roles.group is None and roles.product is None:
         group, why = _group(left(), columns[roles.category].values)
-        if group:
+        of_pictures = roles.item_id in roles.images or _OF_PICTURES.search(roles.item_id)
+        if group and of_pictures and _is_product(columns, replace(roles, group=group)):
+            num = many(len(columns[group].counts), "product")
+            note("product", group, f"{num}, whose rows differ in their pictures alone")
+            roles = replace(roles, product=group)
+        elif group:
             note("group", group, why)
             roles = replace(roles, group=group)
     return roles, tuple(sorted(found, key=lambda one: _ORDER.index(one.key)))
+
+
+def rows_may_be_pictures(raw: RawTable, roles: Columns, is_there: IsThere) -> tuple[Choice, ...]:
+    """Returns that rows of one group may be pictures of one product, where nothing else tells them.
+
+    Args:
+        raw: The table.
+        roles: Which of its columns say what.
+        is_there: Whether a path is that of a picture.
+    """
+    if (
+        roles.group is None
+        or roles.product is not None
+        or not _is_product(_columns_of(raw, is_there), roles)
+    ):
+        return ()
+    why = (
+        f"rows of one {roles.group} differ in their pictures alone: if they are one product, "
+        f"data.product={roles.group} finds it once"
+    )
+    return (Choice("data.product", "null", why),)
 
 
 def no_header(columns: Sequence[str]) -> str:
@@ -249,6 +277,38 @@ def no_header(columns: Sequence[str]) -> str:
     for name in filter(names_picture, columns):
         return f"its first line is a row and no header, as it names the picture {name!r}"
     return ""
+
+
+def _columns_of(raw: RawTable, is_there: IsThere) -> dict[str, _Column]:
+    values = list(zip(*raw.rows, strict=True)) if raw.rows else [()] * len(raw.columns)
+    return {
+        name: _Column(name, place, values[place], raw.lists.get(name), is_there)
+        for place, name in enumerate(raw.columns)
+    }
+
+
+def _is_product(columns: Mapping[str, _Column], roles: Columns) -> bool:
+    """Returns whether rows of a group differ in nothing but their ids and pictures.
+
+    Who sends photos of several things, and a board or an outfit, has rows of several categories.
+    """
+    group = columns[str(roles.group)]
+    num_rows, num = group.num_filled, len(group.counts)
+    if group.plain_name.startswith(_NO_PRODUCTS):
+        return False
+    if num < _MIN_GROUPS or num_rows < max(_FEWEST_PICTURES * num, len(group.values)):
+        return False
+    if max(group.counts.values()) > _MOST_PICTURES:
+        return False
+    for column in columns.values():
+        is_its_own = column.num_filled and len(column.counts) >= _NEARLY_ALL * column.num_filled
+        if column is group or is_its_own or column.name in (roles.item_id, *roles.images):
+            continue
+        told = dict(zip(group.values, column.values, strict=True))
+        same = (told[one] == value for one, value in zip(group.values, column.values, strict=True))
+        if not all(same):
+            return False
+    return True
 
 
 def _images(columns: Sequence[_Column]) -> tuple[tuple[str, ...], str]:

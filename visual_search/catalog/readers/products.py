@@ -2,7 +2,8 @@
 
 A product may have several pictures: in a cell that lists them, in several columns, in further rows
 of its id. `Product.pictures` holds them all, and each becomes an item: the first with the product's
-id, the next with ``<id>~2``, beside the product's id in a column of its own.
+id, the next with ``<id>~2``, beside the product's id in a column of its own. Or each row is an
+item, and a column names the product that it is a picture of: `Product.of`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Columns:
         group: What must not be split; None where each item is its own.
         split: The split, or None.
         image_pattern: Builds a picture's path of other columns, in the place of ``images``.
+        product: The product that a row is a picture of; None where a row is a product.
     """
 
     item_id: str
@@ -48,11 +50,12 @@ class Columns:
     group: str | None = None
     split: str | None = None
     image_pattern: str | None = None
+    product: str | None = None
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a table says of one item.
+    """What a table says of one product, or of one row that is a picture of it.
 
     Attributes:
         place: Where it stands, as ``line 12``; of several rows the first.
@@ -63,6 +66,7 @@ class Product:
         group: As it is written; empty where there is none.
         split: ``train``, ``val`` or ``test``, another word, or nothing.
         attributes: One text for each of the attribute columns.
+        of: The product that it is a picture of; empty where it is one itself.
     """
 
     place: str
@@ -72,6 +76,7 @@ class Product:
     group: str
     split: str
     attributes: tuple[str, ...]
+    of: str = ""
 
 
 def roles_told(columns: Columns, why: str) -> tuple[Choice, ...]:
@@ -124,6 +129,7 @@ def products_of(
             texts[columns.group] if columns.group is not None else "",
             split_of_word(texts[columns.split]) if columns.split is not None else "",
             tuple(texts[name] for name in attributes),
+            texts[columns.product] if columns.product is not None else "",
         )
         at = (
             first.setdefault(product.item_id, len(found)) if product.item_id.strip() else len(found)

@@ -10,10 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
-from visual_search.catalog.identity import PRODUCT, picture_id
+from visual_search.catalog.identity import PRODUCT, PictureIds, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.category_levels import with_levels
-from visual_search.catalog.readers.columns import NotFoundOutError, find_columns, no_header
+from visual_search.catalog.readers.columns import (
+    NotFoundOutError,
+    find_columns,
+    no_header,
+    rows_may_be_pictures,
+)
 from visual_search.catalog.readers.delimited import RawTable
 from visual_search.catalog.readers.listings import Items, check_columns, taken_choice
 from visual_search.catalog.readers.products import (
@@ -31,7 +36,7 @@ from visual_search.catalog.readers.url_pictures import pictures_of_urls
 
 ADVICE = (
     "name its columns by data.item_id, data.image (or data.image_pattern), data.category, "
-    "data.group, data.split, data.attributes"
+    "data.group, data.product, data.split, data.attributes"
 )
 
 
@@ -51,6 +56,7 @@ def table(
     separator: str | None = None,
     encoding: str | None = None,
     further_pictures: bool = True,
+    product: str | None = None,
     category_depth: int | None = None,
     download: bool | Mapping[str, object] = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -94,6 +100,9 @@ def table(
         further_pictures: Read all pictures of a product: each is an item, the first with the
             product's id, the next with ``<id>~2``, and an attribute ``product`` holds the
             product's id; where no group is named, a product is one. False reads the first.
+        product: Column of the product that each row is a picture of, where rows are pictures: the
+            first has the product's id, the next ``<id>~2``, and each keeps the category and the
+            attributes of its row. An empty value makes the row a product itself.
         category_depth: Of categories that are paths, as ``Women > Shoes > Boots``: the level that
             is the category; see `with_levels`.
         download: Whether to fetch pictures whose URLs stand in the table, into a folder beside it,
@@ -108,7 +117,8 @@ def table(
         ValueError: ``path`` holds no table, or several and ``table_name`` names none of them; the
             table lacks a column or none can be taken for it, names one twice, is to keep a column
             as an attribute whose name the catalogue uses itself, or is not readable; no row is
-            good; or ``on_bad_item`` is another word.
+            good; ``product`` is named and further pictures are not to be read; or ``on_bad_item``
+            is another word.
     """
     check_on_bad_item(on_bad_item)
     source, inner = find_table(Path(path), table_name)
@@ -119,8 +129,17 @@ def table(
         raise ValueError("data.image names no column; expected one or several, as data.image=image")
     if image_pattern is not None:
         images = tuple(_pattern_columns(image_pattern))
-    told = Columns(item_id, images, category, group, split, image_pattern)
-    needed = [item_id, category, *images, *(one for one in (group, split) if one is not None)]
+    if product is not None and not further_pictures:
+        raise ValueError(
+            f"data.product is {product!r} and data.further_pictures is false; expected one of "
+            "them: the first makes pictures of one product of rows, the second reads one picture "
+            "of each"
+        )
+    if product is not None and item_id == _USUAL_NAMES["item_id"]:
+        item_id = product  # its pictures are named after it, and need no ids of their own
+    told = Columns(item_id, images, category, group, split, image_pattern, product)
+    further = [one for one in (group, split, product) if one is not None]
+    needed = [item_id, category, *images, *further]
 
     def read(kept: Sequence[str] | None) -> RawTable:
         try:
@@ -160,6 +179,8 @@ def table(
         told, named = _by_their_own_name(told, raw)
         choices += named
     check_columns(raw.columns, [*_names(told), *(attributes or [])], origin, ADVICE)
+    if export is None and further_pictures:
+        choices += rows_may_be_pictures(raw, told, is_there)
     if attributes is None:
         attributes = [name for name in raw.columns if name not in _names(told)]
         choices += taken_choice(attributes)
@@ -167,11 +188,15 @@ def table(
     attributes = list(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
     products, rows = products_of(raw, told, attributes, is_there)
-    several = further_pictures and any(len(product.pictures) > 1 for product in products)
-    shown = [product.pictures[: None if several else 1] for product in products]
+    several = further_pictures and (
+        told.product is not None or any(len(one.pictures) > 1 for one in products)
+    )
+    shown = [one.pictures[: None if several else 1] for one in products]
     urls = sorted({picture for pictures in shown for picture in pictures if is_url(picture)})
     of_urls = pictures_of_urls(urls, source, inner, download, on_progress)
-    choices = (*raw.choices, *choices, *rows, *told_of_pictures(products, read=further_pictures))
+    choices = (*raw.choices, *choices, *rows)
+    if told.product is None:
+        choices += told_of_pictures(products, read=further_pictures)
     choices += of_urls.choices
     kept = [name for name in attributes if not (several and name == PRODUCT)]
     if len(kept) < len(attributes):
@@ -179,21 +204,23 @@ def table(
         choices += (Choice("", f"the column {PRODUCT!r} is not kept", why),)
 
     items = Items(source, [*kept, *([PRODUCT] * several)], choices, raw.refused, base)
-    for product, pictures in zip(products, shown, strict=True):
-        texts = dict(zip(attributes, product.attributes, strict=True))
+    ids = PictureIds()
+    for one, pictures in zip(products, shown, strict=True):
+        texts = dict(zip(attributes, one.attributes, strict=True))
+        whose = one.of if one.of.strip() else one.item_id
         for number, picture in enumerate(pictures or ("",), start=1):
-            item_id = picture_id(product.item_id, number)
+            own_id = picture_id(whose, number) if told.product is None else ids.of_next(whose)
             if picture in of_urls.problems:
-                items.refuse(product.place, item_id, picture, of_urls.problems[picture])
+                items.refuse(one.place, own_id, picture, of_urls.problems[picture])
                 continue
             items.add(
-                product.place,
-                item_id=item_id,
+                one.place,
+                item_id=own_id,
                 image=of_urls.names.get(picture, picture),
-                category=product.category,
-                group=product.group or product.item_id,
-                split=product.split,
-                attributes=[*(texts[name] for name in kept), *([product.item_id] * several)],
+                category=one.category,
+                group=one.group or whose,
+                split=one.split,
+                attributes=[*(texts[name] for name in kept), *([whose] * several)],
             )
     further = [column for column in kept if items.holds_pictures(column)]
     if further:
@@ -210,7 +237,8 @@ _USUAL_NAMES = {"item_id": "item_id", "images": "image", "category": "category"}
 
 def _names(columns: Columns) -> list[str]:
     """Returns the columns that say something, each once."""
-    further = [name for name in (columns.group, columns.split) if name is not None]
+    more = (columns.group, columns.split, columns.product)
+    further = [name for name in more if name is not None]
     return list(dict.fromkeys([columns.item_id, columns.category, *columns.images, *further]))
 
 
@@ -246,6 +274,7 @@ def _found_out(
         told.group,
         told.split,
         told.image_pattern,
+        told.product,
     )
     check_columns(raw.columns, [name for name in _names(named) if name], origin, ADVICE)
     try:
