@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import html
 import json
 import re
 import shlex
 import signal
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.composing import typed
 from tests.processes import Command
+from visual_search.check import main as check
+from visual_search.runs.parts import Parts
 
 PAGE = Path(__file__).parents[1] / "docs" / "shop.md"
 with socket.socket() as free:
@@ -86,6 +92,92 @@ def opened(url: str, process: Command) -> Any:
         assert process.is_running(), process.said("err")
         time.sleep(0.1)
     raise AssertionError(f"nothing answers at {url}")
+
+
+def inputs(folder: Path) -> dict[str, bool]:
+    """Writes 24 products in all the ways of `docs/shop.md`: name -> whether with all pictures."""
+    fields = ("SKU", "Title", "Type", "Price", "Pictures")
+    rows, tree = [], folder / "tree"
+    for number in range(24):
+        kind, names = KINDS[number % 4], []
+        for view in range(1 + number % 3):
+            names.append(f"photos/{number:03d}_{view}.jpg")
+            pixels = np.random.default_rng([number, view]).integers(0, 255, (24, 24, 3))
+            for path in (folder / names[-1], tree / kind / f"P{number}" / f"{view}.jpg"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+        title = f"Jäckchen, „neu“: {number} €"
+        rows.append((f"A{number:03d}", title, kind, f"{number},90", names))
+
+    def text(name: str, lines: Iterable[Sequence[str]], sep: str, **more: str) -> None:
+        with (folder / name).open("w", newline="", encoding=more.get("encoding", "utf-8")) as file:
+            file.write(more.get("head", ""))
+            csv.writer(file, delimiter=sep).writerows(lines)
+
+    cells = [(*row, "|".join(names)) for *row, names in rows]
+    singles = [fields, *((*row, names[0]) for *row, names in rows)]
+    text("cell.csv", [fields, *cells], ";")
+    text("pipe.csv", singles, "|")
+    text("excel.csv", singles, ";", head="sep=;\n")
+    text("titled.csv", singles, ",", head="Export of the summer collection\n")
+    text("windows.csv", singles, ";", encoding="cp1252")
+    text("tabs.txt", singles, "\t", encoding="utf-8-sig")
+    text("comma.csv", [[one.replace("Price", "Price, EUR") for one in singles[0]], *singles[1:]],
+         ";")  # fmt: skip
+    numbered = [[*row, *names, *[""] * (3 - len(names))] for *row, names in rows]
+    text("numbered.csv", [[*fields[:4], "image_1", "image_2", "image_3"], *numbered], ",")
+    text("rows.csv", [fields, *([*row, name] for *row, names in rows for name in names)], ",")
+    lines = [json.dumps(dict(zip(fields, row, strict=True))) for row in rows]
+    (folder / "export.jsonl").write_text("\n".join(lines) + "\n")
+    head = ("Handle", "Title", "Body (HTML)", "Vendor", "Type", "Tags", "Variant SKU", "Image Src",
+            "Image Position")  # fmt: skip
+    shopify = [
+        [f"handle-{sku}", *([title, "", "Acme", kind, "a, b", sku] if at == 0 else [""] * 6), name,
+         str(at + 1)]
+        for sku, title, kind, _, names in rows
+        for at, name in enumerate(names)
+    ]  # fmt: skip
+    text("shopify.csv", [head, *shopify], ",")
+    head = ("id", "title", "product_type", "price", "image_link", "additional_image_link")
+    feed = [(*row, names[0], ",".join(names[1:])) for *row, names in rows]
+    text("merchant.tsv", [head, *feed], "\t")
+    items = ["".join(f"<g:{one}>{html.escape(value)}</g:{one}>"
+                     for one, value in zip(head, row, strict=True) if value)
+             for row in feed]  # fmt: skip
+    (folder / "merchant.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n<rss '
+        'xmlns:g="http://base.google.com/ns/1.0" version="2.0"><channel>'
+        + "".join(f"<item>{item}</item>" for item in items)
+        + "</channel></rss>\n"
+    )
+    one_each = ("pipe.csv", "excel.csv", "titled.csv", "windows.csv", "tabs.txt", "comma.csv")
+    several = ("cell.csv", "numbered.csv", "rows.csv", "export.jsonl", "shopify.csv",
+               "merchant.tsv", "merchant.xml", "tree")  # fmt: skip
+    return dict.fromkeys(one_each, False) | dict.fromkeys(several, True)
+
+
+def test_check_prints_what_reads_every_input_as_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, several in inputs(tmp_path).items():
+        data = ["data=table", f"data.path={name}"]
+        if name == "tree":
+            data = ["data=folder", f"data.root={name}"]
+        monkeypatch.setattr(sys, "argv", ["check", *data, *QUICK["check"]])
+        with pytest.raises(SystemExit):  # so few items can tell next to nothing
+            check()
+        printed = lines(capsys.readouterr().out)
+        assert printed, name
+        asked = typed("train", *shlex.split(printed[0])[3:])
+        catalog = Parts(asked).whole
+        assert (len(catalog), catalog.categories) == (48 if several else 24, sorted(KINDS)), name
+        assert len(set(catalog.products or catalog.table["item_id"])) == 24, name
+        assert not catalog.settings, name  # all of it is named
+        assert (catalog.products is not None) == several, name
+        if name not in ("tree", "shopify.csv"):
+            titles = catalog.table["Title" if "Title" in catalog.attributes else "title"]
+            assert titles[0] == "Jäckchen, „neu“: 0 €", name
 
 
 @pytest.mark.slow
