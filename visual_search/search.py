@@ -91,6 +91,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
     """
     from visual_search.bundle.bundle import Bundle, Verify
     from visual_search.bundle.products import ByProduct
+    from visual_search.runs.vector_database import searched_through
 
     if not settings.bundle:
         raise ConfigError(
@@ -115,7 +116,10 @@ def search_bundle(settings: SearchSchema) -> Searched:
             f"out={out}; expected a name that ends with .png, which the grid is: set "
             f"out={out.parent / (out.stem or 'grid')}.png"
         )
-    bundle = Bundle.open(settings.bundle, verify=verify, num_threads=settings.num_threads)
+    through = searched_through(settings.index, settings.url, settings.collection)
+    bundle = Bundle.open(
+        settings.bundle, verify=verify, num_threads=settings.num_threads, through=through
+    )
     where = _where(bundle, settings)
     answers = _of_pictures(bundle, pictures, settings.k, where, products)
     answers += _of_items(bundle, items, settings.k, where, products)

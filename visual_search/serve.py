@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from visual_search.serving.settings import ServeSettings
 
 TOKEN_VARIABLE = "VISUAL_SEARCH_TOKEN"
-_OPENED = ("bundle", "bundles", "verify")  # keys that the server is not told
+# Keys that the server is not told
+_OPENED = ("bundle", "bundles", "index", "url", "collection", "verify")
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def serve_command(settings: ServeSchema) -> None:
             "pip install 'visual-search[serve]'"
         ) from error
     from visual_search.bundle.bundle import Bundle, Verify
+    from visual_search.runs.vector_database import searched_through
     from visual_search.serving.server import serve
 
     folders = [*([settings.bundle] if settings.bundle else []), *settings.bundles]
@@ -54,7 +56,13 @@ def serve_command(settings: ServeSchema) -> None:
         )
     verify = one_of("verify", settings.verify, get_args(Verify))
     chosen = server_settings(settings, os.environ.get(TOKEN_VARIABLE) or None)
-    opened = [Bundle.open(folder, verify=verify) for folder in folders]
+    through = searched_through(settings.index, settings.url, settings.collection)
+    if through is not None and len(folders) > 1:
+        raise ConfigError(
+            f"index={settings.index} with {len(folders)} bundles; expected one: a collection has "
+            "the items of one bundle"
+        )
+    opened = [Bundle.open(folder, verify=verify, through=through) for folder in folders]
 
     def tell(address: str) -> None:
         names = ", ".join(f"{bundle.name} ({many(len(bundle), 'item')})" for bundle in opened)

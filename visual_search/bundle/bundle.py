@@ -6,16 +6,17 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visual_search.bundle.files import check_name, inside
 from visual_search.bundle.filters import (
+    Conditions,
     Where,
     check_where,
     count_values,
@@ -28,6 +29,7 @@ from visual_search.bundle.products import (
     ByProduct,
     Found,
     Products,
+    RowSearch,
     best_pictures,
     check_products,
     means_index,
@@ -69,6 +71,25 @@ class Hit:
     pictures: tuple[str, ...] = ()
 
 
+class DatabaseIndex(Protocol):
+    """A vector database in the place of a generation's own index.
+
+    Its errors are its own; see `visual_search.databases.served_index.ServedIndex`.
+    """
+
+    def within(self, conditions: Conditions) -> RowSearch:
+        """Returns the search among the rows that fulfil conditions."""
+        ...
+
+    def refreshed(self, snapshot: Snapshot) -> DatabaseIndex:
+        """Returns the same for a newer generation, without asking the database."""
+        ...
+
+    def catch_up(self) -> None:
+        """Sends what changed in the bundle since, and looks whether the database is well."""
+        ...
+
+
 class Bundle:
     """One generation of a bundle; made by `open`, never changes, and may be used by any thread.
 
@@ -78,11 +99,19 @@ class Bundle:
     Attributes:
         folder: Where it lies.
         manifest: What ``bundle.json`` says.
+        database: What proposes the neighbours in the place of the bundle's own index; mostly None.
     """
 
     def __init__(
-        self, folder: Path, snapshot: Snapshot, *, hashed: bool, num_threads: int | None
+        self,
+        folder: Path,
+        snapshot: Snapshot,
+        *,
+        hashed: bool,
+        num_threads: int | None,
+        database: DatabaseIndex | None = None,
     ) -> None:
+        self.database = database
         self.folder = folder
         self.manifest: BundleManifest = snapshot.manifest
         self._snapshot = snapshot
@@ -102,6 +131,7 @@ class Bundle:
         *,
         verify: Verify = "hashes",
         num_threads: int | None = None,
+        through: Callable[[Snapshot], DatabaseIndex] | None = None,
     ) -> Bundle:
         """Opens the newest generation, without torch and without waiting for a writer.
 
@@ -111,6 +141,7 @@ class Bundle:
                 ``sizes`` compares sizes alone.
             num_threads: Threads of the index and of the encoder; None for as many as there are
                 cores.
+            through: Gives the vector database that is searched instead of the bundle's own index.
 
         Raises:
             FileNotFoundError: There is no bundle, or a file of it is missing.
@@ -120,8 +151,11 @@ class Bundle:
         if verify not in get_args(Verify):
             raise ValueError(f"verify is {verify!r}; expected one of {list(get_args(Verify))}")
         source, hashed = Path(folder), verify == "hashes"
-        snapshot = open_snapshot(source, hashed=hashed, num_threads=num_threads)
-        return cls(source, snapshot, hashed=hashed, num_threads=num_threads)
+        snapshot = open_snapshot(
+            source, hashed=hashed, num_threads=num_threads, is_exact=through is not None
+        )
+        database = None if through is None else through(snapshot)
+        return cls(source, snapshot, hashed=hashed, num_threads=num_threads, database=database)
 
     def __len__(self) -> int:
         return self.manifest.num_items
@@ -218,31 +252,33 @@ class Bundle:
         check_lengths(embeddings, "query")
         k, products = check_k(k), check_products(products)
         allowed = self._allowed(where)
+        index: RowSearch = self._snapshot.index
+        if self.database is not None:
+            index = self.database.within(check_where(where, self.columns))
         excluded = self._excluded_rows(exclude_ids, len(embeddings))
         if not len(self):
             return [[] for _ in embeddings]
         if self._products is None or products == "all":
-            return self._hits(self._nearest_rows(embeddings, k, allowed, excluded))
+            return self._hits(self._nearest_rows(index, embeddings, k, allowed, excluded))
         left_out = np.where(excluded >= 0, self._products.of_row[excluded], -1)  # [Q] products
         k = min(k, len(self._products))
-        index = self._snapshot.index
         if products == "mean":
+            store = self._snapshot.index.store
             return self._hits(
-                nearest_means(
-                    self._means, index.store, self._products, embeddings, k, allowed, left_out
-                )
+                nearest_means(self._means, store, self._products, embeddings, k, allowed, left_out)
             )
         return self._hits(best_pictures(index, self._products, embeddings, k, allowed, left_out))
 
     def _nearest_rows(
         self,
+        index: RowSearch,
         embeddings: NDArray[np.float32],
         k: int,
         allowed: NDArray[np.bool_],
         excluded: NDArray[np.int64],
     ) -> Found:
         more = bool((excluded >= 0).any())  # one more is asked for in the place of the excluded
-        rows, squared = self._snapshot.index.search(embeddings, min(k, len(self)) + more, allowed)
+        rows, squared = index.search(embeddings, min(k, len(self)) + more, allowed)
         kept = rows != excluded[:, None]  # [Q, K]
         kept &= np.cumsum(kept, axis=1) <= k
         return Found(rows, squared, kept)
@@ -402,11 +438,21 @@ class Bundle:
             ValueError: The new generation cannot be used; see `open`.
         """
         snapshot = open_snapshot(
-            self.folder, hashed=self._hashed, num_threads=self._num_threads, known=self._snapshot
+            self.folder,
+            hashed=self._hashed,
+            num_threads=self._num_threads,
+            known=self._snapshot,
+            is_exact=self.database is not None,
         )
         if snapshot is self._snapshot:
             return self
-        newer = Bundle(self.folder, snapshot, hashed=self._hashed, num_threads=self._num_threads)
+        newer = Bundle(
+            self.folder,
+            snapshot,
+            hashed=self._hashed,
+            num_threads=self._num_threads,
+            database=None if self.database is None else self.database.refreshed(snapshot),
+        )
         if newer.manifest.encoder == self.manifest.encoder:
             newer._encoder = self._encoder
         return newer

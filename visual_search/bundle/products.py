@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,22 @@ class Products:
         return means
 
 
+class RowSearch(Protocol):
+    """Finds rows, as a `SearchIndex` does; a vector database may stand behind it."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Returns rows ``[Q, K] int64`` and squared distances ``[Q, K] float32``.
+
+        Args:
+            queries: ``[Q, D] float32``, finite.
+            k: Neighbours a query.
+            allowed: ``[N] bool``, the rows that may be found: K is k, or their number.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """What was found for Q queries, at most K a query, the nearest first.
@@ -175,7 +191,7 @@ class Found:
 
 
 def best_pictures(
-    index: SearchIndex,
+    index: RowSearch,
     products: Products,
     embeddings: NDArray[np.float32],
     k: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from visual_search.bundle.files import (
 from visual_search.bundle.indexing import open_index
 from visual_search.bundle.manifest import BundleManifest, read_manifest
 from visual_search.bundle.segments import Segment, open_segment
+from visual_search.knn.plan import SearchPlan
 from visual_search.knn.store import ArrayStore
 from visual_search.reading import FileRecord
 
@@ -77,7 +78,12 @@ class Snapshot:
 
 
 def open_snapshot(
-    folder: Path, *, hashed: bool, num_threads: int | None = None, known: Snapshot | None = None
+    folder: Path,
+    *,
+    hashed: bool,
+    num_threads: int | None = None,
+    known: Snapshot | None = None,
+    is_exact: bool = False,
 ) -> Snapshot:
     """Opens the generation that ``bundle.json`` names at this moment.
 
@@ -86,6 +92,7 @@ def open_snapshot(
         hashed: Compare every file with its SHA-256, else with its size alone.
         num_threads: Of the index; None for as many as there are cores.
         known: A generation of the same bundle; what stands in both is taken over from it.
+        is_exact: Leave the bundle's index file alone, and compare every row.
 
     Raises:
         FileNotFoundError: There is no bundle, or a file of it is missing.
@@ -103,7 +110,7 @@ def open_snapshot(
                 if checked.get(name) != record:
                     check_file(folder, name, record, hashed=hashed)
                     checked[name] = record
-            return _opened(folder, manifest, digest, known, num_threads)
+            return _opened(folder, manifest, digest, known, num_threads, is_exact)
         except MissingFileError:
             # Gone with a generation that a writer has replaced since, or truly missing.
             if attempts == MAX_ATTEMPTS or read_manifest(folder)[1] == digest:
@@ -116,6 +123,7 @@ def _opened(
     digest: str,
     known: Snapshot | None,
     num_threads: int | None,
+    is_exact: bool,
 ) -> Snapshot:
     same = known is not None and known.manifest.columns == manifest.columns
     opened = {segment.folder: segment for segment in known.segments} if known and same else {}
@@ -132,8 +140,12 @@ def _opened(
     if manifest.product_column is not None:
         _check_products(folder, manifest.product_column, segments, starts, live)
     embeddings = [segment.embeddings for segment in segments]
-    if known is None or manifest.index.file is None or known.manifest.index != manifest.index:
-        index = open_index(folder, manifest.index, embeddings, num_threads)
+    record = manifest.index
+    if is_exact:
+        plan = SearchPlan("flat", "a vector database proposes what is compared")
+        record = replace(record, file=None, plan=plan.to_json())
+    if known is None or record.file is None or known.manifest.index != manifest.index:
+        index = open_index(folder, record, embeddings, num_threads)
     elif known.manifest.segments == manifest.segments:
         index = known.index
     else:  # only a rebuild numbers rows anew, and it writes an index file of a new name

@@ -606,6 +606,10 @@ class SearchSchema:
 
     Attributes:
         bundle: Folder that `python -m visual_search.export` made.
+        index: pgvector, qdrant, milvus or lancedb, filled by `index push`, in the place of the
+            bundle's own; null takes that.
+        url: Its address; one with a password belongs into VISUAL_SEARCH_DATABASE_URL.
+        collection: The collection, or table, in it.
         image: A picture, or several: [one.jpg,two.jpg].
         item: Id of an item in the bundle, or several, as typed: 1.10, 007; in quotes: '"null"'.
         k: Neighbours of each.
@@ -623,6 +627,9 @@ class SearchSchema:
     """
 
     bundle: str | None = None
+    index: str | None = None
+    url: str | None = None
+    collection: str = "products"
     image: Any = field(default=None, metadata=ONE_OR_MORE)
     item: Any = field(default=None, metadata=ONE_OR_MORE)
     k: int = 5
@@ -696,6 +703,10 @@ class ServeSchema:
     Attributes:
         bundle: Folder that `python -m visual_search.export` made.
         bundles: Several: two are shown side by side for the same query.
+        index: pgvector, qdrant, milvus or lancedb, filled by `index push`, in the place of the
+            bundle's own; null takes that.
+        url: Its address; one with a password belongs into VISUAL_SEARCH_DATABASE_URL.
+        collection: The collection, or table, in it.
         verify: hashes of the files before they are used; sizes starts quicker with a million items.
         host: Address to listen on; 127.0.0.1 is reachable from this machine only.
         port: 0 takes a free one.
@@ -717,6 +728,9 @@ class ServeSchema:
 
     bundle: str | None = None
     bundles: list[str] = field(default_factory=list)
+    index: str | None = None
+    url: str | None = None
+    collection: str = "products"
     verify: str = "hashes"
     host: str = "127.0.0.1"
     port: int = 8000

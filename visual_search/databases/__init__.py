@@ -12,6 +12,7 @@ What is done with them
 ``pushing.py``          brings a collection to what a source holds
 ``verifying.py``        compares a collection with its source
 ``bundle_source.py``    a bundle as the source
+``served_index.py``     a bundle that is searched through a collection
 ======================  ===========================================================================
 
 A collection holds items: id, content key, labels, embedding; and `CollectionFacts`, by which

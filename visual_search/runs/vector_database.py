@@ -1,8 +1,9 @@
-"""What ``index push`` and ``index verify`` do: a bundle or a folder of shards, and a collection."""
+"""A bundle, or a folder of shards, and a collection: pushed, compared, searched through it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from visual_search.bundle.snapshot import Snapshot
     from visual_search.databases.database import VectorDatabase
     from visual_search.databases.pushing import ItemSource
+    from visual_search.databases.served_index import ServedIndex
     from visual_search.databases.verifying import Recall, Verified
 
+_logger = logging.getLogger(__name__)
 MAX_NAMED = 3
 NOT_LABELS = ("item_id", "image", "content_key")  # columns of a shard that say nothing to filter by
 
@@ -62,6 +66,36 @@ class ShardSource:
             names = [str(name) for name in table.columns if name not in NOT_LABELS]
             columns = {name: table[name].tolist() for name in names}
             yield table["item_id"].tolist(), columns, embeddings
+
+
+def searched_through(
+    kind: str | None, url: str | None, collection: str
+) -> Callable[[Snapshot], ServedIndex] | None:
+    """Returns what opens a bundle's collection; None where the bundle's own index is searched.
+
+    A database that does not answer now is no error yet: who asks then is told so, and it may come.
+
+    Raises:
+        ConfigError: The kind, the address or the collection's name is wrong.
+    """
+    from visual_search.databases.database import DatabaseUnavailableError
+    from visual_search.databases.opening import SEARCH_TIMEOUT_S, open_database
+    from visual_search.databases.served_index import ServedIndex
+
+    if kind is None:
+        return None
+    with told_as_config():
+        database = open_database(kind, url, collection, timeout_s=SEARCH_TIMEOUT_S)
+
+    def opened(snapshot: Snapshot) -> ServedIndex:
+        index = ServedIndex(database, snapshot)
+        try:
+            index.connect()
+        except DatabaseUnavailableError as error:
+            _logger.warning("%s", error)
+        return index
+
+    return opened
 
 
 def push_items(settings: IndexSchema) -> None:

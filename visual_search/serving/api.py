@@ -69,7 +69,7 @@ def api_router(service: Service) -> APIRouter:
         "/api/search", response_model=SearchResult, openapi_extra=_search_extra(service.settings),
         responses=problems(
             "no-such-item", "no-such-bundle", "not-a-picture", "bad-picture", "invalid",
-            "overloaded", has_body=True,
+            "overloaded", "no-database", has_body=True,
         ),
         summary="Find similar items", tags=["Search"],
     )  # fmt: skip
@@ -141,7 +141,8 @@ def api_router(service: Service) -> APIRouter:
     @router.get(
         "/healthz", response_model=Health, summary="Whether searches are answered",
         responses=problems() | {503: {"model": Health, "description": "A bundle's newer generation "
-                                      "cannot be opened; the older one is searched."}},
+                                      "cannot be opened, and the older one is searched; or its "
+                                      "vector database does not answer."}},
         tags=["Operation"], openapi_extra={"x-examples": ["curl {server}/healthz"]},
     )  # fmt: skip
     async def health() -> JSONResponse:

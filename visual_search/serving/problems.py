@@ -33,6 +33,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "failed": (500, "The server made a mistake"),
     "overloaded": (503, "The server is busy"),
     "cannot-write": (503, "The bundle cannot be written now"),
+    "no-database": (503, "The vector database does not answer now"),
 }
 # What a page says: for who shops, not for who writes programs.
 _FOR_PEOPLE: Mapping[str, str] = {
@@ -49,6 +50,7 @@ _FOR_PEOPLE: Mapping[str, str] = {
     "invalid": "This search cannot be answered. Start over and try again.",
     "failed": "Something that should work did not. Try again in a moment.",
     "overloaded": "Many people are searching just now. Try again in a moment.",
+    "no-database": "The search is not available just now. Try again in a moment.",
 }
 _KIND_OF_STATUS = {400: "bad-request", 404: "not-found", 405: "wrong-method", 413: "too-large",
                    415: "wrong-media-type", 422: "invalid"}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from PIL import UnidentifiedImageError
 from visual_search.catalog.images import PictureError, PictureLimits
 from visual_search.catalog.pixel_budget import BudgetExceededError, PixelBudget
 from visual_search.catalog.thumbnails import THUMBNAIL_PX, thumbnail
+from visual_search.databases.database import DatabaseError
 from visual_search.serving.batching import QueueFullError
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.problems import Problem
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle, Hit
 
 RETRY_AFTER_SECONDS = 1
+DATABASE_RETRY_SECONDS = 5
 READERS = 4
 # The largest picture takes a second: whoever waits longer for the others' pixels stands in a crowd.
 PIXELS_PATIENCE_S = 5.0
+_logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -128,7 +132,7 @@ class Searcher:
             assert query.item_id is not None
             with self._metrics.stage(served.name, "embed", seconds):
                 embedding = item_embedding(snapshot.bundle, query.item_id)
-        with self._metrics.stage(served.name, "search", seconds):
+        with self._metrics.stage(served.name, "search", seconds), _database_problems(served):
             hits = _hits(snapshot.bundle, embedding, query)
         return Answer(served.name, snapshot.generation, hits, seconds, picture, by_thumbnail)
 
@@ -220,6 +224,22 @@ def item_embedding(bundle: Bundle, item_id: str) -> NDArray[np.float32]:
         return bundle.embedding_of(item_id)
     except KeyError as error:
         raise no_such_item(item_id, bundle.name) from error
+
+
+@contextmanager
+def _database_problems(served: ServedBundle) -> Iterator[None]:
+    """Turns a database that does not answer into 503; what it said is nothing for who searches."""
+    try:
+        yield
+    except DatabaseError as error:
+        _logger.info("bundle %s: %s", served.name, error)
+        raise Problem(
+            "no-database",
+            f"The bundle {served.name!r} is searched in a vector database, which is down, too slow "
+            f"or starting; expected an answer from it; try again in {DATABASE_RETRY_SECONDS} s. "
+            "The server's log has its words.",
+            headers={"retry-after": str(DATABASE_RETRY_SECONDS)},
+        ) from error
 
 
 def _hits(bundle: Bundle, embedding: NDArray[np.float32], query: Query) -> list[Hit]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.databases.database import DatabaseError
 from visual_search.serving.batching import Batcher
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.settings import ServeSettings
@@ -75,6 +76,7 @@ class ServedBundle:
         self._settings = settings
         self._metrics = metrics
         self._failed_once = False
+        self._database_failed = False
         self._snapshot = ServedGeneration(bundle, self._batcher(bundle))
         self._note()
 
@@ -97,32 +99,57 @@ class ServedBundle:
         logged once and counted.
         """
         with self._refreshing:
-            old = self._snapshot
-            try:
-                if old.bundle.is_current():
-                    self._failed_once = False
-                    return False
-                bundle = old.bundle.refreshed()
-                if bundle is old.bundle:
-                    return False
-                is_same = bundle.encoder is old.bundle.encoder
-                new = ServedGeneration(bundle, old.batcher if is_same else self._batcher(bundle))
-                _ = new.filters  # counted before anybody waits for it
-            except (OSError, ValueError) as error:
-                self._metrics.refresh_failures.labels(self.name).inc()
-                if not self._failed_once:
-                    _logger.warning("bundle %s: the newer generation: %s", self.name, error)
-                self._failed_once = True
+            is_new = self._open_newer()
+            self._catch_up()
+            return is_new
+
+    def _open_newer(self) -> bool:
+        """Opens the newer generation where there is one."""
+        old = self._snapshot
+        try:
+            if old.bundle.is_current():
+                self._failed_once = False
                 return False
-            self._failed_once = False
-            self._snapshot = new
-            self._note()
-            return True
+            bundle = old.bundle.refreshed()
+            if bundle is old.bundle:
+                return False
+            is_same = bundle.encoder is old.bundle.encoder
+            new = ServedGeneration(bundle, old.batcher if is_same else self._batcher(bundle))
+            _ = new.filters  # counted before anybody waits for it
+        except (OSError, ValueError) as error:
+            self._metrics.refresh_failures.labels(self.name).inc()
+            if not self._failed_once:
+                _logger.warning("bundle %s: the newer generation: %s", self.name, error)
+            self._failed_once = True
+            return False
+        self._failed_once = False
+        self._snapshot = new
+        self._note()
+        return True
+
+    def _catch_up(self) -> None:
+        """Brings the vector database, where one is searched, to the generation that is served.
+
+        One that does not answer is logged once; the next look tries again.
+        """
+        database = self._snapshot.bundle.database
+        if database is None:
+            return
+        try:
+            database.catch_up()
+        except (DatabaseError, ValueError) as error:
+            if not self._database_failed:
+                _logger.warning("bundle %s: %s", self.name, error)
+            self._database_failed = True
+        else:
+            if self._database_failed:
+                _logger.warning("bundle %s: the vector database answers again", self.name)
+            self._database_failed = False
 
     @property
     def is_healthy(self) -> bool:
-        """Whether searches are answered from the newest generation."""
-        return not self._failed_once
+        """Whether searches are answered, and from the newest generation."""
+        return not (self._failed_once or self._database_failed)
 
     def _batcher(self, bundle: Bundle) -> Batcher:
         def embed(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
