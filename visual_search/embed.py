@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, told_as_config
-from visual_search.config.schemas import EmbedSchema, EmbedTrainer
+from visual_search.config.schemas import EmbedSchema
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
@@ -68,6 +68,7 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
+    from visual_search.runs.embedding_networks import new_trainer_of
     from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.runs.finished import finished_run
     from visual_search.runs.parts import check_hardware, load_module, quieten
@@ -156,29 +157,6 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
         print(shown(f"  {item['item_id']!r} ({item['image']}): {item['reason']}"))
     if len(refused) > 10:
         print(f"  ... and {len(refused) - 10:,} more")
-
-
-def new_trainer_of(run: Run, asked: EmbedTrainer | None = None) -> Trainer:
-    """Returns a trainer that embeds in a run's own precision, where this machine has it.
-
-    Args:
-        run: Finished.
-        asked: Where, and how exactly; by default wherever it is quickest.
-    """
-    from visual_search.runs.embeddings import precision_here
-    from visual_search.runs.parts import new_trainer
-
-    given = dict(vars(asked or EmbedTrainer()))
-    own = run.summary().get("precision")
-    if given["precision"] == "auto" and own is not None:
-        given["precision"] = precision_here(own, given["accelerator"], given["devices"])
-    node = {
-        "_target_": "visual_search.training.trainer.build_trainer",
-        "max_epochs": 1,
-        "enable_progress_bar": False,
-        **given,
-    }
-    return new_trainer(node, folder=run.folder)
 
 
 def _read(run: Run, settings: EmbedSchema) -> tuple[Catalog, str]:

@@ -143,7 +143,7 @@ class TrainedRun(Report):
 
     @cached_property
     def _network(self) -> tuple[EncoderModule, Trainer]:
-        from visual_search.embed import new_trainer_of
+        from visual_search.runs.embedding_networks import new_trainer_of
         from visual_search.runs.parts import load_module, quieten
 
         quieten()
