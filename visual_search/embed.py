@@ -6,24 +6,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError, told_as_config
-from visual_search.config.schemas import EmbedSchema
+from visual_search.config.builders import ConfigError, one_of, told_as_config
+from visual_search.config.schemas import EmbedSchema, EmbedTrainer
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
-    from lightning import Trainer
-
     from visual_search.catalog.catalog import Catalog
     from visual_search.runs.embedding_job import EmbeddingJob
+    from visual_search.runs.embedding_networks import Network
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.run import Run
-    from visual_search.training.module import EncoderModule
+
+Engine = Literal["local", "ray"]
 
 
 def main() -> None:
@@ -53,6 +53,19 @@ class EmbeddedCatalog:
     num_written: int
 
 
+@dataclass(frozen=True)
+class _Data:
+    """What is to be embedded.
+
+    Attributes:
+        catalog: Its items.
+        stops_at_bad_item: Whether a picture that cannot be used is an error.
+    """
+
+    catalog: Catalog
+    stops_at_bad_item: bool
+
+
 def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
     """Writes the embeddings of every item of a catalogue, or what is missing of them.
 
@@ -68,43 +81,65 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
-    from visual_search.runs.embedding_networks import new_trainer_of
+    from visual_search.runs.embedding_networks import NetworkPlace, open_network
+    from visual_search.runs.embedding_ray import embed_with_ray
     from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.runs.finished import finished_run
-    from visual_search.runs.parts import check_hardware, load_module, quieten
+    from visual_search.runs.parts import check_hardware, quieten
     from visual_search.runs.run import Run
     from visual_search.training.distributed import restore_num_threads
-    from visual_search.training.shards import others_wait
+    from visual_search.views.progress import progress_bar
 
     if not settings.run or not settings.out:
         name, what = ("out", "new") if settings.run else ("run", "finished run's")
         raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
-    check_hardware(**vars(settings.trainer))
+    engine = one_of("engine", settings.engine, get_args(Engine))
+    if engine == "local":
+        check_hardware(**vars(settings.trainer))
     _check_numbers(settings)
     run = finished_run(settings.run)
     helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
-    place = Run(Path(settings.out))  # a folder that one command works in
-    if place.folder.resolve() == run.folder.resolve():
+    if helps and engine == "ray":
+        raise ConfigError(
+            "engine=ray was started in several processes; expected one, since Ray starts its own: "
+            "start it without torchrun or srun"
+        )
+    folder = Path(settings.out).absolute()
+    if folder.resolve() == run.folder.resolve():
         raise ConfigError(f"out={settings.out} is the run's own folder; expected a new one")
     restore_num_threads()
     quieten()
+    lock = Run(folder)  # a folder that one command works in
     if not helps:
-        place.lock()
+        lock.lock()
     try:
-        read = None if helps else _read(run, settings)
-        trainer = new_trainer_of(run, settings.trainer)
-        module = load_module(run)
-        if read is None:
-            _embed(None, module, trainer, settings.loader.batch_size)
+        data = None if helps else _read(run, settings)
+        place = NetworkPlace(str(run.folder.absolute()), _trainer_of(run, settings, engine))
+        network = open_network(place)
+        if data is None:
+            network.embed(None, None)
             return None
-        catalog, on_bad_item = read
-        job = _new_job(run, place.folder, settings, catalog, on_bad_item, module, trainer)
-        if job.missing or others_wait(trainer):
-            _embed(job, module, trainer, settings.loader.batch_size)
-        shards = ShardFolder(job.folder, job.settings)
-        return EmbeddedCatalog(job.folder, shards.conclude(catalog.refused), len(job.missing))
+        job = _new_job(folder, settings, data, network, engine)
+        with progress_bar("Embedding", " pictures") as advance:
+            if engine == "local":
+                network.embed(job, advance)
+            elif job.missing:
+                embed_with_ray(job, place, settings.ray.address, advance)
+        manifest = ShardFolder(folder, job.settings).conclude(data.catalog.refused)
+        return EmbeddedCatalog(Path(settings.out), manifest, len(job.missing))
     finally:
-        place.unlock()
+        lock.unlock()
+
+
+def _trainer_of(run: Run, settings: EmbedSchema, engine: Engine) -> EmbedTrainer:
+    """Returns where the network computes; on other machines in a precision that is said here.
+
+    Every actor has to compute as the others do, whatever each of their machines would choose.
+    """
+    asked = settings.trainer
+    if engine == "local" or asked.precision != "auto":
+        return asked
+    return replace(asked, precision=str(run.summary().get("precision") or "32-true"))
 
 
 def _check_numbers(settings: EmbedSchema) -> None:
@@ -159,8 +194,8 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
         print(f"  ... and {len(refused) - 10:,} more")
 
 
-def _read(run: Run, settings: EmbedSchema) -> tuple[Catalog, str]:
-    """Returns the catalogue that is to be embedded, and what becomes of a bad picture of it."""
+def _read(run: Run, settings: EmbedSchema) -> _Data:
+    """Returns the catalogue that is to be embedded."""
     from visual_search.runs.parts import Parts
 
     own = run.settings()
@@ -168,17 +203,11 @@ def _read(run: Run, settings: EmbedSchema) -> tuple[Catalog, str]:
     with telling_moved_data("embed", run, merged.data, settings.data):
         catalog = Parts(merged).catalog
         check_columns(catalog)
-    return catalog, merged.data.get("on_bad_item", "error")
+    return _Data(catalog, merged.data.get("on_bad_item", "error") == "error")
 
 
 def _new_job(
-    run: Run,
-    folder: Path,
-    settings: EmbedSchema,
-    catalog: Catalog,
-    on_bad_item: str,
-    module: EncoderModule,
-    trainer: Trainer,
+    folder: Path, settings: EmbedSchema, data: _Data, network: Network, engine: Engine
 ) -> EmbeddingJob:
     """Lists the items in the folder, claims it for these settings, and finds what is missing."""
     from visual_search.atomic import atomic_path
@@ -186,20 +215,19 @@ def _new_job(
     from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.runs.embedding_listing import LISTING_FILE, write_listing
     from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
-    from visual_search.runs.run import run_label
-    from visual_search.training.module import weights_fingerprint
 
+    facts, catalog = network.facts, data.catalog
     with atomic_path(folder / LISTING_FILE) as temporary:
         listed = write_listing(temporary, [catalog.table], settings.shard_size)
         shards = ShardFolder(
             folder,
             ShardSettings(
-                run=run_label(run.folder),
-                model_hash=weights_fingerprint(module.model),
-                preprocessing_hash=module.preprocessing.fingerprint(),
-                embedding_hash=module.head.fingerprint(),
-                precision=str(trainer.precision),
-                dim=module.head.embedding_dim,
+                run=facts.name,
+                model_hash=facts.model_hash,
+                preprocessing_hash=facts.preprocessing_hash,
+                embedding_hash=facts.embedding_hash,
+                precision=network.precision,
+                dim=facts.dim,
                 catalog=catalog.name,
                 catalog_fingerprint=listed.fingerprint,
                 columns=listed.columns,
@@ -209,15 +237,17 @@ def _new_job(
         )
         with told_as_config():
             shards.claim()
-    loader = settings.loader
+    loader, num_threads = settings.loader, settings.loader.num_threads
+    if num_threads is None and engine == "local":
+        num_threads = max(1, usable_cores() // network.num_processes)
     pictures = ItemPictures(
         catalog.source,
         catalog.name,
-        size_px=module.preprocessing.image_size_px,
-        fit=module.preprocessing.fit,
+        size_px=facts.size_px,
+        fit=facts.fit,
         batch_size=loader.batch_size,
-        num_threads=loader.num_threads or max(1, usable_cores() // trainer.num_devices),
-        stops_at_bad_item=on_bad_item == "error",
+        num_threads=num_threads,
+        stops_at_bad_item=data.stops_at_bad_item,
     )
     return EmbeddingJob(folder, shards.settings, pictures, _missing(shards))
 
@@ -237,28 +267,6 @@ def _missing(shards: ShardFolder) -> tuple[int, ...]:
             f"with {missing[0]:05d}."
         )
     return missing
-
-
-def _embed(
-    job: EmbeddingJob | None, module: EncoderModule, trainer: Trainer, batch_size: int
-) -> None:
-    """Embeds and writes the missing shards, in as many processes as the trainer starts.
-
-    Args:
-        job: None in a further process, which is told by the first.
-        module: The run's.
-        trainer: Of this process.
-        batch_size: Pictures a step.
-    """
-    from visual_search.training.devices import memory_told
-    from visual_search.training.shards import ShardEmbedder
-    from visual_search.views.progress import progress_bar
-
-    with progress_bar("Embedding", " pictures") as advance:
-        embedder = ShardEmbedder(module, job, advance if trainer.is_global_zero else None)
-        with memory_told(batch_size, trainer.strategy.root_device):
-            trainer.predict(embedder, return_predictions=False)
-    trainer.strategy.barrier("shards")  # the others may still be writing theirs
 
 
 if __name__ == "__main__":

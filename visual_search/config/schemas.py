@@ -502,26 +502,43 @@ class EmbedLoader:
 
 
 @dataclass
+class EmbedRay:
+    """Which Ray cluster embeds, with ``engine=ray``.
+
+    Attributes:
+        address: Of the one that is joined, as auto or 10.0.0.1:6379; null starts one of this
+            machine's cores, which nobody else reaches.
+    """
+
+    address: str | None = None
+
+
+@dataclass
 class EmbedSchema:
     """The closed top level of ``conf/embed.yaml``: any other key is an error.
 
     Attributes:
         run: Folder of a finished run.
         out: Folder of the shards; the same command there goes on where it was.
-        shard_size: Items a shard, which is what a kill costs at most.
+        engine: local embeds on this machine; ray on all nodes of a cluster, whose storage has out,
+            run and pictures under one path.
+        shard_size: Items a shard, which is what a kill costs at most, in each process.
         data: Another catalogue; null takes the run's own, all of its items.
         split: Which items are for training, validation and test; null takes the run's own.
         loader: How pictures are read.
-        trainer: Where, how exactly and in how many processes.
+        trainer: Where, how exactly and in how many processes; with ray the cluster says how many.
+        ray: The cluster.
     """
 
     run: str | None = None
     out: str | None = None
+    engine: str = "local"
     shard_size: int = 50_000
     data: Node = field(default_factory=dict)
     split: SplitConfig | None = None
     loader: EmbedLoader = field(default_factory=EmbedLoader)
     trainer: EmbedTrainer = field(default_factory=EmbedTrainer)
+    ray: EmbedRay = field(default_factory=EmbedRay)
 
 
 @dataclass

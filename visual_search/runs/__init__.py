@@ -22,6 +22,7 @@ The parts
 ``embedding_shards.py``    a folder of embeddings in shards, written bit by bit
 ``embedding_listing.py``   the items that are to be embedded, on the disk
 ``embedding_networks.py``  the networks that embed shards
+``embedding_ray.py``       the same on many machines, by Ray
 ``embedding_job.py``       shards to embed, wherever that is done
 ``index_settings.py``      what a command says of a bundle's index
 ``vector_database.py``     a bundle or shards, pushed to a vector database and compared with it

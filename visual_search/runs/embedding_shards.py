@@ -330,6 +330,7 @@ class ShardFolder:
             "refused": refusals,
         }
         write_json(self.folder / MANIFEST_FILE, sealed(FORMAT, content))
+        self.sweep()  # what other nodes left that were killed
         (self.folder / LISTING_FILE).unlink(missing_ok=True)
         return read_shard_manifest(self.folder)
 

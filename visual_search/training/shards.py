@@ -15,6 +15,7 @@ from torch import Tensor
 
 from visual_search.catalog.streaming import PictureBatch, ReadItems
 from visual_search.training.datamodule import on_cuda
+from visual_search.training.devices import memory_told
 from visual_search.training.module import EncoderModule, as_numpy
 
 
@@ -115,10 +116,13 @@ class ShardEmbedder(LightningModule):
             The items that were embedded; Lightning warns of a step that gives nothing.
 
         Raises:
+            DeviceMemoryError: The memory of the device does not suffice.
             RuntimeError: The process that started this one has ended.
         """
         num_kept, items = batch["num_kept"], batch["items"]
-        self._features.append(as_numpy(self.module.features(batch["images"]))[:num_kept])
+        with memory_told(len(batch["images"]), self.device):
+            features = as_numpy(self.module.features(batch["images"]))
+        self._features.append(features[:num_kept])
         self._num_done += num_kept
         if items is not None:
             self._check_parent()
