@@ -438,6 +438,16 @@ def test_products_of_several_pictures_go_from_a_table_to_one_hit_each(
     with pytest.raises(ConfigError, match="product=007 with data of its own"):
         change("add", folder, *data[:2], path, "product=007")
 
+    for number, name in enumerate(("p1/a", "p1/b", "p2/c")):  # too few to tell by themselves
+        path = tmp_path / "more" / "Hats" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / f"{number}.png", path)
+    root = f"data.root={tmp_path / 'more'}"
+    assert change("add", folder, "data=folder", root, cache).change.num_products_added == 2
+    assert Bundle.open(folder).pictures_of("Hats/p1") == ["Hats/p1", "Hats/p1~2"]
+    assert "data.products=true (so are" in capsys.readouterr().out
+    assert change("remove", folder, "product=[Hats/p1,Hats/p2]").change.num_removed == 3
+
     print_changed(change("remove", folder, "product=1.10", "item=007"))
     printed = capsys.readouterr().out
     assert "4 pictures removed, 1 product with the last of them" in printed

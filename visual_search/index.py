@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError
-from visual_search.config.schemas import IndexSchema
+from visual_search.config.schemas import IndexSchema, Node
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.wording import first_by_size, listed, many, shown
 
@@ -271,10 +271,11 @@ def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
     from visual_search.views.progress import progress_bar
 
     encoder = bundle.encoder
-    catalog = build_catalog(settings.data)
+    data = _read_as_products(settings.data) if bundle.is_by_picture else settings.data
+    catalog = build_catalog(data)
     cached = prepare(
         catalog,
-        settings.data,
+        data,
         size_px=encoder.image_size_px,
         fit=encoder.fit,
         cache_dir=settings.pictures.cache_dir,
@@ -296,6 +297,22 @@ def _items_of_catalogue(bundle: Bundle, settings: IndexSchema) -> _New:
     further = len(catalog) - len(set(catalog.products or catalog.table["item_id"]))
     num_apart = 0 if bundle.is_by_picture else further
     return _New(bundle, items, left_out, catalog.refused, num_apart)
+
+
+def _read_as_products(data: Node) -> Node:
+    """Returns the node of data for a bundle of products: a few folders cannot tell that they are.
+
+    What is read from many folders, or says so itself, is left as it is.
+    """
+    from visual_search.config.builders import build
+
+    if data.get("products", False) is not None:
+        return data
+    found: Catalog = build("data", data)
+    if found.settings.get("products") is not False:
+        return data
+    print(f"{found.name}: data.products=true (so are those of the bundle; false adds items)")
+    return {**data, "products": True}
 
 
 def _picture_ids(catalog: Catalog, product_column: str | None) -> list[str]:
