@@ -415,6 +415,9 @@ class OverProducts(TypedDict):
     num_products_asking: int
     num_products_gallery: int
     definition: str
+    num_groups: NotRequired[int]
+    effective_groups: NotRequired[float]
+    rough: NotRequired[bool]
     floors: NotRequired[list[MeasuredFloor]]
     standing: NotRequired[str]
 

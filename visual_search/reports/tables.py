@@ -180,8 +180,9 @@ def products_line(products: OverProducts) -> str:
     asking = many(products["num_products_asking"], "asking product")
     return (
         f"{products['title']} {number(products['mean'])} "
-        f"{interval(products['low'], products['high'])}: {products['num_products_scored']:,} of "
-        f"{asking} scored, {products['num_products_gallery']:,} searched."
+        f"{interval(products['low'], products['high'], rough=products.get('rough'))}: "
+        f"{products['num_products_scored']:,} of {asking} scored, "
+        f"{products['num_products_gallery']:,} searched."
     )
 
 

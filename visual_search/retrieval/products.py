@@ -154,6 +154,9 @@ def over_products(scores: ProductScores) -> OverProducts:
         "num_products_scored": int(np.isfinite(asking["value"]).sum()),
         "num_products_asking": len(asking),
         "num_products_gallery": scores.num_gallery,
+        "num_groups": ends.num_groups,
+        "effective_groups": ends.effective_groups,
+        "rough": ends.rough,
         "definition": DEFINITION.format(k=scores.k),
     }
 

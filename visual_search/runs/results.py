@@ -243,6 +243,7 @@ def _over_products(catalog: Catalog, evaluation: Evaluation) -> OverProducts | N
         standing,
     )
     from visual_search.retrieval.products import find_products, over_products
+    from visual_search.wording import rough_text
 
     scores = find_products(
         evaluation.index,
@@ -264,8 +265,9 @@ def _over_products(catalog: Catalog, evaluation: Evaluation) -> OverProducts | N
     measured = floor_differences(scores.per_product, table, "value", statistic="micro")
     titles = {floor.name: floor.title for floor in evaluation.floors}
     lines = [{"title": titles[str(line["name"])], **line} for line in measured.to_dict("records")]
+    ends = found["low"], found["high"]
     said = standing(
-        found["title"], found["mean"], (found["low"], found["high"]), measured, titles=titles
+        found["title"], found["mean"], ends, measured, titles=titles, rough=rough_text(found)
     )
     return {**found, "floors": cast("list[MeasuredFloor]", lines), "standing": said}
 

@@ -27,6 +27,7 @@ from visual_search.views.html_tables import (
     category_table,
     headline_of,
     plain_table,
+    products_table,
     standing_table,
 )
 from visual_search.views.picture_grids import SearchRow
@@ -179,6 +180,7 @@ def _context(page: RunPage, detail: Detail, pictures: PictureWriter) -> dict[str
         "identity": summary.get("identity") or {},
         "numbers": _key_numbers(summary, headline["mean"]),
         "standing": standing_table(summary, page.experiment),
+        "over_products": products_table(summary, page.experiment),
         "categories": None,
         "definitions": _named(_definitions(summary)),
         "rules": _named(summary.get("rules")),

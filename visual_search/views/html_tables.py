@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from visual_search.reading import Ends, MeasuredFloor, Summary, ends_of, number_in
+from visual_search.reading import Ends, Summary, ends_of, number_in
 from visual_search.views.html_page import cell, is_number, mark, relative_link, scale_limit
 from visual_search.views.style import metric_title
 from visual_search.views.table import Cell, Row, Sign, Table, TableColumn, cells, valued
@@ -162,15 +162,10 @@ def _bar(mean: Number, ends: Ends, limit: float) -> Cell:
 
 
 def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
-    """Returns the run and then its floors, best first; None where there are no floors.
-
-    Where products have several pictures, the same over products stands in the last columns.
-    """
+    """Returns the run and then its floors, best first; None where there are no floors."""
     floors = summary.get("floors")
     if not floors:
         return None
-    products = summary.get("products")
-    over = {floor["name"]: floor for floor in products.get("floors", ())} if products else {}
     # the same groups carry the floors' means
     rough = {each: ends_of(summary, each).get("rough") is True for each in ("micro", "macro")}
     lines = []
@@ -181,25 +176,45 @@ def standing_table(summary: Summary, name: str) -> dict[str, object] | None:
         tested = [
             difference_cell(*found, p_holm, rough=of),
             _p_cell(p, p_holm),
-            *(_over_products(over[floor["name"]]) if over else ()),
         ]
         lines.append(Measurement(Cell(floor.get("title") or floor["name"]), "floor", floor, tested))
-    nothing = valued(number(None), None)
-    of_run, titles = [nothing] * 2, ["run minus floor", "p"]
-    if products and over:
-        ends: Ends = {"low": products["low"], "high": products["high"]}
-        of_run += [mean_cell(products["mean"], ends), nothing]
-        titles += [products["title"], "run minus floor, over products"]
-    run = Measurement(Cell(name, tag="this run"), "run", summary, of_run)
+    run = Measurement(Cell(name, tag="this run"), "run", summary, [valued(number(None), None)] * 2)
     ordered = [run, *best_first(lines, headline_of(summary)["mean"])]
-    return measurements_table(ordered, summary, titles, rough)
+    return measurements_table(ordered, summary, ("run minus floor", "p"), rough)
 
 
-def _over_products(floor: MeasuredFloor) -> tuple[Cell, Cell]:
-    """Returns a floor's mean over products, and the run's difference from it."""
-    found = floor["difference"], floor["difference_low"], floor["difference_high"]
-    tested = difference_cell(*found, floor["p_holm"], rough=False)
-    return mean_cell(floor["micro"], ends_of(floor, "micro")), tested
+def products_table(summary: Summary, name: str) -> dict[str, object] | None:
+    """Returns the run and then its floors over products; None where there are no such numbers."""
+    products = summary.get("products")
+    floors = products.get("floors") if products else None
+    if not products or not floors:
+        return None
+    rough = products.get("rough") is True  # the same groups carry the floors' means
+    ends: Ends = {"low": products["low"], "high": products["high"]}
+    lines: list[tuple[Cell, float, Ends, list[Cell]]] = [
+        (Cell(name, tag="this run"), products["mean"], ends, [valued(number(None), None)] * 2)
+    ]
+    for floor in sorted(floors, key=lambda floor: _order(floor["micro"])):
+        found = floor["difference"], floor["difference_low"], floor["difference_high"]
+        tested = [difference_cell(*found, floor["p_holm"], rough=rough)]
+        tested += [_p_cell(floor["p_value"], floor["p_holm"])]
+        line = Cell(floor["title"]), as_float(floor["micro"]), ends_of(floor, "micro"), tested
+        lines.append(line)
+    limit = scale_limit([value for _, mean, ends, _ in lines for value in (mean, ends["high"])])
+    rows = [
+        Row(
+            (named, mean_cell(mean, {**ends, "rough": rough}), _bar(mean, ends, limit), *tested),
+            "floor" if place else "run",
+        )
+        for place, (named, mean, ends, tested) in enumerate(lines)
+    ]
+    columns = [
+        TableColumn("Embedding", "name"),
+        TableColumn(products["title"], with_ends=True),
+        TableColumn(number(limit, 1), "mark"),
+        *map(TableColumn, ("run minus floor", "p")),
+    ]
+    return shown_table(Table("", columns, rows), len(rows))
 
 
 def category_table(
