@@ -85,6 +85,20 @@ def test_what_may_be_levels_of_the_category_stays_so(
     assert folder(tmp_path, products=False).fingerprint() == catalog.fingerprint()
 
 
+def test_products_without_categories_are_asked_about_and_may_be_said_to_be(tmp_path: Path) -> None:
+    names = [name.partition("/")[2] for name in tree(lambda n: f"P{n}")]
+    catalog = folder(saved(tmp_path, names))
+    assert (catalog.products, told(catalog)) == (None, "false")
+    assert "protocol=instance" in str(catalog.choices[-1])
+    said = folder(tmp_path, products=True)
+    assert len(set(said.products or ())) == 24
+    assert said.table["category"].tolist() == said.table["group"].tolist() == said.products
+    assert set(said.table["item_id"]) >= {"P5", "P5~2", "P5~3"}
+    saved(tmp_path, ["Hats/P99/1.jpg"])  # of these the others are categories, without products
+    mixed = folder(tmp_path, products=True, on_bad_item="skip_any")
+    assert mixed.table["item_id"].tolist() == ["Hats/P99"]
+
+
 def test_who_makes_folders_levels_of_the_category_is_asked(tmp_path: Path) -> None:
     saved(tmp_path, tree(lambda n: f"Women/P{n}"))
     by_level = folder(tmp_path, category_depth=2)

@@ -67,6 +67,25 @@ def with_levels(catalog: Catalog, depth: int | None) -> Catalog:
     return replace(catalog, table=catalog.table.assign(category=down_to(depth), **columns))
 
 
+def levels_told(folders: Sequence[Sequence[str]]) -> tuple[Choice, ...]:
+    """Returns what to say of folders in folders, of which the one at the top is the category.
+
+    Args:
+        folders: Those that each picture lies in.
+
+    Example:
+        >>> print(*levels_told([["Women", "Shoes"], ["Men"]]))
+        data.category_depth=null (folders are up to 2 deep, of which the top one is the category; \
+1 or more takes them down to that level, and keeps all levels)
+    """
+    deepest = max(map(len, folders), default=0)
+    if deepest < 2:
+        return ()
+    why = f"folders are up to {deepest} deep, of which the top one is the category; 1 or more takes"
+    why += " them down to that level, and keeps all levels"
+    return (Choice("data.category_depth", "null", why),)
+
+
 def paths_of(names: Sequence[str]) -> list[list[str]]:
     """Returns the parts of each name, of one part where the sign of all is not in it.
 

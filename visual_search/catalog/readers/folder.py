@@ -11,7 +11,7 @@ from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
 from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
-from visual_search.catalog.readers.category_levels import with_levels
+from visual_search.catalog.readers.category_levels import levels_told, with_levels
 from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.product_folders import products_found_out
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
@@ -52,8 +52,9 @@ def folder(
             ``validation``, ``dev`` and ``testing``; not all three need to be there.
         products: The folder that a picture lies in is a product, ``root/<category>/**/<product>/``:
             its first picture, by name, has the folder's path as its id, the next ``<path>~2``, the
-            attribute ``product`` holds the path, and the product is the group. None finds it out:
-            see `product_folders`.
+            attribute ``product`` holds the path, and the product is the group. Where no picture
+            lies deeper than ``root/<product>/``, the product is its category too. None finds it
+            out: see `product_folders`.
         category_depth: How many folders below the root make the category; those between it and the
             picture are further levels: see `with_levels`. None takes the one at the top alone.
 
@@ -88,12 +89,14 @@ def folder(
     item_ids: list[str] = []
     refused: list[RefusedItem] = []
     filled: set[str] = set()
-    for name in source.names():
+    names = [name for name in source.names() if name.startswith(base)]
+    names = [name for name in names if not is_clutter(name.removeprefix(base))]
+    deepest = max((name.removeprefix(base).count("/") for name in names), default=0)
+    below_category = bool(products) and deepest > level + 1
+    for name in names:
         item_id = name.removeprefix(base)
-        if is_clutter(item_id) or not name.startswith(base):
-            continue
         parts = item_id.split("/")
-        reason = source.problem(name) or _reason_to_refuse(parts, level, products=bool(products))
+        reason = source.problem(name) or _reason_to_refuse(parts, level, products=below_category)
         if reason:
             refused.append(RefusedItem(item_id, name, reason))
         else:
@@ -117,9 +120,11 @@ def folder(
     if products is None:
         found = products_found_out(folders, category_depth)
         choices += found
-        products = any(choice.setting for choice in found)
-    if products:
+        products = below_category = any(choice.setting for choice in found)
+    if below_category:
         folders = [path[:-1] for path in folders]
+    if category_depth is None and not any(choice.setting is False for choice in choices):
+        choices += levels_told(folders)
     columns = {
         "item_id": item_ids,
         "image": [base + item_id for item_id in item_ids],

@@ -37,18 +37,20 @@ def products_found_out(
     Example:
         >>> pictures = [["shoes", f"S{n // 2}"] for n in range(80)]
         >>> print(*products_found_out(pictures, None))
-        data.products=true (80 pictures lie in 40 folders below 1 category, at most 2 in one and \
+        data.products=true (80 pictures lie in 40 folders within 1 other, at most 2 in one and \
 each with a number of its own, as those of products do; false makes each picture an item)
         >>> pictures = [["birds", f"{'abcdefghijklmnopqrst'[n // 2]}"] for n in range(40)]
         >>> print(*products_found_out(pictures, None))
-        data.products=false (40 pictures lie in 20 folders below 1 category, at most 2 in one: if \
+        data.products=false (40 pictures lie in 20 folders within 1 other, at most 2 in one: if \
 each is a product, true finds it once; if they are levels of the category, data.category_depth=2 \
 says so)
         >>> products_found_out([["shoes"], ["hats"]], None)
         ()
     """
-    shallowest = min(map(len, folders), default=0)
-    if shallowest < 2 or (category_depth is not None and shallowest <= category_depth):
+    if not folders:
+        return ()
+    shallowest, deepest = min(map(len, folders)), max(map(len, folders))
+    if shallowest < 2 <= deepest or (category_depth is not None and shallowest <= category_depth):
         return ()
     counts = Counter(map(tuple, folders))
     parents = Counter(folder[:-1] for folder in counts)
@@ -63,10 +65,16 @@ says so)
     are_numbered = numbered >= NUMBERED * len(names) and len(set(names)) == len(names)
     if not are_many and not are_numbered:
         return ()
-    what = (
-        f"{many(len(folders), 'picture')} lie in {many(len(counts), 'folder')} below "
-        f"{many(len(parents), 'category', 'categories')}, at most {most} in one"
-    )
+    what = f"{many(len(folders), 'picture')} lie in {many(len(counts), 'folder')}"
+    if deepest == 1:
+        if not (are_many and are_numbered):
+            return ()
+        why = (
+            f"{what}, at most {most} in one and each with a number of its own: if each is a "
+            "product, true and protocol=instance ask for it by its other pictures"
+        )
+        return (Choice("data.products", "false", why, False),)
+    what += f" within {many(len(parents), 'other')}, at most {most} in one"
     if are_many and are_numbered and category_depth is None:
         why = f"{what} and each with a number of its own, as those of products do"
         return (Choice("data.products", "true", f"{why}; false makes each picture an item", True),)
