@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 from tests.composing import typed
+from tests.conftest import cache_of
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EmbedLoader
 from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
+from visual_search.export import export_run
 from visual_search.runs.embedding_shards import read_shards
 from visual_search.runs.run import Run, RunLockedError
 
@@ -192,7 +194,12 @@ def test_two_commands_at_once_are_refused(trained: Run, begun: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"run": None}, "no folder is named for run; expected a finished run's one: give run="),
+        (
+            {"run": None},
+            "neither run nor bundle is named; expected .* give run=PATH or bundle=",
+        ),
+        ({"bundle": "shop"}, "both are named"),
+        ({"run": None, "bundle": "shop"}, "no data is named with bundle=shop"),
         ({"out": None}, "no folder is named for out; expected a new one: give out=PATH"),
         ({"shard_size": 0}, "shard_size=0; expected at least 1"),
         ({"loader": EmbedLoader(num_threads=0)}, r"loader\.num_threads=0; expected at least 1"),
@@ -253,6 +260,38 @@ def test_a_picture_that_changes_later_is_embedded_where_its_shard_is_taken_away(
     assert again.manifest["refused"] == []
     keys = [dict(zip(one["image"], one["content_key"], strict=True)) for one in (before, after)]
     assert [name for name in keys[0] if keys[0][name] != keys[1][name]] == ["Bags/0.png"]
+
+
+def test_a_bundles_encoder_embeds_as_its_run_does(
+    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = export_run(typed("export", f"run={trained.folder}", f"out={tmp_path / 'shop'}",
+                            cache_of(trained), "num_checked=8"))  # fmt: skip
+    data = ("data=folder", f"data.root={pictures}", "shard_size=4", "data.on_bad_item=skip")
+    by_run, of_run = read(embedded(trained, tmp_path / "run", *data).folder)
+
+    def by_bundle(*more: str) -> EmbeddedCatalog:
+        arguments = [f"bundle={shop.folder}", f"out={tmp_path / 'bundle'}", *data, *more]
+        found = embed_catalog(typed("embed", *arguments))
+        assert found is not None
+        return found
+
+    found = by_bundle()
+    table, embeddings = read(found.folder)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="split"), by_run.drop(columns="split")
+    )  # which the run drew
+    np.testing.assert_allclose(embeddings, of_run, atol=2e-2)  # the run computes in bfloat16
+    encoder = json.loads((shop.folder / "bundle.json").read_text())["encoder"]["sha256"]
+    hashes = ("model_hash", "preprocessing_hash", "embedding_hash")
+    assert {found.manifest[name] for name in hashes} == {encoder}  # type: ignore[literal-required]
+    assert found.manifest["run"] == f"plain_encoder/{trained.folder.name}"
+    for key, value in (("accelerator", "gpu"), ("precision", "bf16-mixed"), ("devices", "2")):
+        with pytest.raises(ConfigError, match=rf"^trainer\.{key}={value}"):
+            by_bundle(f"trainer.{key}={value}")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match="of a bundle was started in several processes"):
+        by_bundle()
 
 
 def test_a_catalogue_without_a_good_picture_is_refused(

@@ -13,13 +13,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 from tests.composing import typed
+from tests.conftest import cache_of
 from tests.processes import Command, Hold
+from visual_search.catalog.streaming import usable_cores
 from visual_search.config.builders import ConfigError
 from visual_search.embed import embed_catalog
+from visual_search.export import export_run
 from visual_search.runs.embedding_ray import actor_size
 from visual_search.runs.embedding_shards import read_shards
 from visual_search.runs.run import Run
@@ -113,6 +118,29 @@ def test_what_a_killed_node_had_is_embedded_by_the_others(
     found = [item_id for table, _ in read_shards(out) for item_id in table["item_id"]]
     assert len(found) == len(set(found)) == 210
     assert not list(out.rglob("*.tmp*"))
+
+
+@slow
+def test_a_bundle_embeds_on_a_cluster_of_its_own(trained: Run, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    shop = tmp_path / "shop"
+    export_run(typed("export", f"run={trained.folder}", f"out={shop}", cache_of(trained),
+                     "num_checked=8"))  # fmt: skip
+    arguments = [f"bundle={shop}", "data=synthetic", "data.items_per_category=8", "shard_size=30"]
+    arguments.append("data.image_size_px=32")
+    out = [f"out={tmp_path / name}" for name in ("local", "ray")]
+    local = embed_catalog(typed("embed", *arguments, out[0]))
+    by_ray = Command("embed", [*arguments, out[1], "engine=ray"])
+    status, said, errors = by_ray.end()
+    assert status == 0, errors
+    assert f"Ray: room for {usable_cores()} actor" in said
+    assert local is not None
+    assert list(files(tmp_path / "ray")) == list(files(local.folder))
+    for (items, found), (same, expected) in zip(
+        read_shards(tmp_path / "ray"), read_shards(local.folder), strict=True
+    ):
+        pd.testing.assert_frame_equal(items, same)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Writes the embeddings of a catalogue by a finished run's network, in shards (Parquet).
+"""Writes the embeddings of a catalogue by a run's or a bundle's network, in shards (Parquet).
 
 ``python -m visual_search.embed run=PATH out=DIR``; ``--help`` lists what can be set.
 """
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of, told_as_config
-from visual_search.config.schemas import EmbedSchema, EmbedTrainer
+from visual_search.config.schemas import EmbedSchema
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
     from visual_search.catalog.catalog import Catalog
     from visual_search.runs.embedding_job import EmbeddingJob
-    from visual_search.runs.embedding_networks import Network
+    from visual_search.runs.embedding_networks import Network, NetworkPlace
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.run import Run
 
@@ -80,42 +80,29 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
             something else.
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
-    import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
-    from visual_search.runs.embedding_networks import NetworkPlace, open_network
+    from visual_search.runs.embedding_networks import open_network
     from visual_search.runs.embedding_ray import embed_with_ray
     from visual_search.runs.embedding_shards import ShardFolder
-    from visual_search.runs.finished import finished_run
-    from visual_search.runs.parts import check_hardware, quieten
     from visual_search.runs.run import Run
-    from visual_search.training.distributed import restore_num_threads
     from visual_search.views.progress import progress_bar
 
-    if not settings.run or not settings.out:
-        name, what = ("out", "new") if settings.run else ("run", "finished run's")
-        raise ConfigError(f"no folder is named for {name}; expected a {what} one: give {name}=PATH")
     engine = one_of("engine", settings.engine, get_args(Engine))
-    if engine == "local":
-        check_hardware(**vars(settings.trainer))
-    _check_numbers(settings)
-    run = finished_run(settings.run)
+    run = _checked(settings, engine)
     helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
-    if helps and engine == "ray":
+    if helps and (engine == "ray" or run is None):
         raise ConfigError(
-            "engine=ray was started in several processes; expected one, since Ray starts its own: "
-            "start it without torchrun or srun"
+            f"engine={engine} {'of a bundle ' * (run is None)}was started in several processes; "
+            "expected one: start it without torchrun or srun, engine=ray starts its own"
         )
-    folder = Path(settings.out).absolute()
-    if folder.resolve() == run.folder.resolve():
-        raise ConfigError(f"out={settings.out} is the run's own folder; expected a new one")
-    restore_num_threads()
-    quieten()
+    folder = Path(settings.out or "").absolute()
     lock = Run(folder)  # a folder that one command works in
     if not helps:
         lock.lock()
     try:
         data = None if helps else _read(run, settings)
-        place = NetworkPlace(str(run.folder.absolute()), _trainer_of(run, settings, engine))
-        network = open_network(place)
+        place = _place(run, settings, engine)
+        here = place if engine == "local" else place.on_cpu()
+        network = open_network(here)
         if data is None:
             network.embed(None, None)
             return None
@@ -126,20 +113,66 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
             elif job.missing:
                 embed_with_ray(job, place, settings.ray.address, advance)
         manifest = ShardFolder(folder, job.settings).conclude(data.catalog.refused)
-        return EmbeddedCatalog(Path(settings.out), manifest, len(job.missing))
+        return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
     finally:
         lock.unlock()
 
 
-def _trainer_of(run: Run, settings: EmbedSchema, engine: Engine) -> EmbedTrainer:
-    """Returns where the network computes; on other machines in a precision that is said here.
+def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
+    """Returns the finished run whose network embeds; None where a bundle's does.
+
+    Raises:
+        ConfigError: Settings are missing, wrong, or do not go together.
+    """
+    if bool(settings.run) == bool(settings.bundle):
+        both = "both are named" if settings.run else "neither run nor bundle is named"
+        raise ConfigError(
+            f"{both}; expected the folder of a finished run or of a bundle, whose network embeds: "
+            "give run=PATH or bundle=PATH"
+        )
+    if not settings.out:
+        raise ConfigError("no folder is named for out; expected a new one: give out=PATH")
+    _check_numbers(settings)
+    run = None
+    if settings.run:
+        import visual_search.training.trainer  # noqa: F401 - Lightning, loud again once imported
+        from visual_search.runs.finished import finished_run
+        from visual_search.runs.parts import check_hardware, quieten
+        from visual_search.training.distributed import restore_num_threads
+
+        if engine == "local":
+            check_hardware(**vars(settings.trainer))
+        run = finished_run(settings.run)
+        restore_num_threads()
+        quieten()
+    elif not settings.data or settings.split is not None:
+        what = "no data is named" if not settings.data else "split is named"
+        raise ConfigError(
+            f"{what} with bundle={settings.bundle}; expected the catalogue to embed, with the "
+            "splits that it has: give data=folder data.root=PATH or such, and no split"
+        )
+    own = Path(settings.run or settings.bundle or "").resolve()
+    if Path(settings.out).resolve() == own:
+        raise ConfigError(
+            f"out={settings.out} is the {'run' if run else 'bundle'}'s own folder; expected a new "
+            "one"
+        )
+    return run
+
+
+def _place(run: Run | None, settings: EmbedSchema, engine: Engine) -> NetworkPlace:
+    """Returns which network embeds and where; on other machines in a precision that is said here.
 
     Every actor has to compute as the others do, whatever each of their machines would choose.
     """
-    asked = settings.trainer
-    if engine == "local" or asked.precision != "auto":
-        return asked
-    return replace(asked, precision=str(run.summary().get("precision") or "32-true"))
+    from visual_search.runs.embedding_networks import NetworkPlace
+
+    trainer = settings.trainer
+    if run is None:
+        return NetworkPlace(None, str(Path(settings.bundle or "").absolute()), trainer)
+    if engine == "ray" and trainer.precision == "auto":
+        trainer = replace(trainer, precision=str(run.summary().get("precision") or "32-true"))
+    return NetworkPlace(str(run.folder.absolute()), None, trainer)
 
 
 def _check_numbers(settings: EmbedSchema) -> None:
@@ -194,16 +227,21 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
         print(f"  ... and {len(refused) - 10:,} more")
 
 
-def _read(run: Run, settings: EmbedSchema) -> _Data:
+def _read(run: Run | None, settings: EmbedSchema) -> _Data:
     """Returns the catalogue that is to be embedded."""
+    from visual_search.runs.catalogs import build_catalog
     from visual_search.runs.parts import Parts
 
-    own = run.settings()
-    merged = merged_settings(own, settings.data, settings.split, own.pictures.cache_dir)
-    with telling_moved_data("embed", run, merged.data, settings.data):
-        catalog = Parts(merged).catalog
-        check_columns(catalog)
-    return _Data(catalog, merged.data.get("on_bad_item", "error") == "error")
+    if run is None:
+        node, catalog = settings.data, build_catalog(settings.data)
+    else:
+        own = run.settings()
+        merged = merged_settings(own, settings.data, settings.split, own.pictures.cache_dir)
+        node = merged.data
+        with telling_moved_data("embed", run, node, settings.data):
+            catalog = Parts(merged).catalog
+    check_columns(catalog)
+    return _Data(catalog, node.get("on_bad_item", "error") == "error")
 
 
 def _new_job(

@@ -29,7 +29,7 @@ COLOURS = ("red", "green", "")
 class StandInEncoder:
     """Has the attributes of `OnnxEncoder`; its file is the JSON of them."""
 
-    def __init__(self, model: bytes, num_threads: int | None) -> None:
+    def __init__(self, model: bytes, num_threads: int | None, accelerator: str = "cpu") -> None:
         content = json.loads(model)
         self.image_size_px: int = content["image_size_px"]
         self.fit: str = content["fit"]

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.bundle.small_encoders import DIM, METADATA, SIDE, WEIGHTS, content, model
-from visual_search.bundle.encoder import OnnxEncoder
+from visual_search.bundle.encoder import NoGpuError, OnnxEncoder
 from visual_search.bundle.files import DamagedError
 from visual_search.catalog.images import PictureError, PictureLimits, decode
 
@@ -77,6 +78,14 @@ def test_it_computes_with_the_threads_asked_for_and_none_of_them_spins() -> None
     assert own.get_session_options().intra_op_num_threads >= 1  # 0 would pin threads to cores
     with pytest.raises(ValueError, match="got num_threads 0, expected at least 1, or None"):
         OnnxEncoder(content(), num_threads=0)
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_refused() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed")
+    with pytest.raises(NoGpuError, match=r"expected CUDAExecutionProvider: pip install"):
+        OnnxEncoder(content(), accelerator="gpu")
+    assert OnnxEncoder(content(), accelerator="auto").computes_on == "cpu"
 
 
 @pytest.mark.parametrize(

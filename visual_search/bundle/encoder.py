@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from visual_search.catalog.cache import Pictures
 
+Accelerator = Literal["auto", "cpu", "gpu"]
+
 FORMAT = "visual_search.encoder/1"
 INPUT, OUTPUT = "pictures", "embeddings"
 MAX_SIDE_PX = 4_096
@@ -35,8 +37,13 @@ _BLOCK, _BLOCK_PX = 16, 16 * 512 * 512
 # All that networks of this process compute, weights included. ResNet-50 takes 0.5 GiB for 16
 # pictures of 224 px; a file of 200 bytes may ask for 12.
 MAX_MEMORY_BYTES = 4 * 2**30
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _LIMITS = PictureLimits()
 _AGAIN = "export the run again, or take the file that it exported"
+
+
+class NoGpuError(RuntimeError):
+    """ONNX Runtime has no GPU here; the message says what lacks."""
 
 
 class OnnxEncoder:
@@ -52,24 +59,31 @@ class OnnxEncoder:
         model: The whole ONNX file, as `visual_search.models.exporting.export_encoder` writes it.
         num_threads: That one call computes with; None takes one for each core that this process
             may use.
+        accelerator: ``cpu``; ``gpu`` for an NVIDIA GPU, by ``onnxruntime-gpu``; ``auto`` for one
+            where that is installed and finds it. A GPU rounds otherwise than the CPU.
 
     Attributes:
         image_size_px: Side S of the square pictures that it takes.
         fit: How pictures are brought to a square.
         embedding_dim: Width D of the embedding.
         facts: What the export was told about the network.
+        computes_on: ``cpu`` or ``gpu``.
 
     Raises:
         ValueError: The file is damaged, foreign or not to be trusted, or ``num_threads`` is below
             1; the message says which.
+        NoGpuError: A GPU is asked for and not there.
     """
 
     image_size_px: int
     fit: Fit
     embedding_dim: int
     facts: Mapping[str, str]
+    computes_on: Literal["cpu", "gpu"]
 
-    def __init__(self, model: bytes, *, num_threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes, *, num_threads: int | None = None, accelerator: Accelerator = "cpu"
+    ) -> None:
         if num_threads is not None and num_threads < 1:
             raise ValueError(
                 f"got num_threads {num_threads}, expected at least 1, or None for all cores"
@@ -79,7 +93,8 @@ class OnnxEncoder:
         except NotOnnxError as error:
             raise DamagedError(f"the encoder cannot be used: {error}; {_AGAIN}") from error
         self._read(metadata)
-        self._session = _session(model, num_threads)
+        self._session = _session(model, num_threads, accelerator)
+        self.computes_on = "gpu" if self._session.get_providers()[0] == _CUDA else "cpu"
         self._check_interface()
         self._run(np.zeros((1, 3, self.image_size_px, self.image_size_px), np.uint8))
 
@@ -196,10 +211,21 @@ def _number(metadata: Mapping[str, str], name: str, most: int) -> int:
     return int(text)
 
 
-def _session(model: bytes, num_threads: int | None) -> onnxruntime.InferenceSession:
-    """Returns the runtime's session, on the CPU."""
+def _session(
+    model: bytes, num_threads: int | None, accelerator: Accelerator
+) -> onnxruntime.InferenceSession:
+    """Returns the runtime's session."""
     import onnxruntime
 
+    providers: list[str | tuple[str, dict[str, object]]] = [_CPU]
+    if accelerator != "cpu" and _CUDA in onnxruntime.get_available_providers():
+        providers.insert(0, (_CUDA, {"gpu_mem_limit": MAX_MEMORY_BYTES}))
+    elif accelerator == "gpu":
+        raise NoGpuError(
+            f"a GPU is asked for, and onnxruntime {onnxruntime.__version__} offers "
+            f"{onnxruntime.get_available_providers()}; expected {_CUDA}: pip install "
+            "onnxruntime-gpu in the place of onnxruntime, or compute on the CPU"
+        )
     _bound_memory()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -214,16 +240,21 @@ def _session(model: bytes, num_threads: int | None) -> onnxruntime.InferenceSess
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         # Constants would be folded outside of that memory, and an exported file's are folded.
-        return onnxruntime.InferenceSession(
-            model,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"],
+        session = onnxruntime.InferenceSession(
+            model, options, providers=providers, disabled_optimizers=["ConstantFolding"]
         )
     except Exception as error:  # the runtime's errors share no class
         raise DamagedError(
             f"the encoder does not load ({type(error).__name__}: {str(error)[:300]}); {_AGAIN}"
         ) from error
+    # Without its libraries the runtime drops the GPU, and says so in its log alone.
+    if accelerator == "gpu" and session.get_providers()[0] != _CUDA:
+        raise NoGpuError(
+            f"a GPU is asked for, and onnxruntime {onnxruntime.__version__} took the CPU: CUDA or "
+            "cuDNN do not load; expected both, of the versions that it names: install them, or "
+            "compute on the CPU"
+        )
+    return session
 
 
 @functools.cache

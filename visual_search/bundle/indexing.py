@@ -16,7 +16,7 @@ from visual_search.knn.plan import SearchPlan
 from visual_search.knn.store import ArrayStore
 
 if TYPE_CHECKING:
-    from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.encoder import Accelerator, OnnxEncoder
     from visual_search.knn.search_index import SearchIndex
 
 # An index file that knows fewer rows than there are is completed when the bundle is opened. Beyond
@@ -25,36 +25,53 @@ MAX_LATE_ROWS = 1_000
 MAX_LATE_SHARE = 0.01
 
 
-def make_encoder(data: bytes, num_threads: int | None) -> OnnxEncoder:
+def make_encoder(
+    data: bytes, num_threads: int | None, accelerator: Accelerator = "cpu"
+) -> OnnxEncoder:
     """Returns the encoder of an ONNX file's bytes; ONNX Runtime is loaded here.
 
     Raises:
         ValueError: They are no encoder.
+        NoGpuError: A GPU is asked for and not there.
     """
     from visual_search.bundle.encoder import OnnxEncoder
 
-    return OnnxEncoder(data, num_threads=num_threads)
+    return OnnxEncoder(data, num_threads=num_threads, accelerator=accelerator)
 
 
-def open_encoder(path: Path, data: bytes, num_threads: int | None) -> OnnxEncoder:
+def open_encoder(
+    path: Path, data: bytes, num_threads: int | None, accelerator: Accelerator = "cpu"
+) -> OnnxEncoder:
     """Returns the encoder of a file that was read; what is wrong with it is said with its path.
 
     Raises:
         ValueError: It is no encoder.
     """
     try:
-        return make_encoder(data, num_threads)
+        return make_encoder(data, num_threads, accelerator)
     except ValueError as error:
         raise DamagedError(f"{path}: {error}") from error
 
 
-def load_encoder(folder: Path, manifest: BundleManifest, num_threads: int | None) -> OnnxEncoder:
+def load_encoder(
+    folder: Path,
+    manifest: BundleManifest,
+    num_threads: int | None,
+    accelerator: Accelerator = "cpu",
+) -> OnnxEncoder:
     """Reads the bundle's encoder.
+
+    Args:
+        folder: The bundle's.
+        manifest: Its own.
+        num_threads: That one call computes with; None for as many as there are cores.
+        accelerator: Where it computes.
 
     Raises:
         FileNotFoundError: The file is gone.
         ValueError: It is another file than the manifest names, no encoder, or one that takes or
             gives something else.
+        NoGpuError: A GPU is asked for and not there.
     """
     record = manifest.encoder
     path = inside(folder, record.file)
@@ -65,7 +82,7 @@ def load_encoder(folder: Path, manifest: BundleManifest, num_threads: int | None
             f"{record.sha256[:12]}...; the embeddings were made by another encoder: copy the whole "
             "bundle again, or create it again"
         )
-    encoder = open_encoder(path, data, num_threads)
+    encoder = open_encoder(path, data, num_threads, accelerator)
     found = encoder_facts(encoder)
     expected = {name: getattr(record, name) for name in found}
     if found != expected:

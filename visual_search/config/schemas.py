@@ -518,7 +518,9 @@ class EmbedSchema:
     """The closed top level of ``conf/embed.yaml``: any other key is an error.
 
     Attributes:
-        run: Folder of a finished run.
+        run: Folder of a finished run, whose network embeds.
+        bundle: In its place a folder that `python -m visual_search.export` made, whose encoder
+            embeds without PyTorch; data has to be named.
         out: Folder of the shards; the same command there goes on where it was.
         engine: local embeds on this machine; ray on all nodes of a cluster, whose storage has out,
             run and pictures under one path.
@@ -531,6 +533,7 @@ class EmbedSchema:
     """
 
     run: str | None = None
+    bundle: str | None = None
     out: str | None = None
     engine: str = "local"
     shard_size: int = 50_000

@@ -1,21 +1,27 @@
-"""The networks that embed shards: a finished run's, under Lightning."""
+"""The networks that embed shards: a finished run's, under Lightning, and a bundle's, without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from visual_search.config.builders import ConfigError, one_of
 from visual_search.config.schemas import EmbedTrainer
 from visual_search.runs.run import Run, run_label
 
 if TYPE_CHECKING:
     from lightning import Trainer
 
+    from visual_search.bundle.encoder import OnnxEncoder
+    from visual_search.bundle.manifest import BundleManifest
     from visual_search.catalog.images import Fit
     from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.training.module import EncoderModule
+
+Accelerator = Literal["auto", "cpu", "gpu"]  # as `visual_search.bundle.encoder` has it
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,20 @@ class NetworkPlace:
     """Which network embeds, and where it computes: what a process needs to open it.
 
     Attributes:
-        run: Folder of a finished run.
+        run: Folder of a finished run; None for a bundle's network.
+        bundle: Folder of a bundle; None for a run's.
         trainer: Where, and how exactly.
+        num_threads: That a bundle's network computes with; None takes one a usable core.
     """
 
-    run: str
+    run: str | None
+    bundle: str | None
     trainer: EmbedTrainer
+    num_threads: int | None = None
+
+    def on_cpu(self) -> NetworkPlace:
+        """Returns the same network on the CPU of one process: what asks for no more than facts."""
+        return replace(self, trainer=replace(self.trainer, accelerator="cpu", devices=1))
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,8 @@ class NetworkFacts:
 
     Attributes:
         name: Of the run, as ``plus_layer/0123456789``.
-        model_hash: SHA-256 (hex) of the network's weights.
+        model_hash: SHA-256 (hex) of the network's weights, or of a bundle's encoder, which is all
+            three.
         preprocessing_hash: SHA-256 (hex) of the way from picture to network input.
         embedding_hash: SHA-256 (hex) of the way from the network's values to the embedding.
         dim: Embedding width D.
@@ -96,6 +111,8 @@ def open_network(place: NetworkPlace) -> Network:
     """
     from visual_search.runs.finished import finished_run
 
+    if place.bundle is not None:
+        return BundleNetwork(Path(place.bundle), place.trainer, place.num_threads)
     return RunNetwork(finished_run(place.run), place.trainer)
 
 
@@ -166,6 +183,110 @@ class RunNetwork:
         embedder = ShardEmbedder(self._module, job, shown)
         trainer.predict(embedder, return_predictions=False)
         trainer.strategy.barrier("shards")  # the others may still be writing theirs
+
+
+class BundleNetwork:
+    """A bundle's encoder, by ONNX Runtime: one process, in float32.
+
+    Args:
+        folder: The bundle's.
+        asked: Where it computes.
+        num_threads: With; None takes one a usable core.
+
+    Raises:
+        ConfigError: Something else than one device and float32 is asked for, a GPU is and is not
+            there, or the extra is not installed.
+        FileNotFoundError: There is no bundle.
+        ValueError: It is damaged.
+    """
+
+    precision = "32-true"
+    num_processes = 1
+
+    def __init__(self, folder: Path, asked: EmbedTrainer, num_threads: int | None) -> None:
+        from visual_search.bundle.manifest import read_manifest
+
+        self._manifest, _ = read_manifest(folder)
+        accelerator = {"cuda": "gpu"}.get(asked.accelerator, asked.accelerator)
+        for key, value, known in (
+            ("accelerator", accelerator, get_args(Accelerator)),
+            ("precision", asked.precision, ("auto", self.precision)),
+            ("devices", str(asked.devices), ("1",)),
+            ("strategy", asked.strategy, ("auto",)),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"trainer.{key}={value} with a bundle's encoder; expected one of "
+                    f"{list(known)}: set it, or embed by the run (run=PATH); several processes are "
+                    "engine=ray's"
+                )
+        self._encoder = _encoder_of(folder, self._manifest, num_threads, accelerator)
+
+    @cached_property
+    def facts(self) -> NetworkFacts:
+        """What it makes of pictures."""
+        told, encoder = self._manifest.facts, self._manifest.encoder
+        return NetworkFacts(
+            name="/".join(str(told[key]) for key in ("experiment", "run") if key in told)
+            or self._manifest.name,
+            model_hash=encoder.sha256,
+            preprocessing_hash=encoder.sha256,
+            embedding_hash=encoder.sha256,
+            dim=encoder.embedding_dim,
+            size_px=encoder.image_size_px,
+            fit=self._encoder.fit,
+        )
+
+    def embed(
+        self, job: EmbeddingJob | None, on_progress: Callable[[int, int], None] | None
+    ) -> None:
+        """Embeds and writes the missing shards.
+
+        Args:
+            job: What is to be embedded.
+            on_progress: Called with (items embedded, items to embed).
+
+        Raises:
+            BadItemsError: A picture cannot be used, and that is an error.
+            ConfigError: This is a further process.
+        """
+        import numpy as np
+
+        if job is None:
+            raise ConfigError(
+                "bundle= was started in several processes; expected one: start it without torchrun "
+                "or srun, or take engine=ray"
+            )
+        done = 0
+        for number in job.missing:
+            found = [np.empty((0, self.facts.dim), np.float32)]
+            for batch in job.batches(number):
+                if batch.num_kept:
+                    found.append(self._encoder.embed(batch.images[: batch.num_kept]))
+                done += batch.num_kept
+                if batch.items is not None:
+                    job.write(number, batch.items, np.concatenate(found))
+                    done += len(batch.items.refused)
+                if on_progress is not None:
+                    on_progress(done, job.num_items)
+
+
+def _encoder_of(
+    folder: Path, manifest: BundleManifest, num_threads: int | None, accelerator: str
+) -> OnnxEncoder:
+    from visual_search.bundle.encoder import NoGpuError
+    from visual_search.bundle.indexing import load_encoder
+
+    chosen = one_of("trainer.accelerator", accelerator, get_args(Accelerator))
+    try:
+        return load_encoder(folder, manifest, num_threads, chosen)
+    except NoGpuError as error:
+        raise ConfigError(f"trainer.accelerator={accelerator}: {error}") from error
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; expected the extra 'serve'; run: "
+            "pip install 'visual-search[serve]'"
+        ) from error
 
 
 def new_trainer_of(run: Run, asked: EmbedTrainer | None = None) -> Trainer:

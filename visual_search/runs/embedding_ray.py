@@ -161,7 +161,8 @@ class ShardActor:
         from visual_search.runs.embedding_networks import open_network
         from visual_search.runs.parts import quieten
 
-        quieten()
+        if place.run is not None:
+            quieten()
         if not job.folder.is_dir():
             raise RuntimeError(
                 f"node {os.uname().nodename} sees no {job.folder}; expected out=DIR on storage "
@@ -197,7 +198,7 @@ class _Foreman:
         if pictures.num_threads is None:
             pictures = replace(pictures, num_threads=size.num_cpus)
         self._job_ref = ray.put(replace(job, pictures=pictures, missing=()))
-        self._place = replace(place, trainer=trainer)
+        self._place = replace(place, trainer=trainer, num_threads=size.num_cpus)
         self._actor = ray.remote(ShardActor).options(
             num_cpus=size.num_cpus,
             num_gpus=size.num_gpus,
