@@ -145,6 +145,15 @@ def test_google_merchant(tmp_path: Path, name: str) -> None:
     assert "data.further_pictures=true" in told(catalog)
 
 
+def test_what_is_named_is_taken_of_an_export_too(tmp_path: Path) -> None:
+    read(tmp_path, "merchant.tsv", FEEDS["merchant.tsv"])
+    catalog = table(tmp_path / "merchant.tsv", group="title")
+    assert by_product(catalog, "group") == {"1": "Boot", "2": "Boot", "3": "Cap & Co"}
+    assert "group" not in catalog.settings
+    refuses(ValueError, "no column.*'nowhere'", table, tmp_path / "merchant.tsv", group="nowhere")
+    refuses(ValueError, "no column.*'nowhere'", table, tmp_path / "merchant.tsv", split="nowhere")
+
+
 WOO = ("ID", "Type", "SKU", "Name", "Published", "Is featured?", "Categories", "Images", "Parent")
 
 

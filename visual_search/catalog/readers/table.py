@@ -171,8 +171,11 @@ def table(
         is_its = (export.columns.item_id, export.columns.category) == (item_id, category)
         raw, choices = (export.raw, export.choices) if is_its else (raw, ())
     elif export is not None and len(left) == len(_USUAL_NAMES):
-        raw, told, choices = export.raw, export.columns, export.choices
-        choices += roles_told(told, f"as {export.name} has it")
+        its = export.columns  # but for what was named
+        own = replace(its, group=None if group else its.group, split=None if split else its.split)
+        raw = export.raw
+        choices = (*export.choices, *roles_told(own, f"as {export.name} has it"))
+        told = replace(its, group=group or its.group, split=split or its.split)
     elif left:
         told, choices = _found_out(told, left, raw, origin, source, is_there, base)
     if not left and attributes is None:
