@@ -156,6 +156,7 @@ def inputs(folder: Path) -> dict[str, bool]:
     return dict.fromkeys(one_each, False) | dict.fromkeys(several, True)
 
 
+@pytest.mark.slow
 def test_check_prints_what_reads_every_input_as_it_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
