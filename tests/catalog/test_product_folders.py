@@ -99,12 +99,14 @@ def test_products_without_categories_are_asked_about_and_may_be_said_to_be(tmp_p
     assert mixed.table["item_id"].tolist() == ["Hats/P99"]
 
 
-def test_who_makes_folders_levels_of_the_category_is_asked(tmp_path: Path) -> None:
+def test_products_lie_below_what_was_said_to_be_levels_of_the_category(tmp_path: Path) -> None:
     saved(tmp_path, tree(lambda n: f"Women/P{n}"))
-    by_level = folder(tmp_path, category_depth=2)
-    assert (by_level.products, told(by_level)) == (None, "false")
-    assert "category_depth" not in str(by_level.choices[-1])
-    assert told(folder(tmp_path, category_depth=3)) == ""
-    both = folder(tmp_path, category_depth=2, products=True)
+    both = folder(tmp_path, category_depth=2)
     assert both.categories == sorted(f"{kind} > Women" for kind in KINDS)
-    assert len(set(both.products or ())) == 24
+    assert (len(set(both.products or ())), told(both)) == (24, "true")
+    by_level = folder(tmp_path, category_depth=3)
+    assert (by_level.products, told(by_level), len(by_level.categories)) == (None, "", 24)
+    saved(tmp_path / "words", tree(lambda n: f"name {'abcdefghijklmnopqrstuvwx'[n]}"))
+    asked = folder(tmp_path / "words", category_depth=1)
+    assert (asked.products, told(asked)) == (None, "false")
+    assert "data.category_depth" not in str(asked.choices[-1])

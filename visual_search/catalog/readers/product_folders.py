@@ -31,8 +31,8 @@ def products_found_out(
 
     Args:
         folders: Those that each picture lies in, from its category on.
-        category_depth: How many of them somebody said to be levels of the category; products are
-            then read by somebody's word alone.
+        category_depth: How many of them somebody said to be levels of the category; products lie
+            below these.
 
     Example:
         >>> pictures = [["shoes", f"S{n // 2}"] for n in range(80)]
@@ -75,7 +75,7 @@ says so)
         )
         return (Choice("data.products", "false", why, False),)
     what += f" within {many(len(parents), 'other')}, at most {most} in one"
-    if are_many and are_numbered and category_depth is None:
+    if are_many and are_numbered:
         why = f"{what} and each with a number of its own, as those of products do"
         return (Choice("data.products", "true", f"{why}; false makes each picture an item", True),)
     why = f"{what}: if each is a product, true finds it once"
