@@ -90,7 +90,7 @@ ROOMS = {
     "databases": Room(
         10,
         _names("numpy"),
-        _names("psycopg pgvector qdrant_client pymilvus lancedb pyarrow"),
+        _names("psycopg pgvector qdrant_client pymilvus grpc lancedb pyarrow"),
         _names("bundle knn"),
     ),
     "serving": Room(

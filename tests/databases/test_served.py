@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from tests.databases.conftest import on_every_server
 from tests.databases.postgres import PostgresServer
 from tests.serving.drawn_bundle import (
     GridEncoder,
@@ -120,6 +121,7 @@ def found(one: TestClient, item: str, **more: object) -> list[str]:
     return [hit["item_id"] for hit in answer.json()["hits"]]
 
 
+@on_every_server
 def test_page_and_api_search_add_and_remove(
     shop_client: TestClient, database: VectorDatabase
 ) -> None:

@@ -8,6 +8,9 @@
 ``retries.py``          asking again while a database is away
 A file a database
 ``pgvector.py``         PostgreSQL with pgvector
+``qdrant.py``           Qdrant
+``milvus.py``           Milvus
+``lancedb.py``          LanceDB: a folder, no server
 What is done with them
 ``pushing.py``          brings a collection to what a source holds
 ``verifying.py``        compares a collection with its source

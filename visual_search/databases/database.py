@@ -164,7 +164,7 @@ class VectorDatabase(Protocol):
         k: int,
         conditions: Conditions = (),
         *,
-        is_exact: bool = False,
+        is_thorough: bool = False,
     ) -> list[Neighbours]:
         """Finds the k nearest items of each query.
 
@@ -172,7 +172,8 @@ class VectorDatabase(Protocol):
             queries: ``[Q, D] float32``, finite.
             k: Items a query; an approximate index may give fewer.
             conditions: One or several lists of labels: an item has to have one of each.
-            is_exact: Compare with every item that fulfils the conditions.
+            is_thorough: Compare with every item that fulfils the conditions, or, where a database
+                cannot be told to, look as widely as it can.
         """
         ...
 

@@ -40,4 +40,14 @@ def open_database(
         from visual_search.databases.pgvector import PgvectorCollection
 
         return PgvectorCollection(address, collection, timeout_s)
-    raise NotImplementedError
+    if kind == "qdrant":
+        from visual_search.databases.qdrant import QdrantCollection
+
+        return QdrantCollection(address, collection, timeout_s)
+    if kind == "milvus":
+        from visual_search.databases.milvus import MilvusCollection
+
+        return MilvusCollection(address, collection, timeout_s)
+    from visual_search.databases.lancedb import LanceCollection
+
+    return LanceCollection(address, collection, timeout_s)

@@ -201,7 +201,7 @@ class PgvectorCollection:
         k: int,
         conditions: Conditions = (),
         *,
-        is_exact: bool = False,
+        is_thorough: bool = False,
     ) -> list[Neighbours]:
         """Finds the nearest rows; `hnsw.iterative_scan` looks on where conditions leave too few."""
         from psycopg import sql
@@ -228,7 +228,7 @@ class PgvectorCollection:
                 connection.execute("SET LOCAL enable_indexscan = off")
                 return ask(connection)
 
-        return self._run(ask_exactly if is_exact else ask)
+        return self._run(ask_exactly if is_thorough else ask)
 
     def count(self) -> int:
         """Counts the rows."""

@@ -178,10 +178,12 @@ class ServedIndex:
         """Returns proposed rows ``[Q, C] int64`` in any order, each once a query, -1 for none."""
         found: list[list[int]] = [[] for _ in queries]
         pending = list(range(len(queries))) if wanted else []
-        for is_exact in (False, True):
+        for is_thorough in (False, True):
             if not pending:
                 break
-            answers = self.database.search(queries[pending], count, conditions, is_exact=is_exact)
+            answers = self.database.search(
+                queries[pending], count, conditions, is_thorough=is_thorough
+            )
             for n, neighbours in zip(pending, answers, strict=True):
                 rows = [self._snapshot.row_of(one) for one in neighbours.item_ids]
                 found[n] = list(dict.fromkeys(row for row in rows if row >= 0 and allowed[row]))

@@ -122,7 +122,7 @@ def verify(
     return Verified(
         len(source),
         missing,
-        list(known),
+        sorted(known),
         changed,
         others,
         _recall(source, database, sample, queries, is_filtered=False),
