@@ -40,7 +40,9 @@ class GridEncoder:
     fit = "letterbox"
     embedding_dim = 48
 
-    def __init__(self, model: bytes = b"", num_threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes = b"", num_threads: int | None = None, accelerator: str = "cpu"
+    ) -> None:
         self.batches: list[int] = []
         self.gate: threading.Event | None = None  # set: waits for it, at every batch
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 MAX_NAMED = 3
-NOT_LABELS = ("item_id", "image", "content_key")  # columns of a shard that say nothing to filter by
+# Columns of a shard that a bundle does not have: they say nothing to filter by.
+NOT_LABELS = ("item_id", "image", "group", "split", "content_key")
 
 
 class ShardSource:
