@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.composing import typed
 from visual_search.runs.run import Run
 from visual_search.train import train
+from visual_search.training.checkpointing import load_checkpoint
 
 SYNTHETIC = (
     "data=synthetic", "data.items_per_category=24", "data.categories=[Dresses,Shoes,Hats]",
@@ -40,3 +43,14 @@ def numbers(run: Run) -> dict[str, Any]:
     summary = run.summary()
     summary.pop("embedding_ms_per_item")
     return summary
+
+
+def only_run(folder: Path) -> Run:
+    (found,) = (folder / "outputs").glob("*/*/status.json")
+    return Run(found.parent)
+
+
+def assert_same_weights(first: Run, second: Run) -> None:
+    one, other = (load_checkpoint(run.checkpoint)["state_dict"] for run in (first, second))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

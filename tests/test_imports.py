@@ -40,7 +40,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 RING_1 = _names("catalog models knn retrieval views")
-BASICS = _names("atomic locking reading wording builder called_as_well __version__")
+BASICS = _names("atomic launcher locking reading wording builder called_as_well __version__")
 COMMAND_FILES = BASICS | set(COMMANDS) | {"__init__", "__main__"}
 
 

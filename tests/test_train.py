@@ -12,20 +12,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 import visual_search
 from tests.composing import typed
 from tests.processes import Command, Hold
-from tests.small_runs import QUICK, SIZE, SYNTHETIC, numbers, places, run_here, small
+from tests.small_runs import (
+    QUICK,
+    SIZE,
+    SYNTHETIC,
+    assert_same_weights,
+    numbers,
+    only_run,
+    places,
+    run_here,
+    small,
+)
 from visual_search.config.builders import ConfigError
 from visual_search.evaluate import measure_run
 from visual_search.knn.gallery_index import EmbeddingIndex
 from visual_search.runs.parts import Parts, load_module
 from visual_search.runs.run import Run, RunLockedError
 from visual_search.train import train
-from visual_search.training.checkpointing import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -39,17 +47,6 @@ metrics/near_duplicates.csv metrics/trained_items.parquet figures/floors.png
 figures/class_distribution.png figures/projection.png figures/search_results/fixed.png
 figures/reconstructions/epoch_0001.png
 """
-
-
-def only_run(folder: Path) -> Run:
-    (found,) = (folder / "outputs").glob("*/*/status.json")
-    return Run(found.parent)
-
-
-def assert_same_weights(first: Run, second: Run) -> None:
-    one, other = (load_checkpoint(run.checkpoint)["state_dict"] for run in (first, second))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def full(folder: Path, *more: str) -> Run:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of, told_as_config
 from visual_search.config.schemas import EmbedSchema
+from visual_search.launcher import is_first_process, launch
 from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visual_search.runs.embedding_networks import Network, NetworkPlace
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.run import Run
+    from visual_search.training.processes import Processes
 
 Engine = Literal["local", "ray"]
 
@@ -81,41 +82,54 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     from visual_search.runs.embedding_networks import open_network
-    from visual_search.runs.embedding_ray import embed_with_ray
-    from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.runs.run import Run
-    from visual_search.views.progress import progress_bar
+    from visual_search.training.processes import joined_processes
 
     engine = one_of("engine", settings.engine, get_args(Engine))
     run = _checked(settings, engine)
-    helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
-    if helps and (engine == "ray" or run is None):
+    launched = launch()
+    are_several = not is_first_process() or (launched is not None and launched.num_processes > 1)
+    if are_several and (engine == "ray" or run is None):
         raise ConfigError(
             f"engine={engine} {'of a bundle ' * (run is None)}was started in several processes; "
             "expected one: start it without torchrun or srun, engine=ray starts its own"
         )
     folder = Path(settings.out or "").absolute()
     lock = Run(folder)  # a folder that one command works in
-    if not helps:
-        lock.lock()
-    try:
-        data = None if helps else _read(run, settings)
-        place = _place(run, settings, engine)
-        here = place if engine == "local" else place.on_cpu()
-        network = open_network(here)
-        if data is None:
-            network.embed(None, None)
+    with joined_processes(settings.trainer.accelerator) as processes:
+        if not is_first_process():
+            if processes.wait():
+                open_network(_place(run, settings, engine)).embed(None, None)
             return None
-        job = _new_job(folder, settings, data, network, engine)
-        with progress_bar("Embedding", " pictures") as advance:
-            if engine == "local":
-                network.embed(job, advance)
-            elif job.missing:
-                embed_with_ray(job, place, settings.ray.address, advance)
-        manifest = ShardFolder(folder, job.settings).conclude(data.catalog.refused)
-        return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
-    finally:
-        lock.unlock()
+        lock.lock()
+        try:
+            return _lead(run, folder, settings, engine, processes)
+        finally:
+            lock.unlock()
+
+
+def _lead(
+    run: Run | None, folder: Path, settings: EmbedSchema, engine: Engine, processes: Processes
+) -> EmbeddedCatalog:
+    """The work of the first process, or the only one, which tells the others what is missing."""
+    from visual_search.runs.embedding_networks import open_network
+    from visual_search.runs.embedding_ray import embed_with_ray
+    from visual_search.runs.embedding_shards import ShardFolder
+    from visual_search.views.progress import progress_bar
+
+    data = _read(run, settings)
+    place = _place(run, settings, engine)
+    here = place if engine == "local" else place.on_cpu()
+    network = open_network(here)
+    job = _new_job(folder, settings, data, network, engine)
+    with progress_bar("Embedding", " pictures") as advance:
+        if engine == "local":
+            processes.call()
+            network.embed(job, advance)
+        elif job.missing:
+            embed_with_ray(job, place, settings.ray.address, advance)
+    manifest = ShardFolder(folder, job.settings).conclude(data.catalog.refused)
+    return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
 
 
 def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:

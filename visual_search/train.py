@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,14 +14,17 @@ from typing import TYPE_CHECKING
 from visual_search import called_as_well
 from visual_search.cli.command_line import run_command
 from visual_search.config.schemas import TrainSchema
+from visual_search.launcher import is_first_process
 from visual_search.reports.sweep_summary import conclude
 
 if TYPE_CHECKING:
     from visual_search.runs.identity import Named
     from visual_search.runs.parts import Parts
     from visual_search.runs.run import Run, State
+    from visual_search.training.processes import Processes
 
-HARDWARE = ("accelerator", "devices", "strategy", "precision")  # keys of `trainer`
+# keys of `trainer`
+HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 
 
 def main() -> None:
@@ -50,23 +52,60 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
         settings: The composed ``conf/train.yaml``.
         on_open: Called with the run as it was found, before any work on it.
     """
-    from visual_search.reports.tables import explains, print_result
-    from visual_search.runs.identity import find_run
-    from visual_search.runs.parts import Parts, check_hardware
+    from visual_search.runs.parts import check_hardware
+    from visual_search.training.processes import joined_processes
 
     trainer = settings.trainer
     asked = {name: trainer[name] for name in HARDWARE if name in trainer}
     check_hardware(**asked, index_device=settings.index.device)
+    settings = _as_launched(settings)
+    with joined_processes(trainer.get("accelerator", "auto")) as processes:
+        if is_first_process():
+            return _lead(settings, processes, on_open)
+        return _help(settings, processes)
+
+
+def _as_launched(settings: TrainSchema) -> TrainSchema:
+    """Returns a config with the numbers that a launcher told: they are part of what was done."""
+    from visual_search.launcher import launch
+
+    if (launched := launch()) is None:
+        return settings
+    numbers = {"devices": launched.per_node, "num_nodes": launched.num_nodes}
+    given = {key: settings.trainer.get(key, "auto") for key in numbers}
+    found = {key: numbers[key] if value == "auto" else value for key, value in given.items()}
+    return dataclasses.replace(settings, trainer={**settings.trainer, **found})
+
+
+def _open(settings: TrainSchema) -> tuple[Parts, Named]:
+    """Returns the parts of a config, and the run that they name."""
+    from visual_search.runs.identity import find_run
+    from visual_search.runs.parts import Parts
+
     parts = Parts(settings, bound_left_out=True)
     name = settings.name or str(settings.model["_target_"]).rpartition(".")[2]
-    named = find_run(settings.outputs, name, settings, parts.catalog.fingerprint())
+    return parts, find_run(settings.outputs, name, settings, parts.catalog.fingerprint())
+
+
+def _help(settings: TrainSchema, processes: Processes) -> Run:
+    """The work of every process but the first."""
+    has_work = processes.wait()
+    parts, named = _open(settings)
+    if has_work:
+        _Training(named, parts).fit_and_test()
+    return named.run
+
+
+def _lead(
+    settings: TrainSchema, processes: Processes, on_open: Callable[[Run], None] | None
+) -> Run:
+    """The work of the first process, or the only one."""
+    from visual_search.reports.tables import explains, print_result
+
+    parts, named = _open(settings)
     run = named.run
-    helps = int(os.environ.get("LOCAL_RANK", "0")) > 0  # started by the first process
     is_left = settings.rerun or not _is_done(run, settings)
-    training = _Training(named, parts) if helps or is_left else None
-    if training is not None and helps:
-        training.fit_and_test()
-        return run
+    training = _Training(named, parts) if is_left else None
     run.lock()
     try:
         if settings.rerun:
@@ -82,7 +121,8 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
                 print(f"Run {run.folder}")
                 if not settings.rerun:
                     _begin(named, parts)
-            _work(training or _Training(named, parts))  # cleared by another one meanwhile
+            training = training or _Training(named, parts)  # cleared by another one meanwhile
+            _work(training, processes)
     finally:
         run.unlock()
     print_result(run, explain=explains(settings))
@@ -139,7 +179,7 @@ def _is_done(run: Run, settings: TrainSchema) -> bool:
     return run.state == "finished" and bool(without or run.summary())
 
 
-def _work(training: _Training) -> None:
+def _work(training: _Training, processes: Processes) -> None:
     """Trains and tests under a status that tells, whatever happens, how it ended."""
     from omegaconf import OmegaConf
 
@@ -165,6 +205,7 @@ def _work(training: _Training) -> None:
     run.set_state("running", seconds=elapsed, **facts)
     try:
         with telling_full_disk(run.folder):
+            processes.call()
             training.fit_and_test()
         state = "finished"
     except (SystemExit, KeyboardInterrupt):
@@ -231,6 +272,7 @@ class _Training:
         from visual_search.runs.results import save_results
         from visual_search.training.checkpointing import position
         from visual_search.training.devices import memory_told
+        from visual_search.training.processes import telling_gone
 
         run, parts, trainer = self.run, self.parts, self.trainer
         with self.interruption:
@@ -242,7 +284,7 @@ class _Training:
                 where = position(checkpoint, trainer.max_epochs or 0)
                 print(f"Run {run.folder}: going on at {where}")
             device = trainer.strategy.root_device
-            with memory_told(datamodule.batch_size, device, training=True):
+            with telling_gone(), memory_told(datamodule.batch_size, device, training=True):
                 trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
                 tested = trainer.test(module, datamodule, verbose=False)[0]
             if trainer.is_global_zero and module.evaluation is not None:

@@ -230,3 +230,11 @@ def test_sweep_files_open_with_purpose_and_launch_command() -> None:
         assert first == "# @package _global_"
         assert len(purpose) > 20
         assert launch.startswith(f"# python -m visual_search.train -m sweep={path.stem} ")
+
+
+def test_a_multirun_that_torchrun_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with pytest.raises(ConfigError, match="torchrun with 2 processes within a multirun"):
+        check_multirun(composed("train"))

@@ -243,3 +243,24 @@ def test_every_kind_of_objective_trains_on_two_devices(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{name} 2 2" for name in KINDS]
+
+
+@pytest.mark.parametrize(("by_launcher", "num_nodes"), [(("1", "2"), 2), (("2", "2"), 1)])
+def test_devices_and_nodes_are_what_the_launcher_started(
+    monkeypatch: pytest.MonkeyPatch, by_launcher: tuple[str, str], num_nodes: int
+) -> None:
+    per_node, num_processes = by_launcher
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
+    monkeypatch.setenv("WORLD_SIZE", num_processes)
+    found = find_hardware("cpu", "auto")
+    assert (found.devices, found.num_nodes) == (int(per_node), num_nodes)
+    assert found.strategy == "ddp_find_unused_parameters_true"
+    with pytest.raises(ValueError, match=r"torchrun started .* trainer=ddp"):
+        find_hardware("cpu", 3)
+
+
+@pytest.mark.parametrize("num_nodes", [0, -1, "two", 1.5])
+def test_nodes_are_a_whole_number(num_nodes: object) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes="):
+        find_hardware("cpu", num_nodes=num_nodes)  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from visual_search.config.builders import GROUPS, ConfigError, bind, nearest
+from visual_search.config.builders import GROUPS, ConfigError, bind, nearest, told_as_config
+from visual_search.launcher import launch
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -221,7 +222,11 @@ def check_multirun(config: DictConfig) -> None:
     strategy = str(OmegaConf.select(config, "trainer.strategy", default=""))
     devices = OmegaConf.select(config, "trainer.devices", default=1)
     asked = ""
-    if any(name in strategy for name in ("ddp", "fsdp", "deepspeed")):
+    with told_as_config():
+        launched = launch()
+    if launched is not None and launched.num_processes > 1:
+        asked = f"{launched.by} with {launched.num_processes} processes"
+    elif any(name in strategy for name in ("ddp", "fsdp", "deepspeed")):
         asked = f"trainer.strategy={strategy}"
     elif not _is_one_device(devices):
         asked = f"trainer.devices={devices}"

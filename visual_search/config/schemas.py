@@ -478,13 +478,16 @@ class EmbedTrainer:
     Attributes:
         accelerator: auto, cpu or gpu.
         precision: auto is the run's own; float32 where this machine does not compute in it.
-        devices: Of several, each writes shards of its own; [1] takes the second card, -1 all.
+        devices: Of several, each writes shards of its own; [1] takes the second card, -1 all,
+            auto as many as a launcher started.
+        num_nodes: Machines; auto as torchrun or srun have them.
         strategy: How several devices work together; auto is DDP.
     """
 
     accelerator: str = "auto"
     precision: str = "auto"
     devices: Any = 1
+    num_nodes: Any = "auto"
     strategy: str = "auto"
 
 

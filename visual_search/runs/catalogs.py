@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from visual_search.config.builders import build, one_of
 from visual_search.config.schemas import Node, SplitConfig, TrainSchema
+from visual_search.launcher import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def build_catalog(node: Node) -> Catalog:
 
     with progress_bar("Reading the catalogue", " files") as advance:
         catalog: Catalog = build("data", node, on_progress=advance)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # not the helpers of the first process
+    if is_first_process():
         for line in told(catalog.choices):
             print(f"{catalog.name}: {line}")
     return catalog
@@ -84,7 +84,7 @@ def with_splits(catalog: Catalog, data: Node, split: SplitConfig, outputs: str) 
     path = Path(split.kept) if split.kept else _place_of_splits(catalog, data, asked, outputs)
     assigned = assign_splits(catalog, **asked, kept=kept_splits(path))
     is_own = split.kept is None or not path.is_file()  # what is named is read and left as it is
-    if is_own and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if is_own and is_first_process():
         keep_splits(path, assigned)
     return assigned
 

@@ -174,6 +174,7 @@ class RunNetwork:
         Raises:
             BadItemsError: A picture cannot be used, and that is an error.
         """
+        from visual_search.training.processes import telling_gone
         from visual_search.training.shards import ShardEmbedder, others_wait
 
         trainer = self._trainer
@@ -181,8 +182,9 @@ class RunNetwork:
             return
         shown = on_progress if trainer.is_global_zero else None
         embedder = ShardEmbedder(self._module, job, shown)
-        trainer.predict(embedder, return_predictions=False)
-        trainer.strategy.barrier("shards")  # the others may still be writing theirs
+        with telling_gone():
+            trainer.predict(embedder, return_predictions=False)
+            trainer.strategy.barrier("shards")  # the others may still be writing theirs
 
 
 class BundleNetwork:

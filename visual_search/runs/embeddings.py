@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, get_args
 
 from visual_search.config.builders import ConfigError, one_of, told_as_config
 from visual_search.config.schemas import EmbeddingConfig, EvaluateSchema, TrainSchema
+from visual_search.launcher import is_first_process
 from visual_search.runs.code import code_of
 from visual_search.runs.run import EVALUATIONS, Run
 from visual_search.wording import many
@@ -45,7 +45,7 @@ def precision_here(own: Any, accelerator: Any, devices: Any) -> Any:
 
     with told_as_config():
         precision, reason = usable_precision(own, accelerator, devices)
-    if reason and os.environ.get("LOCAL_RANK", "0") == "0":  # said by the first process
+    if reason and is_first_process():
         print(f"The run computed in {own}, but {reason}: what is embedded now is in {precision}.")
     return precision
 
@@ -77,7 +77,7 @@ class RunEmbedding:
         quieten()
         asked = settings.trainer
         node = {**own.trainer, **vars(asked), "precision": precision or "auto"}
-        node |= {"strategy": "auto", "enable_progress_bar": False}
+        node |= {"num_nodes": 1, "strategy": "auto", "enable_progress_bar": False}
         accelerator = one_of("trainer.accelerator", asked.accelerator, get_args(Accelerator))
         if num_devices(accelerator, asked.devices) != 1:
             raise ConfigError(

@@ -114,7 +114,7 @@ def run_hash(
 
 def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node:
     """Returns what of a config can change the result, with files by their paths."""
-    from visual_search.training.devices import num_devices
+    from visual_search.training.devices import find_num_nodes, num_devices
 
     kept = _without(dataclasses.asdict(settings), NOT_PART_OF_THE_RESULT)
     kept["callbacks"] = _deciding_callbacks(settings)
@@ -125,7 +125,10 @@ def result_settings(settings: TrainSchema, *, with_places: bool = False) -> Node
         kept["data"]["on_bad_item"] = "skip"
     if "devices" in kept["trainer"]:  # how many, not which
         accelerator = settings.trainer.get("accelerator", "auto")
-        kept["trainer"]["devices"] = num_devices(accelerator, kept["trainer"]["devices"])
+        num_nodes = find_num_nodes(kept["trainer"].pop("num_nodes", 1))  # nor on how many nodes
+        kept["trainer"]["devices"] = num_nodes * num_devices(
+            accelerator, kept["trainer"]["devices"]
+        )
     if not with_places:
         kept = _without_places(kept)
     elif str(kept["data"].get("_target_", "")).endswith(".open_metric_learning"):

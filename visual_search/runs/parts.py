@@ -440,6 +440,7 @@ def check_hardware(
     *,
     precision: Any = "auto",
     strategy: Any = "auto",
+    num_nodes: Any = "auto",
     index_device: Any = "auto",
 ) -> None:
     """Refuses a device or precision that this machine does not have, before any work.
@@ -452,7 +453,9 @@ def check_hardware(
 
     with told_as_config():
         check_device(index_device)
-        check_hardware(accelerator, devices, strategy=strategy, precision=precision)
+        check_hardware(
+            accelerator, devices, strategy=strategy, precision=precision, num_nodes=num_nodes
+        )
 
 
 def new_logger(name: str, node: Node, folder: Path) -> Logger:

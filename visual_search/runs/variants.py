@@ -53,6 +53,7 @@ def variant_of(run: Run) -> Variant:
         settings.loader = trained.settings().loader
     if "devices" in settings.trainer:  # -1 asks for all of the machine that trained
         settings.trainer["devices"] = trained.summary().get("num_devices") or 1
+        settings.trainer["num_nodes"] = 1  # these are of all nodes
     found = flat(result_settings(settings))
     found.pop(SEED)
     status = trained.status()

@@ -7,6 +7,7 @@ To train
 ``trainer.py``              Lightning's Trainer from plain arguments
 ``devices.py``              where a run computes and how exactly
 ``distributed.py``          gathering arrays from all processes, agreeing
+``processes.py``            those that a launcher started: the first goes ahead, then all work
 ``optimization.py``         optimiser and learning-rate schedule
 ``sampling.py``             which items an epoch trains on
 ``augmentation.py``         of whole batches on their device

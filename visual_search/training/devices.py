@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from visual_search.launcher import Launch, launch
+
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Devices = int | str | list[int]
+Nodes = int | Literal["auto"]
 Strategy = Literal[
     "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"
 ]
@@ -33,13 +36,15 @@ class Hardware:
 
     Attributes:
         kind: Of every device.
-        devices: How many processes on the CPU, else the numbers of the cards.
+        devices: How many processes on the CPU of a node, else the numbers of its cards.
+        num_nodes: Machines, each with as many devices.
         strategy: How several processes are joined; ``auto`` for one.
         precision: Of the numbers inside the network.
     """
 
     kind: Kind
     devices: int | list[int]
+    num_nodes: int
     strategy: str
     precision: ResolvedPrecision
 
@@ -50,27 +55,33 @@ def find_hardware(
     strategy: Strategy = "auto",
     precision: Precision = "auto",
     by_channel: bool = False,
+    num_nodes: Nodes = "auto",
 ) -> Hardware:
     """Returns what was asked for in terms of this machine.
 
     Args:
         accelerator: See `Accelerator`.
-        devices: How many, or which.
+        devices: How many a node, or which; ``auto`` as many as a launcher started.
         strategy: How several are joined.
         precision: ``auto`` takes what computes quickest, see `_find_precision`.
         by_channel: Whether the network has convolutions of every channel by itself.
+        num_nodes: How many machines; ``auto`` as the launcher has them.
 
     Raises:
-        ValueError: This machine does not have it, or cannot compute so; or processes are to be
-            joined in a way that would lose what they measured.
+        ValueError: This machine does not have it, or cannot compute so; processes are to be
+            joined in a way that would lose what they measured; or a launcher started others.
     """
     kind = find_kind(accelerator)
     found = _find_devices(devices, kind)
+    nodes = find_num_nodes(num_nodes)
     num_devices = found if isinstance(found, int) else len(found)
+    if (launched := launch()) is not None:
+        _check_launched(launched, num_devices, nodes)
     return Hardware(
         kind,
         found,
-        _find_strategy(strategy, num_devices),
+        nodes,
+        _find_strategy(strategy, num_devices * nodes),
         _find_precision(precision, kind, found, by_channel),
     )
 
@@ -80,6 +91,7 @@ def check_hardware(
     devices: Devices = 1,
     strategy: Strategy = "auto",
     precision: Precision = "auto",
+    num_nodes: Nodes = "auto",
 ) -> None:
     """Refuses what this machine does not have, before anything is read or prepared.
 
@@ -88,7 +100,40 @@ def check_hardware(
     """
     if (accelerator, devices, precision) == ("auto", 1, "auto"):
         accelerator = "cpu"  # whatever there is will do: no need to look, nor to load torch
-    find_hardware(accelerator, devices, strategy, "32-true" if precision == "auto" else precision)
+    exactly: Precision = "32-true" if precision == "auto" else precision
+    find_hardware(accelerator, devices, strategy, exactly, num_nodes=num_nodes)
+
+
+def find_num_nodes(num_nodes: Nodes = "auto") -> int:
+    """Returns on how many machines is trained; ``auto`` as the launcher has them, else one.
+
+    Raises:
+        ValueError: It is no whole number of 1 or more.
+    """
+    if num_nodes == "auto":
+        launched = launch()
+        return launched.num_nodes if launched is not None else 1
+    if not str(num_nodes).isdecimal() or int(num_nodes) < 1:
+        raise ValueError(
+            f"got trainer.num_nodes={num_nodes}, expected a number of machines, 1 or more, or auto "
+            "for as many as the launcher has; set trainer.num_nodes=auto"
+        )
+    return int(num_nodes)
+
+
+def _check_launched(launched: Launch, num_devices: int, num_nodes: int) -> None:
+    """Refuses other processes than those that a launcher started.
+
+    Raises:
+        ValueError: Names both numbers.
+    """
+    if (num_devices, num_nodes) != (launched.per_node, launched.num_nodes):
+        raise ValueError(
+            f"got trainer.devices for {num_devices} and trainer.num_nodes for {num_nodes}, but "
+            f"{launched.by} started {launched.per_node} process(es) on each of "
+            f"{launched.num_nodes} node(s); expected the same; set trainer.devices=auto "
+            "trainer.num_nodes=auto, or trainer=ddp, which has both"
+        )
 
 
 def find_kind(accelerator: Accelerator) -> Kind:
@@ -129,17 +174,18 @@ def find_kind(accelerator: Accelerator) -> Kind:
 
 
 def _find_devices(devices: Devices, kind: Kind) -> int | list[int]:
-    """Returns how many processes on the CPU, or the numbers of the cards.
+    """Returns how many processes on the CPU, or the numbers of the cards, of this node.
 
     >>> [_find_devices(devices, "cpu") for devices in (1, "2", "auto")]
     [1, 2, 1]
     """
     text = str(devices).strip()
     listed = isinstance(devices, list) or "," in text
+    launched = launch() if text == "auto" else None
     expected = "a number of processes, 1 or more"
     if kind == "cpu":
         if not listed and text == "auto":
-            return 1
+            return launched.per_node if launched is not None else 1
         if not listed and text.isdecimal() and int(text) > 0:
             return int(text)
     else:
@@ -150,7 +196,9 @@ def _find_devices(devices: Devices, kind: Kind) -> int | list[int]:
         if listed and numbers and len(set(numbers)) == len(numbers):
             if all(0 <= number < there for number in numbers):
                 return numbers
-        elif not listed and text in ("auto", "-1"):
+        elif launched is not None and launched.per_node <= there:
+            return list(range(launched.per_node))
+        elif not listed and launched is None and text in ("auto", "-1"):
             return list(range(there))
         elif not listed and 0 < numbers[0] <= there:
             return list(range(numbers[0]))

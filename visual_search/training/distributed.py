@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +10,12 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 
+# How long processes wait for each other. Whatever only the first one does (reading a catalogue,
+# fetching its pictures, floors, a page) is no reason to give up, and torch would after half an hour
+# (gloo) or ten minutes (NCCL). A process that ends is noticed at once by its closed connections or
+# by what launched it, not by this.
+WAIT = timedelta(days=7)
+_Value = TypeVar("_Value")
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _NUM_THREADS = torch.get_num_threads()  # as the environment and the cores have it
 
@@ -43,3 +50,12 @@ def any_process(flag: bool) -> bool:
     total = torch.tensor([int(flag)], device=device)
     torch.distributed.all_reduce(total)
     return bool(total.item())
+
+
+def from_first(value: _Value) -> _Value:
+    """Returns on every process what the first one has; plain values, as they are pickled."""
+    if _alone():
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]

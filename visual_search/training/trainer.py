@@ -10,15 +10,19 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import Strategy as LightningStrategy
 
 from visual_search.training.checkpointing import AtomicCheckpointIO
 from visual_search.training.devices import (
     Accelerator,
     Devices,
+    Nodes,
     Precision,
     Strategy,
     find_hardware,
 )
+from visual_search.training.distributed import WAIT
 
 
 def build_trainer(
@@ -29,6 +33,7 @@ def build_trainer(
     loggers: Sequence[Logger] = (),
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
+    num_nodes: Nodes = "auto",
     strategy: Strategy = "auto",
     precision: Precision = "auto",
     check_val_every_n_epoch: int = 1,
@@ -63,7 +68,9 @@ def build_trainer(
             f"got trainer.accumulate_grad_batches={accumulate_grad_batches}, expected 1 or more; "
             "set trainer.accumulate_grad_batches=1"
         )
-    hardware = find_hardware(accelerator, devices, strategy, precision, by_channel)
+    hardware = find_hardware(
+        accelerator, devices, strategy, precision, by_channel, num_nodes=num_nodes
+    )
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return Trainer(
@@ -73,7 +80,8 @@ def build_trainer(
         logger=list(loggers) or False,
         accelerator=hardware.kind,
         devices=hardware.devices,
-        strategy=hardware.strategy,
+        num_nodes=hardware.num_nodes,
+        strategy=_strategy(hardware.strategy),
         precision=hardware.precision,
         check_val_every_n_epoch=check_val_every_n_epoch,
         log_every_n_steps=log_every_n_steps,
@@ -95,3 +103,10 @@ def build_trainer(
         use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def _strategy(name: str) -> LightningStrategy | str:
+    """Returns how processes are joined, with the patience that what one does alone needs."""
+    if name == "auto":
+        return name
+    return DDPStrategy(find_unused_parameters=not name.endswith("_false"), timeout=WAIT)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
 from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.launcher import is_first_process
 from visual_search.wording import file_size, many
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def pictures_of_urls(
     folder = source.root / PurePosixPath(inner).parent / FOLDER
     settings = _settings(download) if download else None
     said = ""
-    # one process fetches; the helpers that it starts later find the files
-    if settings is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+    # one process fetches; the others wait for it, or are started later, and find the files
+    if settings is not None and is_first_process():
         said = _fetch(wanted, folder, settings, on_progress)
     outcomes = read_manifest(folder / MANIFEST_NAME)
     names, problems = {}, {}
