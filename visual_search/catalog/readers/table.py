@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from visual_search import builder
@@ -121,15 +121,112 @@ def table(
             is another word.
     """
     check_on_bad_item(on_bad_item)
-    source, inner = find_table(Path(path), table_name)
-    origin = f"{path}" if Path(path).name == inner else f"{path} ({inner})"
-    base = str(PurePosixPath(inner).parent)
-    images = (image,) if isinstance(image, str) else tuple(image)
+    asked = TableSettings(
+        Path(path), item_id, image, category, group, split, product, attributes, image_pattern,
+        table_name, separator, encoding, further_pictures, download, on_progress,
+    )  # fmt: skip
+    file = open_table(asked)
+    roles = find_roles(file, asked, lambda kept: _whole(file, asked, kept))
+    items = items_of(roles.raw, roles, file, asked)
+    items.choices = (*roles.raw.choices, *roles.choices, *items.choices)
+    catalog = items.conclude(name or file.name, on_bad_item=on_bad_item, origin=file.origin)
+    return with_levels(catalog, category_depth)
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """What `table` is told of a table, under the same names."""
+
+    path: Path
+    item_id: str
+    image: str | Sequence[str]
+    category: str
+    group: str | None
+    split: str | None
+    product: str | None
+    attributes: Sequence[str] | None
+    image_pattern: str | None
+    table_name: str | None
+    separator: str | None
+    encoding: str | None
+    further_pictures: bool
+    download: bool | Mapping[str, object]
+    on_progress: Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table, opened, and what is told of its columns.
+
+    Attributes:
+        source: Where it and its pictures lie.
+        inner: Its path there.
+        origin: What is read, for messages.
+        name: The catalogue's, unless another is given.
+        told: Its columns, as they are told or usual.
+    """
+
+    source: FolderSource | ZipSource
+    inner: str
+    origin: str
+    name: str
+    told: Columns
+
+    @property
+    def base(self) -> str:
+        """What pictures' paths are relative to, below the source's root."""
+        return str(PurePosixPath(self.inner).parent)
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that it is to have."""
+        told = self.told
+        further = [one for one in (told.group, told.split, told.product) if one is not None]
+        return [told.item_id, told.category, *told.images, *further]
+
+    def is_there(self, text: str) -> bool:
+        """Returns whether a path, as the table writes it, is that of a picture."""
+        try:
+            return self.source.problem(self.source.below(text, self.base)) is None
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which columns of a table say what.
+
+    Attributes:
+        raw: The rows that this was found by.
+        columns: By their roles.
+        attributes: Those that are kept.
+        choices: What was found out.
+        is_export: Whether rows are brought into shape by the shop system that exported them.
+    """
+
+    raw: RawTable
+    columns: Columns
+    attributes: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    is_export: bool
+
+
+def open_table(asked: TableSettings) -> TableFile:
+    """Returns the table's file.
+
+    Raises:
+        FileNotFoundError: Nothing is at the path.
+        ValueError: It holds no table, or several; or what is told does not go together.
+    """
+    source, inner = find_table(asked.path, asked.table_name)
+    origin = f"{asked.path}" if asked.path.name == inner else f"{asked.path} ({inner})"
+    images = (asked.image,) if isinstance(asked.image, str) else tuple(asked.image)
     if not images:
         raise ValueError("data.image names no column; expected one or several, as data.image=image")
-    if image_pattern is not None:
-        images = tuple(_pattern_columns(image_pattern))
-    if product is not None and not further_pictures:
+    if asked.image_pattern is not None:
+        images = tuple(_pattern_columns(asked.image_pattern))
+    product, item_id = asked.product, asked.item_id
+    if product is not None and not asked.further_pictures:
         raise ValueError(
             f"data.product is {product!r} and data.further_pictures is false; expected one of "
             "them: the first makes pictures of one product of rows, the second reads one picture "
@@ -137,76 +234,115 @@ def table(
         )
     if product is not None and item_id == _USUAL_NAMES["item_id"]:
         item_id = product  # its pictures are named after it, and need no ids of their own
-    told = Columns(item_id, images, category, group, split, image_pattern, product)
-    further = [one for one in (group, split, product) if one is not None]
-    needed = [item_id, category, *images, *further]
+    told = Columns(
+        item_id, images, asked.category, asked.group, asked.split, asked.image_pattern, product
+    )
+    return TableFile(source, inner, origin, asked.path.absolute().stem, told)
 
-    def read(kept: Sequence[str] | None) -> RawTable:
-        try:
-            return read_table_file(
-                source,
-                inner,
-                origin,
-                separator=separator,
-                encoding=encoding,
-                needed=needed,
-                attributes=kept,
-            )
-        except ValueError as error:
-            raise ValueError(f"the table {inner!r} in {source!r}: {error}") from error
 
-    def is_there(text: str) -> bool:
-        try:
-            return source.problem(source.below(text, base)) is None
-        except ValueError:
-            return False
+def _whole(file: TableFile, asked: TableSettings, kept: Sequence[str] | None) -> RawTable:
+    try:
+        return read_table_file(
+            file.source,
+            file.inner,
+            file.origin,
+            separator=asked.separator,
+            encoding=asked.encoding,
+            needed=file.needed,
+            attributes=kept,
+        )
+    except ValueError as error:
+        raise ValueError(f"the table {file.inner!r} in {file.source!r}: {error}") from error
 
+
+def find_roles(
+    file: TableFile, asked: TableSettings, read: Callable[[Sequence[str] | None], RawTable]
+) -> Roles:
+    """Returns which columns say what, told or found out.
+
+    Args:
+        file: The table.
+        asked: What is told of it.
+        read: Gives its rows, or the first; of Parquet with the columns that are needed and these
+            alone, or all where they are None.
+
+    Raises:
+        ValueError: A column is missing or none can be taken for it, or an attribute has a name that
+            the catalogue uses itself.
+    """
+    told, attributes, origin = file.told, asked.attributes, file.origin
     raw = read(attributes)
     left = {role for role, name in _USUAL_NAMES.items() if _is_left(name, told, raw)}
     if left and attributes is not None:
         raw = read(None)  # of Parquet what may be taken for them was not read
     choices: tuple[Choice, ...] = ()
-    export = recognised(raw, is_there)
+    is_export = False
+    export = recognised(raw, file.is_there)
     if export is not None and not left:
-        is_its = (export.columns.item_id, export.columns.category) == (item_id, category)
-        raw, choices = (export.raw, export.choices) if is_its else (raw, ())
+        is_export = (export.columns.item_id, export.columns.category) == (
+            asked.item_id,
+            asked.category,
+        )
+        raw, choices = (export.raw, export.choices) if is_export else (raw, ())
     elif export is not None and len(left) == len(_USUAL_NAMES):
-        its = export.columns  # but for what was named
+        its, group, split = export.columns, told.group, told.split  # but for what was named
         own = replace(its, group=None if group else its.group, split=None if split else its.split)
-        raw = export.raw
+        raw, is_export = export.raw, True
         choices = (*export.choices, *roles_told(own, f"as {export.name} has it"))
         told = replace(its, group=group or its.group, split=split or its.split)
     elif left:
-        told, choices = _found_out(told, left, raw, origin, source, is_there, base)
+        told, choices = _found_out(told, left, raw, origin, file.source, file.is_there, file.base)
     if not left and attributes is None:
         told, named = _by_their_own_name(told, raw)
         choices += named
     check_columns(raw.columns, [*_names(told), *(attributes or [])], origin, ADVICE)
-    if export is None and further_pictures:
-        choices += rows_may_be_pictures(raw, told, is_there)
+    if export is None and asked.further_pictures:
+        choices += rows_may_be_pictures(raw, told, file.is_there)
     if attributes is None:
         attributes = [name for name in raw.columns if name not in _names(told)]
         choices += taken_choice(attributes)
         attributes = [name for name in attributes if name not in REQUIRED_COLUMNS]
-    attributes = list(dict.fromkeys(attributes))
+    attributes = tuple(dict.fromkeys(attributes))
     _check_attributes(attributes, origin)
-    products, rows = products_of(raw, told, attributes, is_there)
-    several = further_pictures and (
-        told.product is not None or any(len(one.pictures) > 1 for one in products)
-    )
+    return Roles(raw, told, attributes, choices, is_export)
+
+
+def items_of(
+    raw: RawTable,
+    roles: Roles,
+    file: TableFile,
+    asked: TableSettings,
+    several: bool | None = None,
+) -> Items:
+    """Returns the items of a table's rows, and with them what is to be said of these.
+
+    Args:
+        raw: All rows, or some.
+        roles: Of its columns.
+        file: The table.
+        asked: What is told of it.
+        several: Whether products have several pictures, and a column of their own; None: where some
+            of these rows say so.
+    """
+    told, attributes = roles.columns, roles.attributes
+    products, rows = products_of(raw, told, attributes, file.is_there)
+    if several is None:
+        several = asked.further_pictures and (
+            told.product is not None or any(len(one.pictures) > 1 for one in products)
+        )
     shown = [one.pictures[: None if several else 1] for one in products]
     urls = sorted({picture for pictures in shown for picture in pictures if is_url(picture)})
-    of_urls = pictures_of_urls(urls, source, inner, download, on_progress)
-    choices = (*raw.choices, *choices, *rows)
+    of_urls = pictures_of_urls(urls, file.source, file.inner, asked.download, asked.on_progress)
+    choices = rows
     if told.product is None:
-        choices += told_of_pictures(products, read=further_pictures)
+        choices += told_of_pictures(products, read=asked.further_pictures)
     choices += of_urls.choices
     kept = [name for name in attributes if not (several and name == PRODUCT)]
     if len(kept) < len(attributes):
         why = "a column of that name says whose picture an item is"
         choices += (Choice("", f"the column {PRODUCT!r} is not kept", why),)
 
-    items = Items(source, [*kept, *([PRODUCT] * several)], choices, raw.refused, base)
+    items = Items(file.source, [*kept, *([PRODUCT] * several)], choices, raw.refused, file.base)
     ids = PictureIds()
     for one, pictures in zip(products, shown, strict=True):
         texts = dict(zip(attributes, one.attributes, strict=True))
@@ -229,10 +365,7 @@ def table(
     if further:
         why = "they name pictures, and an item has the one of data.image"
         items.choices += (Choice("", f"the pictures of column(s) {further} are not read", why),)
-    catalog = items.conclude(
-        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=origin
-    )
-    return with_levels(catalog, category_depth)
+    return items
 
 
 _USUAL_NAMES = {"item_id": "item_id", "images": "image", "category": "category"}
