@@ -18,6 +18,7 @@ from PIL import Image
 from tests.composing import typed
 from tests.conftest import cache_of
 from visual_search.catalog.catalog import BadItemsError
+from visual_search.catalog.readers import row_blocks
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EmbedLoader
 from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
@@ -292,6 +293,35 @@ def test_a_bundles_encoder_embeds_as_its_run_does(
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ConfigError, match="of a bundle was started in several processes"):
         by_bundle()
+
+
+def test_a_table_that_is_read_in_parts_is_embedded_as_whole(
+    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("duckdb", reason="the extra 'duckdb' is not installed")
+    (pictures / "Belts" / "broken.png").unlink()
+    files = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    lines = [f"{n},{files[n % 6]},{files[n % 6][:4]}" for n in range(50)]
+    path = pictures / "items.csv"
+    path.write_text("\n".join(["item_id,image,category", *lines]), encoding="utf-8")
+    data = ("data=table", f"data.path={path}", "shard_size=16")
+    whole, expected = read(embedded(trained, tmp_path / "whole", *data).folder)
+    monkeypatch.setattr(row_blocks, "LARGE_BYTES", 100)
+    monkeypatch.setattr(row_blocks, "BLOCK_CHARACTERS", 200)
+    table, embeddings = read(embedded(trained, tmp_path / "parts", *data).folder)
+    assert set(table["split"]) == {""}  # nothing is drawn
+    pd.testing.assert_frame_equal(table.drop(columns="split"), whole.drop(columns="split"))
+    np.testing.assert_array_equal(embeddings, expected)
+    with pytest.raises(ConfigError, match="split is set, and catalogue 'items' is read in parts"):
+        embedded(trained, tmp_path / "split", *data, "split=hash")
+
+    lines += ["3,Bags/0.png,Bags", "1000,Bags/0.png,Bags"]
+    path.write_text("\n".join(["item_id,image,category", *lines]), encoding="utf-8")
+    with pytest.raises(BadItemsError, match=r"'3' .*item 51: the id is that of item 4 already"):
+        embedded(trained, tmp_path / "twice", *data)
+    found = embedded(trained, tmp_path / "twice", *data, "data.on_bad_item=skip")
+    assert (found.manifest["num_items"], len(found.manifest["refused"])) == (51, 1)
+    assert read(found.folder)[0]["item_id"].iloc[-1] == "1000"
 
 
 def test_a_catalogue_without_a_good_picture_is_refused(

@@ -13,11 +13,10 @@ from visual_search.cli.command_line import run_command
 from visual_search.config.builders import ConfigError, one_of, told_as_config
 from visual_search.config.schemas import EmbedSchema
 from visual_search.launcher import is_first_process, launch
-from visual_search.runs.moved import merged_settings, telling_moved_data
 from visual_search.wording import many, shown
 
 if TYPE_CHECKING:
-    from visual_search.catalog.catalog import Catalog
+    from visual_search.runs.embedding_data import EmbeddingData
     from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.runs.embedding_networks import Network, NetworkPlace
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
@@ -52,19 +51,6 @@ class EmbeddedCatalog:
     folder: Path
     manifest: ShardManifest
     num_written: int
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What is to be embedded.
-
-    Attributes:
-        catalog: Its items.
-        stops_at_bad_item: Whether a picture that cannot be used is an error.
-    """
-
-    catalog: Catalog
-    stops_at_bad_item: bool
 
 
 def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
@@ -112,12 +98,13 @@ def _lead(
     run: Run | None, folder: Path, settings: EmbedSchema, engine: Engine, processes: Processes
 ) -> EmbeddedCatalog:
     """The work of the first process, or the only one, which tells the others what is missing."""
+    from visual_search.runs.embedding_data import read_data
     from visual_search.runs.embedding_networks import open_network
     from visual_search.runs.embedding_ray import embed_with_ray
     from visual_search.runs.embedding_shards import ShardFolder
     from visual_search.views.progress import progress_bar
 
-    data = _read(run, settings)
+    data = read_data(run, settings.data, settings.split)
     place = _place(run, settings, engine)
     here = place if engine == "local" else place.on_cpu()
     network = open_network(here)
@@ -128,7 +115,7 @@ def _lead(
             network.embed(job, advance)
         elif job.missing:
             embed_with_ray(job, place, settings.ray.address, advance)
-    manifest = ShardFolder(folder, job.settings).conclude(data.catalog.refused)
+    manifest = ShardFolder(folder, job.settings).conclude(data.refused)
     return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
 
 
@@ -205,23 +192,6 @@ def _check_numbers(settings: EmbedSchema) -> None:
             raise ConfigError(f"{key}={value}; expected at least 1: set it")
 
 
-def check_columns(catalog: Catalog) -> None:
-    """Refuses attributes under names that a shard uses itself.
-
-    Raises:
-        ConfigError: Names one of them.
-    """
-    from visual_search.runs.embedding_shards import CONTENT_KEY, EMBEDDING
-
-    taken = {CONTENT_KEY, EMBEDDING} & set(catalog.attributes)
-    if taken:
-        raise ConfigError(
-            f"catalogue {catalog.name!r} has an attribute {min(taken)!r}, which a shard uses "
-            "itself; expected another name: rename the column, or leave it out with "
-            "data.attributes"
-        )
-
-
 def print_embedded(embedded: EmbeddedCatalog) -> None:
     """Prints what lies where, and what was refused."""
     manifest = embedded.manifest
@@ -241,36 +211,20 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
         print(f"  ... and {len(refused) - 10:,} more")
 
 
-def _read(run: Run | None, settings: EmbedSchema) -> _Data:
-    """Returns the catalogue that is to be embedded."""
-    from visual_search.runs.catalogs import build_catalog
-    from visual_search.runs.parts import Parts
-
-    if run is None:
-        node, catalog = settings.data, build_catalog(settings.data)
-    else:
-        own = run.settings()
-        merged = merged_settings(own, settings.data, settings.split, own.pictures.cache_dir)
-        node = merged.data
-        with telling_moved_data("embed", run, node, settings.data):
-            catalog = Parts(merged).catalog
-    check_columns(catalog)
-    return _Data(catalog, node.get("on_bad_item", "error") == "error")
-
-
 def _new_job(
-    folder: Path, settings: EmbedSchema, data: _Data, network: Network, engine: Engine
+    folder: Path, settings: EmbedSchema, data: EmbeddingData, network: Network, engine: Engine
 ) -> EmbeddingJob:
     """Lists the items in the folder, claims it for these settings, and finds what is missing."""
     from visual_search.atomic import atomic_path
     from visual_search.catalog.streaming import ItemPictures, usable_cores
+    from visual_search.runs.embedding_data import list_items
     from visual_search.runs.embedding_job import EmbeddingJob
-    from visual_search.runs.embedding_listing import LISTING_FILE, write_listing
+    from visual_search.runs.embedding_listing import LISTING_FILE
     from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
 
-    facts, catalog = network.facts, data.catalog
+    facts = network.facts
     with atomic_path(folder / LISTING_FILE) as temporary:
-        listed = write_listing(temporary, [catalog.table], settings.shard_size)
+        listed = list_items(temporary, data, settings.shard_size)
         shards = ShardFolder(
             folder,
             ShardSettings(
@@ -280,7 +234,7 @@ def _new_job(
                 embedding_hash=facts.embedding_hash,
                 precision=network.precision,
                 dim=facts.dim,
-                catalog=catalog.name,
+                catalog=data.name,
                 catalog_fingerprint=listed.fingerprint,
                 columns=listed.columns,
                 num_items=listed.num_items,
@@ -293,8 +247,8 @@ def _new_job(
     if num_threads is None and engine == "local":
         num_threads = max(1, usable_cores() // network.num_processes)
     pictures = ItemPictures(
-        catalog.source,
-        catalog.name,
+        data.source,
+        data.name,
         size_px=facts.size_px,
         fit=facts.fit,
         batch_size=loader.batch_size,

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from visual_search.catalog.catalog import RefusedItem
 from visual_search.reading import FileRecord
 from visual_search.runs import embedding_shards
-from visual_search.runs.embedding_listing import read_listing, write_listing
+from visual_search.runs.embedding_listing import (
+    later_rows,
+    listed_tables,
+    read_listing,
+    write_listing,
+)
 from visual_search.runs.embedding_shards import (
     ShardFolder,
     ShardSettings,
@@ -162,6 +167,19 @@ def test_a_listing_gives_each_shard_its_rows(tmp_path: Path) -> None:
     assert moved.fingerprint != listed.fingerprint
     with pytest.raises(ValueError, match=r"a later part .* has the columns \['item_id'\]"):
         write_listing(tmp_path / "d.parquet", [whole, whole[["item_id"]]], 2)
+
+
+def test_ids_that_stand_again_are_found_on_the_disk(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb", reason="the extra 'duckdb' is not installed")
+    ids = list("abcabxbb")
+    table = pd.DataFrame({"item_id": ids, "image": [f"{n}.jpg" for n in range(8)]}, dtype=object)
+    write_listing(tmp_path / "items.parquet", [table], 3)
+    found = later_rows(tmp_path / "items.parquet")
+    assert {row: (one.item_id, one.image, one.first_row) for row, one in found.items()} == {
+        3: ("a", "3.jpg", 0), 4: ("b", "4.jpg", 1), 6: ("b", "6.jpg", 1), 7: ("b", "7.jpg", 1)
+    }  # fmt: skip
+    kept = pd.concat(listed_tables(tmp_path / "items.parquet", without=found))
+    assert kept["item_id"].tolist() == list("abcx")
 
 
 def test_what_a_killed_process_left_is_swept_away(shards: ShardFolder) -> None:

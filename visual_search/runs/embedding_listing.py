@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from visual_search.atomic import scratch_folder
+from visual_search.config.builders import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LISTING_FILE = "items.parquet"
+_MEMORY = "512MB"  # of DuckDB
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,79 @@ def read_listing(path: Path, number: int) -> pd.DataFrame:
         group = opened.read_row_group(number)
         columns = {name: group.column(name).to_pylist() for name in group.column_names}
     return pd.DataFrame(columns, dtype=object)
+
+
+def listed_tables(path: Path, without: Container[int]) -> Iterator[pd.DataFrame]:
+    """Yields the rows of a listing, a shard's at a time, but for some.
+
+    Args:
+        path: Of the listing.
+        without: Places of the rows that are left out, from 0.
+    """
+    import pyarrow.parquet as pq
+
+    start = 0
+    for number in range(pq.read_metadata(path).num_row_groups):
+        rows = read_listing(path, number)
+        kept = [row for row in range(len(rows)) if start + row not in without]
+        yield rows.iloc[kept]
+        start += len(rows)
+
+
+@dataclass(frozen=True)
+class LaterRow:
+    """A row of a listing whose id an earlier row has.
+
+    Attributes:
+        item_id: The id.
+        image: Its own picture.
+        first_row: Place of the first row with the id, from 0.
+    """
+
+    item_id: str
+    image: str
+    first_row: int
+
+
+def later_rows(path: Path) -> dict[int, LaterRow]:
+    """Returns the rows whose ids earlier ones have, by their places; found on the disk by DuckDB.
+
+    Args:
+        path: Of the listing; what does not fit into `_MEMORY` lies beside it meanwhile.
+
+    Raises:
+        ConfigError: DuckDB is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ConfigError(
+            "a catalogue that is read in parts needs DuckDB, which finds ids that stand twice, and "
+            f"{error.name} is not installed; expected the extra 'duckdb'; run: pip install "
+            "'visual-search[duckdb]'"
+        ) from error
+    found: dict[int, LaterRow] = {}
+    first: tuple[str, int] | None = None
+    with (
+        scratch_folder(path.parent, "ids") as scratch,
+        duckdb.connect(
+            config={"memory_limit": _MEMORY, "temp_directory": str(scratch), "threads": 2}
+        ) as database,
+    ):
+        # By the hashes of ids, which are 8 bytes each: the few that meet are compared.
+        rows = database.execute(
+            "WITH ids AS (SELECT hash(item_id) AS id FROM read_parquet($path)),"
+            " twice AS (SELECT id FROM ids GROUP BY id HAVING count(*) > 1)"
+            " SELECT item_id, image, file_row_number"
+            " FROM read_parquet($path, file_row_number = true)"
+            " WHERE hash(item_id) IN (SELECT id FROM twice)"
+            " ORDER BY item_id, file_row_number",
+            {"path": str(path)},
+        )
+        while some := rows.fetchmany(10_000):
+            for item_id, image, row in some:
+                if first is None or first[0] != item_id:
+                    first = (item_id, row)
+                else:
+                    found[row] = LaterRow(item_id, image, first[1])
+    return dict(sorted(found.items()))

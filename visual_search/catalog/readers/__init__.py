@@ -31,6 +31,7 @@
 ``products.py``                   what a table says of its products, with all their pictures
 ``category_levels.py``            categories that are paths: a level each, and one to go by
 ``url_pictures.py``               pictures whose URLs stand in a table
+``row_blocks.py``                 tables that are larger than memory, some rows at a time
 ``parquet_columns.py``            columns of Parquet as texts and numbers, bounded
 ``listings.py``                   what readers of published listings share
 ``deepfashion.py``                what DeepFashion's benchmarks share
@@ -101,22 +102,7 @@ def conclude(
         BadItemsError: Items were refused and ``on_bad_item`` is ``error``.
         ValueError: No item is left.
     """
-    problems = [id_problem(item_id) for item_id in columns["item_id"]]
-    if any(problems):
-        refused = [
-            *refused,
-            *(
-                RefusedItem(item_id, image, f"the id {problem}")
-                for item_id, image, problem in zip(
-                    columns["item_id"], columns["image"], problems, strict=True
-                )
-                if problem
-            ),
-        ]
-        columns = {
-            column: [text for text, problem in zip(texts, problems, strict=True) if not problem]
-            for column, texts in columns.items()
-        }
+    columns, refused = without_bad_ids(columns, refused)
     if refused and on_bad_item == "error":
         raise BadItemsError(refused, origin)
     if not columns["item_id"]:
@@ -125,3 +111,28 @@ def conclude(
             f"{origin} gives no item ({len(refused)} refused); expected at least one{reasons}"
         )
     return Catalog(name, pd.DataFrame(columns), source, tuple(refused), tuple(choices))
+
+
+def without_bad_ids(
+    columns: Mapping[str, Sequence[str]], refused: Sequence[RefusedItem]
+) -> tuple[Mapping[str, Sequence[str]], list[RefusedItem]]:
+    """Returns items without those whose ids could not be found again, and these with the refused.
+
+    Args:
+        columns: Texts of the items by column.
+        refused: Others that were left out.
+    """
+    problems = [id_problem(item_id) for item_id in columns["item_id"]]
+    if not any(problems):
+        return columns, list(refused)
+    named = zip(columns["item_id"], columns["image"], problems, strict=True)
+    bad = [
+        RefusedItem(item_id, image, f"the id {problem}")
+        for item_id, image, problem in named
+        if problem
+    ]
+    good = {
+        column: [text for text, problem in zip(texts, problems, strict=True) if not problem]
+        for column, texts in columns.items()
+    }
+    return good, [*refused, *bad]

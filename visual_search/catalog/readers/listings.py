@@ -341,6 +341,11 @@ class Items:
         refused: What could not be read as a row.
         folder: What the paths of pictures are relative to, below the source's root.
 
+    Attributes:
+        columns: Texts of the good items, by column.
+        refused: The others.
+        choices: What is to be said.
+
     Raises:
         ValueError: An attribute has a name that the catalogue uses itself, or stands twice.
     """
@@ -363,7 +368,7 @@ class Items:
         self._pictures = pictures
         self._folder = folder
         self._attributes = tuple(attributes)
-        self._columns: dict[str, list[str]] = {
+        self.columns: dict[str, list[str]] = {
             column: [] for column in (*REQUIRED_COLUMNS, *self._attributes)
         }
         self._seen: dict[str, str] = {}
@@ -423,13 +428,13 @@ class Items:
         self._seen[item_id] = place
         values = (item_id, image + fragment, category, group or item_id, split)
         for column, value in zip(REQUIRED_COLUMNS, values, strict=True):
-            self._columns[column].append(value)
+            self.columns[column].append(value)
         for column, value in zip(self._attributes, attributes, strict=True):
-            self._columns[column].append(value)
+            self.columns[column].append(value)
 
     def holds_pictures(self, column: str) -> bool:
         """Returns whether the first values of an attribute name pictures, one or several each."""
-        values = self._columns[column]
+        values = self.columns[column]
         firsts = [re.split(r"[|;,]", value)[0].strip() for value in values if value.strip()]
         return bool(firsts) and all(
             "." in first and self._pictures.problem(f"{self._folder or '.'}/{first}") is None
@@ -471,7 +476,7 @@ class Items:
         """
         return conclude(
             name,
-            self._columns,
+            self.columns,
             self._pictures if source is None else source,
             self.refused,
             on_bad_item=on_bad_item,

@@ -149,13 +149,7 @@ def read_columns(
     Raises:
         ValueError: A column holds no plain values, or they are more than the budget has.
     """
-    schema = opened.schema_arrow
-    for name in columns:
-        if not is_plain(schema.field(name).type):
-            raise ValueError(
-                f"column {name!r} of {origin} holds {schema.field(name).type}; expected text, "
-                "numbers, dates or booleans: name another one, or leave it out"
-            )
+    _check_plain(opened, columns, origin)
     for name, num_bytes in _announced(opened, columns).items():
         TextBudget(origin).spend(num_bytes, name)
     values: dict[str, list[object]] = {name: [] for name in columns}
@@ -167,11 +161,63 @@ def read_columns(
     return values
 
 
-def texts_of(values: Sequence[object]) -> list[str]:
+def _check_plain(opened: pyarrow.parquet.ParquetFile, columns: Sequence[str], origin: str) -> None:
+    schema = opened.schema_arrow
+    for name in columns:
+        if not is_plain(schema.field(name).type):
+            raise ValueError(
+                f"column {name!r} of {origin} holds {schema.field(name).type}; expected text, "
+                "numbers, dates or booleans: name another one, or leave it out"
+            )
+
+
+def read_blocks(
+    opened: pyarrow.parquet.ParquetFile, columns: Sequence[str], origin: str, num_rows: int
+) -> Iterator[dict[str, list[object]]]:
+    """Yields values of plain columns, some rows at a time; see `read_columns`.
+
+    Args:
+        opened: By `parquet_file`.
+        columns: What to read.
+        origin: What is read, for messages.
+        num_rows: Of a block; what shares a row group is in one block at most.
+
+    Raises:
+        ValueError: A column holds no plain values, or a block's texts are more than a table may
+            have.
+    """
+    _check_plain(opened, columns, origin)
+    for batch in opened.iter_batches(batch_size=num_rows, columns=list(columns)):
+        budget = TextBudget(origin)
+        for name in columns:
+            budget.spend(_text_bytes(batch.column(name)), name, len(batch))
+        yield {name: _values(batch.column(name)) for name in columns}
+
+
+def whole_numbers(opened: pyarrow.parquet.ParquetFile, column: str) -> bool:
+    """Returns whether a column is of floats that are all whole; reads it in parts."""
+    import pyarrow.compute as compute
+    import pyarrow.types as types
+
+    if not types.is_floating(opened.schema_arrow.field(column).type):
+        return False
+    for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
+        values = compute.drop_null(batch.column(0)).cast("float64")
+        values = values.filter(compute.invert(compute.is_nan(values)))
+        if not compute.all(compute.equal(compute.floor(values), values), min_count=0).as_py():
+            return False
+    return True
+
+
+def texts_of(values: Sequence[object], *, whole: bool | None = None) -> list[str]:
     """Returns the texts of a column's values: what their owner wrote, as near as the file lets one.
 
     Nulls and NaN are empty. pandas turns an integer column with a null into floats: where every
     number of the column is whole, they are written without their fraction.
+
+    Args:
+        values: Of the column, or a part of it.
+        whole: Whether every number of the whole column is; None looks at these values.
 
     Example:
         >>> texts_of([12.0, None, 7]), texts_of([1.5, 2.0, float("nan")]), texts_of([True, "007"])
@@ -179,7 +225,9 @@ def texts_of(values: Sequence[object]) -> list[str]:
     """
     filled = [None if value is None or value != value else value for value in values]
     numbers = [value for value in filled if isinstance(value, float)]
-    if numbers and all(value.is_integer() for value in numbers):
+    if whole is None:
+        whole = bool(numbers) and all(value.is_integer() for value in numbers)
+    if whole:
         filled = [int(value) if isinstance(value, float) else value for value in filled]
     return ["" if value is None else str(value) for value in filled]
 

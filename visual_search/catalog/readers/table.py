@@ -24,6 +24,7 @@ from visual_search.catalog.readers.listings import Items, check_columns, taken_c
 from visual_search.catalog.readers.products import (
     Columns,
     IsThere,
+    Product,
     is_url,
     products_of,
     roles_told,
@@ -295,11 +296,11 @@ def find_roles(
     if not left and attributes is None:
         told, named = _by_their_own_name(told, raw)
         choices += named
-    check_columns(raw.columns, [*_names(told), *(attributes or [])], origin, ADVICE)
+    check_columns(raw.columns, [*named_columns(told), *(attributes or [])], origin, ADVICE)
     if export is None and asked.further_pictures:
         choices += rows_may_be_pictures(raw, told, file.is_there)
     if attributes is None:
-        attributes = [name for name in raw.columns if name not in _names(told)]
+        attributes = [name for name in raw.columns if name not in named_columns(told)]
         choices += taken_choice(attributes)
         attributes = [name for name in attributes if name not in REQUIRED_COLUMNS]
     attributes = tuple(dict.fromkeys(attributes))
@@ -327,9 +328,7 @@ def items_of(
     told, attributes = roles.columns, roles.attributes
     products, rows = products_of(raw, told, attributes, file.is_there)
     if several is None:
-        several = asked.further_pictures and (
-            told.product is not None or any(len(one.pictures) > 1 for one in products)
-        )
+        several = _show_several(products, told, asked)
     shown = [one.pictures[: None if several else 1] for one in products]
     urls = sorted({picture for pictures in shown for picture in pictures if is_url(picture)})
     of_urls = pictures_of_urls(urls, file.source, file.inner, asked.download, asked.on_progress)
@@ -368,10 +367,21 @@ def items_of(
     return items
 
 
+def has_several(roles: Roles, file: TableFile, asked: TableSettings) -> bool:
+    """Returns whether products have several pictures, by the rows that the roles were found by."""
+    products, _ = products_of(roles.raw, roles.columns, roles.attributes, file.is_there)
+    return _show_several(products, roles.columns, asked)
+
+
+def _show_several(products: Sequence[Product], told: Columns, asked: TableSettings) -> bool:
+    of_rows = told.product is not None
+    return asked.further_pictures and (of_rows or any(len(one.pictures) > 1 for one in products))
+
+
 _USUAL_NAMES = {"item_id": "item_id", "images": "image", "category": "category"}
 
 
-def _names(columns: Columns) -> list[str]:
+def named_columns(columns: Columns) -> list[str]:
     """Returns the columns that say something, each once."""
     more = (columns.group, columns.split, columns.product)
     further = [name for name in more if name is not None]
@@ -412,7 +422,7 @@ def _found_out(
         told.image_pattern,
         told.product,
     )
-    check_columns(raw.columns, [name for name in _names(named) if name], origin, ADVICE)
+    check_columns(raw.columns, [name for name in named_columns(named) if name], origin, ADVICE)
     try:
         return find_columns(raw, named, source, is_there, base)
     except NotFoundOutError as error:
@@ -424,7 +434,7 @@ def _found_out(
 
 def _by_their_own_name(told: Columns, raw: RawTable) -> tuple[Columns, tuple[Choice, ...]]:
     """Returns the columns with a group and a split that are called so, which no attribute is."""
-    unused = [name for name in raw.columns if name not in _names(told)]
+    unused = [name for name in raw.columns if name not in named_columns(told)]
     group = "group" if told.group is None and "group" in unused else told.group
     split = "split" if told.split is None and "split" in unused else told.split
     choices = [
