@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import inspect
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.catalog.shops import refuses, saved
-from visual_search.catalog.catalog import BadItemsError, RefusedItem
-from visual_search.catalog.readers import row_blocks
-from visual_search.catalog.readers.row_blocks import large_table
+from tests.catalog.test_webdataset import pack
+from visual_search.catalog.catalog import BadItemsError, Catalog, RefusedItem
+from visual_search.catalog.readers import row_blocks, tar_source
+from visual_search.catalog.readers.parquet import parquet
+from visual_search.catalog.readers.row_blocks import large_parquet, large_table, large_webdataset
 from visual_search.catalog.readers.table import TableSettings, table
+from visual_search.catalog.readers.webdataset import webdataset
 
 ROWS = 40
 
@@ -124,3 +130,55 @@ def test_parquet_gives_the_items_that_it_gives_whole(
 def test_what_needs_all_rows_is_refused(tmp_path: Path) -> None:
     path = shop(tmp_path, plain_rows(), HEADER)
     refuses(ValueError, "category_depth is 1, which looks at all", read, path, category_depth=1)
+
+
+def defaults(reader: Any, **told: Any) -> dict[str, Any]:
+    bound = inspect.signature(reader).bind(**told)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def check_like_whole(found: row_blocks.RowBlocks | None, whole: Catalog) -> None:
+    assert found is not None
+    tables, refused = zip(*found.parts, strict=True)
+    together = pd.concat(tables, ignore_index=True)
+    pd.testing.assert_frame_equal(together, whole.table, check_dtype=False)
+    assert [one for part in refused for one in part] == list(whole.refused)
+    images = whole.table["image"].tolist()
+    for source in (found.source, pickle.loads(pickle.dumps(found.source))):
+        assert [source.load(image) for image in images] == [*map(whole.source.load, images)]
+        assert source.content_keys(images[::-1]) == whole.source.content_keys(images[::-1])
+
+
+def test_tars_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        sample = {"0.jpg": f"{number}".encode(), "0.cls": "hat", "0.json": {"colour": "red"}}
+        bad = {"1.jpg": b"x", "1.json": {"colour": "red"}} if number == 5 else {}
+        pack(tmp_path / "train" / f"{number}.tar", {**sample, **bad})
+    told = defaults(webdataset, path=tmp_path, on_bad_item="skip")
+    assert large_webdataset(**told) is None
+    monkeypatch.setattr(row_blocks, "LARGE_TAR_BYTES", 100)
+    monkeypatch.setattr(tar_source, "_KEPT_TARS", 2)
+    found = large_webdataset(**told)
+    check_like_whole(found, webdataset(**told))
+    assert found is not None
+    message = "has no|the category is empty"
+    stopping = large_webdataset(**told | {"on_bad_item": "error"})
+    assert stopping is not None
+    refuses(BadItemsError, message, list, stopping.parts)
+    pack(tmp_path / "train" / "0.tar", {"0.jpg": b"another", "0.cls": "hat"})
+    refuses(ValueError, "has changed since it was listed", found.source.load, "train/0.tar/0.jpg")
+
+
+def test_parquet_with_pictures_is_read_a_file_at_a_time(tmp_path: Path) -> None:
+    for number, side in enumerate(("query", "gallery", "gallery")):
+        columns = {
+            "image": pa.array([{"bytes": b"%d" % n, "path": "x"} for n in range(5)]),
+            "label": ["Hats", "Shoes", "", "Hats", "Hats"],
+            "price": [1.0, 2.0, None, 3.0, 4.0],
+        }
+        pq.write_table(pa.table(columns), tmp_path / f"{side}-{number}.parquet", row_group_size=2)
+    for sides in (False, True):
+        told = defaults(parquet, path=tmp_path, sides=sides, on_bad_item="skip")
+        check_like_whole(large_parquet(**told), parquet(**told))
+    assert large_parquet(**told | {"files": ["query*"]}) is None

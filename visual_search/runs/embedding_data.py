@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from visual_search.catalog.readers.row_blocks import Part, RowBlocks
 
 TABLE = "visual_search.catalog.readers.table.table"
+PARQUET = "visual_search.catalog.readers.parquet.parquet"
+WEBDATASET = "visual_search.catalog.readers.webdataset.webdataset"
 
 
 @dataclass
@@ -95,19 +97,26 @@ def _read(node: Node, run: Run | None, split: SplitConfig | None) -> EmbeddingDa
 
 
 def _large(node: Node) -> RowBlocks | None:
-    """Returns a table in parts, where it is one that is too large to be read whole."""
-    if node.get("_target_") != TABLE:
+    """Returns data in parts, where it is some that is too large to be read whole."""
+    if node.get("_target_") not in (TABLE, PARQUET, WEBDATASET):
         return None
-    from visual_search.catalog.readers.row_blocks import large_table
+    from visual_search.catalog.readers.row_blocks import (
+        large_parquet,
+        large_table,
+        large_webdataset,
+    )
     from visual_search.catalog.readers.table import TableSettings
 
     builder, arguments = bind("data", node)
     bound = inspect.signature(builder).bind(**arguments)
     bound.apply_defaults()
-    given: dict[str, Any] = bound.arguments
-    asked = {one.name: given[one.name] for one in fields(TableSettings)}
+    given: dict[str, Any] = {**bound.arguments, "path": Path(bound.arguments["path"])}
+    if node["_target_"] == PARQUET:
+        return large_parquet(**given)
+    if node["_target_"] == WEBDATASET:
+        return large_webdataset(**given)
     return large_table(
-        TableSettings(**asked | {"path": Path(given["path"])}),
+        TableSettings(**{one.name: given[one.name] for one in fields(TableSettings)}),
         name=given["name"],
         category_depth=given["category_depth"],
         on_bad_item=given["on_bad_item"],

@@ -31,7 +31,7 @@
 ``products.py``                   what a table says of its products, with all their pictures
 ``category_levels.py``            categories that are paths: a level each, and one to go by
 ``url_pictures.py``               pictures whose URLs stand in a table
-``row_blocks.py``                 tables that are larger than memory, some rows at a time
+``row_blocks.py``                 data that is larger than memory, some rows or a file at a time
 ``parquet_columns.py``            columns of Parquet as texts and numbers, bounded
 ``listings.py``                   what readers of published listings share
 ``deepfashion.py``                what DeepFashion's benchmarks share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -96,13 +96,64 @@ def parquet(
             good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    paths = _paths(Path(path), files)
-    asking = {inner for inner in paths if _QUERY.search(inner.lower())} if sides else set()
-    if sides and not asking:
+    paths = parquet_paths(Path(path), files)
+    asking = queries_of(paths) if sides else None
+    if asking is not None and not asking:
         raise FileNotFoundError(
             f"data.sides=true, and none of the files is named query: {list(paths)[:10]}; expected "
             "one of queries: give the folder with it, or data.sides=false"
         )
+    items = rows_of(
+        paths,
+        image=image,
+        category=category,
+        item_id=item_id,
+        group=group,
+        split=split,
+        attributes=attributes,
+        asking=asking,
+        origin=str(path),
+    )
+    return items.conclude(
+        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
+    )
+
+
+def queries_of(names: Iterable[str]) -> set[str]:
+    """Returns the files whose names, or folders' names, say that they hold queries."""
+    return {name for name in names if _QUERY.search(name.lower())}
+
+
+def rows_of(
+    paths: Mapping[str, Path],
+    *,
+    image: str,
+    category: str,
+    item_id: str | None,
+    group: str | None,
+    split: str | Literal[False] | None,
+    attributes: Sequence[str] | None,
+    asking: Collection[str] | None,
+    origin: str,
+) -> Items:
+    """Returns the items of some files, by the names that these have below the data's folder.
+
+    The others are the arguments of `parquet`.
+
+    Args:
+        paths: The files by name.
+        image: As of `parquet`; so are the next five.
+        category: The same.
+        item_id: The same.
+        group: The same.
+        split: The same.
+        attributes: The same.
+        asking: Which of the files hold queries; None where there are no sides.
+        origin: What is read, for messages.
+
+    Raises:
+        ValueError: A file is not readable, lacks a column, or has columns of another kind.
+    """
     named = [category, *(column for column in (item_id, group) if column is not None)]
     named += [split] if isinstance(split, str) else []
     shards: dict[str, ParquetFile] = {}
@@ -112,11 +163,11 @@ def parquet(
     choices: tuple[Choice, ...] = ()
     first: list[str] = []
     later: set[str] = set()
-    budget = TextBudget(str(path))
+    budget = TextBudget(origin)
     for inner, file in paths.items():
         with open_parquet(file) as (opened, stamp):
-            origin, schema = str(file), opened.schema_arrow
-            row_groups, empty = list_pictures(opened, image, origin)
+            schema = opened.schema_arrow
+            row_groups, empty = list_pictures(opened, image, str(file))
             if attributes is None:
                 plain, choices = plain_columns(schema, used=[image])
                 first = schema.names
@@ -124,8 +175,8 @@ def parquet(
                 attributes = [name for name in plain if name not in (*named, *REQUIRED_COLUMNS)]
             columns = list(dict.fromkeys([*named, *attributes]))
             later |= set(schema.names) - set(first or schema.names)
-            check_columns(schema.names, columns, origin, ADVICE)
-            for column, found in read_columns(opened, columns, origin, budget).items():
+            check_columns(schema.names, columns, str(file), ADVICE)
+            for column, found in read_columns(opened, columns, str(file), budget).items():
                 values.setdefault(column, []).extend(found)
             names_of |= _class_labels(schema)
         shards[inner] = ParquetFile(file, row_groups, stamp)
@@ -135,11 +186,11 @@ def parquet(
     file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
     choices += left_out_choice(later, "the first file lacks them")
     choices += split_choice(file_splits)
-    if sides and split is None:
+    if asking is not None and split is None:
         file_splits = {inner: one or "test" for inner, one in file_splits.items()}
 
     source = ParquetSource(shards, image)
-    items = Items(source, [*(attributes or ()), *(FLAGS if sides else ())], choices)
+    items = Items(source, [*(attributes or ()), *(FLAGS if asking is not None else ())], choices)
     for place, (inner, number, has_picture) in enumerate(places):
         row = {column: found[place] for column, found in texts.items()}
         where, picture = f"{inner}, row {number}", f"{inner}#{number}"
@@ -157,15 +208,13 @@ def parquet(
                 split=said,
                 attributes=[
                     *(row[column] for column in attributes or ()),
-                    *(flags(inner in asking, inner not in asking) if sides else ()),
+                    *(flags(inner in asking, inner not in asking) if asking is not None else ()),
                 ],
             )
-    return items.conclude(
-        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
-    )
+    return items
 
 
-def _paths(path: Path, patterns: Sequence[str]) -> dict[str, Path]:
+def parquet_paths(path: Path, patterns: Sequence[str]) -> dict[str, Path]:
     """Returns the files by their name below ``path``, sorted."""
     if path.is_file():
         return {path.name: path.absolute()}

@@ -1,4 +1,4 @@
-"""Tables that are larger than memory: some rows at a time, read as `table` reads the whole."""
+"""Data that is larger than memory: some rows or a file at a time, as its reader reads the whole."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pandas as pd
 
-from visual_search.catalog.catalog import BadItemsError, Catalog, Choice, PictureSource, RefusedItem
+from visual_search.catalog.catalog import (
+    REQUIRED_COLUMNS,
+    BadItemsError,
+    Catalog,
+    Choice,
+    PictureSource,
+    RefusedItem,
+)
 from visual_search.catalog.readers import OnBadItem, without_bad_ids
 from visual_search.catalog.readers.delimited import RawTable, check_names, decode, read_csv
+from visual_search.catalog.readers.listings import FLAGS, Items
+from visual_search.catalog.readers.parquet import parquet_paths, queries_of, rows_of
 from visual_search.catalog.readers.parquet_columns import (
     open_parquet,
     plain_columns,
@@ -20,6 +29,7 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
     whole_numbers,
 )
+from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource
 from visual_search.catalog.readers.shop_exports import recognised
 from visual_search.catalog.readers.sources import FolderSource
 from visual_search.catalog.readers.table import (
@@ -32,6 +42,8 @@ from visual_search.catalog.readers.table import (
     named_columns,
     open_table,
 )
+from visual_search.catalog.readers.tar_source import ListedTars, TarSource
+from visual_search.catalog.readers.webdataset import samples_of, tar_paths
 
 Part = tuple[pd.DataFrame, list[RefusedItem]]
 """Items of some rows, with a catalogue's columns, and the rows that are left out."""
@@ -39,10 +51,11 @@ Part = tuple[pd.DataFrame, list[RefusedItem]]
 _Read = Callable[[Sequence[str] | None], Iterator[RawTable]]
 # What reads the blocks of a table; of Parquet certain further columns, all where they are None.
 
-# Beyond these a table is read in blocks, of so much each: some 100,000 rows, which as Python's
-# texts take a hundred megabytes.
-LARGE_BYTES, BLOCK_CHARACTERS = 2**24, 2**23
-LARGE_ROWS, BLOCK_ROWS = 250_000, 2**16
+# Beyond these a table is read in blocks, of so much each: some 30,000 rows, which as Python's texts
+# take some tens of megabytes. Parquet with pictures and tars are read a file at a time.
+LARGE_BYTES, BLOCK_CHARACTERS = 2**24, 2**21
+LARGE_ROWS, BLOCK_ROWS = 250_000, 2**15
+LARGE_TAR_BYTES = 2**30  # of all tars
 _HEAD_BYTES = 2**20  # that the encoding is found by
 _MOST_BLOCKS = 4  # that are looked through for the end of a row: a quote may never be closed
 _TEXTS = (".csv", ".tsv", ".tab", ".txt")
@@ -103,6 +116,139 @@ def large_table(
     return RowBlocks(name or file.name, file.source, choices, parts)
 
 
+def large_parquet(
+    path: Path,
+    *,
+    files: Sequence[str],
+    sides: bool,
+    image: str,
+    name: str | None,
+    on_bad_item: OnBadItem,
+    attributes: Sequence[str] | None,
+    **told: Any,
+) -> RowBlocks | None:
+    """Returns a folder of Parquet files with pictures, a file at a time; None of few rows.
+
+    Which columns are kept is found out by the first file.
+
+    Args:
+        path: As of `parquet`; so are the others.
+        files: The same.
+        sides: The same.
+        image: The same.
+        name: The same.
+        on_bad_item: The same.
+        attributes: The same.
+        **told: The same.
+
+    Raises:
+        FileNotFoundError: Nothing is at the path.
+        ValueError: A file cannot be read.
+    """
+    paths = parquet_paths(path, files)
+    listed = {}
+    for inner, file in paths.items():
+        with open_parquet(file) as (opened, stamp):
+            groups = opened.metadata
+            sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+            listed[inner] = ParquetFile(file, tuple(sizes), stamp)
+    num_rows = sum(sum(file.row_groups) for file in listed.values())
+    if len(paths) < 2 or num_rows <= LARGE_ROWS:
+        return None
+    asking = queries_of(paths) if sides else None
+
+    def read(inner: str, kept: Sequence[str] | None) -> Items:
+        return rows_of(
+            {inner: paths[inner]},
+            image=image,
+            attributes=kept,
+            asking=asking,
+            origin=str(path),
+            **told,
+        )
+
+    source = ParquetSource(listed, image)
+    further = FLAGS if sides else ()
+    return _by_files(path, name, [*paths], read, attributes, further, source, on_bad_item)
+
+
+def large_webdataset(
+    path: Path,
+    *,
+    name: str | None,
+    on_bad_item: OnBadItem,
+    attributes: Sequence[str] | None,
+    **told: Any,
+) -> RowBlocks | None:
+    """Returns a folder of tars, a tar at a time; None of few bytes.
+
+    Which fields of the json are kept is found out by the first tar.
+
+    Args:
+        path: As of `webdataset`; so are the others.
+        name: The same.
+        on_bad_item: The same.
+        attributes: The same.
+        **told: The same.
+
+    Raises:
+        FileNotFoundError: Nothing is at the path.
+        ValueError: A tar cannot be read.
+    """
+    paths = tar_paths(path)
+    if len(paths) < 2 or sum(file.stat().st_size for file in paths.values()) <= LARGE_TAR_BYTES:
+        return None
+    tars = ListedTars(paths)
+
+    def read(inner: str, kept: Sequence[str] | None) -> Items:
+        return samples_of({inner: tars[inner]}, attributes=kept, **told)
+
+    return _by_files(path, name, [*paths], read, attributes, (), TarSource(tars), on_bad_item)
+
+
+def _by_files(
+    path: Path,
+    name: str | None,
+    names: Sequence[str],
+    read: Callable[[str, Sequence[str] | None], Items],
+    attributes: Sequence[str] | None,
+    further: Sequence[str],
+    source: PictureSource,
+    on_bad_item: OnBadItem,
+) -> RowBlocks:
+    """Returns the blocks of data in several files.
+
+    Args:
+        path: Of the data.
+        name: Of the catalogue; None for the path's.
+        names: Of the files.
+        read: Gives the items of one, with these attributes.
+        attributes: Those that are asked for; None: those of the first file.
+        further: Columns that are added to them.
+        source: Loads the pictures of all files.
+        on_bad_item: As of the readers.
+    """
+    called = name or path.absolute().stem
+    first = read(names[0], attributes)
+    kept = [one for one in first.columns if one not in (*REQUIRED_COLUMNS, *further)]
+
+    def parts() -> Iterator[Part]:
+        for inner in names:
+            items = read(inner, kept)
+            yield _part(items, called, f"{path} ({inner})", source, on_bad_item)
+
+    return RowBlocks(called, source, first.choices, parts())
+
+
+def _part(
+    items: Items, name: str, origin: str, source: PictureSource, on_bad_item: OnBadItem
+) -> Part:
+    columns, refused = without_bad_ids(items.columns, items.refused)
+    if refused and on_bad_item == "error":
+        raise BadItemsError(refused, origin)
+    return Catalog(name, pd.DataFrame(columns, dtype=object), source).table, refused
+
+
 def _block_reader(file: TableFile, asked: TableSettings) -> _Read | None:
     """Returns what reads the blocks of a table, which may be done more than once; None of a small.
 
@@ -139,10 +285,7 @@ def _parts(
                 "pictures, and none in the rows before; expected some in the first rows too: set "
                 "data.further_pictures=false, which takes the first picture of each, or sort it"
             )
-        columns, refused = without_bad_ids(items.columns, items.refused)
-        if refused and on_bad_item == "error":
-            raise BadItemsError(refused, file.origin)
-        yield Catalog(name, pd.DataFrame(columns, dtype=object), file.source).table, refused
+        yield _part(items, name, file.origin, file.source, on_bad_item)
 
 
 def _shaped(blocks: Iterator[RawTable], roles: Roles, file: TableFile) -> Iterator[RawTable]:

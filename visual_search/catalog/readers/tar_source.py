@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, HashedSource, safe_name
+
+_KEPT_TARS = 4  # a member's name and place take some 200 bytes, and a tar may have 10,000
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,50 @@ def list_tar(path: Path) -> Tar:
     return Tar(path, stamp, members, tuple(refused))
 
 
+class ListedTars(Mapping[str, Tar]):
+    """Tars whose members are listed when they are asked for; the lists of the last few are kept.
+
+    What is asked for in the order of the tars is listed once. A tar that changed since it was
+    listed first is refused. Can be shared between threads, and pickled.
+
+    Args:
+        paths: The tars by name.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = dict(paths)
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._kept: OrderedDict[str, Tar] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[ListedTars], tuple[Mapping[str, Path]], object]:
+        return type(self), (self._paths,), {"_stamps": self._stamps}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths
+
+    def __getitem__(self, name: str) -> Tar:
+        with self._lock:  # else every thread would list the same tar
+            if name not in self._kept:
+                tar = list_tar(self._paths[name])
+                if self._stamps.setdefault(name, tar.stamp) != tar.stamp:
+                    raise ValueError(
+                        f"{tar.path} has changed since it was listed; expected the same file: "
+                        "start again"
+                    )
+                while len(self._kept) >= _KEPT_TARS:
+                    self._kept.popitem(last=False)
+                self._kept[name] = tar
+            self._kept.move_to_end(name)
+            return self._kept[name]
+
+
 def _judge(found: tarfile.TarInfo) -> tuple[str, str]:
     """Returns the clean name, and the reason why the member cannot be used, or nothing."""
     if found.isdir():
@@ -140,7 +188,7 @@ class TarSource(HashedSource):
 
     def __init__(self, tars: Mapping[str, Tar]) -> None:
         super().__init__()
-        self._tars = dict(tars)
+        self._tars = tars
 
     def __repr__(self) -> str:
         return f"TarSource({len(self._tars)} tar(s))"

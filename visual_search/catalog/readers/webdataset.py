@@ -84,6 +84,39 @@ def webdataset(
             the catalogue's; no sample is good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
+    tars = {inner: list_tar(file) for inner, file in tar_paths(Path(path)).items()}
+    items = samples_of(
+        tars,
+        category=category,
+        image=image,
+        item_id=item_id,
+        group=group,
+        split=split,
+        attributes=attributes,
+    )
+    return items.conclude(
+        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
+    )
+
+
+def samples_of(
+    tars: Mapping[str, Tar],
+    *,
+    category: str,
+    image: str | None,
+    item_id: str | None,
+    group: str | None,
+    split: str | Literal[False] | None,
+    attributes: Sequence[str] | None,
+) -> Items:
+    """Returns the items of some tars, by the names that these have below the data's folder.
+
+    The others are the arguments of `webdataset`.
+
+    Raises:
+        ValueError: An argument names neither an extension nor a field of the json, or there are
+            too many attributes.
+    """
     wanted = {"category": category, "item_id": item_id, "group": group, "split": split or None}
     for argument, where in wanted.items():
         if where is not None and (not where or (where.startswith("json") and where[4:5] != ".")):
@@ -91,8 +124,6 @@ def webdataset(
                 f"data.{argument} is {where!r}; expected an extension, as 'cls', or a field of the "
                 "json, as 'json.label'"
             )
-    paths = _paths(Path(path))
-    tars = {inner: list_tar(file) for inner, file in paths.items()}
     refused: list[RefusedItem] = []
     samples: list[tuple[str, str, _Sample]] = []
     for inner, tar in tars.items():
@@ -108,7 +139,7 @@ def webdataset(
             [sample for *_, sample in samples], list(wanted.values())
         )
 
-    file_splits = {inner: split_of_name(inner) if split is None else "" for inner in paths}
+    file_splits = {inner: split_of_name(inner) if split is None else "" for inner in tars}
     choices += split_choice(file_splits)
     items = Items(TarSource(tars), list(attributes), choices, refused)
     for (inner, key, sample), reason in zip(samples, reasons, strict=True):
@@ -135,12 +166,10 @@ def webdataset(
             split=split_of_word(said["split"]),
             attributes=[_text(sample.described.get(column)) for column in attributes],
         )
-    return items.conclude(
-        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
-    )
+    return items
 
 
-def _paths(path: Path) -> dict[str, Path]:
+def tar_paths(path: Path) -> dict[str, Path]:
     """Returns the tars by their name below ``path``, sorted."""
     if path.is_file():
         # a name with another suffix gets this one: it ends the tar's part of a picture's name
