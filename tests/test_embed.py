@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +279,15 @@ def test_a_bundles_encoder_embeds_as_its_run_does(
         assert found is not None
         return found
 
+    words = [f"bundle={shop.folder}", f"out={tmp_path / 'bundle'}", *data]
+    alone = (
+        "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'torchvision', 'lightning']);"
+        f"sys.argv = ['embed', *{words!r}];"
+        "runpy.run_module('visual_search.embed', run_name='__main__', alter_sys=True)"
+    )
+    subprocess.run([sys.executable, "-c", alone], check=True, capture_output=True)
     found = by_bundle()
+    assert found.num_written == 0
     table, embeddings = read(found.folder)
     pd.testing.assert_frame_equal(
         table.drop(columns="split"), by_run.drop(columns="split")

@@ -254,11 +254,14 @@ class _Foreman:
         actor = self._starting.pop(ref)
         if self._outcome(ref, None):
             self._idle.append(actor)
+        else:
+            self._ray.kill(actor)
 
     def _finish(self, ref: Any) -> int:
         """Returns the items of the shard that was written; none where its actor has died."""
         actor, number = self._busy.pop(ref)
         if not self._outcome(ref, number):
+            self._ray.kill(actor)  # where it was only out of reach, its place is free again
             self._waiting.appendleft(number)
             return 0
         self._idle.append(actor)
