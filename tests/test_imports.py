@@ -75,7 +75,7 @@ ROOMS = {
         ),
         _names(""),
     ),
-    "knn": Room(18, _names("numpy pandas faiss"), _names("pyarrow lancedb"), _names("")),
+    "knn": Room(18, _names("numpy pandas faiss"), _names("pyarrow"), _names("")),
     "retrieval": Room(18, _names("numpy pandas scipy"), _names("pyarrow"), _names("knn")),
     "views": Room(
         18,

@@ -73,12 +73,10 @@ def by_hand(
     return list(found.items())
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "lancedb"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 def test_the_k_nearest_products_are_found_each_by_its_nearest_picture(
     tmp_path: Path, kind: str
 ) -> None:
-    if kind == "lancedb":
-        pytest.importorskip("lancedb")
     items = many_pictures()
     bundle = Bundle.open(make(tmp_path / "shop", items, kind=kind))
     queries = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)

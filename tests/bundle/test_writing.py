@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from tests.bundle.small_bundles import (
     IDS,
     JPEG,
+    change_manifest,
     check_content,
     create,
     embedding,
@@ -198,30 +200,27 @@ def test_an_index_file_that_is_far_behind_is_written_anew(
     check_content(Bundle.open(folder), [*IDS, *(f"a{n}" for n in range(6))])
 
 
-def test_an_index_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("lancedb")
-    monkeypatch.setattr("visual_search.bundle.indexing.MAX_LATE_ROWS", 2)
-    folder = create(tmp_path / "bundle", IDS, kind="lancedb")
-    first = read_manifest(folder)[0]
-    inside = [name for name in first.files if name.startswith(f"{first.index.file}/")]
-    assert len(inside) >= 2
-    add_items(folder, items_of(["a", "item-3"], mark="b-"))
-    assert read_manifest(folder)[0].index == first.index
-    marks = {"a": "b-", "item-3": "b-"}
+def test_a_bundle_with_a_lancedb_table_of_before_is_searched_exactly(tmp_path: Path) -> None:
+    folder = create(tmp_path / "bundle", IDS)
+    table = "index/000001-0a1b2c3d.lance"
+    (folder / table).mkdir(parents=True)
+    (folder / table / "data").write_bytes(b"rows")
+    record = {"sha256": hashlib.sha256(b"rows").hexdigest(), "num_bytes": 4}
+
+    def as_before(content: dict[str, Any]) -> None:
+        content["files"][f"{table}/data"] = record
+        content["index"]["file"] = table
+        content["index"]["asked"]["kind"] = content["index"]["plan"]["kind"] = "lancedb"
+        content["index"]["plan"]["params"] = {"version": 1, "num_rows": len(IDS)}
+
+    change_manifest(folder, as_before)
     bundle = Bundle.open(folder)
-    check_content(bundle, [*IDS, "a"], marks)
-    add_items(folder, items_of(["b"]))
-    assert read_manifest(folder)[0].index.num_rows == 15
-    monkeypatch.setattr(generation, "KEPT_SECONDS", 0.0)
-    assert rebuild_bundle(folder).plan.kind == "lancedb"
-    remove_items(folder, ["b"])
-    assert not (folder / str(first.index.file)).exists()
-    check_content(bundle.refreshed(), [*IDS, "a"], marks)
-    last = read_manifest(folder)[0]
-    [name] = [one for one in last.files if "index/" in one and one.endswith(".manifest")][-1:]
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match="is missing"):
-        Bundle.open(folder)
+    check_content(bundle, IDS)
+    assert "index rebuild" in str(bundle.manifest.index.plan["reason"])
+    add_items(folder, items_of(["a"]))
+    check_content(Bundle.open(folder), [*IDS, "a"])
+    assert rebuild_bundle(folder).plan.kind == "flat"
+    assert not any("lance" in name for name in read_manifest(folder)[0].files)
 
 
 def test_files_of_the_generation_before_stay_a_while(

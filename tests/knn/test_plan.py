@@ -14,7 +14,7 @@ IVF = {"num_lists": 10, "code_bits": 8, "num_probes": 2, "num_candidates": 15}
 def test_a_plan_survives_json():
     plan = SearchPlan("ivf", "so many", IVF, 0.9, 5, 0.93, 100, 1000)
     assert SearchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-    assert set(PARAMETERS) | {"lancedb", "auto"} == set(KINDS)
+    assert set(PARAMETERS) | {"auto"} == set(KINDS)
 
 
 def test_a_plan_was_made_for_no_rows_unless_it_says_so():

@@ -54,7 +54,7 @@ def create_bundle(
         name: Its name, for people, 1 to 200 characters.
         encoder_onnx: The encoder's ONNX file.
         items: The items, embedded by that encoder.
-        kind: The index: ``flat``, ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``; see
+        kind: The index: ``flat``, ``hnsw``, ``ivf``, ``ivfpq``, or ``auto``; see
             `visual_search.knn.search_index.SearchIndex`.
         target_recall: What an approximate index is tuned to, 0..1.
         max_bytes: Memory that an index of the kind ``auto`` may take; None for half of what is

@@ -28,7 +28,6 @@ from visual_search.bundle.manifest import (
     IndexRecord,
     RetiredFile,
     SegmentRecord,
-    index_files,
     read_manifest,
     segment_files,
     write_manifest,
@@ -88,22 +87,18 @@ class Draft:
         """Writes the file of an index over all rows, where it needs one."""
         name = None
         if index.needs_file:
-            name = (
-                f"{self.new_name('index')}.{'lance' if index.plan.kind == 'lancedb' else 'faiss'}"
-            )
+            name = f"{self.new_name('index')}.faiss"
             path = self.folder / name
             index.save(path)  # atomic, and on the disk
             sync_folder(path.parent)
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if file.is_file():
-                    self.new_files[file.relative_to(self.folder).as_posix()] = record_file(file)
+            self.new_files[name] = record_file(path)
         plan = index.plan.to_json()
         self.index = replace(self.index, file=name, num_rows=len(index), plan=plan)
 
     def commit(self) -> BundleManifest:
         """Makes the draft the generation that is read, and gives its manifest."""
         removed = self._save_removed()
-        needed = {removed, *index_files(self.index, (*self.base.files, *self.new_files))}
+        needed = {removed, self.index.file}
         needed |= {name for one in self.segments for name in segment_files(one.folder)}
         kept = {name for name in self.base.files if name.partition("/")[0] not in FOLDERS}
         names = sorted(kept | {name for name in needed if name is not None})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from visual_search.atomic import write_text
 from visual_search.bundle.files import DamagedError, check_name, sync_folder
+from visual_search.knn.plan import SearchPlan
 from visual_search.reading import FileRecord, sealed, unsealed
 
 FORMAT = "visual_search.bundle/1"
@@ -41,8 +42,7 @@ class IndexRecord:
     """The index over all rows.
 
     Attributes:
-        file: Its file, or its folder where it is a database; None where the embeddings are all
-            that is needed.
+        file: Its file; None where the embeddings are all that is needed.
         num_rows: The first rows that the file knows; the others are added when it is opened.
         made_by: SHA-256 of the encoder that made the embeddings.
         asked: What was asked for, ``kind`` and ``target_recall``: rebuilding asks for it again.
@@ -156,7 +156,7 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
         held = unsealed(FORMAT, content)
         manifest = BundleManifest(
             encoder=EncoderRecord(**held.pop("encoder")),
-            index=IndexRecord(**held.pop("index")),
+            index=_index_record(held.pop("index")),
             files={name: FileRecord(**record) for name, record in held.pop("files").items()},
             columns=tuple(held.pop("columns")),
             segments=tuple(SegmentRecord(**one) for one in held.pop("segments")),
@@ -170,6 +170,20 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
             "copy the whole bundle again, or create it again"
         ) from error
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _index_record(held: dict[str, Any]) -> IndexRecord:
+    """Returns what is said of an index; a LanceDB table of an earlier version is passed over.
+
+    Its bundle is searched exactly, by the embeddings, until it is rebuilt.
+    """
+    if held["plan"].get("kind") != "lancedb":
+        return IndexRecord(**held)
+    reason = "its LanceDB table is not read any more: `index rebuild` makes another index"
+    plan = SearchPlan("flat", reason, num_trained_rows=held["num_rows"])
+    return IndexRecord(
+        **{**held, "file": None, "plan": plan.to_json(), "asked": {**held["asked"], "kind": "auto"}}
+    )
 
 
 def read_manifest_bytes(folder: Path) -> bytes:
@@ -208,8 +222,7 @@ def _check(manifest: BundleManifest) -> None:
         check_name(name)
         if name == MANIFEST_FILE:
             raise ValueError(f"it lists {name} itself")
-    needed: list[str | None] = [manifest.encoder.file, manifest.removed]
-    needed += index_files(manifest.index, manifest.files) or [manifest.index.file]
+    needed: list[str | None] = [manifest.encoder.file, manifest.removed, manifest.index.file]
     needed += [file for one in manifest.segments for file in segment_files(one.folder)]
     for file in needed:
         if file is not None and file not in manifest.files:
@@ -230,12 +243,6 @@ def _check(manifest: BundleManifest) -> None:
             f"bundle holds the encoder {manifest.encoder.sha256[:12]!r} in a file with SHA-256 "
             f"{found[:12]!r}; embed the items with the encoder of the bundle"
         )
-
-
-def index_files(index: IndexRecord, names: Iterable[str]) -> list[str]:
-    """Returns those names that belong to an index: its file, or all files in its folder."""
-    file = index.file
-    return [name for name in names if file and (name == file or name.startswith(f"{file}/"))]
 
 
 def segment_files(folder: str) -> tuple[str, str, str, str]:

@@ -183,8 +183,6 @@ def requirements(kind: str, package: str) -> str:
     lines += ["--find-links .", package]
     lines += [_pinned(name) for name in SERVING]
     lines.append(f"faiss-cpu=={faiss.__version__}")
-    if kind == "lancedb":
-        lines.append(_pinned("lancedb"))
     return "\n".join(lines) + "\n"
 
 

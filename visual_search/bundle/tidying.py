@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from visual_search.bundle.files import check_file
 from visual_search.bundle.generation import MAX_REMOVED_SHARE, Draft
 from visual_search.bundle.indexing import is_late, open_index
-from visual_search.bundle.manifest import SegmentRecord, index_files, segment_files
+from visual_search.bundle.manifest import SegmentRecord, segment_files
 from visual_search.bundle.segments import Segment, open_segment, write_segment
 from visual_search.knn import indexes
 from visual_search.knn.store import ArrayStore
@@ -109,8 +109,7 @@ def complete_index(draft: Draft, num_threads: int | None) -> None:
     if record.file is None:
         draft.index = replace(record, num_rows=draft.num_rows)
     elif is_late(draft.num_rows, record.num_rows):
-        for name in index_files(record, draft.base.files):
-            check_file(draft.folder, name, draft.base.files[name], hashed=True)
+        check_file(draft.folder, record.file, draft.base.files[record.file], hashed=True)
         embeddings = [segment.embeddings for segment in _opened(draft, 0)]
         draft.save_index(open_index(draft.folder, record, embeddings, num_threads))
 

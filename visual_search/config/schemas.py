@@ -601,7 +601,7 @@ class ExportSchema:
         name: What the bundle is called; null takes the experiment's.
         items: seen by the run: its splits within its budget; all of the catalogue; gallery of its
             index.
-        index: flat, hnsw, ivf, ivfpq or lancedb; auto chooses by number and memory.
+        index: flat, hnsw, ivf or ivfpq; auto chooses by number and memory.
         target_recall: recall@10 against exact search, to which an approximate index is tuned.
         thumbnail_px: Longer side of the pictures in the bundle.
         num_checked: Pictures on which the exported encoder is compared with PyTorch.
@@ -687,8 +687,7 @@ class IndexSchema:
         attributes: Of add: of the one picture, as {baseColour: Red}.
         ids: Of remove: a text file with one id a line, each as it stands.
         skip_missing: Of remove: pass over ids that are not there; otherwise nothing is removed.
-        index: Of rebuild: another kind (flat, hnsw, ivf, ivfpq, lancedb, auto); null keeps what was
-            asked.
+        index: Of rebuild: another kind (flat, hnsw, ivf, ivfpq, auto); null keeps what was asked.
         target_recall: Of rebuild: recall@10 of an approximate index; null keeps what was asked. Of
             verify: what the collection is to find; null is 0.95.
         wait_s: Seconds for another writer to finish.

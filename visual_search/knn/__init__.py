@@ -21,8 +21,6 @@ To search among many, as bundles do
 ``faiss_files.py``       what makes a saved one refuse to load
 ``tuning.py``            how far to look for a target recall
 ``engine.py``            FAISS loaded late, and its threads
-``lancedb_index.py``     LanceDB behind the same methods
-``lancedb_table.py``     its tables on disk
 To shrink
 ``codecs.py``            fewer bytes an item, trained on the gallery
 ``principal_axes.py``    the directions in which a gallery varies, shared out to parts

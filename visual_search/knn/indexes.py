@@ -26,7 +26,7 @@ def build_index(
 
     Args:
         store: The N embeddings, finite.
-        kind: ``flat`` (exact), ``hnsw``, ``ivf``, ``ivfpq``, ``lancedb``, or ``auto``: chosen by
+        kind: ``flat`` (exact), ``hnsw``, ``ivf``, ``ivfpq``, or ``auto``: chosen by
             the number of items and the memory.
         target_recall: Share of the ``recall_k`` exact nearest that an approximate kind is to find;
             its parameters are raised until items that it does not hold yet find so many.
@@ -92,10 +92,6 @@ def _maker(kind: str) -> type[SearchIndex]:
     """Returns the class behind a kind, loaded when asked for: each needs a library of its own."""
     if kind == "flat":
         return FlatIndex
-    if kind == "lancedb":
-        from visual_search.knn.lancedb_index import LanceIndex
-
-        return LanceIndex
     from visual_search.knn.faiss_index import FaissIndex
 
     return FaissIndex

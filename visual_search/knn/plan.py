@@ -9,7 +9,7 @@ from typing import Any
 
 from visual_search.wording import many
 
-KINDS = ("flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto")
+KINDS = ("flat", "hnsw", "ivf", "ivfpq", "auto")
 """The names of a search index's kinds; ``auto`` chooses one of the first four."""
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -76,13 +76,13 @@ class SearchPlan:
                 f"num_sample is {self.num_sample} and num_trained_rows {self.num_trained_rows}; "
                 "expected 0 or more"
             )
-        names = PARAMETERS.get(self.kind)  # None: another engine's own
-        if names is not None and set(names) != set(self.params):
+        names = PARAMETERS[self.kind]
+        if set(names) != set(self.params):
             raise ValueError(
                 f"the parameters of {self.kind} are {sorted(self.params)}; expected "
                 f"{sorted(names)}: build the index again"
             )
-        for name in names or ():
+        for name in names:
             value = self.params[name]
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
                 raise ValueError(

@@ -22,7 +22,7 @@ from visual_search.knn.exact_store import ExactSearcher
 from visual_search.knn.plan import SearchPlan
 from visual_search.knn.store import EmbeddingStore, blocks_from
 
-Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "lancedb", "auto"]
+Kind: TypeAlias = Literal["flat", "hnsw", "ivf", "ivfpq", "auto"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 CHECK_ROWS = 2**13  # rows that are looked at together when only their values are checked

@@ -16,20 +16,19 @@ def check_index_settings(
         num_threads: Of encoder and index.
 
     Raises:
-        ConfigError: There is no such kind, its package is not installed, or a number is out of
-            range.
+        ConfigError: There is no such kind, or a number is out of range.
     """
-    from importlib.util import find_spec
-
+    from visual_search.databases.database import KINDS as DATABASES
     from visual_search.knn.plan import KINDS, check_targets
 
+    if kind in DATABASES:
+        raise ConfigError(
+            f"index={kind} is a vector database, which is filled from a bundle and searched beside "
+            f"it; expected one of {', '.join(KINDS)}: leave index out, then `python -m "
+            f"visual_search.index push bundle=DIR to={kind} url=ADDRESS`"
+        )
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"index={kind}; expected one of {', '.join(KINDS)}: set index=auto")
-    if kind == "lancedb" and find_spec("lancedb") is None:
-        raise ConfigError(
-            "index=lancedb, and the package lancedb is not installed; expected the extra of that "
-            "name: pip install 'visual-search[lancedb]', or set index=auto"
-        )
     if num_threads is not None and num_threads < 1:
         raise ConfigError(
             f"num_threads={num_threads}; expected at least 1: leave it out for all cores"
