@@ -4,7 +4,8 @@
 pgvector=postgresql://shop@localhost/shop milvus=http://localhost:19530 lancedb=/tmp/lancedb``
 
 Each address is a running server's (a folder, for LanceDB); the collection ``benchmark`` in it is
-made anew. The embeddings are drawn as in ``large_index.py``: clusters within categories, unit
+made anew. What the file of results has of other databases, by the same settings, stays there. The
+embeddings are drawn as in ``large_index.py``: clusters within categories, unit
 length. A filter's rows are drawn at random, whatever the cluster, so that the nearest rows mostly
 do not fulfil it: the hard case for a graph. Each question is one query for the 10 nearest, as a
 search server asks it, through `VectorDatabase.search` or `SearchIndex.search`, the way over the
@@ -174,12 +175,16 @@ def main() -> None:
     store = ArrayStore(drawn.embeddings)
     flat = build_index(store, "flat")
     exact = {share: flat.search(drawn.queries, K, drawn.allowed[share])[0] for share in SHARES}
+    asked = {name: getattr(arguments, name) for name in ("num_items", "dim", "num_queries")}
+    settings = {**asked, "seed": arguments.seed, "k": K}
     results: dict[str, Any] = {}
+    if arguments.out.is_file():
+        before = json.loads(arguments.out.read_text(encoding="utf-8"))
+        results = before["results"] if before["settings"] == settings else {}
 
     def write() -> None:
-        asked = {name: getattr(arguments, name) for name in ("num_items", "dim", "num_queries")}
         content = {
-            "settings": {**asked, "seed": arguments.seed, "k": K},
+            "settings": settings,
             "machine": processor_facts(),
             "environment": environment(),
             "results": results,

@@ -17,6 +17,7 @@ from tests.databases.postgres import PostgresServer
 from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.snapshot import open_snapshot
 from visual_search.bundle.writing import add_items, remove_items
+from visual_search.config.schemas import IndexSchema
 from visual_search.databases.bundle_source import BundleSource
 from visual_search.databases.database import (
     CollectionFacts,
@@ -198,6 +199,23 @@ def test_the_command_pushes_and_verifies(
     assert end.value.code == 1
     said = capsys.readouterr()
     assert "2 items only in the collection: 'item-0', 'item-1'" in said.out
+    assert "hunter2" not in said.out + said.err
+
+
+def test_what_nobody_foresaw_does_not_tell_the_password(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "")  # where the command puts it
+
+    def fails(settings: IndexSchema) -> None:
+        raise TypeError("nobody foresaw this")
+
+    monkeypatch.setattr("visual_search.runs.vector_database.push_items", fails)
+    secret = "url=postgresql://shop:hunter2@localhost/shop"
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "push", f"bundle={shop}", "to=pgvector", secret)
+    said = capsys.readouterr()
+    assert "nobody foresaw this" in said.err
     assert "hunter2" not in said.out + said.err
 
 

@@ -60,7 +60,7 @@ def run_command(
     register_schema(config_name)
     try:
         with told_as_config():
-            sys.argv[1:] = take_names(sys.argv[1:])
+            sys.argv[1:] = _without_passwords(take_names(sys.argv[1:]))
         sys.argv[1:] = _multirun_first(with_keys(config_name, sys.argv[1:]))
         if help_text := check_overrides(config_name, sys.argv[1:]):
             _print_help(help_text)
@@ -84,6 +84,23 @@ def run_command(
 
         end_early(end.code if isinstance(end, SystemExit) else 1)
         raise
+
+
+def _without_passwords(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments without an address that holds a password, which the environment gets.
+
+    Hydra repeats every argument where something unforeseen goes wrong.
+    """
+    from visual_search.databases.urls import URL_VARIABLE, secrets_of
+
+    kept = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "url" and secrets_of(value):
+            os.environ[URL_VARIABLE] = value.strip("\"'")
+        else:
+            kept.append(argument)
+    return kept
 
 
 def _print_help(text: str) -> None:

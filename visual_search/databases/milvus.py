@@ -32,8 +32,10 @@ EXTRA = "visual-search[milvus]"
 PAGE_ROWS = 5_000
 MAX_ID_BYTES = 40_000
 MAX_LABELS = 256  # the columns that a bundle may have
-GRAPH = {"M": 16, "efConstruction": 128}
-EF_SEARCH, MAX_EF = 100, 32_768
+# Inverted lists, all of them where there is a filter: Milvus 2.3.5 skips in its lists what does not
+# fulfil it, and in its graph (HNSW) loses the way: 1.8 of 10 rows within 0.1 % of 12,225, recall@10
+# 0.87 within 1 %, whatever `ef`.
+NUM_LISTS, NUM_PROBES = 1_024, 64
 SETTLED_S = 10.0  # Milvus's Bounded lags by 5 s at most
 INDEX_PATIENCE_S = 3_600.0
 _UNAVAILABLE = (1, 2, 3, 4, 5, 8, 9)  # not ready, unavailable, out of memory, ...: Milvus's errors
@@ -76,7 +78,7 @@ class MilvusCollection:
         return CollectionFacts.from_json(str(held["description"]))
 
     def create(self, facts: CollectionFacts) -> None:
-        """Makes the collection with its HNSW index, and loads it."""
+        """Makes the collection with its index, and loads it."""
         from pymilvus import DataType
 
         with self._asked() as client:
@@ -94,7 +96,9 @@ class MilvusCollection:
             )
             schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=facts.dim)
             index = client.prepare_index_params()
-            index.add_index("embedding", index_type="HNSW", metric_type="L2", params=GRAPH)
+            index.add_index(
+                "embedding", index_type="IVF_FLAT", metric_type="L2", params={"nlist": NUM_LISTS}
+            )
             client.create_collection(
                 self._name,
                 schema=schema,
@@ -152,9 +156,9 @@ class MilvusCollection:
         *,
         is_thorough: bool = False,
     ) -> list[Neighbours]:
-        """Finds the nearest rows, as widely as the graph can be searched where that is asked."""
+        """Finds the nearest rows; with conditions, or where it is asked for, exactly."""
         tests = [f"array_contains_any(labels, [{_listed(one)}])" for one in conditions]
-        effort = MAX_EF if is_thorough else EF_SEARCH
+        probes = NUM_LISTS if is_thorough or conditions else NUM_PROBES
         with self._asked() as client:
             answers = client.search(
                 self._name,
@@ -162,7 +166,7 @@ class MilvusCollection:
                 filter=" and ".join(tests),
                 limit=k,
                 output_fields=["item_id"],
-                search_params={"metric_type": "L2", "params": {"ef": max(k, effort)}},
+                search_params={"metric_type": "L2", "params": {"nprobe": probes}},
                 consistency_level="Strong" if is_thorough else self._level(),
                 timeout=self._timeout_s,
             )
