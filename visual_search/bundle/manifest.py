@@ -177,7 +177,8 @@ def _index_record(held: dict[str, Any]) -> IndexRecord:
 
     Its bundle is searched exactly, by the embeddings, until it is rebuilt.
     """
-    if held["plan"].get("kind") != "lancedb":
+    plan_held = held["plan"]
+    if not isinstance(plan_held, dict) or plan_held.get("kind") != "lancedb":
         return IndexRecord(**held)
     reason = "its LanceDB table is not read any more: `index rebuild` makes another index"
     plan = SearchPlan("flat", reason, num_trained_rows=held["num_rows"])

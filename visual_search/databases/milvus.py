@@ -229,7 +229,7 @@ class MilvusCollection:
         """Gives the client, and raises what the server says as one of our errors."""
         from grpc import RpcError
         from pymilvus import MilvusClient
-        from pymilvus.exceptions import MilvusException, ParamError
+        from pymilvus.exceptions import ConnectionConfigException, MilvusException, ParamError
 
         try:
             if self._client is None:
@@ -242,7 +242,7 @@ class MilvusCollection:
             message = error.message if isinstance(error, MilvusException) else str(error)
             words = without_secrets(" ".join(str(message).split())[:500], self._url)
             code = error.code if isinstance(error, MilvusException) else None
-            is_wrong = isinstance(error, ParamError | ValueError)
+            is_wrong = isinstance(error, ConnectionConfigException | ParamError | ValueError)
             if not is_wrong and (code is None or code in _UNAVAILABLE):
                 raise DatabaseUnavailableError(
                     f"{self.place} does not answer: {words}; expected a server that is up and "
