@@ -6,12 +6,15 @@ every command. Help and tab completion of commands load nothing but the standard
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import runpy
 import sys
 from collections.abc import Sequence
+
+from visual_search.config.plugins import take_names
 
 # A command is the module visual_search.<command>, whose main() reads sys.argv.
 COMMANDS = {
@@ -115,6 +118,8 @@ def _complete(arguments: Sequence[str]) -> None:
         command = words[0]
         if command not in COMMANDS:
             return
+        with contextlib.suppress(ValueError):  # a plug-in that is not there: ours are offered
+            words = take_names(word.strip("'") for word in words)
         os.environ["COMP_LINE"] = " ".join(["visual-search", *words[1:], last])
     sys.argv = [sys.argv[0], *arguments]
     importlib.import_module(f"visual_search.{command}").main()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.composing import settings_of
+from visual_search.__main__ import main as complete
 from visual_search.cli.command_line import check_overrides, with_keys
 from visual_search.config import plugins
 from visual_search.config.builders import (
@@ -104,6 +105,23 @@ def test_a_plug_ins_builders_configs_and_keys_are_as_ours(named: Path) -> None:
     shown = check_overrides("train", ["model=flat", "--help"])
     assert "[flat]" in shown
     assert any("width: 4" in line and "its values" in line for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("word", ["plugins=[lab_of_tests]", "'plugins=[lab_of_tests]'"])
+def test_tab_completion_knows_what_the_line_names(
+    word: str, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offered(*words: str) -> list[str]:
+        line = " ".join(["visual-search train", *words])
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        monkeypatch.setattr(sys, "argv", ["visual-search", "-sc", "query=bash"])
+        complete()
+        return capsys.readouterr().out.split()
+
+    assert offered("model=fla") == offered("plugins=[no_such_lab]", "model=fla") == []
+    assert offered("plugins=[no_such_lab]", "model=plus") == ["model=plus_layer"]
+    assert offered(word, "model=fla") == ["model=flat"]
 
 
 def test_who_is_not_named_brings_nothing(lab: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the terminal shows: numbers with their intervals, floors and meaning, in 80 columns."""
 
 import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,14 @@ def test_a_finished_run_says_where_everything_lies(
                      "Test loss (MSE in -1..1): 0.697"):  # fmt: skip
         assert expected in text
     assert "checkpoints/last.ckpt" not in text  # it is not there
+
+
+def test_a_long_name_of_a_loss_keeps_its_distance(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_result(kept(tmp_path / "a" / "0", loss_name="a loss with quite a long name"))
+    (loss,) = re.findall("^Test loss.*$", capsys.readouterr().out, re.MULTILINE)
+    assert loss == "Test loss (a loss with quite a long name): 0.697"
 
 
 def test_a_dry_run_says_that_it_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

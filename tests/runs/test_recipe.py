@@ -29,9 +29,12 @@ def test_labels_are_learned_from_pretrained_weights() -> None:
 
 def test_without_labels_or_with_too_few_items_of_them_nothing_is_to_be_learned() -> None:
     rare = [f"kind {number // 4}" for number in range(NUM)]
-    for category in (["all"] * NUM, rare, ["hat"] * (NUM - 5) + ["shoe"] * 5):
+    few = "too few categories have 10 items"
+    for category, why in ((["all"] * NUM, "without labels"), (rare, few),
+                          (["hat"] * (NUM - 5) + ["shoe"] * 5, few)):  # fmt: skip
         recipe = recipe_for(catalog(category=category))
         assert list(recipe.overrides) == ["experiment=frozen_pretrained"]
+        assert recipe.why.startswith(why)
 
 
 def test_attributes_are_those_of_few_words_that_many_share() -> None:

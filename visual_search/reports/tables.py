@@ -69,8 +69,9 @@ def print_result(run: Run, *, explain: bool = True) -> None:
         "Trained": f"{many(summary['epochs'] or 0, 'epoch')} on "
         f"{many(summary['num_training'] or 0, 'picture')}, {duration(run.status().get('seconds'))}",
     }
+    width = max(24, *map(len, facts))
     for name, text in facts.items():
-        console.print(f"{name + ':':<26}{text}", markup=False, soft_wrap=True)
+        console.print(f"{name + ':':<{width + 2}}{text}", markup=False, soft_wrap=True)
     print_left_behind(console, run.folder)
     if (run.folder / "tensorboard").exists():
         line = f"{_tensorboard()} --logdir {shlex.quote(str(run.folder / 'tensorboard'))}"

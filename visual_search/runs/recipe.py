@@ -35,9 +35,10 @@ def recipe_for(catalog: Catalog) -> Recipe:
     """
     labels = _learnable(catalog, "category")
     if labels < 2:
-        return Recipe(
-            ["experiment=frozen_pretrained"], "without labels: ImageNet weights as they are"
-        )
+        why = "without labels"
+        if catalog.table.loc[catalog.table["category"] != "", "category"].nunique() > 1:
+            why = f"too few categories have {_ITEMS_OF_A_VALUE} items to learn from"
+        return Recipe(["experiment=frozen_pretrained"], f"{why}: ImageNet weights as they are")
     return Recipe(
         ["experiment=best_pretrained"], f"ImageNet weights adapted to {labels} categories"
     )
