@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from visual_search.runs.embedding_listing import LISTING_FILE, read_listing
 from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
@@ -15,22 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.streaming import ItemPictures, PictureBatch, ReadItems
-
-
-class Embedder(Protocol):
-    """What embeds the shards of a job in this process: a run's network, or a bundle's."""
-
-    def embed(self, job: EmbeddingJob, on_progress: Callable[[int, int], None] | None) -> None:
-        """Embeds and writes the missing shards of a job.
-
-        Args:
-            job: What is to be embedded.
-            on_progress: Called with (items embedded, items to embed).
-
-        Raises:
-            BadItemsError: A picture cannot be used, and that is an error.
-        """
-        ...
 
 
 @dataclass(frozen=True)
