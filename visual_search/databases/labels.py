@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.bundle.filters import is_unicode
+
 MAX_LABEL_BYTES = 500  # an entry of PostgreSQL's GIN has 2,700 at most, Milvus asks for a number
 _NAME = str.maketrans({"%": "%25", "=": "%3D"})
 
@@ -57,7 +59,7 @@ def conditions_of(where: Sequence[tuple[str, Sequence[str]]]) -> list[list[str]]
         >>> conditions_of([("colour", ("red", ""))]) is None
         True
     """
-    if any(not value or not _is_unicode(value) for _, values in where for value in values):
+    if any(not value or not is_unicode(value) for _, values in where for value in values):
         return None
     return [[label(column, value) for value in values] for column, values in where]
 
@@ -81,11 +83,3 @@ def content_key(embedding: NDArray[np.float32], labels: Sequence[str]) -> str:
         data = one.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
