@@ -52,7 +52,7 @@ def _above_all(*ours: str, lazily: Sequence[str] = ()) -> Room:
         _names(
             "torch lightning numpy pandas matplotlib pydantic rich tqdm yaml joblib optuna pyarrow "
             "fastapi onnxruntime uvicorn faiss hydra_plugins PIL sentence_transformers timm mteb "
-            "datasets tensorboard ray duckdb"
+            "datasets tensorboard ray duckdb submitit"
         ),
         frozenset(ours),
         RING_1 | {"training", "bundle", "databases", "serving", *lazily},

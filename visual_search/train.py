@@ -41,7 +41,11 @@ def train_command(settings: TrainSchema) -> float | None:
     from visual_search.cli.multirun import alone, record_job
 
     with record_job(settings) as job:
-        alone(lambda: train(settings, on_open=job.opened))
+        if job.is_look:
+            if (run := _finished(settings)) is not None:
+                job.opened(run)
+        else:
+            alone(lambda: train(settings, on_open=job.opened))
     return job.value
 
 
@@ -63,6 +67,15 @@ def train(settings: TrainSchema, on_open: Callable[[Run], None] | None = None) -
         if is_first_process():
             return _lead(settings, processes, on_open)
         return _help(settings, processes)
+
+
+def _finished(settings: TrainSchema) -> Run | None:
+    """Returns the run of a config where it is finished, without asking for a device."""
+    _, named = _open(settings)
+    if settings.rerun or not _is_done(named.run, settings):
+        return None
+    print(f"{named.run.folder} is finished; rerun=true trains it again.")
+    return named.run
 
 
 def _as_launched(settings: TrainSchema) -> TrainSchema:

@@ -43,7 +43,7 @@ def check(*overrides: str, command: str = "train") -> None:
         (["seed=1,2", "~hydra.callbacks"], ["~hydra.callbacks"]),
         (["seed=1,2", "hydra.mode=RUN"], ["hydra.mode=RUN"]),
         (["seed=1,2", "hydra/launcher=joblib"], ["hydra/launcher=joblib", "sweep=", "joblib"]),
-        (["seed=1,2", "hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "[joblib,optuna]"]),
+        (["seed=1,2", "hydra/sweeper=optuna"], ["hydra/sweeper=optuna", "[optuna,joblib]"]),
         (["seed=1,2", "hydra/sweeper/sampler=grid"], ["sampler=grid", "tpe, random, cmaes"]),
         (["seed=1,2", "hydra.searchpath=[pkg://os]"], ["pkg://os", "file://"]),
         (["hydra.sweeper.params={seed: 1}"], ["hydra.sweeper.params={seed: 1}", "-m seed=0"]),
@@ -224,7 +224,7 @@ def test_one_device_of_several_may_be_named(devices: str) -> None:
 
 def test_sweep_files_open_with_purpose_and_launch_command() -> None:
     files = sorted((config_folder() / "sweep").glob("*.yaml"))
-    assert [path.stem for path in files] == ["joblib", "optuna"]
+    assert [path.stem for path in files] == ["joblib", "optuna", "slurm"]
     for path in files:
         first, purpose, launch = path.read_text(encoding="utf-8").splitlines()[:3]
         assert first == "# @package _global_"

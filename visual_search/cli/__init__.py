@@ -11,6 +11,7 @@ To sweep
 ``multirun.py``       every job is recorded, a failed one stops no other, one table ends it all
 ``sweep_plugins.py``  what may be set of Hydra's own part: launcher, sweeper, a few values
 ``workers.py``        several jobs at a time: one whose process is killed ends no other
+``slurm_jobs.py``     jobs on a SLURM cluster: found finished, gone on with, or lost alone
 ``cards.py``          which card a worker takes
 ====================  ==============================================================================
 """

@@ -53,12 +53,14 @@ def explain_error(error: Exception, overrides: Sequence[str], known: Sequence[st
     """
     text = " ".join(str(error).split())
     if plugin := re.search(
-        r"Could not find '(hydra/(launcher/joblib|sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
+        r"Could not find '(hydra/(launcher/(joblib|submitit_slurm)|"
+        r"sweeper/(optuna|sampler/(tpe|random|cmaes))))'",
         text,
     ):
+        extra = "slurm" if "submitit" in plugin[1] else "sweeps"
         return (
-            f"{plugin[1]} is not installed; expected the extra 'sweeps', which brings the "
-            f"joblib launcher and the Optuna sweeper; run: {EXTRA}"
+            f"{plugin[1]} is not installed; expected the extra {extra!r}, which brings it; run: "
+            f"{EXTRA.format(extra)}"
         )
     for given in overrides:
         group, _, option = given.partition("=")

@@ -29,12 +29,22 @@ from visual_search.cli.sweep_plugins import (
     check_multirun,
     is_joblib,
     is_optuna,
+    is_slurm,
     planned_jobs,
     swept_keys,
 )
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EvaluateSchema, EvaluationTrainer, TrainSchema
-from visual_search.runs.jobs import OUTPUT_FILE, RECORD_FILE, STOP_FILE, Job, Record, read_records
+from visual_search.runs.jobs import (
+    LOOK,
+    OUTPUT_FILE,
+    RECORD_FILE,
+    STOP_FILE,
+    Job,
+    LeftToDoError,
+    Record,
+    read_records,
+)
 from visual_search.wording import number
 
 if TYPE_CHECKING:
@@ -74,11 +84,21 @@ def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
         if (sweep / STOP_FILE).exists():
             raise SystemExit(128 + signal.SIGTERM)
         job = Job(folder / RECORD_FILE, Record(number, list(hydra.overrides.task)))
-        job.save()
+        job.is_look = LOOK in os.environ
+        if not job.is_look:
+            job.save()
         try:
             yield job
+            if job.is_look and job.record.began != "finished":
+                raise LeftToDoError
             job.finish(needs_value=is_optuna(HydraConfig.instance().cfg))  # type: ignore[arg-type]
+        except LeftToDoError:
+            job.path = None
+            raise
         except Exception as error:
+            if job.is_look:  # whoever does the work says so, and is recorded
+                job.path = None
+                raise LeftToDoError from error
             job.record.state = "failed"
             job.record.error = told(error)
             expected = isinstance(error, ValueError | OSError | RuntimeError)  # as of a single run
@@ -92,10 +112,10 @@ def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
         finally:
             job.save()
     if in_worker:
-        print(_line(job.record), flush=True)
+        print(line_of(job.record), flush=True)
 
 
-def _line(record: Record) -> str:
+def line_of(record: Record) -> str:
     """Returns a job that has ended, as a worker prints it."""
     keys = os.environ.get(SWEPT_KEYS, "").split()
     name = " ".join(one for one in record.overrides if one.partition("=")[0] in keys)
@@ -211,13 +231,18 @@ class Sweep:
         self.jobs = planned_jobs(config)
         self.folder = self._folder_of_its_own(config)
         self._left.enter_context(_signals(self._stop))
-        self._left.enter_context(_environment(self._for_workers(config)))
+        self._left.enter_context(environment_with(self._for_workers(config)))
         if is_optuna(config):
             _quieten_optuna()
+        self._is_elsewhere = is_slurm(config)  # process numbers in records are of other machines
         if is_joblib(config):
             from visual_search.cli.workers import outlive_killed_jobs
 
             outlive_killed_jobs(config.hydra.launcher._target_)
+        if self._is_elsewhere:
+            from visual_search.cli.slurm_jobs import submit_jobs
+
+            submit_jobs(config.hydra.launcher._target_)
 
     def _folder_of_its_own(self, config: DictConfig) -> Path:
         """Returns a folder that no other sweep works in, and tells the jobs of it.
@@ -273,7 +298,8 @@ class Sweep:
         again, self._stopping = self._stopping, True
         if not again:
             write_text(self.folder / STOP_FILE, "")
-            self._stop_workers()
+            if not self._is_elsewhere:
+                self._stop_workers()
         raise SystemExit(128 + signum)
 
     def _stop_workers(self) -> None:
@@ -322,7 +348,8 @@ def worker_threads(num_workers: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment_with(values: dict[str, str]) -> Iterator[None]:
+    """Has these environment variables while it is open."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

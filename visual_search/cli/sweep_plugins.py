@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-EXTRA = "pip install 'visual-search[sweeps]'"
-SWEEPS = {"joblib": ("train", "evaluate"), "optuna": ("train",)}  # option -> for which commands
+EXTRA = "pip install 'visual-search[{}]'"
+SWEEPS = {
+    "joblib": ("train", "evaluate"),
+    "slurm": ("train",),
+    "optuna": ("train",),
+}  # option -> for which commands
 SAMPLERS = ("tpe", "random", "cmaes")  # of Optuna; a grid is what a multirun does without it
 SAMPLER = "hydra/sweeper/sampler"
 # What Hydra itself writes into its part: it differs from job to job, and nothing is read from it.
@@ -56,6 +60,15 @@ def _is_space(value: object) -> bool:
 
 _COUNT = Setting(_is_count, "a whole number of at least 1")
 _PLAIN = Setting(_is_scalar, "a number, a word, true, false or null")
+# They stand in lines of a script that SLURM runs.
+_WORD = Setting(
+    lambda value: value is None or bool(re.fullmatch(r"[\w.,:+/@&|*\[\]=-]+", str(value))),
+    "a word as SLURM takes it, without spaces and quotes, or null",
+)
+_COUNTS_OF_SLURM = ("timeout_min", "signal_delay_s", "array_parallelism", "cpus_per_task")
+_WORDS_OF_SLURM = (
+    "partition", "account", "qos", "constraint", "exclude", "gres", "gpus_per_node", "mem_gb",
+)  # fmt: skip
 _PARAMS = "hydra.sweeper.params"
 SETTINGS = {
     "hydra.searchpath": Setting(
@@ -67,6 +80,8 @@ SETTINGS = {
         lambda value: _is_count(value) or value == -1,
         "a whole number of at least 1, or -1 for as many as there are cores",
     ),
+    **{f"hydra.launcher.{name}": _COUNT for name in _COUNTS_OF_SLURM},
+    **{f"hydra.launcher.{name}": _WORD for name in _WORDS_OF_SLURM},
     "hydra.sweeper.max_batch_size": Setting(
         lambda value: value is None or _is_count(value), "a whole number of at least 1, or null"
     ),
@@ -99,6 +114,11 @@ def is_joblib(config: DictConfig) -> bool:
     return _target(config, "launcher").endswith(".JoblibLauncher")
 
 
+def is_slurm(config: DictConfig) -> bool:
+    """Returns whether SLURM starts the jobs of a composed config (with its ``hydra`` node)."""
+    return _target(config, "launcher").endswith(".SlurmLauncher")
+
+
 def _target(config: DictConfig, part: str) -> str:
     from omegaconf import OmegaConf
 
@@ -127,8 +147,8 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
         if key.startswith("hydra/"):
             fix = (
                 "a sweep chooses its plug-ins; expected sweep=OPTION "
-                f"({', '.join(SWEEPS)}, or both "
-                f"as [{','.join(SWEEPS)}]) and, of Optuna, {SAMPLER}=OPTION ({', '.join(SAMPLERS)})"
+                f"({', '.join(SWEEPS)}, or Optuna with another one as [optuna,joblib]) and, of "
+                f"Optuna, {SAMPLER}=OPTION ({', '.join(SAMPLERS)})"
             )
         elif key.startswith(_PARAMS):
             fix = (
@@ -159,6 +179,7 @@ def check_hydra(
     from omegaconf import OmegaConf
 
     sweeps = ["optuna"] * is_optuna(config) + ["joblib"] * is_joblib(config)
+    sweeps += ["slurm"] * is_slurm(config)
     for sweep in sweeps:
         if command not in SWEEPS[sweep]:
             offered = ", ".join(name for name, commands in SWEEPS.items() if command in commands)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from visual_search.runs.run import Run
 
 RECORD_FILE, OUTPUT_FILE = "job.json", "output.txt"
+# Set while a job is only to say whether its run is finished.
+LOOK = "VISUAL_SEARCH_LOOK"
 
 JobState = Literal["running", "finished", "failed", "interrupted"]
 Began = Literal["new", "goes on", "finished"]
@@ -58,6 +60,10 @@ class Record:
     since: str = ""
 
 
+class LeftToDoError(Exception):
+    """A job was only to be looked at, and its run is not finished."""
+
+
 class Job:
     """A job of a multirun, to be filled in; outside of one it is recorded nowhere.
 
@@ -67,12 +73,14 @@ class Job:
 
     Attributes:
         measured: Set by a job that evaluates.
+        is_look: Whether it is only to say that its run is finished.
     """
 
     def __init__(self, path: Path | None = None, record: Record | None = None) -> None:
         self.path = path
         self.record = record or Record(number=0)
         self.measured: Measured | None = None
+        self.is_look = False
 
     @property
     def value(self) -> float | None:
