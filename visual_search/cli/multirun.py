@@ -40,12 +40,13 @@ from visual_search.runs.jobs import (
     OUTPUT_FILE,
     RECORD_FILE,
     STOP_FILE,
+    SWEPT_KEYS,
     Job,
     LeftToDoError,
     Record,
+    line_of,
     read_records,
 )
-from visual_search.wording import number
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,8 +54,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 # Prints how a sweep ended, of its folder, jobs and whether it was stopped: are all finished?
 Conclude = Callable[[Path, Sequence[Sequence[str]], bool], bool]
-# What the sweep's own process tells its workers: which it is, and in what the jobs differ.
-SWEEP_PID, SWEPT_KEYS = "VISUAL_SEARCH_SWEEP_PID", "VISUAL_SEARCH_SWEPT_KEYS"
+SWEEP_PID = "VISUAL_SEARCH_SWEEP_PID"  # what the sweep's own process tells its workers
 WAIT_FOR_WORKERS_SECONDS = 60.0  # to end a step and save it
 LOOK_FOR_PARENT_SECONDS = 0.5
 
@@ -113,14 +113,6 @@ def record_job(config: TrainSchema | EvaluateSchema) -> Iterator[Job]:
             job.save()
     if in_worker:
         print(line_of(job.record), flush=True)
-
-
-def line_of(record: Record) -> str:
-    """Returns a job that has ended, as a worker prints it."""
-    keys = os.environ.get(SWEPT_KEYS, "").split()
-    name = " ".join(one for one in record.overrides if one.partition("=")[0] in keys)
-    value = f", {record.value_name} {number(record.value)}" if record.value is not None else ""
-    return f"Job {record.number} {record.state}: {name}{value}, {record.run}"
 
 
 def alone(work: Callable[[], Result]) -> Result:
@@ -231,7 +223,7 @@ class Sweep:
         self.jobs = planned_jobs(config)
         self.folder = self._folder_of_its_own(config)
         self._left.enter_context(_signals(self._stop))
-        self._left.enter_context(environment_with(self._for_workers(config)))
+        self._left.enter_context(_environment(self._for_workers(config)))
         if is_optuna(config):
             _quieten_optuna()
         self._is_elsewhere = is_slurm(config)  # process numbers in records are of other machines
@@ -348,8 +340,7 @@ def worker_threads(num_workers: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def environment_with(values: dict[str, str]) -> Iterator[None]:
-    """Has these environment variables while it is open."""
+def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -23,8 +23,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from visual_search.cli.multirun import environment_with, line_of
-from visual_search.runs.jobs import LOOK, RECORD_FILE, Job, LeftToDoError, Record, read_records
+from visual_search.runs.jobs import (
+    LOOK,
+    RECORD_FILE,
+    Job,
+    LeftToDoError,
+    Record,
+    line_of,
+    read_records,
+)
 
 if TYPE_CHECKING:
     import submitit
@@ -79,11 +86,13 @@ class SlurmJobs(Launcher):
         here.setup(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
-        with environment_with({LOOK: "1"}):
-            try:
-                (found,) = here.launch([list(overrides)], number)
-            except SystemExit:  # an error that it has told: the job will, and be recorded
-                return None
+        os.environ[LOOK] = "1"
+        try:
+            (found,) = here.launch([list(overrides)], number)
+        except SystemExit:  # an error that it has told: the job will, and be recorded
+            return None
+        finally:
+            del os.environ[LOOK]
         return None if isinstance(found._return_value, LeftToDoError) else found
 
     def _submitted(self, left: dict[int, Sequence[str]]) -> dict[int, submitit.Job[JobReturn]]:

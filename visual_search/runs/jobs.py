@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from visual_search.config.builders import ConfigError
 from visual_search.reading import DamagedFileError, read_json, read_text
+from visual_search.wording import number
 
 if TYPE_CHECKING:
     from visual_search.runs.finished import Measured
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 RECORD_FILE, OUTPUT_FILE = "job.json", "output.txt"
 # Set while a job is only to say whether its run is finished.
 LOOK = "VISUAL_SEARCH_LOOK"
+
+# In what the jobs of a sweep differ: what its own process tells its workers.
+SWEPT_KEYS = "VISUAL_SEARCH_SWEPT_KEYS"
 
 JobState = Literal["running", "finished", "failed", "interrupted"]
 Began = Literal["new", "goes on", "finished"]
@@ -131,6 +135,14 @@ class Job:
         self.record.num_threads = torch.get_num_threads() if torch is not None else 0
         self.record.since = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.path, asdict(self.record))
+
+
+def line_of(record: Record) -> str:
+    """Returns a job that has ended as it is printed: how, what it alone was given, its run."""
+    keys = os.environ.get(SWEPT_KEYS, "").split()
+    name = " ".join(one for one in record.overrides if one.partition("=")[0] in keys)
+    value = f", {record.value_name} {number(record.value)}" if record.value is not None else ""
+    return f"Job {record.number} {record.state}: {name}{value}, {record.run}"
 
 
 def read_records(sweep: Path) -> list[Record]:
