@@ -11,8 +11,8 @@ import pytest
 from tests.databases.conftest import on_every_server
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     DatabaseError,
-    Items,
     VectorDatabase,
     check_facts,
 )
@@ -25,9 +25,9 @@ FACTS = CollectionFacts("a" * 64, "b" * 64, "c" * 64, DIM)
 COLOURS = ('red "dark"', "it's blue\\", "grün {x}\n")
 
 
-def items(n: int = N, mark: str = "") -> Items:
+def items(n: int = N, mark: str = "") -> CollectionItems:
     embeddings = np.random.default_rng(len(mark)).normal(size=(n, DIM)).astype(np.float32)
-    return Items(
+    return CollectionItems(
         [f"id'{number}\"ä" for number in range(n)],
         [f"{mark}key-{number}" for number in range(n)],
         [
@@ -45,7 +45,7 @@ def filled(database: VectorDatabase) -> VectorDatabase:
     return database
 
 
-def nearest(given: Items, query: np.ndarray, k: int, label: str = "") -> list[str]:
+def nearest(given: CollectionItems, query: np.ndarray, k: int, label: str = "") -> list[str]:
     squared = np.square(given.embeddings.astype(np.float64) - query).sum(axis=1)
     chosen = [n for n in np.argsort(squared) if not label or label in given.labels[n]]
     return [given.item_ids[n] for n in chosen[:k]]
@@ -115,7 +115,7 @@ def test_items_are_replaced_removed_and_listed(filled: VectorDatabase) -> None:
 
 
 def test_the_server_says_in_its_words_what_is_wrong(filled: VectorDatabase) -> None:
-    wrong = Items(["one"], ["key"], [[]], np.zeros((1, DIM + 1), np.float32))
+    wrong = CollectionItems(["one"], ["key"], [[]], np.zeros((1, DIM + 1), np.float32))
     with pytest.raises(DatabaseError, match=r"(?i)dim|length|width"):
         filled.upsert(wrong)
     assert filled.count() == N

@@ -21,8 +21,8 @@ from visual_search.config.schemas import IndexSchema
 from visual_search.databases.bundle_source import BundleSource
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     DatabaseUnavailableError,
-    Items,
     VectorDatabase,
 )
 from visual_search.databases.labels import content_key, label
@@ -78,7 +78,7 @@ def test_only_what_changed_is_sent(
     sent: list[str] = []
     upsert = type(database).upsert
 
-    def noted(self: VectorDatabase, items: Items) -> None:
+    def noted(self: VectorDatabase, items: CollectionItems) -> None:
         sent.extend(items.item_ids)
         upsert(self, items)
 
@@ -117,7 +117,7 @@ def test_what_differs_is_found(database: VectorDatabase) -> None:
     labels = ["category=c3"]
     strange = np.zeros((2, 16), np.float32)
     keys = ["key", content_key(source.embeddings[3], labels)]  # the second one's key lies
-    database.upsert(Items(["strange", "item-3"], keys, [[], labels], strange))
+    database.upsert(CollectionItems(["strange", "item-3"], keys, [[], labels], strange))
     found = verify(source, database)
     assert (found.missing, found.foreign) == (["item-1", "item-2"], ["strange"])
     assert not found.changed
@@ -132,7 +132,7 @@ def test_a_push_goes_on_when_the_server_was_killed(
     database = open_database("pgvector", postgres.url, "killed", timeout_s=20)
     upsert, times = type(database).upsert, []
 
-    def killing(self: VectorDatabase, items: Items) -> None:
+    def killing(self: VectorDatabase, items: CollectionItems) -> None:
         times.append(time.monotonic())
         if len(times) == 3:
             postgres.kill()
@@ -151,7 +151,7 @@ def test_a_push_that_was_killed_is_gone_on_with(
     source = Drawn()
     upsert, sent = type(database).upsert, []
 
-    def killed(self: VectorDatabase, items: Items) -> None:
+    def killed(self: VectorDatabase, items: CollectionItems) -> None:
         if len(sent) == 2:
             raise KeyboardInterrupt
         sent.append(len(items))

@@ -72,7 +72,7 @@ class CollectionFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
+class CollectionItems:
     """Items on their way into a database, aligned.
 
     Attributes:
@@ -90,10 +90,10 @@ class Items:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def part(self, chosen: slice | Sequence[int]) -> Items:
+    def part(self, chosen: slice | Sequence[int]) -> CollectionItems:
         """Returns some of the items, by a slice or by their numbers."""
         numbers = range(len(self))[chosen] if isinstance(chosen, slice) else chosen
-        return Items(
+        return CollectionItems(
             [self.item_ids[n] for n in numbers],
             [self.content_keys[n] for n in numbers],
             [self.labels[n] for n in numbers],
@@ -102,7 +102,7 @@ class Items:
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Proposed:
     """What a database found for one query, the nearest first.
 
     Attributes:
@@ -134,7 +134,7 @@ class VectorDatabase(Protocol):
         """Makes the collection with these facts; leaves one that is there as it is."""
         ...
 
-    def upsert(self, items: Items) -> None:
+    def upsert(self, items: CollectionItems) -> None:
         """Writes items, in the place of those with the same id; all are found from then on."""
         ...
 
@@ -165,7 +165,7 @@ class VectorDatabase(Protocol):
         conditions: Conditions = (),
         *,
         is_thorough: bool = False,
-    ) -> list[Neighbours]:
+    ) -> list[Proposed]:
         """Finds the k nearest items of each query.
 
         Args:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     Conditions,
     DatabaseError,
-    Items,
-    Neighbours,
+    Proposed,
 )
 from visual_search.databases.urls import without_secrets
 
@@ -84,7 +84,7 @@ class LanceCollection:
             if not self._is_there():
                 self._database.create_table(self._name, schema=schema)
 
-    def upsert(self, items: Items) -> None:
+    def upsert(self, items: CollectionItems) -> None:
         """Writes items as one new version of the table."""
         import pyarrow as pa
 
@@ -139,7 +139,7 @@ class LanceCollection:
         conditions: Conditions = (),
         *,
         is_thorough: bool = False,
-    ) -> list[Neighbours]:
+    ) -> list[Proposed]:
         """Finds the nearest rows; conditions are looked at first."""
         tests = [f"array_has_any(labels, [{_listed(one)}])" for one in conditions]
         found = []
@@ -156,7 +156,7 @@ class LanceCollection:
                     asked = asked.refine_factor(REFINE)
                 hits = asked.to_arrow()
             distances = hits["_distance"].to_numpy().astype(np.float64)
-            found.append(Neighbours(hits["item_id"].to_pylist(), distances))
+            found.append(Proposed(hits["item_id"].to_pylist(), distances))
         return found
 
     def count(self) -> int:

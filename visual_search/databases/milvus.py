@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     Conditions,
     DatabaseError,
     DatabaseUnavailableError,
-    Items,
-    Neighbours,
+    Proposed,
 )
 from visual_search.databases.labels import MAX_LABEL_BYTES
 from visual_search.databases.urls import user_and_password, without_secrets
@@ -107,7 +107,7 @@ class MilvusCollection:
                 timeout=self._timeout_s,
             )
 
-    def upsert(self, items: Items) -> None:
+    def upsert(self, items: CollectionItems) -> None:
         """Writes items."""
         rows = [
             {"item_id": item_id, "content_key": key, "labels": list(labels), "embedding": embedding}
@@ -155,7 +155,7 @@ class MilvusCollection:
         conditions: Conditions = (),
         *,
         is_thorough: bool = False,
-    ) -> list[Neighbours]:
+    ) -> list[Proposed]:
         """Finds the nearest rows; with conditions, or where it is asked for, exactly."""
         tests = [f"array_contains_any(labels, [{_listed(one)}])" for one in conditions]
         probes = NUM_LISTS if is_thorough or conditions else NUM_PROBES
@@ -171,7 +171,7 @@ class MilvusCollection:
                 timeout=self._timeout_s,
             )
         return [
-            Neighbours(
+            Proposed(
                 [str(hit["item_id"]) for hit in hits],
                 np.array([hit["distance"] for hit in hits], np.float64),
             )

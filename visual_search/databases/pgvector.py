@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     Conditions,
     DatabaseError,
     DatabaseUnavailableError,
-    Items,
-    Neighbours,
+    Proposed,
 )
 from visual_search.databases.urls import without_secrets
 
@@ -120,7 +120,7 @@ class PgvectorCollection:
         self._run(make)
         self.close()  # connections from before the extension do not know its type
 
-    def upsert(self, items: Items) -> None:
+    def upsert(self, items: CollectionItems) -> None:
         """Writes items in one transaction."""
 
         def write(connection: psycopg.Connection[Any]) -> None:
@@ -202,7 +202,7 @@ class PgvectorCollection:
         conditions: Conditions = (),
         *,
         is_thorough: bool = False,
-    ) -> list[Neighbours]:
+    ) -> list[Proposed]:
         """Finds the nearest rows; `hnsw.iterative_scan` looks on where conditions leave too few."""
         from psycopg import sql
 
@@ -215,15 +215,15 @@ class PgvectorCollection:
             matching,
         )
 
-        def ask(connection: psycopg.Connection[Any]) -> list[Neighbours]:
+        def ask(connection: psycopg.Connection[Any]) -> list[Proposed]:
             found = []
             for query in queries:
                 rows = connection.execute(question, {"query": query, "k": k, **labels}).fetchall()
                 distances = np.array([row[1] for row in rows], np.float64)
-                found.append(Neighbours([row[0] for row in rows], np.square(distances)))
+                found.append(Proposed([row[0] for row in rows], np.square(distances)))
             return found
 
-        def ask_exactly(connection: psycopg.Connection[Any]) -> list[Neighbours]:
+        def ask_exactly(connection: psycopg.Connection[Any]) -> list[Proposed]:
             with connection.transaction():  # an order by distance is what only HNSW scans
                 connection.execute("SET LOCAL enable_indexscan = off")
                 return ask(connection)

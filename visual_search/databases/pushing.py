@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from visual_search.databases.database import (
     CollectionFacts,
-    Items,
+    CollectionItems,
     VectorDatabase,
     check_facts,
 )
@@ -122,15 +122,15 @@ def known_keys(database: VectorDatabase, patience_s: float) -> dict[str, str]:
             return found
 
 
-def items_of(source: ItemSource) -> Iterator[Items]:
+def items_of(source: ItemSource) -> Iterator[CollectionItems]:
     """Returns a source's items with their labels and keys, block by block."""
     for item_ids, columns, embeddings in source.blocks():
         labels = [labels_of(columns, number) for number in range(len(item_ids))]
         keys = [content_key(*pair) for pair in zip(embeddings, labels, strict=True)]
-        yield Items(item_ids, keys, labels, embeddings)
+        yield CollectionItems(item_ids, keys, labels, embeddings)
 
 
-def requests_of(items: Items) -> Iterator[Items]:
+def requests_of(items: CollectionItems) -> Iterator[CollectionItems]:
     """Returns items in parts of at most `REQUEST_ITEMS` and about `REQUEST_BYTES`."""
     size = max(1, min(REQUEST_ITEMS, REQUEST_BYTES // (4 * max(1, items.embeddings.shape[1]))))
     for start in range(0, len(items), size):

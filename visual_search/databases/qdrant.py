@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from visual_search.databases.database import (
     CollectionFacts,
+    CollectionItems,
     Conditions,
     DatabaseError,
     DatabaseUnavailableError,
-    Items,
-    Neighbours,
+    Proposed,
 )
 from visual_search.databases.urls import user_and_password, without_secrets
 
@@ -83,7 +83,7 @@ class QdrantCollection:
                 self._name, "labels", models.PayloadSchemaType.KEYWORD
             )
 
-    def upsert(self, items: Items) -> None:
+    def upsert(self, items: CollectionItems) -> None:
         """Writes items, and waits until they are found."""
         from qdrant_client import models
 
@@ -143,7 +143,7 @@ class QdrantCollection:
         conditions: Conditions = (),
         *,
         is_thorough: bool = False,
-    ) -> list[Neighbours]:
+    ) -> list[Proposed]:
         """Finds the nearest points; Qdrant's graph takes the conditions into account."""
         from qdrant_client import models
 
@@ -164,7 +164,7 @@ class QdrantCollection:
         with self._in_its_words():
             answers = self._client.query_batch_points(self._name, requests)
         return [
-            Neighbours(
+            Proposed(
                 [str((hit.payload or {})["item_id"]) for hit in answer.points],
                 np.square(np.array([hit.score for hit in answer.points], np.float64)),
             )
