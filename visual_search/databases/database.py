@@ -26,6 +26,14 @@ class DatabaseUnavailableError(DatabaseError):
     """The database is down, too slow, or starting: the same request may succeed later."""
 
 
+def extra_missing(kind: str, error: ImportError) -> DatabaseError:
+    """Returns what is said where a database's client, an extra of its name, is not installed."""
+    return DatabaseError(
+        f"{kind} needs a package that is not installed ({error}); expected the extra of that "
+        f"name; run: pip install 'visual-search[{kind}]'"
+    )
+
+
 @dataclass(frozen=True)
 class CollectionFacts:
     """What made a collection's embeddings; kept in the database beside them.

@@ -17,13 +17,13 @@ from visual_search.databases.database import (
     Conditions,
     DatabaseError,
     Proposed,
+    extra_missing,
 )
 from visual_search.databases.urls import without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXTRA = "visual-search[lancedb]"
 PAGE_ROWS = 10_000
 MIN_INDEXED = 20_000  # 30,000 x 96 in one graph: 12 s to build, recall@10 0.996 at 22 candidates
 NUM_LINKS, EF_CONSTRUCTION = 20, 150
@@ -49,10 +49,7 @@ class LanceCollection:
         try:
             import lancedb
         except ImportError as error:
-            raise DatabaseError(
-                f"lancedb needs a package that is not installed ({error}); expected the extra of "
-                f"that name; run: pip install '{EXTRA}'"
-            ) from error
+            raise extra_missing("lancedb", error) from error
         self.place = f"lancedb, {without_secrets(url, url)}, {collection}"
         self._url, self._name = url, collection
         with self._in_its_words():

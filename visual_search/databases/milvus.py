@@ -24,11 +24,11 @@ from visual_search.databases.database import (
     DatabaseError,
     DatabaseUnavailableError,
     Proposed,
+    extra_missing,
 )
 from visual_search.databases.labels import MAX_LABEL_BYTES
 from visual_search.databases.urls import user_and_password, without_secrets
 
-EXTRA = "visual-search[milvus]"
 PAGE_ROWS = 5_000
 MAX_ID_BYTES = 40_000
 MAX_LABELS = 256  # the columns that a bundle may have
@@ -57,10 +57,7 @@ class MilvusCollection:
         try:
             import pymilvus  # noqa: F401
         except ImportError as error:
-            raise DatabaseError(
-                f"milvus needs a package that is not installed ({error}); expected the extra of "
-                f"that name; run: pip install '{EXTRA}'"
-            ) from error
+            raise extra_missing("milvus", error) from error
         # It logs the traceback of every error that it raises, which is told here once, in words.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         self.place = f"milvus, {without_secrets(url, url)}, {collection}"

@@ -24,6 +24,7 @@ from visual_search.databases.database import (
     DatabaseError,
     DatabaseUnavailableError,
     Proposed,
+    extra_missing,
 )
 from visual_search.databases.urls import without_secrets
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-EXTRA = "visual-search[pgvector]"
 MIN_INDEXED = 10_000  # 12,225 x 512 are compared one by one in 10 to 20 ms
 MAX_INDEXED_DIM = 2_000  # of pgvector's HNSW over float32
 EF_SEARCH = 100  # candidates that HNSW keeps; pgvector's own 40 is for 10 neighbours
@@ -62,10 +62,7 @@ class PgvectorCollection:
             import pgvector.psycopg  # noqa: F401
             from psycopg import sql
         except ImportError as error:
-            raise DatabaseError(
-                f"pgvector needs a package that is not installed ({error}); expected the extra of "
-                f"that name; run: pip install '{EXTRA}'"
-            ) from error
+            raise extra_missing("pgvector", error) from error
         shown = without_secrets(url, url) or "the server of libpq's variables"
         self.place = f"pgvector, {shown}, {collection}"
         self._url, self._name, self._timeout_s = url, collection, timeout_s

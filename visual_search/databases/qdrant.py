@@ -18,10 +18,10 @@ from visual_search.databases.database import (
     DatabaseError,
     DatabaseUnavailableError,
     Proposed,
+    extra_missing,
 )
 from visual_search.databases.urls import user_and_password, without_secrets
 
-EXTRA = "visual-search[qdrant]"
 PAGE_POINTS = 5_000
 _FACTS = "visual_search"  # of the collection's metadata
 _UNAVAILABLE = (408, 429, 500, 502, 503, 504)
@@ -43,10 +43,7 @@ class QdrantCollection:
         try:
             from qdrant_client import QdrantClient
         except ImportError as error:
-            raise DatabaseError(
-                f"qdrant needs a package that is not installed ({error}); expected the extra of "
-                f"that name; run: pip install '{EXTRA}'"
-            ) from error
+            raise extra_missing("qdrant", error) from error
         self.place = f"qdrant, {without_secrets(url, url)}, {collection}"
         self._url, self._name, self._timeout_s = url, collection, timeout_s
         address, _, key = user_and_password(url)

@@ -14,6 +14,7 @@ import time
 import unicodedata
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -406,15 +407,15 @@ class ZipSource:
         return member
 
 
-class HashedSource:
+class HashedSource(ABC):
     """A source of pictures that cannot change while it lives: a changed file is refused."""
 
     def __init__(self) -> None:
         self._keys: dict[str, str] = {}
 
+    @abstractmethod
     def load(self, image: str) -> bytes:
         """Returns the encoded picture."""
-        raise NotImplementedError
 
     def load_keyed(self, image: str) -> tuple[bytes, str]:
         """Returns the encoded picture and the SHA-256 of its bytes.
