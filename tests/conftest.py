@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.small_runs import run_here
+from tests.storage.s3_server import S3Server, started
 from visual_search.runs.run import Run
 
 
@@ -20,6 +24,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = run_here(tmp_path_factory.mktemp("trained"), *head, *drawn)
     assert not (run.folder / "figures" / "reconstructions").exists()
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server with S3's protocol; tests ask for `s3`."""
+    server = started()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, which this process and its children find by their environment."""
+    for name, value in s3_server.environment(tmp_path / "copies").items():
+        monkeypatch.setenv(name, value)
+    s3_server.asked.clear()
+    return s3_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,16 +55,17 @@ def _above_all(*ours: str, lazily: Sequence[str] = ()) -> Room:
             "datasets tensorboard ray duckdb submitit"
         ),
         frozenset(ours),
-        RING_1 | {"training", "bundle", "databases", "serving", *lazily},
+        RING_1 | {"training", "bundle", "databases", "serving", "storage", *lazily},
     )
 
 
 ROOMS = {
+    "storage": Room(3, _names(""), _names("pyarrow"), _names("")),
     "catalog": Room(
         30,
         _names("numpy pandas PIL filelock aiohttp yarl"),
         _names("pyarrow torchvision torch imagehash chardet openpyxl defusedxml pillow_heif"),
-        _names(""),
+        _names("storage"),
     ),
     "models": Room(
         22,
@@ -85,7 +86,11 @@ ROOMS = {
     ),
     # A search server starts in a second: neither pandas nor torch.
     "bundle": Room(
-        12, _names("numpy filelock"), _names("pyarrow onnxruntime faiss"), _names("knn catalog")
+        12,
+        _names("numpy filelock"),
+        _names("pyarrow onnxruntime faiss"),
+        _names("knn catalog"),
+        _names("storage"),
     ),
     "databases": Room(
         10,

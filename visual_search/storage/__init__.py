@@ -1,0 +1,10 @@
+"""Object storage, as S3: data that is read from there, and files that are written there.
+
+================  ================================================================================
+``uris.py``       which text names something on object storage, and its parts
+``bucket.py``     requests to one bucket, repeated where it does not answer
+``copies.py``     whole files, copied to this machine once
+================  ================================================================================
+
+Requests go through `pyarrow.fs`, with the credentials, profile and endpoint of the environment.
+"""

@@ -1,0 +1,248 @@
+"""Requests to one bucket: listed, read, written, and repeated where it does not answer."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from visual_search.storage.uris import ObjectUri
+
+if TYPE_CHECKING:
+    from pyarrow import fs
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+NUM_READERS = 32  # requests at once: each waits some tens of milliseconds for its answer
+ATTEMPTS = 8  # of a request, with pauses that double, to 20 s
+CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 60.0
+_PART_BYTES = 8 * 2**20  # of a file that is copied: a request each
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+class StorageError(Exception):
+    """Object storage does not answer, or refuses.
+
+    No `OSError`: that one picture cannot be read is no reason to leave it out, as a lost file is.
+    """
+
+
+@dataclass(frozen=True)
+class ObjectStatus:
+    """What a listing says of an object.
+
+    Attributes:
+        num_bytes: Its size.
+        mtime_ns: When it was written, in ns since 1970; storage knows it by the second.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+
+
+class Bucket:
+    """The objects below an address, by their names there; for any number of threads and processes.
+
+    Each process connects when it first asks, also after a fork.
+
+    Args:
+        root: The address.
+    """
+
+    def __init__(self, root: ObjectUri) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"Bucket({str(self.root)!r})"
+
+    def listed(self, folder: str = "", *, deep: bool = True) -> dict[str, ObjectStatus]:
+        """Returns all objects below a folder, by their names below the root, sorted.
+
+        Args:
+            folder: Below the root; empty for all.
+            deep: Those in its folders too.
+
+        Raises:
+            StorageError: The bucket does not answer, is not there, or refuses.
+        """
+        from pyarrow import fs
+
+        place = self.root / folder
+        try:
+            with _told(place, "listed"):
+                found = _connected(place).get_file_info(fs.FileSelector(place.path, recursive=deep))
+        except FileNotFoundError:  # the bucket is there, and nothing below the folder
+            return {}
+        start = len(self.root.path) + 1
+        return {
+            one.path[start:]: ObjectStatus(one.size, one.mtime_ns or 0)
+            for one in sorted(found, key=lambda one: str(one.path))
+            if one.type == fs.FileType.File
+        }
+
+    def status(self, name: str = "") -> ObjectStatus | None:
+        """Returns size and time of an object; None where there is none of this name.
+
+        Raises:
+            StorageError: The bucket does not answer, or refuses.
+        """
+        from pyarrow import fs
+
+        place = self.root / name
+        with _told(place, "looked at"):
+            found = _connected(place).get_file_info(place.path)
+        if found.type != fs.FileType.File:
+            return None
+        return ObjectStatus(found.size, found.mtime_ns or 0)
+
+    def read(self, name: str = "") -> bytes:
+        """Returns an object's bytes.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            StorageError: The bucket does not answer, refuses, or gives another number of bytes than
+                it says.
+        """
+        place = self.root / name
+        with _told(place, "read"), _connected(place).open_input_stream(place.path) as stream:
+            said = int(stream.metadata().get(b"Content-Length", -1))
+            data: bytes = stream.read()
+        if said not in (-1, len(data)):
+            raise StorageError(f"{place} gives {len(data)} of {said} bytes; start again")
+        return data
+
+    def copy_to(self, name: str, file: BinaryIO) -> int:
+        """Writes an object's bytes to an open file, some MiB at a time; returns their number.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            StorageError: The bucket does not answer, or refuses.
+        """
+        place, written = self.root / name, 0
+        with _told(place, "read"):
+            stream = _connected(place).open_input_stream(place.path, buffer_size=0)
+        with stream:
+            while True:
+                with _told(place, "read"):
+                    part = stream.read(_PART_BYTES)
+                if not part:
+                    return written
+                written += file.write(part)
+
+    def write(self, name: str, file: Path) -> ObjectStatus:
+        """Writes a file of this machine as an object, which is there whole or not at all.
+
+        Raises:
+            OSError: The file cannot be read.
+            StorageError: The bucket does not answer, or refuses.
+        """
+        place = self.root / name
+        with open(file, "rb") as data:
+            with _told(place, "written"):
+                stream = _connected(place).open_output_stream(place.path)
+            # A stream that is closed makes an object of what was written: only the whole may be.
+            while part := data.read(_PART_BYTES):
+                with _told(place, "written"):
+                    stream.write(part)
+            with _told(place, "written"):
+                stream.close()
+        status = self.status(name)
+        if status is None or status.num_bytes != os.path.getsize(file):
+            raise StorageError(f"{place} was written and is not there as a whole; start again")
+        return status
+
+    def remove(self, name: str) -> None:
+        """Removes an object; one that is not there is none to remove.
+
+        Raises:
+            StorageError: The bucket does not answer, or refuses.
+        """
+        place = self.root / name
+        with suppress(FileNotFoundError), _told(place, "removed"):
+            _connected(place).delete_file(place.path)
+
+
+@contextmanager
+def _told(place: ObjectUri, done: str) -> Iterator[None]:
+    """Says what of which object failed, in the storage's words, without the environment's secrets.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        StorageError: Everything else.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"nothing at {place}; check the address") from error
+    except OSError as error:
+        text = " ".join(str(error).split())
+        for variable in _SECRETS:
+            if secret := os.environ.get(variable):
+                text = text.replace(secret, "***")
+        raise StorageError(
+            f"{place} cannot be {done}: {text}; expected a bucket that answers and allows it: look "
+            "at its name, at AWS_ENDPOINT_URL and AWS_REGION, and at the credentials "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE); then start the same "
+            "command again"
+        ) from error
+
+
+def _connected(place: ObjectUri) -> fs.FileSystem:
+    # A connection and its threads do not survive a fork.
+    return _connection(place.scheme, place.bucket, os.getpid())
+
+
+@functools.lru_cache(8)
+def _connection(scheme: str, bucket: str, process: int) -> fs.FileSystem:
+    from pyarrow import fs
+
+    if scheme != "s3":
+        found, _path = fs.FileSystem.from_uri(f"{scheme}://{bucket}")
+        return found
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    protocol, _sep, endpoint = given.rpartition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region and not endpoint:
+        region = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        region=region or "us-east-1",
+        endpoint_override=endpoint or None,
+        scheme=protocol or "https",
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        background_writes=False,
+    )
+
+
+def in_parallel(
+    call: Callable[[T], R],
+    over: Sequence[T],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[R]:
+    """Returns what a request gives for each of many, `NUM_READERS` at a time, in their order.
+
+    Args:
+        call: The request.
+        over: What for.
+        on_progress: Called with how many of how many are done.
+
+    Raises:
+        Exception: The first that a request raised; those that wait are not made then.
+    """
+    results: list[R] = []
+    pool = ThreadPoolExecutor(min(NUM_READERS, max(1, len(over))), thread_name_prefix="storage")
+    try:
+        for result in pool.map(call, over):
+            results.append(result)
+            if on_progress is not None:
+                on_progress(len(results), len(over))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return results

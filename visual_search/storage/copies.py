@@ -1,0 +1,142 @@
+"""Whole files of object storage, copied to this machine once and then read from its disk.
+
+::
+
+    <XDG_CACHE_HOME or ~/.cache>/visual_search/objects/<hash of the address>/
+      files/<name>          the copies, by their names below the address
+      records/<name>.json   size and time that each had there
+      lock                  held by the process that copies
+
+A file is looked at before each use, and copied anew where it has another size or time there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from visual_search.atomic import atomic_path, write_text
+from visual_search.locking import file_lock
+from visual_search.storage.bucket import Bucket, ObjectStatus, StorageError, in_parallel
+from visual_search.storage.uris import ObjectUri
+
+_LOOKS = 3  # at a folder that changes while it is copied
+
+
+def copied_file(place: ObjectUri) -> Path:
+    """Returns the copy of one object, which has its name.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: Its name is none that a file can have.
+        StorageError: The bucket does not answer, or refuses.
+    """
+    bucket = Bucket(place.parent)
+    status = bucket.status(place.name)
+    if status is None:
+        raise FileNotFoundError(f"nothing at {place}; check the address")
+    return copied_files(bucket, {place.name: status})[place.name]
+
+
+def copied_folder(place: ObjectUri, on_progress: Callable[[int, int], None] | None = None) -> Path:
+    """Returns a folder with copies of all objects below an address, and of nothing else.
+
+    Args:
+        place: The address.
+        on_progress: Called with how many of how many files are there.
+
+    Raises:
+        FileNotFoundError: There is no object below it.
+        ValueError: One has a name that no file can have.
+        StorageError: The bucket does not answer or refuses, or somebody writes there all the time.
+    """
+    bucket = Bucket(place)
+    listed = bucket.listed()
+    for _ in range(_LOOKS):
+        if not listed:
+            raise FileNotFoundError(f"nothing below {place}; check the address")
+        copied_files(bucket, listed, on_progress)
+        before, listed = listed, bucket.listed()
+        if listed == before:
+            folder = _folder_of(place) / "files"
+            for path in folder.rglob("*"):
+                if path.is_file() and path.relative_to(folder).as_posix() not in listed:
+                    path.unlink(missing_ok=True)
+            return folder
+    raise StorageError(f"{place} changes while it is copied; expected a folder that is finished")
+
+
+def copied_files(
+    bucket: Bucket,
+    wanted: Mapping[str, ObjectStatus],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Returns the copies of some objects of a bucket by name; several are copied at a time.
+
+    Args:
+        bucket: With the address that they lie below.
+        wanted: Size and time of each, as they were listed.
+        on_progress: Called with how many of how many are there.
+
+    Raises:
+        FileNotFoundError: One is gone.
+        ValueError: One has a name that no file can have.
+        StorageError: The bucket does not answer or refuses, or one has changed since it was listed.
+    """
+    folder = _folder_of(bucket.root)
+    paths = {name: _inside(folder / "files", name) for name in wanted}
+
+    def copy(name: str) -> None:
+        path, status = paths[name], wanted[name]
+        record = _inside(folder / "records", f"{name}.json")
+        if _is_copied(path, record, status):
+            return
+        with atomic_path(path, num_bytes=status.num_bytes) as temporary:
+            with open(temporary, "wb") as file:
+                written = bucket.copy_to(name, file)
+            if written != status.num_bytes or bucket.status(name) != status:
+                raise StorageError(
+                    f"{bucket.root / name} has changed since it was listed; expected the same "
+                    "file: start again"
+                )
+        write_text(record, json.dumps(asdict(status)))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "lock", wait_seconds=None):
+        in_parallel(copy, list(wanted), on_progress)
+    return paths
+
+
+def dropped(bucket: Bucket, names: Sequence[str]) -> None:
+    """Removes the copies of some objects of a bucket from this machine."""
+    folder = _folder_of(bucket.root)
+    for name in names:
+        _inside(folder / "files", name).unlink(missing_ok=True)
+
+
+def _is_copied(path: Path, record: Path, status: ObjectStatus) -> bool:
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        return bool(known == asdict(status) and path.stat().st_size == status.num_bytes)
+    except (OSError, ValueError):
+        return False
+
+
+def _folder_of(place: ObjectUri) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    return Path(cache).absolute() / "visual_search" / "objects" / digest
+
+
+def _inside(folder: Path, name: str) -> Path:
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
+        raise ValueError(
+            f"the object {name!r} has a name that no file can have; expected parts between single "
+            "'/': rename it"
+        )
+    return folder.joinpath(*parts)
