@@ -54,8 +54,8 @@ def _above_all(*ours: str, lazily: Sequence[str] = ()) -> Room:
             "fastapi onnxruntime uvicorn faiss hydra_plugins PIL sentence_transformers timm mteb "
             "datasets tensorboard ray duckdb submitit"
         ),
-        frozenset(ours),
-        RING_1 | {"training", "bundle", "databases", "serving", "storage", *lazily},
+        frozenset({"storage", *ours}),
+        RING_1 | {"training", "bundle", "databases", "serving", *lazily},
     )
 
 

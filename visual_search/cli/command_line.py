@@ -28,6 +28,7 @@ from visual_search.config.builders import (
 )
 from visual_search.config.plugins import take_names
 from visual_search.config.schemas import SCHEMAS, filled
+from visual_search.storage.bucket import StorageError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -142,7 +143,7 @@ def _readable(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], ob
             need = "expected it here: pip install . in the package's checkout brings it"
             print(f"error: {error.name} is not installed; {need}", file=sys.stderr)
             raise SystemExit(1) from None
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError, StorageError) as error:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
             print(f"error: {told(error)}\n(HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)

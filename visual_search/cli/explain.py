@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from visual_search.cli.sweep_plugins import EXTRA
 from visual_search.config.builders import ConfigError, config_folder, config_folders
 from visual_search.config.hints import WAYS, alike, alike_beside, holds, instead, same, translated
+from visual_search.storage.bucket import StorageError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def told(error: Exception) -> str:
     A torchvision that was built for another torch, as the package index's is beside a CPU build of
     PyTorch's own index, is named: whatever imports it first, a loss too, fails by an operator.
     """
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | StorageError):
         return str(error)
     if re.match(r"operator torchvision::\w+ does not exist", str(error)):
         from importlib.metadata import version
