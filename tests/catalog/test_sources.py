@@ -13,13 +13,8 @@ import pytest
 
 from tests.catalog.shops import refuses, saved, zip_of, zipped
 from visual_search.catalog.readers import sources
-from visual_search.catalog.readers.sources import (
-    ArraySource,
-    FolderSource,
-    ZipSource,
-    open_source,
-    safe_name,
-)
+from visual_search.catalog.readers.picture_names import safe_name
+from visual_search.catalog.readers.sources import ArraySource, FolderSource, ZipSource, open_source
 
 UNSAFE = ["../1.jpg", "a/../../1.jpg", "/etc/passwd", "C:\\1.jpg", "c:1.jpg", "..\\1.jpg"]
 UNSAFE += ["\\\\host\\1.jpg", "", " ", ".", "a\0.jpg", "\udcff.jpg"]

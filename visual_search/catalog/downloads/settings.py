@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from visual_search.catalog.downloads.urls import check_place
-from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, is_clutter, safe_name
+from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES, is_clutter, safe_name
 
 Status = Literal["saved", "gone", "refused", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -36,6 +36,7 @@
 ``listings.py``                   what readers of published listings share
 ``deepfashion.py``                what DeepFashion's benchmarks share
 ``pinterest.py``                  what Pinterest's formats share
+``picture_names.py``              what a picture may be called, and another spelling of it
 ``sources.py``                    where pictures come from: a folder, a zip, arrays
 ``parquet_source.py``             the same: Parquet files
 ``tar_source.py``                 the same: tar archives

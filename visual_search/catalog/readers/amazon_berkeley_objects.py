@@ -24,12 +24,8 @@ from visual_search.catalog.readers.listings import (
     read_listing,
     unpacked,
 )
-from visual_search.catalog.readers.sources import (
-    FolderSource,
-    ZipSource,
-    is_clutter,
-    open_source,
-)
+from visual_search.catalog.readers.picture_names import is_clutter
+from visual_search.catalog.readers.sources import FileSource, open_source
 from visual_search.wording import many
 
 Pictures = Literal["small", "original"]
@@ -183,7 +179,7 @@ class _Groups:
             self._above[second] = first
 
 
-def _paths(source: FolderSource | ZipSource, root: str, pictures: str) -> dict[str, str]:
+def _paths(source: FileSource, root: str, pictures: str) -> dict[str, str]:
     """Returns where the picture of each id lies."""
     names = {name.split("/")[-1] for name in source.names()}
     listing = next((name for name in _IMAGES if name in names), _IMAGES[0])
@@ -194,7 +190,7 @@ def _paths(source: FolderSource | ZipSource, root: str, pictures: str) -> dict[s
     return {row["image_id"]: join(base, row["path"]) for _, row in raw.named()}
 
 
-def _lines(source: FolderSource | ZipSource, inner: str) -> Iterator[tuple[str, bytes]]:
+def _lines(source: FileSource, inner: str) -> Iterator[tuple[str, bytes]]:
     """Yields where each line stands, and it."""
     data = unpacked(read_listing(source, inner), inner)
     for number, line in enumerate(io.BytesIO(data), 1):

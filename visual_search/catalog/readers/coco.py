@@ -30,12 +30,8 @@ from visual_search.catalog.readers.listings import (
     split_choice,
     split_of_name,
 )
-from visual_search.catalog.readers.sources import (
-    FolderSource,
-    ZipSource,
-    is_clutter,
-    open_source,
-)
+from visual_search.catalog.readers.picture_names import is_clutter
+from visual_search.catalog.readers.sources import FileSource, open_source
 from visual_search.wording import listed, many
 
 SUPERCATEGORY = "supercategory"
@@ -171,7 +167,7 @@ class _Item:
     attributes: Mapping[str, str]
 
 
-def _files(source: FolderSource | ZipSource, annotations: str | Sequence[str] | None) -> list[str]:
+def _files(source: FileSource, annotations: str | Sequence[str] | None) -> list[str]:
     """Returns the files of annotations."""
     names = [name for name in source.names() if not is_clutter(name)]
     if annotations is not None:
@@ -198,7 +194,7 @@ def _split_of(inner: str) -> str:
     return split_of_name(re.sub("[0-9]+", "", inner))
 
 
-def _by_file_name(source: FolderSource | ZipSource) -> dict[str, list[str]]:
+def _by_file_name(source: FileSource) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
     for path in source.names():
         if not is_clutter(path):
@@ -207,7 +203,7 @@ def _by_file_name(source: FolderSource | ZipSource) -> dict[str, list[str]]:
 
 
 def _read(
-    source: FolderSource | ZipSource, inner: str, split: str, places: Mapping[str, Sequence[str]]
+    source: FileSource, inner: str, split: str, places: Mapping[str, Sequence[str]]
 ) -> _Listing:
     """Returns what a file says.
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from visual_search.catalog.catalog import SPLITS, Choice
 from visual_search.catalog.readers.delimited import RawTable
 from visual_search.catalog.readers.listings import split_of_word
+from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.products import (
     PICTURE_SUFFIXES,
     Columns,
@@ -23,7 +24,7 @@ from visual_search.catalog.readers.products import (
     pictures_in,
     role_told,
 )
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter
+from visual_search.catalog.readers.sources import FileSource
 from visual_search.wording import many
 
 _SAMPLE = 200  # cells of a column that are looked at
@@ -170,7 +171,7 @@ class _Column:
 def find_columns(
     raw: RawTable,
     told: Columns,
-    source: FolderSource | ZipSource,
+    source: FileSource,
     is_there: IsThere,
     folder: str,
 ) -> tuple[Columns, tuple[Choice, ...]]:
@@ -340,7 +341,7 @@ def _images(columns: Sequence[_Column]) -> tuple[tuple[str, ...], str]:
 
 
 def _pattern(
-    columns: Sequence[_Column], images: Sequence[str], source: FolderSource | ZipSource, folder: str
+    columns: Sequence[_Column], images: Sequence[str], source: FileSource, folder: str
 ) -> tuple[str, str, str]:
     """Returns the column that pictures are named after, the pattern, and why; or nothing.
 

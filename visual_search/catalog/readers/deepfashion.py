@@ -14,7 +14,7 @@ from visual_search.catalog.readers import OnBadItem
 from visual_search.catalog.readers.crops import BoxError
 from visual_search.catalog.readers.listings import Items, check_choice, find_file, read_text
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source
+from visual_search.catalog.readers.sources import FileSource, open_source
 
 Pictures = Literal["img", "img_highres"]
 
@@ -67,14 +67,14 @@ class Benchmark:
             boxes = self._boxes(source)
         return Opened(self, source, f"{root} ({inner})", inner, base, boxes, crop)
 
-    def _boxes(self, source: FolderSource | ZipSource) -> dict[str, list[str]]:
+    def _boxes(self, source: FileSource) -> dict[str, list[str]]:
         hint = f"unpack Anno/ of the {self.name} benchmark, or give crop=false"
         columns = ("image_name", *self.kinds, *CORNERS)
         rows = self.rows(source, find_file(source, self.boxes, hint), columns)
         return {fields[0]: fields[1:] for _, fields in rows if len(fields) == len(columns)}
 
     def rows(
-        self, source: FolderSource | ZipSource, inner: str, columns: Sequence[str]
+        self, source: FileSource, inner: str, columns: Sequence[str]
     ) -> Iterator[tuple[str, list[str]]]:
         """Yields place and fields of each row: a count, a header, then rows padded with blanks.
 
@@ -115,7 +115,7 @@ class Opened:
     """
 
     benchmark: Benchmark
-    source: FolderSource | ZipSource
+    source: FileSource
     origin: str
     partition: str
     base: str
@@ -157,7 +157,7 @@ class Opened:
         return items.conclude(name, on_bad_item=on_bad_item, origin=self.origin, source=source)
 
 
-def _base_of_pictures(source: FolderSource | ZipSource, pictures: str) -> str:
+def _base_of_pictures(source: FileSource, pictures: str) -> str:
     """Returns what stands before ``img/`` in the paths of the pictures, as ``Img/``."""
     folder = f"/{pictures}/"
     bases = Counter(

@@ -20,8 +20,9 @@ from visual_search.catalog.readers.listings import (
     join,
     split_of_name,
 )
+from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
-from visual_search.catalog.readers.sources import is_clutter, open_source
+from visual_search.catalog.readers.sources import open_source
 
 ANNOTATIONS, PICTURES = "annos", "image"  # folders beside each other
 DOMAINS = ("user", "shop")

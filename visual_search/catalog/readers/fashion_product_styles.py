@@ -17,7 +17,7 @@ from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.json_files import is_number, read_json
 from visual_search.catalog.readers.listings import attribute_column, left_out_choice
 from visual_search.catalog.readers.products import is_url
-from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.catalog.readers.sources import FileSource
 from visual_search.wording import many
 
 TEXTS = ("brandName", "ageGroup", "fashionType", "colour1", "colour2", "price")
@@ -39,7 +39,7 @@ class Style:
     views: tuple[str, ...]
 
 
-def read_style(source: FolderSource | ZipSource, inner: str, taken: Collection[str]) -> Style:
+def read_style(source: FileSource, inner: str, taken: Collection[str]) -> Style:
     """Returns what a file says of its product.
 
     Args:

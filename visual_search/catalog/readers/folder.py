@@ -13,14 +13,10 @@ from visual_search.catalog.identity import PRODUCT, picture_id
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.category_levels import levels_told, with_levels
 from visual_search.catalog.readers.listings import split_of_word
+from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.product_folders import products_found_out
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import (
-    FolderSource,
-    ZipSource,
-    is_clutter,
-    open_source,
-)
+from visual_search.catalog.readers.sources import FileSource, ZipSource, open_source
 
 
 @builder("data")
@@ -188,22 +184,19 @@ def _reason_of_the_empty(path: str, splits: bool) -> str:
     return f"the {kind} has no picture; put some into it or remove the folder"
 
 
-def _folders(source: FolderSource | ZipSource, base: str) -> list[str]:
+def _folders(source: FileSource, base: str) -> list[str]:
     """Returns the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
-    if isinstance(source, FolderSource):
-        found = (FolderSource(source.root / base) if base else source).top_folders()
-    else:
-        found = source.top_folders(base)
+    found = source.top_folders(base)
     return [name for name in found if not is_clutter(name)]
 
 
-def _wrapping_folder(source: FolderSource | ZipSource, splits: bool) -> str:
+def _wrapping_folder(source: FileSource, splits: bool) -> str:
     """Returns ``photos/`` where a zip holds only that, and it folders of pictures; else nothing.
 
     A stray file beside these folders, such as a read-me, does not make a category of the one around
     them; a category is one in which half of the files or more lie, or one folder beside files.
     """
-    if isinstance(source, FolderSource):
+    if not isinstance(source, ZipSource):
         return ""
     paths = [name.split("/") for name in source.names() if not is_clutter(name)]
     tops = {path[0] for path in paths}

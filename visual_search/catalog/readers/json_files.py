@@ -6,14 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 
 from visual_search.catalog.readers.listings import read_text
-from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.catalog.readers.sources import FileSource
 
 Hook = Callable[[Sequence[tuple[str, object]]], object]
 
 
-def read_json(
-    source: FolderSource | ZipSource, inner: str, expected: str, hook: Hook | None = None
-) -> object:
+def read_json(source: FileSource, inner: str, expected: str, hook: Hook | None = None) -> object:
     """Returns what a JSON file of up to 2 GiB holds.
 
     Args:

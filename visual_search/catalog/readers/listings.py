@@ -19,7 +19,8 @@ from visual_search.catalog.catalog import (
 )
 from visual_search.catalog.readers import OnBadItem, conclude
 from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, read_csv
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, safe_name
+from visual_search.catalog.readers.picture_names import is_clutter, safe_name
+from visual_search.catalog.readers.sources import FileSource
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
 _GZIP = 16 + zlib.MAX_WBITS
@@ -46,7 +47,7 @@ class CheckableSource(PictureSource, Protocol):
         ...
 
 
-def find_file(source: FolderSource | ZipSource, name: str, hint: str) -> str:
+def find_file(source: FileSource, name: str, hint: str) -> str:
     """Returns the path of the file of this name below the root: the one that lies least deep.
 
     A published archive is unpacked in many ways, and some hold a second copy of everything one
@@ -76,27 +77,14 @@ def find_file(source: FolderSource | ZipSource, name: str, hint: str) -> str:
     return nearest[0]
 
 
-def read_listing(source: FolderSource | ZipSource, inner: str) -> bytes:
+def read_listing(source: FileSource, inner: str) -> bytes:
     """Returns the bytes of a listing of up to 2 GiB.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is larger, or a damaged member of a zip.
     """
-    if isinstance(source, ZipSource):
-        return source.read(inner, MAX_LISTING_BYTES)
-    path = source.root / safe_name(inner)
-    if path.exists() and not path.is_file():
-        raise ValueError(
-            f"{path} is no file, and nobody waits at a pipe; expected a table: save it"
-        )
-    size = path.stat().st_size
-    if size > MAX_LISTING_BYTES:
-        raise ValueError(
-            f"{path} has {size / 2**30:.1f} GiB; expected at most {MAX_LISTING_BYTES / 2**30:.1f} "
-            "GiB: split it"
-        )
-    return path.read_bytes()
+    return source.read(inner, MAX_LISTING_BYTES)
 
 
 def unpacked(data: bytes, origin: str) -> bytes:
@@ -125,7 +113,7 @@ def unpacked(data: bytes, origin: str) -> bytes:
     return bytes(found)
 
 
-def read_text(source: FolderSource | ZipSource, inner: str) -> str:
+def read_text(source: FileSource, inner: str) -> str:
     """Returns the text of a listing in UTF-8, a byte order mark removed.
 
     Raises:
@@ -173,7 +161,7 @@ def check_columns(
 
 
 def read_csv_listing(
-    source: FolderSource | ZipSource,
+    source: FileSource,
     inner: str,
     origin: str,
     needed: Sequence[str],
@@ -442,7 +430,7 @@ class Items:
         )
 
     def _below(self, image: str) -> str:
-        if self._folder is not None and isinstance(self._pictures, FolderSource | ZipSource):
+        if self._folder is not None and isinstance(self._pictures, FileSource):
             return self._pictures.below(image, self._folder)
         return safe_name(image)
 

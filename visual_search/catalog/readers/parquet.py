@@ -31,7 +31,8 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource, list_pictures
-from visual_search.catalog.readers.sources import FolderSource, is_clutter
+from visual_search.catalog.readers.picture_names import is_clutter
+from visual_search.catalog.readers.sources import FolderSource
 
 if TYPE_CHECKING:
     import pyarrow

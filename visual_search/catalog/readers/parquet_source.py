@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.readers.parquet_columns import open_parquet
-from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, HashedSource
+from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES
+from visual_search.catalog.readers.sources import HashedSource
 
 if TYPE_CHECKING:
     import pyarrow

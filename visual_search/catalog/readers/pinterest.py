@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source, safe_name
+from visual_search.catalog.readers.picture_names import safe_name
+from visual_search.catalog.readers.sources import FileSource, open_source
 
 _SIGNATURE = re.compile(r"[0-9a-f]{32}")
 
@@ -61,7 +62,7 @@ def image_name(pattern: str, signature: str) -> str:
 
 def open_pictures(
     pictures: str | os.PathLike[str] | None,
-) -> FolderSource | ZipSource | NoPictures:
+) -> FileSource | NoPictures:
     """Returns the source for a folder or zip, or the one without pictures for ``None``.
 
     Raises:

@@ -21,7 +21,7 @@ from visual_search.catalog.readers.listings import (
     read_text,
     split_of_name,
 )
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, open_source
+from visual_search.catalog.readers.sources import FileSource, open_source
 from visual_search.wording import many
 
 Version = Literal["nondisjoint", "disjoint"]
@@ -143,7 +143,7 @@ def _only_what_is_kept(pairs: Sequence[tuple[str, object]]) -> dict[str, object]
     return {key: value for key, value in pairs if key in _KEPT or isinstance(value, dict)}
 
 
-def _category_names(source: FolderSource | ZipSource, inner: str) -> dict[str, tuple[str, str]]:
+def _category_names(source: FileSource, inner: str) -> dict[str, tuple[str, str]]:
     """Returns the fine and the semantic category of each number."""
     try:
         text = read_text(source, inner)
@@ -159,7 +159,7 @@ def _category_names(source: FolderSource | ZipSource, inner: str) -> dict[str, t
     return {number.strip(): (fine.strip(), above.strip()) for number, fine, above in rows}
 
 
-def _outfits(source: FolderSource | ZipSource, inner: str) -> Iterator[tuple[str, object]]:
+def _outfits(source: FileSource, inner: str) -> Iterator[tuple[str, object]]:
     """Yields where each outfit stands, and it."""
     try:
         content = read_json(source, inner, "a list of outfits", _only_what_is_kept)

@@ -11,72 +11,29 @@ import os
 import re
 import stat
 import time
-import unicodedata
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PICTURE_BYTES = 64 * 2**20  # the largest photo of a shop is far below; a bomb is far above
-_CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
+from visual_search.catalog.readers.picture_names import (
+    MAX_PICTURE_BYTES,
+    bare_name,
+    by_bare_name,
+    check_size,
+    fitting_names,
+    no_picture,
+    safe_name,
+)
+
 _RACY_NS = 2 * 10**9  # a file this young may change again within one tick of its time stamp
 
 
-def safe_name(image: str) -> str:
-    """Returns the name with needless ``./`` and ``//`` removed, when it stays inside its root.
-
-    Backslashes count as separators when judging, since a zip or a table may come from Windows.
-
-    Example:
-        >>> safe_name("./images//1.jpg")
-        'images/1.jpg'
-
-    Raises:
-        ValueError: The name is empty, a URL, absolute, has a ``..`` or a drive letter, or is not
-            text that UTF-8 can hold.
-    """
-    reason = ""
-    parts = re.split(r"[/\\]", image)
-    if not image.strip():
-        reason = "is empty"
-    elif "\0" in image or not _is_utf8(image):
-        reason = "is not valid UTF-8 text; rename the file"
-    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image):
-        reason = (
-            "is a URL; fetch the pictures first: data.download=true of data=table does, or "
-            "visual_search.download urls=FILE.csv"
-        )
-    elif not parts[0]:
-        reason = "is absolute"
-    elif re.match(r"[A-Za-z]:", image):
-        reason = "has a drive letter"
-    elif ".." in parts:
-        reason = "has a '..'"
-    elif str(PurePosixPath(image)) == ".":
-        reason = "names the root itself"
-    if reason:
-        raise ValueError(f"picture path {image!r} {reason}; expected a path below the data's root")
-    return str(PurePosixPath(image))
-
-
-def is_clutter(name: str) -> bool:
-    """Returns whether a relative path is hidden or the operating system's own.
-
-    Example:
-        >>> is_clutter("coats/.DS_Store"), is_clutter("coats/Thumbs.db"), is_clutter("coats/1.jpg")
-        (True, True, False)
-    """
-    return any(
-        (part.startswith(".") and part != "..") or part.lower() in _CLUTTER
-        for part in name.split("/")
-    )
-
-
-def open_source(root: str | os.PathLike[str]) -> FolderSource | ZipSource:
+def open_source(root: str | os.PathLike[str]) -> FileSource:
     """Returns the source for a folder or a ``.zip``.
 
     Raises:
@@ -138,6 +95,21 @@ class FolderSource:
         data = self.load(image)
         return data, hashlib.sha256(data).hexdigest()
 
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Returns the bytes of any file up to ``max_bytes``, links out of the root followed.
+
+        Raises:
+            FileNotFoundError: No file has this name.
+            ValueError: The name is unsafe, it is no plain file, or larger.
+        """
+        path = self.root / safe_name(name)
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                f"{path} is no file, and nobody waits at a pipe; expected a table: save it"
+            )
+        check_size(str(path), path.stat().st_size, max_bytes)
+        return path.read_bytes()
+
     def problem(self, image: str) -> str | None:
         """Returns the reason why ``image`` cannot be loaded, or ``None``; reads no file."""
         try:
@@ -171,9 +143,9 @@ class FolderSource:
         """Returns the relative path of every file, sorted; a link to a folder counts as a file."""
         return sorted(self._walk(self._real_root, ""))
 
-    def top_folders(self) -> list[str]:
-        """Returns the names of the folders directly below the root, sorted."""
-        with os.scandir(self._real_root) as entries:
+    def top_folders(self, base: str = "") -> list[str]:
+        """Returns the names of the folders directly below ``base`` (``""`` or ``"a/"``), sorted."""
+        with os.scandir(os.path.join(self._real_root, base)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def _walk(self, folder: str, prefix: str) -> Iterator[str]:
@@ -210,7 +182,7 @@ class FolderSource:
             )
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{image!r} is no plain file (a folder or a device); expected a file")
-        _check_size(image, status.st_size)
+        check_size(image, status.st_size)
         return real, status
 
     def _respelled(self, image: str) -> str:
@@ -222,11 +194,11 @@ class FolderSource:
         parts = re.split(r"[/\\]", image)
         found = ""
         for place, part in enumerate(parts):
-            alike = self._alike_in(found).get(_bare(part), [])
-            fitting = _fitting(part, alike)
+            alike = self._alike_in(found).get(bare_name(part), [])
+            fitting = fitting_names(part, alike)
             if len(fitting) != 1:
                 there = [f"{found}{name}" for name in fitting or alike]
-                raise FileNotFoundError(_no_picture(image, str(self.root), there))
+                raise FileNotFoundError(no_picture(image, str(self.root), there))
             found += fitting[0] + ("/" if place < len(parts) - 1 else "")
         return found
 
@@ -236,7 +208,7 @@ class FolderSource:
                 names = os.listdir(os.path.join(self._real_root, folder))
             except OSError:
                 names = []
-            self._alike[folder] = _by_bare_name(names)
+            self._alike[folder] = by_bare_name(names)
         return self._alike[folder]
 
     def _real_path(self, path: str, *, is_link: bool) -> str:
@@ -388,11 +360,11 @@ class ZipSource:
         member = self._members.get(name)
         if member is None:
             if self._alike is None:
-                self._alike = _by_bare_name(self.names())
-            alike = self._alike.get(_bare(name), [])
-            fitting = _fitting(name, alike)
+                self._alike = by_bare_name(self.names())
+            alike = self._alike.get(bare_name(name), [])
+            fitting = fitting_names(name, alike)
             if len(fitting) != 1:
-                raise FileNotFoundError(_no_picture(image, str(self.path), fitting or alike))
+                raise FileNotFoundError(no_picture(image, str(self.path), fitting or alike))
             member = self._members[fitting[0]]
         if member.flag_bits & 0x1:
             raise ValueError(f"member {image!r} is encrypted; make the zip without a password")
@@ -403,8 +375,12 @@ class ZipSource:
                 f"member {image!r} is compressed by method {member.compress_type}; expected "
                 "stored (0) or deflated (8): make the zip with a common tool"
             )
-        _check_size(image, member.file_size, max_bytes)
+        check_size(image, member.file_size, max_bytes)
         return member
+
+
+FileSource = FolderSource | ZipSource
+"""Files by their names below one root: pictures, and what lists them."""
 
 
 class HashedSource(ABC):
@@ -509,44 +485,6 @@ class ArraySource:
         return self._rows[image]
 
 
-def _by_bare_name(names: Iterable[str]) -> dict[str, list[str]]:
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(_bare(name), []).append(name)
-    return alike
-
-
-def _bare(name: str) -> str:
-    """Returns what a name has in common with all that may be meant by it."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).replace(
-        "\\", "/"
-    )
-
-
-def _fitting(wanted: str, names: Sequence[str]) -> list[str]:
-    """Returns what is meant: the name, but for Unicode, backslashes or the suffix's case."""
-
-    def composed(name: str) -> str:
-        return unicodedata.normalize("NFC", name).replace("\\", "/")
-
-    def without_case(name: str) -> str:
-        stem, suffix = os.path.splitext(composed(name))
-        return stem + suffix.lower()
-
-    for spelled in (str, composed, without_case):
-        found = [name for name in names if spelled(name) == spelled(wanted)]
-        if found:
-            return found
-    return []
-
-
-def _no_picture(image: str, root: str, alike: Sequence[str]) -> str:
-    if not alike:
-        return f"no picture {image!r} in {root}"
-    there = " and ".join(repr(name) for name in sorted(alike)[:3])
-    return f"no picture {image!r} in {root}; there is {there}: write it as the file is named"
-
-
 def _member_key(name: str) -> str:
     """Returns the clean name, folders with their ``/``; an unsafe name stays, to be refused."""
     slashed = name.replace("\\", "/")
@@ -554,18 +492,3 @@ def _member_key(name: str) -> str:
         return safe_name(slashed) + ("/" if slashed.endswith("/") else "")
     except ValueError:
         return name
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_size(image: str, size: int, max_bytes: int = MAX_PICTURE_BYTES) -> None:
-    if size > max_bytes:
-        raise ValueError(
-            f"{image!r} has {size / 2**20:.0f} MiB; expected at most {max_bytes / 2**20:.0f} MiB"
-        )

@@ -31,7 +31,7 @@ from visual_search.catalog.readers.products import (
     told_of_pictures,
 )
 from visual_search.catalog.readers.shop_exports import recognised
-from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.catalog.readers.sources import FileSource
 from visual_search.catalog.readers.table_files import find_table, read_table_file
 from visual_search.catalog.readers.url_pictures import pictures_of_urls
 
@@ -167,7 +167,7 @@ class TableFile:
         told: Its columns, as they are told or usual.
     """
 
-    source: FolderSource | ZipSource
+    source: FileSource
     inner: str
     origin: str
     name: str
@@ -402,7 +402,7 @@ def _found_out(
     left: Collection[str],
     raw: RawTable,
     origin: str,
-    source: FolderSource | ZipSource,
+    source: FileSource,
     is_there: IsThere,
     base: str,
 ) -> tuple[Columns, tuple[Choice, ...]]:

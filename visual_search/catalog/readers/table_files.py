@@ -20,7 +20,8 @@ from visual_search.catalog.readers.parquet_columns import (
     readable,
     texts_of,
 )
-from visual_search.catalog.readers.sources import FolderSource, ZipSource, is_clutter, open_source
+from visual_search.catalog.readers.picture_names import is_clutter
+from visual_search.catalog.readers.sources import FileSource, FolderSource, open_source
 from visual_search.catalog.readers.workbook import read_workbook
 
 _Kind = Literal["text", "lines", "list", "feed", "workbook", "parquet"]
@@ -48,7 +49,7 @@ _EXPECTED = (
 )
 
 
-def find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipSource, str]:
+def find_table(path: Path, table_name: str | None) -> tuple[FileSource, str]:
     """Returns the root of the pictures and the table's path below it.
 
     Args:
@@ -88,7 +89,7 @@ def find_table(path: Path, table_name: str | None) -> tuple[FolderSource | ZipSo
 
 
 def read_table_file(
-    source: FolderSource | ZipSource,
+    source: FileSource,
     inner: str,
     origin: str,
     *,

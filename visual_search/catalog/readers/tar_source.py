@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from visual_search.catalog.readers.sources import MAX_PICTURE_BYTES, HashedSource, safe_name
+from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES, safe_name
+from visual_search.catalog.readers.sources import HashedSource
 
 _KEPT_TARS = 4  # a member's name and place take some 200 bytes, and a tar may have 10,000
 

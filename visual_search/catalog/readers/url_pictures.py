@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import FolderSource, ZipSource
+from visual_search.catalog.readers.sources import FileSource, ZipSource
 from visual_search.launcher import is_first_process
 from visual_search.wording import file_size, many
 
@@ -49,7 +49,7 @@ class UrlPictures:
 
 def pictures_of_urls(
     urls: Sequence[str],
-    source: FolderSource | ZipSource,
+    source: FileSource,
     inner: str,
     download: Download,
     on_progress: OnProgress | None = None,

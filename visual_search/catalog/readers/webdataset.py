@@ -21,8 +21,9 @@ from visual_search.catalog.readers.listings import (
     split_of_word,
     taken_choice,
 )
+from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import FolderSource, is_clutter
+from visual_search.catalog.readers.sources import FolderSource
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
 
 MAX_TEXT_BYTES = 2**20  # of what stands beside a picture
