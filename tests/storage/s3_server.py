@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,10 @@ from typing import Any, Literal
 import pytest
 
 SECRET = "not-to-be-seen-4711"
+SLOW_DOWN = (  # longer than many a small object
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code><Message>Please reduce '
+    b"your request rate.</Message><RequestId>4711</RequestId><HostId>0815</HostId></Error>"
+)
 Fault = Literal["busy", "cut", "closed"]
 _Wsgi = Iterable[bytes]
 
@@ -90,11 +95,12 @@ class S3Server:
         fault = self.disturbs(*request, before)
         if fault == "busy":
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
+            text = b"" if request[0] == "HEAD" else SLOW_DOWN
+            start_response("503 Slow Down", [("Content-Length", str(len(text)))])
+            return [text]
         if fault == "closed":
-            environ["werkzeug.socket"].close()
-            return [b""]
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError("as the test wants it")
         answer = list(self._moto(environ, start_response))
         if fault == "cut":
             whole = b"".join(answer)

@@ -79,11 +79,12 @@ def test_a_file_becomes_an_object_and_goes(s3: S3Server, tmp_path: Path) -> None
 def test_a_request_that_fails_once_is_made_again(
     s3: S3Server, fault: Fault, tmp_path: Path
 ) -> None:
-    bucket = _bucket(s3, f"fault-{fault}", {"shop/a": b"a" * 100_000})
+    bucket = _bucket(s3, f"fault-{fault}", {"shop/a": b"a" * 100_000, "shop/small": b"small"})
     (tmp_path / "file").write_bytes(b"b" * 100_000)
     with s3.disturbed(lambda method, path, before: fault if before == 0 else None):
         assert bucket.read("a") == b"a" * 100_000
-        assert list(bucket.listed()) == ["a"]
+        assert bucket.read("small") == b"small"
+        assert list(bucket.listed()) == ["a", "small"]
         bucket.write("b", tmp_path / "file")
     assert bucket.read("b") == b"b" * 100_000
 

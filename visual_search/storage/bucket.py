@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ R = TypeVar("R")
 NUM_READERS = 32  # requests at once: each waits some tens of milliseconds for its answer
 ATTEMPTS = 8  # of a request, with pauses that double, to 20 s
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 60.0
+_MAX_PAUSE_S = 20.0
 _PART_BYTES = 8 * 2**20  # of a file that is copied: a request each
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -112,7 +114,7 @@ class Bucket:
         place = self.root / name
         with _told(place, "read"), _connected(place).open_input_stream(place.path) as stream:
             said = int(stream.metadata().get(b"Content-Length", -1))
-            data: bytes = stream.read()
+            data = _answered(stream.read)
         if said not in (-1, len(data)):
             raise StorageError(f"{place} gives {len(data)} of {said} bytes; start again")
         return data
@@ -130,7 +132,7 @@ class Bucket:
         with stream:
             while True:
                 with _told(place, "read"):
-                    part = stream.read(_PART_BYTES)
+                    part = _answered(functools.partial(stream.read, _PART_BYTES))
                 if not part:
                     return written
                 written += file.write(part)
@@ -191,6 +193,22 @@ def _told(place: ObjectUri, done: str) -> Iterator[None]:
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE); then start the same "
             "command again"
         ) from error
+
+
+def _answered(read: Callable[[], bytes]) -> bytes:
+    """Returns what a stream gives, asked again where the answer was an error without room.
+
+    Arrow holds room for the bytes that it asks for alone. What a busy server says is longer than a
+    small object, and Arrow then raises this instead of repeating the request.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return read()
+        except OSError as error:
+            if "Failed to flush response stream" not in str(error):
+                raise
+        time.sleep(min(_MAX_PAUSE_S, 0.05 * 2**attempt))
+    return read()
 
 
 def _connected(place: ObjectUri) -> fs.FileSystem:
