@@ -216,7 +216,7 @@ def _new_job(
 ) -> EmbeddingJob:
     """Lists the items in the folder, claims it for these settings, and finds what is missing."""
     from visual_search.atomic import atomic_path
-    from visual_search.catalog.streaming import ItemPictures, usable_cores
+    from visual_search.catalog.streaming import ItemPictures, num_reading, usable_cores
     from visual_search.runs.embedding_data import list_items
     from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.runs.embedding_listing import LISTING_FILE
@@ -245,7 +245,8 @@ def _new_job(
             shards.claim()
     loader, num_threads = settings.loader, settings.loader.num_threads
     if num_threads is None and engine == "local":
-        num_threads = max(1, usable_cores() // network.num_processes)
+        cores = max(1, usable_cores() // network.num_processes)
+        num_threads = num_reading(data.source, cores)
     pictures = ItemPictures(
         data.source,
         data.name,

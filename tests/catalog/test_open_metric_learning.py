@@ -117,7 +117,7 @@ def test_roots_and_separators(shop: Path, tmp_path_factory: pytest.TempPathFacto
     assert catalog.table["item_id"][0] == "images/a.png"
     refuses(BadItemsError, r"5 bad item(.|\n)*is absolute", open_metric_learning, path, sep=";")
     lost = shop / "nowhere"
-    refuses(FileNotFoundError, "no folder at", open_metric_learning, path, dataset_root=lost)
+    refuses(FileNotFoundError, "no folder or zip at", open_metric_learning, path, dataset_root=lost)
 
 
 def test_what_is_found_out_is_said(shop: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_bad_row_is_refused_and_named(shop: Path, column: str, value: object) 
 
 def test_what_is_no_such_table(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, lost = open_metric_learning, shop / "nowhere.csv"
-    refuses(FileNotFoundError, r"no table at .*nowhere\.csv", read, lost)
+    refuses(FileNotFoundError, r"no file at .*nowhere\.csv", read, lost)
     path = write(shop, FRAME)
     for settings, message in (
         ({"on_bad_item": "drop"}, "on_bad_item is 'drop'"),
@@ -184,5 +184,5 @@ def test_what_is_no_such_table(shop: Path, monkeypatch: pytest.MonkeyPatch) -> N
         refuses(ValueError, message, read, write(shop, frame))
     path.write_bytes(b"label\n\xff\n")
     refuses(ValueError, r"df\.csv: line 2 is not UTF-8", read, path)
-    monkeypatch.setattr("visual_search.catalog.readers.open_metric_learning.MAX_LISTING_BYTES", 9)
-    refuses(ValueError, "split the table", read, write(shop, FRAME))
+    monkeypatch.setattr("visual_search.catalog.readers.listings.MAX_LISTING_BYTES", 9)
+    refuses(ValueError, "or split it", read, write(shop, FRAME))

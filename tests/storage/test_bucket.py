@@ -12,7 +12,7 @@ import pytest
 from tests.storage.s3_server import SECRET, Fault, S3Server
 from visual_search.storage import bucket as requests
 from visual_search.storage.bucket import Bucket, StorageError, in_parallel
-from visual_search.storage.uris import is_object_uri, object_uri
+from visual_search.storage.uris import is_object_uri, object_uri, refuse_secrets
 
 ODD = "ü #%20 a+b?&=.jpg"
 
@@ -65,14 +65,14 @@ def test_what_is_not_there_is_named(s3: S3Server, quick: None) -> None:
 
 def test_a_file_becomes_an_object_and_goes(s3: S3Server, tmp_path: Path) -> None:
     bucket = _bucket(s3, "written", {})
-    file = tmp_path / "file"
+    file = tmp_path / "file.gz"  # whose suffix is no reason to pack or unpack it
     file.write_bytes(os.urandom(9 * 2**20))  # of more than one part
-    status = bucket.write("in/it", file)
+    status = bucket.write("in/it.gz", file)
     assert status.num_bytes == file.stat().st_size
-    assert bucket.read("in/it") == file.read_bytes()
-    bucket.remove("in/it")
-    bucket.remove("in/it")
-    assert bucket.status("in/it") is None
+    assert bucket.read("in/it.gz") == file.read_bytes()
+    bucket.remove("in/it.gz")
+    bucket.remove("in/it.gz")
+    assert bucket.status("in/it.gz") is None
 
 
 @pytest.mark.parametrize("fault", ["busy", "cut", "closed"])
@@ -151,3 +151,18 @@ def test_parts_of_an_address() -> None:
     assert str(place.parent.parent / "c") == "s3://shop/c"
     assert str(object_uri("s3://shop").parent) == "s3://shop"
     assert not is_object_uri("http://shop/a")
+
+
+def test_what_is_typed_may_hold_no_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visual_search.check import main
+
+    refuse_secrets("data.root=s3://shop/a@b/what?.jpg")
+    for typed in ("data.root=s3://key:hidden@shop/a", "data.path='s3://shop/a?secret_key=hidden'"):
+        monkeypatch.setattr("sys.argv", ["check", "data=folder", typed])
+        with pytest.raises(SystemExit):
+            main()
+        printed = capsys.readouterr()
+        assert "expected s3://BUCKET/KEY alone" in printed.err
+        assert "hidden" not in printed.err + printed.out

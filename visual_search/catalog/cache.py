@@ -38,8 +38,8 @@ from visual_search.catalog.streaming import (
     LOAD_ERRORS,
     TASK_ROWS,
     brought_to,
+    num_reading,
     unreadable,
-    usable_cores,
 )
 from visual_search.locking import file_lock
 
@@ -198,7 +198,7 @@ def cache_pictures(
         with store.lock():
             row_of_key |= store.rows(missing)  # another process may just have added them
             missing = {key: image for key, image in missing.items() if key not in row_of_key}
-            threads = num_threads or usable_cores()
+            threads = num_threads or num_reading(catalog.source)
             added, failures = _decode_into(store, catalog.source, missing, threads, on_progress)
             row_of_key |= added
             num_decoded = len(added)

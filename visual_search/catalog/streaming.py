@@ -139,6 +139,18 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_reading(source: PictureSource, num_cores: int | None = None) -> int:
+    """Returns how many threads read and decode pictures: one a core, or as many as a source wants.
+
+    Those that read across a network wait for it most of the time.
+
+    Args:
+        source: Loads them; where it has ``num_readers``, these at least.
+        num_cores: That they may use; None takes all usable ones.
+    """
+    return max(num_cores or usable_cores(), getattr(source, "num_readers", 1))
+
+
 def read_pictures(
     source: PictureSource,
     images: Sequence[str],
@@ -156,7 +168,7 @@ def read_pictures(
         fit: As in `visual_search.catalog.images.decode`.
         num_threads: That decode; None takes one a usable core.
     """
-    threads = num_threads or usable_cores()
+    threads = num_threads or num_reading(source)
     ahead = max(threads, min(_AHEAD_TASKS * threads * TASK_ROWS, _AHEAD_BYTES // (3 * size_px**2)))
     task_rows = max(1, min(TASK_ROWS, ahead // threads))
     waiting: deque[Future[list[ReadPicture]]] = deque()

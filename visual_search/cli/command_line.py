@@ -29,6 +29,7 @@ from visual_search.config.builders import (
 from visual_search.config.plugins import take_names
 from visual_search.config.schemas import SCHEMAS, filled
 from visual_search.storage.bucket import StorageError
+from visual_search.storage.uris import refuse_secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,11 +92,15 @@ def _without_passwords(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments without an address that holds a password, which the environment gets.
 
     Hydra repeats every argument where something unforeseen goes wrong.
+
+    Raises:
+        ValueError: An address of object storage holds a password.
     """
     from visual_search.databases.urls import URL_VARIABLE, secrets_of
 
     kept = []
     for argument in arguments:
+        refuse_secrets(argument)
         key, _, value = argument.partition("=")
         if key == "url" and secrets_of(value):
             os.environ[URL_VARIABLE] = value.strip("\"'")

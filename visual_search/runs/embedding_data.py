@@ -105,12 +105,13 @@ def _large(node: Node) -> RowBlocks | None:
         large_table,
         large_webdataset,
     )
+    from visual_search.catalog.readers.sources import place_of
     from visual_search.catalog.readers.table import TableSettings
 
     builder, arguments = bind("data", node)
     bound = inspect.signature(builder).bind(**arguments)
     bound.apply_defaults()
-    given: dict[str, Any] = {**bound.arguments, "path": Path(bound.arguments["path"])}
+    given: dict[str, Any] = {**bound.arguments, "path": place_of(bound.arguments["path"])}
     if node["_target_"] == PARQUET:
         return large_parquet(**given)
     if node["_target_"] == WEBDATASET:

@@ -196,7 +196,10 @@ class _Foreman:
         trainer = replace(place.trainer, accelerator=accelerator, devices=1, strategy="auto")
         pictures = job.pictures
         if pictures.num_threads is None:
-            pictures = replace(pictures, num_threads=size.num_cpus)
+            from visual_search.catalog.streaming import num_reading
+
+            threads = num_reading(pictures.source, size.num_cpus)
+            pictures = replace(pictures, num_threads=threads)
         self._job_ref = ray.put(replace(job, pictures=pictures, missing=()))
         self._place = replace(place, trainer=trainer, num_threads=size.num_cpus)
         self._actor = ray.remote(ShardActor).options(

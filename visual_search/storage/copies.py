@@ -4,8 +4,9 @@
 
     <XDG_CACHE_HOME or ~/.cache>/visual_search/objects/<hash of the address>/
       files/<name>          the copies, by their names below the address
-      records/<name>.json   size and time that each had there
-      lock                  held by the process that copies
+      records/<name>.json   size and time that each had there; beside it, the lock of who copies it
+      hashes.txt            of pictures that were read, see ``hashes.py``
+      lock                  held by the process that writes these
 
 A file is looked at before each use, and copied anew where it has another size or time there.
 """
@@ -62,7 +63,7 @@ def copied_folder(place: ObjectUri, on_progress: Callable[[int, int], None] | No
         copied_files(bucket, listed, on_progress)
         before, listed = listed, bucket.listed()
         if listed == before:
-            folder = _folder_of(place) / "files"
+            folder = kept_folder(place) / "files"
             for path in folder.rglob("*"):
                 if path.is_file() and path.relative_to(folder).as_posix() not in listed:
                     path.unlink(missing_ok=True)
@@ -87,33 +88,33 @@ def copied_files(
         ValueError: One has a name that no file can have.
         StorageError: The bucket does not answer or refuses, or one has changed since it was listed.
     """
-    folder = _folder_of(bucket.root)
+    folder = kept_folder(bucket.root)
     paths = {name: _inside(folder / "files", name) for name in wanted}
 
     def copy(name: str) -> None:
         path, status = paths[name], wanted[name]
         record = _inside(folder / "records", f"{name}.json")
-        if _is_copied(path, record, status):
-            return
-        with atomic_path(path, num_bytes=status.num_bytes) as temporary:
-            with open(temporary, "wb") as file:
-                written = bucket.copy_to(name, file)
-            if written != status.num_bytes or bucket.status(name) != status:
-                raise StorageError(
-                    f"{bucket.root / name} has changed since it was listed; expected the same "
-                    "file: start again"
-                )
-        write_text(record, json.dumps(asdict(status)))
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(record.with_suffix(".lock"), wait_seconds=None):
+            if _is_copied(path, record, status):
+                return
+            with atomic_path(path, num_bytes=status.num_bytes) as temporary:
+                with open(temporary, "wb") as file:
+                    written = bucket.copy_to(name, file)
+                if written != status.num_bytes or bucket.status(name) != status:
+                    raise StorageError(
+                        f"{bucket.root / name} has changed since it was listed; expected the same "
+                        "file: start again"
+                    )
+            write_text(record, json.dumps(asdict(status)))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / "lock", wait_seconds=None):
-        in_parallel(copy, list(wanted), on_progress)
+    in_parallel(copy, list(wanted), on_progress)
     return paths
 
 
 def dropped(bucket: Bucket, names: Sequence[str]) -> None:
     """Removes the copies of some objects of a bucket from this machine."""
-    folder = _folder_of(bucket.root)
+    folder = kept_folder(bucket.root)
     for name in names:
         _inside(folder / "files", name).unlink(missing_ok=True)
 
@@ -126,7 +127,8 @@ def _is_copied(path: Path, record: Path, status: ObjectStatus) -> bool:
         return False
 
 
-def _folder_of(place: ObjectUri) -> Path:
+def kept_folder(place: ObjectUri) -> Path:
+    """Returns the folder of this machine for what is kept of an address; it may not be there."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
     return Path(cache).absolute() / "visual_search" / "objects" / digest

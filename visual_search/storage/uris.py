@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 SCHEMES = ("s3", "gs")
 _URI = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
+_WITH_SECRETS = re.compile(rf"\b({'|'.join(SCHEMES)})://(?:[^/\s]*@|[^\s]*\?[\w.]+=)")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -63,6 +64,24 @@ def is_object_uri(place: object) -> bool:
     return isinstance(place, str) and _URI.fullmatch(place) is not None
 
 
+def refuse_secrets(text: str) -> None:
+    """Refuses an address that holds a password or settings, without showing it.
+
+    Args:
+        text: Whatever may hold an address, as what was typed for a setting.
+
+    Raises:
+        ValueError: It holds one.
+    """
+    if found := _WITH_SECRETS.search(text):
+        raise ValueError(
+            f"an address of {found[1]}:// holds credentials or settings, which are not shown here; "
+            f"expected {found[1]}://BUCKET/KEY alone: set AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL in the environment, or name a "
+            "profile by AWS_PROFILE"
+        )
+
+
 def object_uri(place: str) -> ObjectUri:
     """Returns the parts of an address.
 
@@ -78,12 +97,7 @@ def object_uri(place: str) -> ObjectUri:
     if found is None:
         raise ValueError(f"{place!r} is no address of {' or '.join(SCHEMES)}; expected s3://BUCKET")
     scheme, bucket, key = found[1], found[2], found[3] or ""
-    if "@" in bucket or "?" in place.rpartition("/")[2]:
-        raise ValueError(
-            f"an address of {scheme}:// holds credentials or settings, which are not shown here; "
-            f"expected {scheme}://BUCKET/KEY alone: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-            "AWS_REGION and AWS_ENDPOINT_URL in the environment, or name a profile by AWS_PROFILE"
-        )
+    refuse_secrets(place)
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{place!r} names no bucket; expected {scheme}://BUCKET/KEY")
     return ObjectUri(scheme, bucket, key.strip("/"))

@@ -38,6 +38,7 @@
 ``pinterest.py``                  what Pinterest's formats share
 ``picture_names.py``              what a picture may be called, and another spelling of it
 ``sources.py``                    where pictures come from: a folder, a zip, arrays
+``object_source.py``              the same: object storage
 ``parquet_source.py``             the same: Parquet files
 ``tar_source.py``                 the same: tar archives
 ``crops.py``                      a picture and a box on it, in fractions

@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from visual_search import builder
@@ -31,7 +30,7 @@ from visual_search.catalog.readers.listings import (
     split_of_name,
 )
 from visual_search.catalog.readers.picture_names import is_clutter
-from visual_search.catalog.readers.sources import FileSource, open_source
+from visual_search.catalog.readers.sources import FileSource, open_source, stem_of
 from visual_search.wording import listed, many
 
 SUPERCATEGORY = "supercategory"
@@ -150,7 +149,7 @@ def coco(
             )
     items.choices += _said(num_crowds, num_left_out, leave_out)
     return items.conclude(
-        name or Path(root).absolute().stem,
+        name or stem_of(root),
         on_bad_item=on_bad_item,
         origin=str(root),
         source=CropSource(source),

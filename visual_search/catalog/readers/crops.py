@@ -176,6 +176,11 @@ class PartSource(ABC, Generic[AnyBox]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.pictures!r})"
 
+    @property
+    def num_readers(self) -> int:
+        """As many threads as the other source wants to be read by."""
+        return getattr(self.pictures, "num_readers", 1)
+
     def __reduce__(self) -> tuple[type[PartSource[AnyBox]], tuple[PictureSource]]:
         return type(self), (self.pictures,)
 

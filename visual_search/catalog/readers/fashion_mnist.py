@@ -19,7 +19,9 @@ from visual_search import builder
 from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
-from visual_search.catalog.readers.sources import ArraySource
+from visual_search.catalog.readers.sources import ArraySource, place_of
+from visual_search.storage.copies import copied_folder
+from visual_search.storage.uris import ObjectUri
 
 # The names of the labels 0..9, https://github.com/zalandoresearch/fashion-mnist
 CATEGORIES = (
@@ -83,7 +85,9 @@ def fashion_mnist(
         ValueError: A file in ``root`` is damaged, or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    folder = _find_files(Path(root), download, on_progress or (lambda done, total: None))
+    place = place_of(root)
+    local = copied_folder(place, on_progress) if isinstance(place, ObjectUri) else place
+    folder = _find_files(local, download, on_progress or (lambda done, total: None))
     pictures, item_ids, categories, splits = [], [], [], []
     for split, prefix in (("train", "train"), ("test", "t10k")):
         images = read_idx(_content(folder, f"{prefix}-images-idx3-ubyte"), num_dims=3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from visual_search import builder
 from visual_search.catalog.catalog import SPLITS, Catalog, Choice, RefusedItem
@@ -16,7 +15,7 @@ from visual_search.catalog.readers.listings import split_of_word
 from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.product_folders import products_found_out
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import FileSource, ZipSource, open_source
+from visual_search.catalog.readers.sources import FileSource, ZipSource, open_source, stem_of
 
 
 @builder("data")
@@ -137,7 +136,7 @@ def folder(
             columns["item_id"].append(picture_id(product, seen[product]))
         columns["group"] = columns[PRODUCT]
     catalog = conclude(
-        Path(root).absolute().stem,
+        stem_of(root),
         columns,
         source,
         refused,

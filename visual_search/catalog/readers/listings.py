@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from visual_search.catalog.catalog import (
 from visual_search.catalog.readers import OnBadItem, conclude
 from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, read_csv
 from visual_search.catalog.readers.picture_names import is_clutter, safe_name
-from visual_search.catalog.readers.sources import FileSource
+from visual_search.catalog.readers.sources import FileSource, is_file, open_source, place_of
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
 _GZIP = 16 + zlib.MAX_WBITS
@@ -85,6 +86,24 @@ def read_listing(source: FileSource, inner: str) -> bytes:
         ValueError: It is larger, or a damaged member of a zip.
     """
     return source.read(inner, MAX_LISTING_BYTES)
+
+
+def listing_at(path: str | os.PathLike[str], expected: str) -> bytes:
+    """Returns the bytes of a listing of up to 2 GiB.
+
+    Args:
+        path: Of the file, or its address on object storage.
+        expected: What it should be, for messages.
+
+    Raises:
+        FileNotFoundError: No file is there.
+        ValueError: It is larger.
+        StorageError: Object storage does not answer, or refuses.
+    """
+    place = place_of(path)
+    if not is_file(place):
+        raise FileNotFoundError(f"no file at {path}; give the path of {expected}")
+    return open_source(place.parent).read(place.name, MAX_LISTING_BYTES)
 
 
 def unpacked(data: bytes, origin: str) -> bytes:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item
 from visual_search.catalog.readers.delimited import read_csv
 from visual_search.catalog.readers.listings import (
-    MAX_LISTING_BYTES,
     Items,
     check_choice,
     check_columns,
+    listing_at,
     taken_choice,
 )
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
-from visual_search.catalog.readers.sources import FolderSource
+from visual_search.catalog.readers.sources import open_source, place_of, stem_of
 
 NEEDED = ("label", "path", "split", "is_query", "is_gallery")
 BOX = ("x_1", "y_1", "x_2", "y_2")  # left, top, right, bottom; the file may have another order
@@ -87,20 +86,16 @@ def open_metric_learning(
             word.
     """
     check_on_bad_item(on_bad_item)
-    listing = Path(path)
-    if not listing.is_file():
-        raise FileNotFoundError(f"no table at {listing.absolute()}; give the path of the CSV")
-    if listing.stat().st_size > MAX_LISTING_BYTES:
-        raise ValueError(f"{path} has over {MAX_LISTING_BYTES / 2**30:.1f} GiB; split the table")
+    listing = place_of(path)
+    data = listing_at(path, "the CSV")
     try:
-        data = listing.read_bytes()
         raw = read_csv(data, separator or sep, encoding, name=listing.name, needed=NEEDED)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     has_boxes = any(column in raw.columns for column in BOX)
     needed = [*NEEDED, *(BOX if has_boxes else ()), *([group] if group is not None else [])]
     check_columns(raw.columns, needed, str(path))
-    source = FolderSource(listing.absolute().parent if dataset_root is None else dataset_root)
+    source = open_source(listing.parent if dataset_root is None else dataset_root)
     unlisted = {*REQUIRED_COLUMNS, *BOX, "path"}
     kept = [column for column in raw.columns if column not in unlisted]
     unused = [name for name in raw.columns if name not in {*NEEDED, *BOX, "category"}]
@@ -137,7 +132,7 @@ def open_metric_learning(
             fragment=fragment,
         )
     return items.conclude(
-        name or listing.absolute().stem,
+        name or stem_of(path),
         on_bad_item=on_bad_item,
         origin=str(path),
         source=PixelCropSource(source) if any_box else None,

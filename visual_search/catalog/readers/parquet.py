@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -31,8 +31,14 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource, list_pictures
-from visual_search.catalog.readers.picture_names import is_clutter
-from visual_search.catalog.readers.sources import FolderSource
+from visual_search.catalog.readers.sources import (
+    Place,
+    files_below,
+    is_file,
+    local_files,
+    place_of,
+    stem_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,6 +63,7 @@ def parquet(
     name: str | None = None,
     files: Sequence[str] = (),
     sides: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """Returns the catalogue of Parquet files that hold their pictures.
 
@@ -86,6 +93,7 @@ def parquet(
             ``query`` (or in a folder of that name) ask, the others are searched, whose names are
             ``gallery``, ``corpus`` or none of these. All are ``test`` where their names say no
             split.
+        on_progress: Called with how many files of how many are copied from object storage.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``, it is a folder without such a file, a pattern
@@ -97,7 +105,7 @@ def parquet(
             good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    paths = parquet_paths(Path(path), files)
+    paths = local_files(parquet_paths(place_of(path), files), on_progress)
     asking = queries_of(paths) if sides else None
     if asking is not None and not asking:
         raise FileNotFoundError(
@@ -115,9 +123,7 @@ def parquet(
         asking=asking,
         origin=str(path),
     )
-    return items.conclude(
-        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
-    )
+    return items.conclude(name or stem_of(path), on_bad_item=on_bad_item, origin=str(path))
 
 
 def queries_of(names: Iterable[str]) -> set[str]:
@@ -126,7 +132,7 @@ def queries_of(names: Iterable[str]) -> set[str]:
 
 
 def rows_of(
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Place],
     *,
     image: str,
     category: str,
@@ -215,25 +221,20 @@ def rows_of(
     return items
 
 
-def parquet_paths(path: Path, patterns: Sequence[str]) -> dict[str, Path]:
+def parquet_paths(path: Place, patterns: Sequence[str]) -> dict[str, Place]:
     """Returns the files by their name below ``path``, sorted."""
-    if path.is_file():
-        return {path.name: path.absolute()}
-    if not path.exists():
+    if is_file(path):
+        return {path.name: path}
+    if isinstance(path, Path) and not path.exists():
         raise FileNotFoundError(f"nothing at {path.absolute()}; give a Parquet file or a folder")
-    folder = FolderSource(path)
-    found = {
-        name: folder.root / name
-        for name in folder.names()
-        if name.lower().endswith(".parquet") and not is_clutter(name)
-    }
+    found = files_below(path, ".parquet")
     if not found:
-        raise FileNotFoundError(f"no .parquet file in {path.absolute()}; give the folder with them")
+        raise FileNotFoundError(f"no .parquet file in {path}; give the folder with them")
     for pattern in patterns:
         if not any(PurePosixPath(name).match(pattern) for name in found):
             raise FileNotFoundError(
                 f"data.files names {pattern!r}, which fits none of {list(found)[:10]} in "
-                f"{path.absolute()}; expected the end of a path, as 'gallery/*.parquet'"
+                f"{path}; expected the end of a path, as 'gallery/*.parquet'"
             )
     return {
         name: file

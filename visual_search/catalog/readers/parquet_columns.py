@@ -10,11 +10,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, MAX_VALUES
 from visual_search.catalog.readers.listings import left_out_choice
+from visual_search.storage.seekable import open_object
+from visual_search.storage.uris import ObjectUri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,13 +67,26 @@ class TextBudget:
 
 
 @contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[tuple[pyarrow.parquet.ParquetFile, tuple[int, int]]]:
+def open_parquet(
+    path: Path | ObjectUri,
+) -> Iterator[tuple[pyarrow.parquet.ParquetFile, tuple[int, int]]]:
     """Opens a Parquet file; gives it with its size in bytes and time of modification in ns.
+
+    One on object storage is read there, by parts.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``.
         ValueError: It is no Parquet file, or what is read of it is damaged.
+        StorageError: Object storage does not answer, or refuses.
     """
+    if isinstance(path, ObjectUri):
+        opened = open_object(path)
+        with readable(str(path)):
+            yield (
+                parquet_file(cast("IO[bytes]", opened)),
+                (opened.status.num_bytes, opened.status.mtime_ns),
+            )
+        return
     with open(path, "rb") as file, readable(str(path)):
         status = os.fstat(file.fileno())
         yield parquet_file(file), (status.st_size, status.st_mtime_ns)

@@ -7,12 +7,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.readers.parquet_columns import open_parquet
 from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES
-from visual_search.catalog.readers.sources import HashedSource
+from visual_search.catalog.readers.sources import HashedSource, Place
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +32,7 @@ class ParquetFile:
         stamp: Size in bytes and time of modification in ns.
     """
 
-    path: Path
+    path: Place
     row_groups: tuple[int, ...]
     stamp: tuple[int, int]
 

@@ -118,5 +118,6 @@ def check_size(image: str, size: int, max_bytes: int = MAX_PICTURE_BYTES) -> Non
     """
     if size > max_bytes:
         raise ValueError(
-            f"{image!r} has {size / 2**20:.0f} MiB; expected at most {max_bytes / 2**20:.0f} MiB"
+            f"{image!r} has {size / 2**20:.0f} MiB; expected at most {max_bytes / 2**20:.0f} MiB: "
+            "save it smaller, or split it"
         )

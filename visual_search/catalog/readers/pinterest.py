@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from visual_search.catalog.readers.listings import listing_at
 from visual_search.catalog.readers.picture_names import safe_name
 from visual_search.catalog.readers.sources import FileSource, open_source
 
@@ -83,9 +83,7 @@ def read_text(path: str | os.PathLike[str], expected: str) -> str:
         FileNotFoundError: No file is at ``path``.
         ValueError: It is not UTF-8.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file at {path}; give the path of {expected}")
-    data = Path(path).read_bytes()
+    data = listing_at(path, expected)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from visual_search.catalog.catalog import (
 from visual_search.catalog.readers import OnBadItem, without_bad_ids
 from visual_search.catalog.readers.delimited import RawTable, check_names, decode, read_csv
 from visual_search.catalog.readers.listings import FLAGS, Items
+from visual_search.catalog.readers.object_source import ObjectSource
 from visual_search.catalog.readers.parquet import parquet_paths, queries_of, rows_of
 from visual_search.catalog.readers.parquet_columns import (
     open_parquet,
@@ -31,7 +32,7 @@ from visual_search.catalog.readers.parquet_columns import (
 )
 from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource
 from visual_search.catalog.readers.shop_exports import recognised
-from visual_search.catalog.readers.sources import FolderSource
+from visual_search.catalog.readers.sources import Place, ZipSource, num_bytes_of, stem_of
 from visual_search.catalog.readers.table import (
     Roles,
     TableFile,
@@ -44,6 +45,8 @@ from visual_search.catalog.readers.table import (
 )
 from visual_search.catalog.readers.tar_source import ListedTars, TarSource
 from visual_search.catalog.readers.webdataset import samples_of, tar_paths
+from visual_search.storage.copies import copied_file
+from visual_search.storage.uris import ObjectUri
 
 Part = tuple[pd.DataFrame, list[RefusedItem]]
 """Items of some rows, with a catalogue's columns, and the rows that are left out."""
@@ -110,6 +113,8 @@ def large_table(
     several = has_several(roles, file, asked)
     choices = (*roles.raw.choices, *roles.choices)
     roles = replace(roles, raw=RawTable([], [], []))  # as large as a block
+    if isinstance(file.source, ObjectSource):  # more names than a listing may hold
+        file = replace(file, source=file.source.unlisted())
     # the shape of an export may come of any column
     blocks = read(None if roles.is_export else [*named_columns(roles.columns), *roles.attributes])
     parts = _parts(blocks, roles, several, file, asked, name or file.name, on_bad_item)
@@ -117,7 +122,7 @@ def large_table(
 
 
 def large_parquet(
-    path: Path,
+    path: Place,
     *,
     files: Sequence[str],
     sides: bool,
@@ -125,6 +130,7 @@ def large_parquet(
     name: str | None,
     on_bad_item: OnBadItem,
     attributes: Sequence[str] | None,
+    on_progress: object = None,
     **told: Any,
 ) -> RowBlocks | None:
     """Returns a folder of Parquet files with pictures, a file at a time; None of few rows.
@@ -139,6 +145,7 @@ def large_parquet(
         name: The same.
         on_bad_item: The same.
         attributes: The same.
+        on_progress: Not called: nothing is copied.
         **told: The same.
 
     Raises:
@@ -173,11 +180,12 @@ def large_parquet(
 
 
 def large_webdataset(
-    path: Path,
+    path: Place,
     *,
     name: str | None,
     on_bad_item: OnBadItem,
     attributes: Sequence[str] | None,
+    on_progress: object = None,
     **told: Any,
 ) -> RowBlocks | None:
     """Returns a folder of tars, a tar at a time; None of few bytes.
@@ -189,6 +197,7 @@ def large_webdataset(
         name: The same.
         on_bad_item: The same.
         attributes: The same.
+        on_progress: Not called: nothing is copied.
         **told: The same.
 
     Raises:
@@ -196,7 +205,7 @@ def large_webdataset(
         ValueError: A tar cannot be read.
     """
     paths = tar_paths(path)
-    if len(paths) < 2 or sum(file.stat().st_size for file in paths.values()) <= LARGE_TAR_BYTES:
+    if len(paths) < 2 or sum(map(num_bytes_of, paths.values())) <= LARGE_TAR_BYTES:
         return None
     tars = ListedTars(paths)
 
@@ -207,7 +216,7 @@ def large_webdataset(
 
 
 def _by_files(
-    path: Path,
+    path: Place,
     name: str | None,
     names: Sequence[str],
     read: Callable[[str, Sequence[str] | None], Items],
@@ -228,7 +237,7 @@ def _by_files(
         source: Loads the pictures of all files.
         on_bad_item: As of the readers.
     """
-    called = name or path.absolute().stem
+    called = name or stem_of(path)
     first = read(names[0], attributes)
     kept = [one for one in first.columns if one not in (*REQUIRED_COLUMNS, *further)]
 
@@ -254,12 +263,14 @@ def _block_reader(file: TableFile, asked: TableSettings) -> _Read | None:
 
     What is packed, or no text of separated fields and no Parquet, is read whole or not at all.
     """
-    if not isinstance(file.source, FolderSource):
+    if isinstance(file.source, ZipSource):
         return None
     path = file.source.root / file.inner
-    if path.suffix.lower() in _TEXTS and path.stat().st_size > LARGE_BYTES:
-        return lambda kept: _text_blocks(path, asked.separator, asked.encoding, file.needed)
-    if path.suffix.lower() == ".parquet":
+    name = path.name.lower()
+    if name.endswith(_TEXTS) and num_bytes_of(path) > LARGE_BYTES:
+        copy = copied_file(path) if isinstance(path, ObjectUri) else path
+        return lambda kept: _text_blocks(copy, asked.separator, asked.encoding, file.needed)
+    if name.endswith(".parquet"):
         with open_parquet(path) as (opened, _):
             is_large = opened.metadata.num_rows > LARGE_ROWS
         if is_large:
@@ -389,7 +400,7 @@ def _further(raw: RawTable, num_lines: int) -> RawTable:
 
 
 def _parquet_blocks(
-    path: Path, needed: Sequence[str], further: Sequence[str] | None
+    path: Place, needed: Sequence[str], further: Sequence[str] | None
 ) -> Iterator[RawTable]:
     """Yields the rows of a Parquet file, a part of a row group at a time."""
     with open_parquet(path) as (opened, _):

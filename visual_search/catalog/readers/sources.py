@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a zip, arrays in memory.
+"""Where pictures come from: a folder, a zip, an address of object storage, arrays in memory.
 
 Each source can be shared between threads, pickled, and used after a fork: none keeps a file open.
 """
@@ -14,38 +14,130 @@ import time
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visual_search.catalog.readers.object_source import ObjectSource
 from visual_search.catalog.readers.picture_names import (
     MAX_PICTURE_BYTES,
     bare_name,
     by_bare_name,
     check_size,
     fitting_names,
+    is_clutter,
     no_picture,
     safe_name,
 )
+from visual_search.storage.bucket import Bucket, in_parallel
+from visual_search.storage.copies import copied_file
+from visual_search.storage.seekable import open_object
+from visual_search.storage.uris import ObjectUri, is_object_uri, object_uri
 
 _RACY_NS = 2 * 10**9  # a file this young may change again within one tick of its time stamp
 
+Place = Path | ObjectUri
 
-def open_source(root: str | os.PathLike[str]) -> FileSource:
-    """Returns the source for a folder or a ``.zip``.
+
+def place_of(path: str | os.PathLike[str]) -> Place:
+    """Returns a path, or an address of object storage, as one.
+
+    Raises:
+        ValueError: The address names no bucket, or holds a password.
+    """
+    return object_uri(path) if isinstance(path, str) and is_object_uri(path) else Path(path)
+
+
+def is_file(place: Place) -> bool:
+    """Returns whether one file lies at a place.
+
+    Raises:
+        StorageError: Object storage does not answer, or refuses.
+    """
+    if isinstance(place, ObjectUri):
+        return bool(place.key) and Bucket(place.parent).status(place.name) is not None
+    return place.is_file()
+
+
+def num_bytes_of(place: Place) -> int:
+    """Returns the size of a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StorageError: Object storage does not answer, or refuses.
+    """
+    if isinstance(place, ObjectUri):
+        return open_object(place).status.num_bytes
+    return place.stat().st_size
+
+
+def stem_of(path: str | os.PathLike[str] | ObjectUri) -> str:
+    """Returns the last part of a path or an address, without its suffix.
+
+    Example:
+        >>> stem_of("s3://shop/products.csv"), stem_of("data/photos/")
+        ('products', 'photos')
+    """
+    place = path if isinstance(path, ObjectUri) else place_of(path)
+    return place.stem if isinstance(place, ObjectUri) else place.absolute().stem
+
+
+def open_source(root: str | os.PathLike[str] | ObjectUri) -> FileSource:
+    """Returns the source for a folder or a ``.zip``, of this machine or on object storage.
+
+    A zip from there is copied first.
 
     Raises:
         FileNotFoundError: Nothing is at ``root``.
         ValueError: ``root`` is a file, but no readable zip; or neither file nor folder.
+        StorageError: Object storage does not answer, or refuses.
     """
-    path = Path(root)
+    path = root if isinstance(root, ObjectUri) else place_of(root)
+    if isinstance(path, ObjectUri):
+        return ZipSource(copied_file(path)) if is_file(path) else ObjectSource(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(
             f"{path} is no file, and nobody waits at a pipe; expected a folder or a zip: save it"
         )
-    return FolderSource(root) if path.is_dir() else ZipSource(root)
+    return FolderSource(path) if path.is_dir() else ZipSource(path)
+
+
+def files_below(folder: Place, suffix: str) -> dict[str, Place]:
+    """Returns the files of a folder, at any depth, that end in a suffix, by their names below it.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        StorageError: Object storage does not answer, or refuses.
+    """
+    source = ObjectSource(folder) if isinstance(folder, ObjectUri) else FolderSource(folder)
+    return {
+        name: source.root / name
+        for name in source.names()
+        if name.lower().endswith(suffix) and not is_clutter(name)
+    }
+
+
+def local_files(
+    files: Mapping[str, Place], on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, Path]:
+    """Returns files by the same names, those on object storage as copies on this machine.
+
+    Args:
+        files: By their names.
+        on_progress: Called with how many of how many are copied.
+
+    Raises:
+        FileNotFoundError: One is gone.
+        StorageError: Object storage does not answer, or refuses.
+    """
+    found = {name: place for name, place in files.items() if isinstance(place, Path)}
+    there = {name: place for name, place in files.items() if isinstance(place, ObjectUri)}
+    if there:
+        copies = in_parallel(copied_file, list(there.values()), on_progress)
+        found |= dict(zip(there, copies, strict=True))
+    return {name: found[name] for name in files}
 
 
 class FolderSource:
@@ -379,7 +471,7 @@ class ZipSource:
         return member
 
 
-FileSource = FolderSource | ZipSource
+FileSource = FolderSource | ZipSource | ObjectSource
 """Files by their names below one root: pictures, and what lists them."""
 
 

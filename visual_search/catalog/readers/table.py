@@ -6,7 +6,7 @@ import os
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from visual_search import builder
 from visual_search.catalog.catalog import REQUIRED_COLUMNS, Catalog, Choice
@@ -31,7 +31,7 @@ from visual_search.catalog.readers.products import (
     told_of_pictures,
 )
 from visual_search.catalog.readers.shop_exports import recognised
-from visual_search.catalog.readers.sources import FileSource
+from visual_search.catalog.readers.sources import FileSource, Place, place_of, stem_of
 from visual_search.catalog.readers.table_files import find_table, read_table_file
 from visual_search.catalog.readers.url_pictures import pictures_of_urls
 
@@ -123,7 +123,7 @@ def table(
     """
     check_on_bad_item(on_bad_item)
     asked = TableSettings(
-        Path(path), item_id, image, category, group, split, product, attributes, image_pattern,
+        place_of(path), item_id, image, category, group, split, product, attributes, image_pattern,
         table_name, separator, encoding, further_pictures, download, on_progress,
     )  # fmt: skip
     file = open_table(asked)
@@ -138,7 +138,7 @@ def table(
 class TableSettings:
     """What `table` is told of a table, under the same names."""
 
-    path: Path
+    path: Place
     item_id: str
     image: str | Sequence[str]
     category: str
@@ -238,7 +238,7 @@ def open_table(asked: TableSettings) -> TableFile:
     told = Columns(
         item_id, images, asked.category, asked.group, asked.split, asked.image_pattern, product
     )
-    return TableFile(source, inner, origin, asked.path.absolute().stem, told)
+    return TableFile(source, inner, origin, stem_of(asked.path), told)
 
 
 def _whole(file: TableFile, asked: TableSettings, kept: Sequence[str] | None) -> RawTable:

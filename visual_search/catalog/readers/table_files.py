@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+from zipfile import is_zipfile
 
 from visual_search.catalog.readers.delimited import RawTable, check_names, read_csv
 from visual_search.catalog.readers.feed import read_feed
@@ -21,8 +21,9 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.picture_names import is_clutter
-from visual_search.catalog.readers.sources import FileSource, FolderSource, open_source
+from visual_search.catalog.readers.sources import FileSource, Place, is_file, open_source
 from visual_search.catalog.readers.workbook import read_workbook
+from visual_search.storage.uris import ObjectUri
 
 _Kind = Literal["text", "lines", "list", "feed", "workbook", "parquet"]
 _KINDS: dict[str, _Kind] = {
@@ -49,7 +50,7 @@ _EXPECTED = (
 )
 
 
-def find_table(path: Path, table_name: str | None) -> tuple[FileSource, str]:
+def find_table(path: Place, table_name: str | None) -> tuple[FileSource, str]:
     """Returns the root of the pictures and the table's path below it.
 
     Args:
@@ -60,11 +61,12 @@ def find_table(path: Path, table_name: str | None) -> tuple[FileSource, str]:
         FileNotFoundError: Nothing is at ``path``.
         ValueError: It is no table, or holds none or several and ``table_name`` names none of them.
     """
-    if path.is_file() and _suffix(path.name):
-        return FolderSource(path.absolute().parent), path.name
+    there = is_file(path)
+    if there and _suffix(path.name):
+        return open_source(path.parent), path.name
     # a spreadsheet is a zip, too
-    is_spreadsheet = path.suffix.lower() in (".ods", ".xls", ".xlsb", ".numbers")
-    if path.is_file() and (is_spreadsheet or not zipfile.is_zipfile(path)):
+    is_spreadsheet = path.name.lower().endswith((".ods", ".xls", ".xlsb", ".numbers"))
+    if there and (is_spreadsheet or not _is_zip(path)):
         raise ValueError(f"{path} is no table that is read here; {_EXPECTED}")
     source = open_source(path)
     names = [name for name in source.names() if not is_clutter(name)]
@@ -86,6 +88,10 @@ def find_table(path: Path, table_name: str | None) -> tuple[FileSource, str]:
             )
         )
     return source, tables[0]
+
+
+def _is_zip(path: Place) -> bool:
+    return path.name.lower().endswith(".zip") if isinstance(path, ObjectUri) else is_zipfile(path)
 
 
 def read_table_file(

@@ -7,11 +7,13 @@ import tarfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import IO
 
 from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES, safe_name
-from visual_search.catalog.readers.sources import HashedSource
+from visual_search.catalog.readers.sources import HashedSource, Place
+from visual_search.storage.seekable import ObjectFile, open_object
+from visual_search.storage.uris import ObjectUri
 
 _KEPT_TARS = 4  # a member's name and place take some 200 bytes, and a tar may have 10,000
 
@@ -38,12 +40,14 @@ class Tar:
         stamp: Size in bytes and time of modification in ns.
         members: The plain files by name.
         refused: Members that cannot be used, and why.
+        opened: One on object storage, open.
     """
 
-    path: Path
+    path: Place
     stamp: tuple[int, int]
     members: Mapping[str, TarMember]
     refused: tuple[tuple[str, str], ...] = ()
+    opened: ObjectFile | None = None
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Returns the bytes of a member.
@@ -60,7 +64,9 @@ class Tar:
                 f"{name!r} in {self.path} has {member.size:,} bytes; expected at most "
                 f"{max_bytes:,}: leave it out"
             )
-        with open(self.path, "rb") as file:
+        if self.opened is not None:
+            return self.opened.read_at(member.offset, member.size)
+        with open(str(self.path), "rb") as file:
             if _stamp(file.fileno()) != self.stamp:
                 raise ValueError(
                     f"{self.path} has changed since it was listed; expected the same file: start "
@@ -70,51 +76,59 @@ class Tar:
             return file.read(member.size)
 
 
-def list_tar(path: Path) -> Tar:
+def list_tar(path: Place) -> Tar:
     """Returns the members of an uncompressed tar; reads their headers and none of their bytes.
 
     Folders do not count. Links, devices, sparse files, unsafe names and a name that stands twice
-    are refused.
+    are refused. A tar on object storage is read by blocks, whole.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``.
         ValueError: It is no tar, a compressed one, or cut off or damaged between two members.
+        StorageError: Object storage does not answer, or refuses.
     """
+    if isinstance(path, ObjectUri):
+        opened = open_object(path)
+        found = _listed(opened, path, (opened.status.num_bytes, opened.status.mtime_ns))
+        return replace(found, opened=opened)
+    with open(path, "rb") as file:
+        return _listed(file, path, _stamp(file.fileno()))
+
+
+def _listed(file: IO[bytes] | ObjectFile, path: Place, stamp: tuple[int, int]) -> Tar:
     members: dict[str, TarMember] = {}
     refused: list[tuple[str, str]] = []
-    with open(path, "rb") as file:
-        stamp = _stamp(file.fileno())
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                for found in archive:
-                    name, reason = _judge(found)
-                    if not reason and name in members:
-                        reason = "the name stands twice in the tar; the first one counts"
-                    if reason:
-                        refused.append((name, reason))
-                    elif not found.isdir():
-                        members[name] = TarMember(found.offset_data, found.size)
-                end = archive.offset
-        # the last two: headers in a long chain, and one that declares more than there can be
-        except (
-            tarfile.TarError,
-            ValueError,
-            OverflowError,
-            EOFError,
-            RecursionError,
-            MemoryError,
-        ) as error:
-            raise ValueError(
-                f"{path} cannot be read as a tar ({str(error) or type(error).__name__}); expected "
-                "a whole, uncompressed one: unpack a .tar.gz with gunzip, fetch a damaged one again"
-            ) from error
-        # tarfile takes a damaged header for the end; the real one is a block of zeros or nothing
-        file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise ValueError(
-                f"{path} is damaged at byte {end}: what stands there is no header of a member; "
-                "fetch it again"
-            )
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for found in archive:
+                name, reason = _judge(found)
+                if not reason and name in members:
+                    reason = "the name stands twice in the tar; the first one counts"
+                if reason:
+                    refused.append((name, reason))
+                elif not found.isdir():
+                    members[name] = TarMember(found.offset_data, found.size)
+            end = archive.offset
+    # the last two: headers in a long chain, and one that declares more than there can be
+    except (
+        tarfile.TarError,
+        ValueError,
+        OverflowError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read as a tar ({str(error) or type(error).__name__}); expected "
+            "a whole, uncompressed one: unpack a .tar.gz with gunzip, fetch a damaged one again"
+        ) from error
+    # tarfile takes a damaged header for the end; the real one is a block of zeros or nothing
+    file.seek(end)
+    if any(file.read(tarfile.BLOCKSIZE)):
+        raise ValueError(
+            f"{path} is damaged at byte {end}: what stands there is no header of a member; "
+            "fetch it again"
+        )
     return Tar(path, stamp, members, tuple(refused))
 
 
@@ -128,13 +142,13 @@ class ListedTars(Mapping[str, Tar]):
         paths: The tars by name.
     """
 
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, paths: Mapping[str, Place]) -> None:
         self._paths = dict(paths)
         self._stamps: dict[str, tuple[int, int]] = {}
         self._kept: OrderedDict[str, Tar] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[ListedTars], tuple[Mapping[str, Path]], object]:
+    def __reduce__(self) -> tuple[type[ListedTars], tuple[Mapping[str, Place]], object]:
         return type(self), (self._paths,), {"_stamps": self._stamps}
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.catalog import Choice
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import FileSource, ZipSource
+from visual_search.catalog.readers.sources import FileSource, FolderSource
 from visual_search.launcher import is_first_process
 from visual_search.wording import file_size, many
 
@@ -64,8 +64,8 @@ def pictures_of_urls(
         on_progress: Called with how many of how many have an outcome.
 
     Raises:
-        ValueError: The table lies in a zip and is to be fetched for, a setting is none or wrong, or
-            another process downloads into the folder.
+        ValueError: The table lies in no folder of this machine and is to be fetched for, a setting
+            is none or wrong, or another process downloads into the folder.
         OSError: The folder cannot be written.
     """
     from visual_search.catalog.downloads.manifest import MANIFEST_NAME, read_manifest
@@ -74,13 +74,13 @@ def pictures_of_urls(
     wanted = {url: picture_name(url) for url in dict.fromkeys(urls)}
     if not wanted:
         return UrlPictures({}, {})
-    if isinstance(source, ZipSource):
+    if not isinstance(source, FolderSource):
         if download:
             raise ValueError(
-                f"data.download is set, and nothing can be written into {source.path}; expected a "
-                "table in a folder: unpack the zip, and give the folder"
+                f"data.download is set, and nothing can be written into {source!r}; expected a "
+                "table in a folder of this machine: unpack the zip, or copy it, and give the folder"
             )
-        why = f"is a URL; unpack the zip, then {_WAY}"
+        why = f"is a URL; unpack the zip, or copy the table into a folder, then {_WAY}"
         return UrlPictures({}, {url: f"{url!r} {why}" for url in wanted})
     folder = source.root / PurePosixPath(inner).parent / FOLDER
     settings = _settings(download) if download else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,14 @@ from visual_search.catalog.readers.listings import (
 )
 from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import FolderSource
+from visual_search.catalog.readers.sources import (
+    Place,
+    files_below,
+    is_file,
+    local_files,
+    place_of,
+    stem_of,
+)
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
 
 MAX_TEXT_BYTES = 2**20  # of what stands beside a picture
@@ -52,6 +59,7 @@ def webdataset(
     attributes: Sequence[str] | None = None,
     on_bad_item: OnBadItem = "error",
     name: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """Returns the catalogue of WebDataset tars, whose pictures are read where they lie.
 
@@ -73,6 +81,7 @@ def webdataset(
         on_bad_item: ``error`` stops when a sample cannot be an item, ``skip`` leaves it out and
             keeps it in ``refused``.
         name: Name of the catalogue; the stem of ``path`` by default.
+        on_progress: Called with how many tars of how many are copied from object storage.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``, or it is a folder without a tar.
@@ -85,7 +94,8 @@ def webdataset(
             the catalogue's; no sample is good; or ``on_bad_item`` is another word.
     """
     check_on_bad_item(on_bad_item)
-    tars = {inner: list_tar(file) for inner, file in tar_paths(Path(path)).items()}
+    paths = local_files(tar_paths(place_of(path)), on_progress)
+    tars = {inner: list_tar(file) for inner, file in paths.items()}
     items = samples_of(
         tars,
         category=category,
@@ -95,9 +105,7 @@ def webdataset(
         split=split,
         attributes=attributes,
     )
-    return items.conclude(
-        name or Path(path).absolute().stem, on_bad_item=on_bad_item, origin=str(path)
-    )
+    return items.conclude(name or stem_of(path), on_bad_item=on_bad_item, origin=str(path))
 
 
 def samples_of(
@@ -170,20 +178,17 @@ def samples_of(
     return items
 
 
-def tar_paths(path: Path) -> dict[str, Path]:
+def tar_paths(path: Place) -> dict[str, Place]:
     """Returns the tars by their name below ``path``, sorted."""
-    if path.is_file():
+    if is_file(path):
         # a name with another suffix gets this one: it ends the tar's part of a picture's name
-        return {path.name.removesuffix(".tar") + ".tar": path.absolute()}
-    if not path.exists():
+        return {path.name.removesuffix(".tar") + ".tar": path}
+    if isinstance(path, Path) and not path.exists():
         raise FileNotFoundError(f"nothing at {path.absolute()}; give a tar or a folder with tars")
-    folder = FolderSource(path)
-    names = [name for name in folder.names() if name.endswith(".tar") and not is_clutter(name)]
-    if not names:
-        raise FileNotFoundError(
-            f"no .tar in {path.absolute()}; give the folder with them, not compressed"
-        )
-    return {name: folder.root / name for name in names}
+    found = files_below(path, ".tar")
+    if not found:
+        raise FileNotFoundError(f"no .tar in {path}; give the folder with them, not compressed")
+    return found
 
 
 def _samples(tar: Tar) -> dict[str, _Sample]:
