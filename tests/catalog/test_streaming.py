@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,18 @@ import numpy as np
 import pytest
 
 from tests.catalog.odd_pictures import encoded, noise
+from tests.catalog.published_sets import drawn
 from tests.catalog.shops import catalog_of, saved, zip_of
 from visual_search.catalog.cache import cache_pictures
 from visual_search.catalog.catalog import Catalog
+from visual_search.catalog.picture_facts import picture_facts
 from visual_search.catalog.readers.crops import CropSource
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
 from visual_search.catalog.readers.sources import ArraySource, FolderSource, ZipSource
 from visual_search.catalog.streaming import ItemPictures, read_batches, read_pictures
 from visual_search.catalog.synthetic import synthetic
+from visual_search.catalog.thumbnails import thumbnails
+from visual_search.runs.embedders import embedded
 
 NAMES = [f"{number:02d}.png" for number in range(11)]
 
@@ -101,3 +107,38 @@ def test_every_source_gives_the_key_of_what_it_loads(shop: Path) -> None:
         loaded, key = source.load_keyed(name)
         np.testing.assert_array_equal(loaded, source.load(name))
         assert [key] == source.content_keys([name]), source
+
+
+class Far:
+    """Pictures that are given when eight of them are waited for."""
+
+    num_readers = 8
+
+    def __init__(self) -> None:
+        self.gate = threading.Barrier(8)
+
+    def load(self, image: str) -> bytes:
+        self.gate.wait(timeout=60)
+        return drawn(int(image), 32)
+
+    def load_keyed(self, image: str) -> tuple[bytes, str]:
+        return self.load(image), image
+
+    def content_keys(self, images: Sequence[str]) -> list[str]:
+        return list(images)
+
+
+def test_who_reads_pictures_far_away_reads_several_at_once(tmp_path: Path) -> None:
+    images = [str(number) for number in range(128)]
+    catalog = catalog_of(Far(), image=images, item_id=images)
+    cached = cache_pictures(
+        catalog, size_px=8, fit="stretch", cache_dir=tmp_path, on_bad_item="error"
+    )
+    crops = CropSource(catalog.source)
+    for source in (catalog.source, crops):
+        read = list(read_pictures(source, images, size_px=8, fit="stretch"))
+        assert [one.reason for one in read] == [""] * 128
+        assert (read[9].pixels == cached.pictures[[9]][0]).all()
+    assert len(thumbnails(catalog, range(128), 8)) == 128
+    assert len(picture_facts(catalog, cached.pictures)) == 128
+    assert embedded(lambda some: np.ones((len(some), 2)), catalog, np.arange(128)).shape == (128, 2)

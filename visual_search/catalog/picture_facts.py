@@ -20,6 +20,7 @@ from visual_search.catalog.cache import Pictures
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.duplicates import perceptual_hashes, pixel_keys
 from visual_search.catalog.images import open_header
+from visual_search.catalog.streaming import num_reading
 
 # Raise it whenever a fact is found in another way than before: it is in the file's name.
 FACTS_VERSION = 1
@@ -105,7 +106,8 @@ def _measure(
 ) -> pd.DataFrame:
     images = list(catalog.table["image"])
     facts: list[tuple[object, ...]] = []
-    with ThreadPoolExecutor(2, thread_name_prefix="facts") as pool:
+    threads = num_reading(catalog.source, num_cores=2)  # headers are little work for a core
+    with ThreadPoolExecutor(threads, thread_name_prefix="facts") as pool:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             seen = list(

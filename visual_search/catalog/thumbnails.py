@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_search.catalog.images import PictureLimits, decode, fit_array, to_display
+from visual_search.catalog.streaming import num_reading
 
 if TYPE_CHECKING:  # a search has no pandas to load
     from visual_search.catalog.catalog import Catalog
@@ -78,8 +78,7 @@ def thumbnails(
     """
     images = catalog.table["image"].iloc[np.asarray(rows, np.int64)].tolist()
     made: list[bytes] = []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(num_reading(catalog.source)) as pool:
         for start in range(0, len(images), _TASK):
             part = images[start : start + _TASK]
             made += pool.map(lambda image: thumbnail(catalog.source.load(image), size_px), part)

@@ -160,24 +160,32 @@ def embedded(
         PictureError: One does not decode.
         ValueError: It returns something else than a row a picture.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
     from PIL import Image
 
     from visual_search.catalog.images import PictureError, decode_whole
+    from visual_search.catalog.streaming import num_reading
     from visual_search.views.progress import progress_bar
 
     images = catalog.table["image"].tolist()
+
+    def picture(row: int) -> Image.Image:
+        loaded = catalog.source.load(images[row])
+        try:
+            array = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
+        except PictureError as error:
+            raise PictureError(f"{images[row]}: {error}") from error
+        return Image.fromarray(array).convert("RGB")
+
     found = []
-    with progress_bar("Embedding", " pictures") as advance:
+    with (
+        progress_bar("Embedding", " pictures") as advance,
+        ThreadPoolExecutor(num_reading(catalog.source)) as pool,
+    ):
         for start in range(0, len(rows), BATCH_SIZE):
-            pictures = []
-            for row in rows[start : start + BATCH_SIZE].tolist():
-                loaded = catalog.source.load(images[row])
-                try:
-                    array = decode_whole(loaded) if isinstance(loaded, bytes) else loaded
-                except PictureError as error:
-                    raise PictureError(f"{images[row]}: {error}") from error
-                pictures.append(Image.fromarray(array).convert("RGB"))
+            pictures = list(pool.map(picture, rows[start : start + BATCH_SIZE].tolist()))
             given = embedder(pictures)
             given = given.detach().float().cpu() if hasattr(given, "detach") else given
             values = np.asarray(given)
