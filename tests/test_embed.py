@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.bundle.uploads import asked_for, upload
 from tests.composing import typed
 from tests.conftest import cache_of
+from tests.storage.s3_server import S3Server
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers import row_blocks
 from visual_search.config.builders import ConfigError
@@ -266,15 +268,15 @@ def test_a_picture_that_changes_later_is_embedded_where_its_shard_is_taken_away(
 
 
 def test_a_bundles_encoder_embeds_as_its_run_does(
-    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:
     shop = export_run(typed("export", f"run={trained.folder}", f"out={tmp_path / 'shop'}",
                             cache_of(trained), "num_checked=8"))  # fmt: skip
     data = ("data=folder", f"data.root={pictures}", "shard_size=4", "data.on_bad_item=skip")
     by_run, of_run = read(embedded(trained, tmp_path / "run", *data).folder)
 
-    def by_bundle(*more: str) -> EmbeddedCatalog:
-        arguments = [f"bundle={shop.folder}", f"out={tmp_path / 'bundle'}", *data, *more]
+    def by_bundle(*more: str, bundle: str = str(shop.folder)) -> EmbeddedCatalog:
+        arguments = [f"bundle={bundle}", f"out={tmp_path / 'bundle'}", *data, *more]
         found = embed_catalog(typed("embed", *arguments))
         assert found is not None
         return found
@@ -288,6 +290,9 @@ def test_a_bundles_encoder_embeds_as_its_run_does(
     subprocess.run([sys.executable, "-c", alone], check=True, capture_output=True)
     found = by_bundle()
     assert found.num_written == 0
+    address = upload(s3, shop.folder, "embed-bundle")
+    assert by_bundle(bundle=address).num_written == 0  # its shards are those that are there
+    assert asked_for(s3) == {"bundle.json", "encoder.onnx"}
     table, embeddings = read(found.folder)
     pd.testing.assert_frame_equal(
         table.drop(columns="split"), by_run.drop(columns="split")

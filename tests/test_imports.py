@@ -102,7 +102,7 @@ ROOMS = {
         18,
         _names("numpy PIL fastapi starlette uvicorn jinja2 markupsafe prometheus_client pydantic"),
         _names(""),
-        _names("bundle catalog databases knn"),
+        _names("bundle catalog databases knn storage"),
     ),
     "training": Room(
         16, _names("torch lightning numpy pandas matplotlib tqdm"), _names(""), RING_1

@@ -166,11 +166,13 @@ def _place(run: Run | None, settings: EmbedSchema, engine: Engine) -> NetworkPla
 
     Every actor has to compute as the others do, whatever each of their machines would choose.
     """
+    from visual_search.bundle.remote import address_of
     from visual_search.runs.embedding_networks import NetworkPlace
 
     trainer = settings.trainer
     if run is None:
-        return NetworkPlace(None, str(Path(settings.bundle or "").absolute()), trainer)
+        bundle = settings.bundle or ""
+        return NetworkPlace(None, address_of(bundle) or str(Path(bundle).absolute()), trainer)
     if engine == "ray" and trainer.precision == "auto":
         trainer = replace(trainer, precision=str(run.summary().get("precision") or "32-true"))
     return NetworkPlace(str(run.folder.absolute()), None, trainer)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.atomic import scratch_folder
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, told_as_config
 from visual_search.config.schemas import ExportSchema, TrainSchema
 from visual_search.reading import SAVED, number_in, read_table
 from visual_search.runs.finished import finished_run
@@ -186,6 +186,8 @@ def _left_out(num_all: int, cached: CachedCatalog, rows: NDArray[np.int64]) -> t
 
 def _check_settings(settings: ExportSchema) -> None:
     """Refuses what would fail only after the whole catalogue was embedded."""
+    from visual_search.bundle.remote import check_is_folder
+
     if settings.items not in ITEMS:
         raise ConfigError(
             f"items={settings.items}; expected one of {', '.join(ITEMS)}: set items=seen"
@@ -200,6 +202,8 @@ def _check_settings(settings: ExportSchema) -> None:
         if given < 1:
             raise ConfigError(f"{name}={given}; expected at least 1: set {name}={usual}")
     check_index_settings(settings.index, settings.target_recall, settings.num_threads)
+    with told_as_config():
+        check_is_folder(settings.out or "")
 
 
 def _of_run(own: TrainSchema, settings: ExportSchema) -> TrainSchema:

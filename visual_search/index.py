@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError
+from visual_search.config.builders import ConfigError, told_as_config
 from visual_search.config.schemas import IndexSchema, Node
 from visual_search.runs.index_settings import check_index_settings
 from visual_search.wording import first_by_size, listed, many, shown
@@ -49,7 +49,7 @@ class Changed:
     """What became of a bundle.
 
     Attributes:
-        folder: The bundle's.
+        folder: The bundle's, or its address on object storage.
         change: What was done; None where it was only looked at.
         left_out: Columns of the catalogue that the bundle does not have.
         refused: Items that were not added, with the reason.
@@ -58,7 +58,7 @@ class Changed:
             product: they are found beside their first one.
     """
 
-    folder: Path
+    folder: Path | str
     change: Change | None
     left_out: tuple[str, ...] = ()
     refused: tuple[RefusedItem, ...] = ()
@@ -84,10 +84,12 @@ def change_bundle(settings: IndexSchema) -> Changed:
         settings: The composed config.
 
     Raises:
-        ConfigError: No bundle or action is named, or an action lacks what it needs.
+        ConfigError: No bundle or action is named, an action lacks what it needs, or the bundle to
+            change is on object storage.
         ValueError: The bundle is damaged, or an item cannot be used.
         BundleLockedError: Another writer did not finish in time.
     """
+    from visual_search.bundle.remote import check_is_folder
     from visual_search.bundle.writing import add_items, rebuild_bundle, remove_items
     from visual_search.views.progress import progress_bar
 
@@ -99,9 +101,10 @@ def change_bundle(settings: IndexSchema) -> Changed:
         )
     if not settings.bundle:
         raise ConfigError("no bundle is named; expected bundle=DIR, the folder of one")
-    folder = Path(settings.bundle)
     if action == "info":
-        return Changed(folder, None)
+        return Changed(settings.bundle, None)
+    with told_as_config():
+        folder = check_is_folder(settings.bundle)
     check_index_settings(settings.index, settings.target_recall, settings.num_threads)
     wait_s, threads = settings.wait_s, settings.num_threads
     if action == "remove":

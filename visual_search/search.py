@@ -96,7 +96,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
     if not settings.bundle:
         raise ConfigError(
             "no bundle is named; expected bundle=DIR, the folder that "
-            "`python -m visual_search.export run=PATH out=DIR` made"
+            "`python -m visual_search.export run=PATH out=DIR` made, or its address s3://BUCKET/DIR"
         )
     pictures, items = _several(settings.image), _several(settings.item)
     if not pictures and not items:
@@ -199,7 +199,7 @@ def _of_items(
     for item_id in item_ids:
         if item_id not in bundle:
             raise ConfigError(
-                f"no item {item_id!r} in {bundle.folder}; expected an id of one of its "
+                f"no item {item_id!r} in {bundle.place}; expected an id of one of its "
                 f"{bundle.holding}, such as {bundle.item_ids(limit=1)[0]!r}"
             )
     embeddings = np.stack([bundle.embedding_of(item_id) for item_id in item_ids])

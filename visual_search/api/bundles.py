@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class OpenedBundle:
         return len(self.bundle)
 
     def __repr__(self) -> str:
-        return f"OpenedBundle({os.fspath(self.bundle.folder)!r}): {self.bundle.holding}"
+        return f"OpenedBundle({self.bundle.place!r}): {self.bundle.holding}"
 
     def search(
         self,
@@ -103,12 +102,14 @@ def open_bundle(folder: str | os.PathLike[str]) -> OpenedBundle:
     """Opens a bundle, and checks its files against their hashes.
 
     Args:
-        folder: That ``python -m visual_search.export`` made.
+        folder: That ``python -m visual_search.export`` made; or the address of its copy on object
+            storage, ``s3://bucket/shop``, which is copied to this machine, once.
 
     Raises:
         FileNotFoundError: There is none.
         DamagedError: A file is not what was written.
+        StorageError: Object storage does not answer, or refuses.
     """
     from visual_search.bundle.bundle import Bundle
 
-    return OpenedBundle(Bundle.open(Path(folder)))
+    return OpenedBundle(Bundle.open(folder))

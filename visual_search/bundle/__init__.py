@@ -3,6 +3,7 @@
 ======================  ===========================================================================
 To read
 ``bundle.py``           `Bundle`: open, search, filter, thumbnails -> `Hit`
+``remote.py``           a bundle on object storage, copied to this machine once
 ``snapshot.py``         what one generation's files hold, opened and checked
 ``indexing.py``         the encoder and the index, refused where they are not what is said
 ``filters.py``          columns and accepted values -> which rows may be answered

@@ -35,6 +35,7 @@ from visual_search.bundle.products import (
     means_index,
     nearest_means,
 )
+from visual_search.bundle.remote import address_of, local_folder, newest_manifest, open_newest
 from visual_search.bundle.snapshot import Snapshot, open_snapshot
 from visual_search.catalog.identity import picture_number
 from visual_search.knn.embeddings import check_array, check_k, check_lengths
@@ -97,7 +98,9 @@ class Bundle:
     is one, `refreshed` gives it.
 
     Attributes:
-        folder: Where it lies.
+        folder: Where it lies on this machine; of a bundle on object storage, where its copy does,
+            which nobody writes to.
+        address: Of a bundle on object storage, ``s3://bucket/shop``; None of one in a folder.
         manifest: What ``bundle.json`` says.
         database: What proposes the neighbours in the place of the bundle's own index; mostly None.
     """
@@ -110,8 +113,10 @@ class Bundle:
         hashed: bool,
         num_threads: int | None,
         database: DatabaseIndex | None = None,
+        address: str | None = None,
     ) -> None:
         self.database = database
+        self.address = address
         self.folder = folder
         self.manifest: BundleManifest = snapshot.manifest
         self._snapshot = snapshot
@@ -136,7 +141,8 @@ class Bundle:
         """Opens the newest generation, without torch and without waiting for a writer.
 
         Args:
-            folder: The bundle's folder.
+            folder: The bundle's folder, or its address on object storage, ``s3://bucket/shop``:
+                it is then copied to this machine, once.
             verify: ``hashes`` reads every file once and compares its SHA-256 (0.7 s a GB);
                 ``sizes`` compares sizes alone.
             num_threads: Threads of the index and of the encoder; None for as many as there are
@@ -147,15 +153,22 @@ class Bundle:
             FileNotFoundError: There is no bundle, or a file of it is missing.
             ValueError: It is damaged, of another format or a newer version, does not fit itself
                 or its encoder, leads out of its folder, or ``verify`` has another name.
+            StorageError: Object storage does not answer, or refuses.
         """
         if verify not in get_args(Verify):
             raise ValueError(f"verify is {verify!r}; expected one of {list(get_args(Verify))}")
-        source, hashed = Path(folder), verify == "hashes"
-        snapshot = open_snapshot(
-            source, hashed=hashed, num_threads=num_threads, is_exact=through is not None
+        hashed = verify == "hashes"
+        source, snapshot = open_newest(
+            folder, hashed=hashed, num_threads=num_threads, is_exact=through is not None
         )
-        database = None if through is None else through(snapshot)
-        return cls(source, snapshot, hashed=hashed, num_threads=num_threads, database=database)
+        return cls(
+            source,
+            snapshot,
+            hashed=hashed,
+            num_threads=num_threads,
+            database=None if through is None else through(snapshot),
+            address=address_of(folder),
+        )
 
     def __len__(self) -> int:
         return self.manifest.num_items
@@ -167,6 +180,11 @@ class Bundle:
     def name(self) -> str:
         """The bundle's name, for people."""
         return self.manifest.name
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people: the address on object storage, or the folder."""
+        return self.address or os.fspath(self.folder)
 
     @property
     def dim(self) -> int:
@@ -420,9 +438,16 @@ class Bundle:
         return inside(self.folder, name)
 
     def is_current(self) -> bool:
-        """Returns whether the folder still holds this generation."""
+        """Returns whether the folder, or the address, still holds this generation.
+
+        Raises:
+            StorageError: Object storage does not answer, or refuses.
+        """
         try:
-            data = read_manifest_bytes(self.folder)
+            if self.address is None:
+                data = read_manifest_bytes(self.folder)
+            else:
+                data = newest_manifest(self.address)
         except FileNotFoundError:
             return False
         return hashlib.sha256(data).hexdigest() == self._snapshot.digest
@@ -436,9 +461,11 @@ class Bundle:
         Raises:
             FileNotFoundError: The bundle, or a file of it, is gone.
             ValueError: The new generation cannot be used; see `open`.
+            StorageError: Object storage does not answer, or refuses.
         """
+        folder = self.folder if self.address is None else local_folder(self.address)
         snapshot = open_snapshot(
-            self.folder,
+            folder,
             hashed=self._hashed,
             num_threads=self._num_threads,
             known=self._snapshot,
@@ -447,10 +474,11 @@ class Bundle:
         if snapshot is self._snapshot:
             return self
         newer = Bundle(
-            self.folder,
+            folder,
             snapshot,
             hashed=self._hashed,
             num_threads=self._num_threads,
+            address=self.address,
             database=None if self.database is None else self.database.refreshed(snapshot),
         )
         if newer.manifest.encoder == self.manifest.encoder:

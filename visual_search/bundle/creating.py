@@ -24,6 +24,7 @@ from visual_search.bundle.manifest import (
     IndexRecord,
 )
 from visual_search.bundle.products import check_pictures
+from visual_search.bundle.remote import check_is_folder
 from visual_search.bundle.segments import text_table
 from visual_search.bundle.tidying import Progress, add_segment, build_index
 from visual_search.reading import FileRecord, record_file
@@ -76,7 +77,7 @@ def create_bundle(
             name, a fact, a file's name, ``kind`` or ``target_recall`` is none, or an item is no
             picture of the product that ``product_column`` names.
     """
-    target = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(check_is_folder(folder)))
     _check_new(target)
     _check_name_and_facts(name, facts or {})
     check_pictures(items, product_column)

@@ -147,8 +147,16 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
         ValueError: It is of another format or a newer version, was changed after it was written,
             or does not fit itself.
     """
-    path = folder / MANIFEST_FILE
     data = read_manifest_bytes(folder)
+    return parsed_manifest(data, folder / MANIFEST_FILE), hashlib.sha256(data).hexdigest()
+
+
+def parsed_manifest(data: bytes, place: object) -> BundleManifest:
+    """Returns what the bytes of a ``bundle.json`` say; ``place`` is where they lie, for messages.
+
+    Raises:
+        ValueError: As `read_manifest`.
+    """
     try:
         content = json.loads(data)
         if not isinstance(content, dict):
@@ -166,10 +174,10 @@ def read_manifest(folder: Path) -> tuple[BundleManifest, str]:
         _check(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(
-            f"{path} cannot be used: {str(error)[:500]}; expected what creating a bundle writes: "
+            f"{place} cannot be used: {str(error)[:500]}; expected what creating a bundle writes: "
             "copy the whole bundle again, or create it again"
         ) from error
-    return manifest, hashlib.sha256(data).hexdigest()
+    return manifest
 
 
 def _index_record(held: dict[str, Any]) -> IndexRecord:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from visual_search.bundle.filters import is_unicode
 from visual_search.bundle.generation import Draft, next_generation, use_reserve
 from visual_search.bundle.items import BundleItems
 from visual_search.bundle.manifest import BundleManifest, SegmentRecord, segment_files
+from visual_search.bundle.remote import check_is_folder
 from visual_search.bundle.segments import read_items, text_table
 from visual_search.bundle.tidying import (
     Progress,
@@ -102,12 +102,13 @@ def add_items(
 
     Raises:
         FileNotFoundError: There is no bundle, or a file of it is missing.
-        ValueError: It is damaged, or the items have another width, another encoder, or columns
-            that the bundle does not have; or an item is no picture of the product that it names.
+        ValueError: It is damaged or on object storage, or the items have another width, another
+            encoder, or columns that the bundle does not have; or an item is no picture of the
+            product that it names.
         BundleLockedError: Another writer did not finish in time.
         OSError: The disk is full; the bundle stays as it was.
     """
-    with next_generation(Path(folder), wait_seconds) as draft:
+    with next_generation(check_is_folder(folder), wait_seconds) as draft:
         _check_items(items, draft.base, made_by)
         before = products_of(draft)
         if before is not None:
@@ -160,7 +161,7 @@ def remove_items(
 
     Raises:
         FileNotFoundError: There is no bundle, or a file of it is missing.
-        ValueError: It is damaged.
+        ValueError: It is damaged, or on object storage.
         TypeError: ``item_ids`` or ``product_ids`` is one text, or holds something else than texts.
         KeyError: An id is not in the bundle.
         BundleLockedError: Another writer did not finish in time.
@@ -172,7 +173,7 @@ def remove_items(
             raise TypeError(
                 f"{name} is {str(ids)[:200]!r}; expected a list of texts: put one id into a list"
             )
-    place = Path(folder)
+    place = check_is_folder(folder)
 
     def remove(tidy: bool) -> Change:
         with next_generation(place, wait_seconds) as draft:
@@ -258,12 +259,12 @@ def rebuild_bundle(
 
     Raises:
         FileNotFoundError: There is no bundle, or a file of it is missing.
-        ValueError: It is damaged or holds no item, or ``kind``, ``target_recall`` or
-            ``max_bytes`` has no such value.
+        ValueError: It is damaged, on object storage or holds no item, or ``kind``,
+            ``target_recall`` or ``max_bytes`` has no such value.
         BundleLockedError: Another writer did not finish in time.
         OSError: The disk is full; the bundle stays as it was.
     """
-    with next_generation(Path(folder), wait_seconds) as draft:
+    with next_generation(check_is_folder(folder), wait_seconds) as draft:
         if not draft.num_items:
             raise ValueError(
                 f"the bundle in {folder} holds no item; expected at least one to build an index "

@@ -522,8 +522,8 @@ class EmbedSchema:
 
     Attributes:
         run: Folder of a finished run, whose network embeds.
-        bundle: In its place a folder that `python -m visual_search.export` made, whose encoder
-            embeds without PyTorch; data has to be named.
+        bundle: In its place a folder that `python -m visual_search.export` made, or its address
+            s3://BUCKET/DIR, whose encoder embeds without PyTorch; data has to be named.
         out: Folder of the shards; the same command there goes on where it was.
         engine: local embeds on this machine; ray on all nodes of a cluster, whose storage has out,
             run and pictures under one path.
@@ -628,7 +628,7 @@ class SearchSchema:
     """The closed top level of ``conf/search.yaml``: any other key is an error.
 
     Attributes:
-        bundle: Folder that `python -m visual_search.export` made.
+        bundle: Folder that `python -m visual_search.export` made, or its address s3://BUCKET/DIR.
         index: pgvector, qdrant, milvus or lancedb, filled by `index push`, in the place of the
             bundle's own; null takes that.
         url: Its address; one with a password belongs into VISUAL_SEARCH_DATABASE_URL.
@@ -672,7 +672,8 @@ class IndexSchema:
 
     Attributes:
         action: add, remove, rebuild, info, push or verify: the word after the command.
-        bundle: Folder that `python -m visual_search.export` made.
+        bundle: Folder that `python -m visual_search.export` made; of info, push and verify also its
+            address s3://BUCKET/DIR.
         embeddings: Of push and verify: instead of the bundle, from=DIR, what `python -m
             visual_search.embed` wrote.
         to: Of push and verify: pgvector, qdrant, milvus or lancedb.
@@ -723,7 +724,7 @@ class ServeSchema:
     From ``host`` on they are what `visual_search.serving.settings.ServeSettings` explains.
 
     Attributes:
-        bundle: Folder that `python -m visual_search.export` made.
+        bundle: Folder that `python -m visual_search.export` made, or its address s3://BUCKET/DIR.
         bundles: Several: two are shown side by side for the same query.
         index: pgvector, qdrant, milvus or lancedb, filled by `index push`, in the place of the
             bundle's own; null takes that.

@@ -30,7 +30,7 @@ class NetworkPlace:
 
     Attributes:
         run: Folder of a finished run; None for a bundle's network.
-        bundle: Folder of a bundle; None for a run's.
+        bundle: Folder of a bundle, or its address on object storage; None for a run's.
         trainer: Where, and how exactly.
         num_threads: That a bundle's network computes with; None takes one a usable core.
     """
@@ -112,7 +112,7 @@ def open_network(place: NetworkPlace) -> Network:
     from visual_search.runs.finished import finished_run
 
     if place.bundle is not None:
-        return BundleNetwork(Path(place.bundle), place.trainer, place.num_threads)
+        return BundleNetwork(place.bundle, place.trainer, place.num_threads)
     return RunNetwork(finished_run(place.run), place.trainer)
 
 
@@ -191,7 +191,8 @@ class BundleNetwork:
     """A bundle's encoder, by ONNX Runtime: one process, in float32.
 
     Args:
-        folder: The bundle's.
+        place: The bundle's folder, or its address on object storage, of which the encoder alone is
+            copied to this machine.
         asked: Where it computes.
         num_threads: With; None takes one a usable core.
 
@@ -200,15 +201,16 @@ class BundleNetwork:
             there, or the extra is not installed.
         FileNotFoundError: There is no bundle.
         ValueError: It is damaged.
+        StorageError: Object storage does not answer, or refuses.
     """
 
     precision = "32-true"
     num_processes = 1
 
-    def __init__(self, folder: Path, asked: EmbedTrainer, num_threads: int | None) -> None:
-        from visual_search.bundle.manifest import read_manifest
+    def __init__(self, place: str, asked: EmbedTrainer, num_threads: int | None) -> None:
+        from visual_search.bundle.remote import local_encoder
 
-        self._manifest, _ = read_manifest(folder)
+        folder, self._manifest = local_encoder(place)
         accelerator = {"cuda": "gpu"}.get(asked.accelerator, asked.accelerator)
         for key, value, known in (
             ("accelerator", accelerator, get_args(Accelerator)),

@@ -161,7 +161,7 @@ def verify_items(settings: IndexSchema) -> None:
 
 
 def _source(settings: IndexSchema) -> ItemSource:
-    from visual_search.bundle.snapshot import open_snapshot
+    from visual_search.bundle.remote import open_newest
     from visual_search.databases.bundle_source import BundleSource
 
     if bool(settings.bundle) == bool(settings.embeddings):
@@ -171,7 +171,8 @@ def _source(settings: IndexSchema) -> ItemSource:
         )
     if settings.embeddings:
         return ShardSource(Path(settings.embeddings))
-    return BundleSource(open_snapshot(Path(str(settings.bundle)), hashed=True))
+    _folder, snapshot = open_newest(str(settings.bundle), hashed=True)
+    return BundleSource(snapshot)
 
 
 def _database(settings: IndexSchema) -> VectorDatabase:

@@ -17,6 +17,7 @@ from visual_search.databases.database import DatabaseError
 from visual_search.serving.batching import Batcher
 from visual_search.serving.metrics import ServeMetrics
 from visual_search.serving.settings import ServeSettings
+from visual_search.storage.bucket import StorageError
 
 if TYPE_CHECKING:
     from visual_search.bundle.bundle import Bundle
@@ -76,6 +77,7 @@ class ServedBundle:
         self._settings = settings
         self._metrics = metrics
         self._failed_once = False
+        self._storage_failed = False
         self._database_failed = False
         self._snapshot = ServedGeneration(bundle, self._batcher(bundle))
         self._note()
@@ -95,8 +97,8 @@ class ServedBundle:
     def refresh(self) -> bool:
         """Opens the newer generation where there is one; whether there was.
 
-        A generation that cannot be opened leaves the one that is served as it is; the failure is
-        logged once and counted.
+        A generation that cannot be opened, or object storage that does not answer, leaves the one
+        that is served as it is; the failure is logged once and counted.
         """
         with self._refreshing:
             is_new = self._open_newer()
@@ -108,7 +110,7 @@ class ServedBundle:
         old = self._snapshot
         try:
             if old.bundle.is_current():
-                self._failed_once = False
+                self._failed_once = self._storage_failed = False
                 return False
             bundle = old.bundle.refreshed()
             if bundle is old.bundle:
@@ -116,13 +118,19 @@ class ServedBundle:
             is_same = bundle.encoder is old.bundle.encoder
             new = ServedGeneration(bundle, old.batcher if is_same else self._batcher(bundle))
             _ = new.filters  # counted before anybody waits for it
+        except StorageError as error:  # what is served was copied: no search is missing
+            self._metrics.refresh_failures.labels(self.name).inc()
+            if not self._storage_failed:
+                _logger.warning("bundle %s: %s", self.name, error)
+            self._storage_failed = True
+            return False
         except (OSError, ValueError) as error:
             self._metrics.refresh_failures.labels(self.name).inc()
             if not self._failed_once:
                 _logger.warning("bundle %s: the newer generation: %s", self.name, error)
             self._failed_once = True
             return False
-        self._failed_once = False
+        self._failed_once = self._storage_failed = False
         self._snapshot = new
         self._note()
         return True
@@ -148,7 +156,7 @@ class ServedBundle:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether searches are answered, and from the newest generation."""
+        """Whether searches are answered, and from the newest generation that is known of."""
         return not (self._failed_once or self._database_failed)
 
     def _batcher(self, bundle: Bundle) -> Batcher:

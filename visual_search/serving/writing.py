@@ -102,7 +102,7 @@ async def write(new: NewItems, service: Service) -> ChangeResult:
 
         items = BundleItems(new.item_ids, new.columns, np.concatenate(embeddings), thumbnails)
         made_by = snapshot.bundle.manifest.encoder.sha256  # another writer may have changed it
-        return add_items(bundle.folder, items, made_by=made_by)
+        return add_items(bundle.place, items, made_by=made_by)
 
     return await _changed(new.served, change)
 
@@ -126,7 +126,7 @@ async def remove(
 
         try:
             return remove_items(
-                bundle.folder,
+                bundle.place,
                 list(dict.fromkeys(item_ids)),
                 product_ids=list(dict.fromkeys(products)),
             )

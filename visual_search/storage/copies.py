@@ -117,6 +117,7 @@ def dropped(bucket: Bucket, names: Sequence[str]) -> None:
     folder = kept_folder(bucket.root)
     for name in names:
         _inside(folder / "files", name).unlink(missing_ok=True)
+        _inside(folder / "records", f"{name}.json").unlink(missing_ok=True)
 
 
 def _is_copied(path: Path, record: Path, status: ObjectStatus) -> bool:
