@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from visual_search.runs.embedding_job import EmbeddingJob
     from visual_search.runs.embedding_networks import Network, NetworkPlace
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
+    from visual_search.runs.embedding_stores import ShardStore
     from visual_search.runs.run import Run
     from visual_search.training.processes import Processes
 
@@ -68,7 +69,7 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
     """
     from visual_search.runs.embedding_networks import open_network
-    from visual_search.runs.run import Run
+    from visual_search.runs.embedding_stores import open_store
     from visual_search.training.processes import joined_processes
 
     engine = one_of("engine", settings.engine, get_args(Engine))
@@ -80,22 +81,18 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
             f"engine={engine} {'of a bundle ' * (run is None)}was started in several processes; "
             "expected one: start it without torchrun or srun, engine=ray starts its own"
         )
-    folder = Path(settings.out or "").absolute()
-    lock = Run(folder)  # a folder that one command works in
+    store = open_store(settings.out or "")
     with joined_processes(settings.trainer.accelerator) as processes:
         if not is_first_process():
             if processes.wait():
                 open_network(_place(run, settings, engine)).embed(None, None)
             return None
-        lock.lock()
-        try:
-            return _lead(run, folder, settings, engine, processes)
-        finally:
-            lock.unlock()
+        with store.locked():
+            return _lead(run, store, settings, engine, processes)
 
 
 def _lead(
-    run: Run | None, folder: Path, settings: EmbedSchema, engine: Engine, processes: Processes
+    run: Run | None, store: ShardStore, settings: EmbedSchema, engine: Engine, processes: Processes
 ) -> EmbeddedCatalog:
     """The work of the first process, or the only one, which tells the others what is missing."""
     from visual_search.runs.embedding_data import read_data
@@ -108,14 +105,14 @@ def _lead(
     place = _place(run, settings, engine)
     here = place if engine == "local" else place.on_cpu()
     network = open_network(here)
-    job = _new_job(folder, settings, data, network, engine)
+    job = _new_job(store, settings, data, network, engine)
     with progress_bar("Embedding", " pictures") as advance:
         if engine == "local":
             processes.call()
             network.embed(job, advance)
         elif job.missing:
             embed_with_ray(job, place, settings.ray.address, advance)
-    manifest = ShardFolder(folder, job.settings).conclude(data.refused)
+    manifest = ShardFolder(store.place, job.settings).conclude(data.refused)
     return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
 
 
@@ -214,10 +211,13 @@ def print_embedded(embedded: EmbeddedCatalog) -> None:
 
 
 def _new_job(
-    folder: Path, settings: EmbedSchema, data: EmbeddingData, network: Network, engine: Engine
+    store: ShardStore,
+    settings: EmbedSchema,
+    data: EmbeddingData,
+    network: Network,
+    engine: Engine,
 ) -> EmbeddingJob:
     """Lists the items in the folder, claims it for these settings, and finds what is missing."""
-    from visual_search.atomic import atomic_path
     from visual_search.catalog.streaming import ItemPictures, num_reading, usable_cores
     from visual_search.runs.embedding_data import list_items
     from visual_search.runs.embedding_job import EmbeddingJob
@@ -225,10 +225,10 @@ def _new_job(
     from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
 
     facts = network.facts
-    with atomic_path(folder / LISTING_FILE) as temporary:
+    with store.writing(LISTING_FILE) as temporary:
         listed = list_items(temporary, data, settings.shard_size)
         shards = ShardFolder(
-            folder,
+            store.place,
             ShardSettings(
                 run=facts.name,
                 model_hash=facts.model_hash,
@@ -258,7 +258,7 @@ def _new_job(
         num_threads=num_threads,
         stops_at_bad_item=data.stops_at_bad_item,
     )
-    return EmbeddingJob(folder, shards.settings, pictures, _missing(shards))
+    return EmbeddingJob(store.place, shards.settings, pictures, _missing(shards))
 
 
 def _missing(shards: ShardFolder) -> tuple[int, ...]:

@@ -157,7 +157,20 @@ def read_json(path: str | os.PathLike[str], expected: str) -> Any:
         ...     print(str(error).removeprefix(f"{path} cannot be read: "))
         it holds a JSON list, no object; expected a status
     """
-    text = read_text(path, expected)
+    return parsed_json(read_text(path, expected), path, expected)
+
+
+def parsed_json(text: str, path: str | os.PathLike[str], expected: str) -> Any:
+    """Returns the object in a JSON text, a dict; who reads it declares of what.
+
+    Args:
+        text: The whole of a file.
+        path: Of the file, for the message.
+        expected: As of `read_text`.
+
+    Raises:
+        DamagedFileError: It holds something else.
+    """
     if not text.strip():
         raise DamagedFileError(path, "it is empty", expected)
     try:

@@ -20,6 +20,7 @@ The parts
 ``mteb_task.py``           a catalogue under a protocol as a folder that mteb measures on
 ``embedding_files.py``     of another program, and those that runs have saved
 ``embedding_shards.py``    a folder of embeddings in shards, written bit by bit
+``embedding_stores.py``    where shards lie: files by their names, each whole or not at all
 ``embedding_data.py``      what is to be embedded, in memory or some rows at a time
 ``embedding_listing.py``   the items that are to be embedded, on the disk
 ``embedding_networks.py``  the networks that embed shards

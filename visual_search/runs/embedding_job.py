@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from visual_search.runs.embedding_listing import LISTING_FILE, read_listing
 from visual_search.runs.embedding_shards import ShardFolder, ShardSettings
+from visual_search.runs.embedding_stores import open_store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ class EmbeddingJob:
         """Yields the pictures of a shard; see `read_batches`."""
         from visual_search.catalog.streaming import read_batches
 
-        rows = read_listing(self.folder / LISTING_FILE, number)
+        rows = read_listing(open_store(self.folder).kept(LISTING_FILE), number)
         yield from read_batches(rows, self.pictures)
 
     def write(self, number: int, items: ReadItems, embeddings: NDArray[np.float32]) -> None:

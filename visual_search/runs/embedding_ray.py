@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from visual_search.config.builders import ConfigError
 from visual_search.config.plugins import VARIABLE
 from visual_search.runs.embedding_shards import ShardFolder
+from visual_search.runs.embedding_stores import open_store
 from visual_search.wording import many
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class ShardActor:
 
         if place.run is not None:
             quieten()
-        if not job.folder.is_dir():
+        if not open_store(job.folder).names():
             raise RuntimeError(
                 f"node {os.uname().nodename} sees no {job.folder}; expected out=DIR on storage "
                 "that every node sees, under one path: give such a one"

@@ -16,25 +16,25 @@ line has for the one that was written, and hashes it where the time is another; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from visual_search.atomic import atomic_path, sweep
 from visual_search.reading import (
     DamagedFileError,
     FileRecord,
     checksum,
     difference,
-    read_json,
+    parsed_json,
     record_file,
     sealed,
     unsealed,
 )
 from visual_search.runs.embedding_listing import LISTING_FILE
+from visual_search.runs.embedding_stores import open_store
 from visual_search.runs.places import refused_without_places
-from visual_search.runs.run import write_json
+from visual_search.runs.run import json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.catalog import RefusedItem
+    from visual_search.storage.bucket import ObjectStatus
 
 FORMAT = "visual_search.runs.embedding_shards/1"
 SETTINGS_FORMAT = "visual_search.embedding_settings/2"  # and of the lines in `finished`
@@ -182,7 +183,8 @@ class ShardFolder:
     """
 
     def __init__(self, folder: str | Path, settings: ShardSettings) -> None:
-        self.folder = Path(folder)
+        self._store = open_store(folder)
+        self.folder = self._store.place
         self.settings = settings
         self._digest = settings.digest()
 
@@ -192,23 +194,23 @@ class ShardFolder:
         Raises:
             ValueError: The folder holds shards of other settings, or something else.
         """
-        path = self.folder / SETTINGS_FILE
-        if not path.is_file():
-            strangers = sorted(
-                found.name
-                for found in (self.folder.iterdir() if self.folder.is_dir() else ())
-                if found.name not in (LOCK_FILE, LISTING_FILE)
-                and not found.name.startswith((f".{path.stem}.", f".{Path(LISTING_FILE).stem}."))
-            )
+        expected = {"format": SETTINGS_FORMAT, **self.settings.plain()}
+        try:
+            found = self._read_json(SETTINGS_FILE)
+        except FileNotFoundError:
+            begun = tuple(f".{Path(name).stem}." for name in (SETTINGS_FILE, LISTING_FILE))
+            strangers = [
+                name
+                for name in self._store.names()
+                if name not in (LOCK_FILE, LISTING_FILE) and not name.startswith(begun)
+            ]
             if strangers:
                 raise ValueError(
                     f"{self.folder} holds {strangers[:3]} and no {SETTINGS_FILE}; expected a new "
                     "folder or one with unfinished shards: give another out=DIR"
-                )
-            write_json(path, {"format": SETTINGS_FORMAT, **self.settings.plain()})
+                ) from None
+            self._write_json(SETTINGS_FILE, expected)
             return
-        found = read_json(path, _EXPECTED)
-        expected = {"format": SETTINGS_FORMAT, **self.settings.plain()}
         others = [
             f"{name} {_short(found.get(name))} there, {_short(expected[name])} here"
             for name in expected
@@ -224,7 +226,7 @@ class ShardFolder:
     def sweep(self) -> None:
         """Removes the unfinished files of processes that were killed."""
         for place in ("", SHARDS, FINISHED):
-            sweep(self.folder / place)
+            self._store.sweep(place)
 
     def finished(
         self, on_progress: Callable[[int, int], None] | None = None
@@ -234,9 +236,9 @@ class ShardFolder:
         Args:
             on_progress: Called with (shards read, shards to read).
         """
-        found = {}
+        found, files = {}, self._store.listed(SHARDS)
         for number in range(self.settings.num_shards):
-            record = self.record(number)
+            record = self._known(number, files.get(_shard_file(number)))
             if record is not None:
                 found[number] = record
             if on_progress is not None:
@@ -276,23 +278,22 @@ class ShardFolder:
                 f"the embeddings of shard {number} have shape {embeddings.shape}{first}; expected "
                 f"finite numbers of shape {expected}: look at the picture and the network"
             )
-        path = self.folder / SHARDS / f"{number:05d}.parquet"
-        with atomic_path(path) as temporary:
+        file = _shard_file(number)
+        with self._store.writing(file) as temporary:
             _write_parquet(temporary, table[list(asked.columns)], content_keys, embeddings)
             written = record_file(temporary)
-            mtime_ns = temporary.stat().st_mtime_ns
         record = ShardRecord(
-            file=path.relative_to(self.folder).as_posix(),
+            file=file,
             first_row=number * asked.shard_size,
             num_items=len(table),
             num_bytes=written.num_bytes,
-            mtime_ns=mtime_ns,
+            mtime_ns=self._store.status(file).mtime_ns,
             sha256=written.sha256,
             content_keys=hashlib.sha256("\n".join(content_keys).encode()).hexdigest(),
             refused=refused_without_places(refused),
             settings=self._digest,
         )
-        write_json(self._record_path(number), asdict(record))
+        self._write_json(_record_file(number), asdict(record))
         return record
 
     def conclude(self, refused: Sequence[RefusedItem]) -> ShardManifest:
@@ -329,13 +330,10 @@ class ShardFolder:
             "shards": [record.entry for record in records.values()],
             "refused": refusals,
         }
-        write_json(self.folder / MANIFEST_FILE, sealed(FORMAT, content))
+        self._write_json(MANIFEST_FILE, sealed(FORMAT, content))
         self.sweep()  # what other nodes left that were killed
-        (self.folder / LISTING_FILE).unlink(missing_ok=True)
+        self._store.remove(LISTING_FILE)
         return read_shard_manifest(self.folder)
-
-    def _record_path(self, number: int) -> Path:
-        return self.folder / FINISHED / f"{number:05d}.json"
 
     def record(self, number: int) -> ShardRecord | None:
         """Returns what was written of a shard whose file is there.
@@ -343,21 +341,44 @@ class ShardFolder:
         None where nothing was, by other settings, or where the file is not that one any more.
         """
         try:
-            record = ShardRecord(**read_json(self._record_path(number), _EXPECTED))
-            status = (self.folder / record.file).stat()
+            return self._known(number, self._store.status(_shard_file(number)))
+        except OSError:
+            return None
+
+    def _known(self, number: int, status: ObjectStatus | None) -> ShardRecord | None:
+        if status is None:
+            return None
+        try:
+            record = ShardRecord(**self._read_json(_record_file(number)))
         except (OSError, ValueError, TypeError):
             return None
-        file = f"{SHARDS}/{number:05d}.parquet"  # a record cannot point elsewhere
-        if (record.settings, record.file) != (self._digest, file):
+        found = (record.settings, record.file, record.num_bytes)  # a record cannot point elsewhere
+        if found != (self._digest, _shard_file(number), status.num_bytes):
             return None
-        if (status.st_size, status.st_mtime_ns) == (record.num_bytes, record.mtime_ns):
+        if record.mtime_ns == status.mtime_ns:
             return record
         # copied or moved, most likely: read once, and then known by its new time
-        if not _is_intact(self.folder, record.entry):
-            return None
-        record = replace(record, mtime_ns=status.st_mtime_ns)
-        write_json(self._record_path(number), asdict(record))
+        with self._store.reading(record.file) as path:
+            if difference(path, FileRecord(record.sha256, record.num_bytes)):
+                return None
+        record = replace(record, mtime_ns=status.mtime_ns)
+        self._write_json(_record_file(number), asdict(record))
         return record
+
+    def _read_json(self, name: str) -> Any:
+        return parsed_json(self._store.text(name, _EXPECTED), self.folder / name, _EXPECTED)
+
+    def _write_json(self, name: str, content: Mapping[str, object]) -> None:
+        with self._store.writing(name) as temporary:
+            temporary.write_text(json_text(content), encoding="utf-8")
+
+
+def _shard_file(number: int) -> str:
+    return f"{SHARDS}/{number:05d}.parquet"
+
+
+def _record_file(number: int) -> str:
+    return f"{FINISHED}/{number:05d}.json"
 
 
 def read_shard_manifest(folder: str | Path) -> ShardManifest:
@@ -367,15 +388,20 @@ def read_shard_manifest(folder: str | Path) -> ShardManifest:
         FileNotFoundError: There is none.
         ValueError: It is no such manifest, or was changed after it was written.
     """
-    path = Path(folder) / MANIFEST_FILE
-    if not path.is_file():
-        unfinished = (Path(folder) / SETTINGS_FILE).is_file()
-        hint = "it is unfinished: start its command again" if unfinished else "check the path"
-        raise FileNotFoundError(f"no manifest at {path}; expected a folder of shards; {hint}")
+    store = open_store(folder)
+    path = store.place / MANIFEST_FILE
     try:
-        content: ShardManifest = unsealed(FORMAT, read_json(path, _EXPECTED))
+        text = store.text(MANIFEST_FILE, _EXPECTED)
+    except FileNotFoundError as error:
+        unfinished = SETTINGS_FILE in store.names()
+        hint = "it is unfinished: start its command again" if unfinished else "check the path"
+        raise FileNotFoundError(
+            f"no manifest at {path}; expected a folder of shards; {hint}"
+        ) from error
+    try:
+        content: ShardManifest = unsealed(FORMAT, parsed_json(text, path, _EXPECTED))
         names = [shard["file"] for shard in content["shards"]]
-        if names != [f"{SHARDS}/{number:05d}.parquet" for number in range(len(names))]:
+        if names != [_shard_file(number) for number in range(len(names))]:
             raise ValueError(f"it names the shards {names[:3]}")
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(path, str(error), _EXPECTED) from error
@@ -399,23 +425,28 @@ def read_shards(
         FileNotFoundError: The folder is not finished, or a shard is missing.
         ValueError: The manifest or a shard was changed after it was written.
     """
-    manifest = read_shard_manifest(folder)
+    manifest, store = read_shard_manifest(folder), open_store(folder)
     done = 0
     for shard in manifest["shards"]:
-        path = Path(folder) / shard["file"]
-        if not path.is_file():
+        path = store.place / shard["file"]
+        found = None
+        try:
+            with store.reading(shard["file"]) as file:
+                if difference(file, FileRecord(shard["sha256"], shard["num_bytes"])):
+                    raise ValueError(
+                        f"{path} is not the file that was written (SHA-256 "
+                        f"{shard['sha256'][:12]}... expected); it was damaged or changed: start "
+                        "the command that wrote the folder again, it writes the shard anew"
+                    )
+                if shard["num_items"]:
+                    found = _read_parquet(file, manifest["dim"])
+        except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{path} is missing; expected {shard['num_items']} items there: start the command "
                 "that wrote the folder again, it writes what is missing"
-            )
-        if not _is_intact(Path(folder), shard):
-            raise ValueError(
-                f"{path} is not the file that was written (SHA-256 {shard['sha256'][:12]}... "
-                "expected); it was damaged or changed: start the command that wrote the folder "
-                "again, it writes the shard anew"
-            )
-        if shard["num_items"]:
-            yield _read_parquet(path, manifest["dim"])
+            ) from error
+        if found is not None:
+            yield found
         done += shard["num_items"]
         if on_progress is not None:
             on_progress(done, manifest["num_items"])
@@ -466,12 +497,6 @@ def _read_parquet(path: Path, dim: int) -> tuple[pd.DataFrame, NDArray[np.float3
             "embed the catalogue anew"
         )
     return table.astype(object), np.ascontiguousarray(embeddings)
-
-
-def _is_intact(folder: Path, shard: ShardEntry) -> bool:
-    path = folder / shard["file"]
-    expected = FileRecord(shard["sha256"], shard["num_bytes"])
-    return path.is_file() and not difference(path, expected)
 
 
 def _short(value: object) -> str:

@@ -328,7 +328,12 @@ def environment() -> dict[str, object]:
 
 def write_json(path: str | Path, content: Mapping[str, object]) -> Path:
     """Writes readable JSON atomically; NaN is refused, since JSON has none."""
-    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return write_text(path, json_text(content))
+
+
+def json_text(content: Mapping[str, object]) -> str:
+    """Returns readable JSON; NaN is refused, since JSON has none."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _overwrite(path: Path, text: str) -> None:
