@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -99,6 +100,41 @@ def test_storage_that_stays_away_is_an_error_of_its_own(s3: S3Server, quick: Non
     assert SECRET not in str(error.value)
     assert not isinstance(error.value, OSError)  # else a picture would be left out for it
     assert len(s3.asked) == 3
+
+
+def test_an_object_of_which_a_part_failed_is_not_there(
+    s3: S3Server, quick: None, tmp_path: Path
+) -> None:
+    bucket = _bucket(s3, "parts", {})
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(20 * 2**20))
+    parts = []
+
+    def fault(method: str, path: str, before: int) -> Fault | None:
+        parts.extend(["part"] * (method == "PUT"))
+        return "busy" if method == "PUT" and len(parts) > 1 else None
+
+    with s3.disturbed(fault), pytest.raises(StorageError, match="file cannot be written"):
+        bucket.write("file", file)
+    gc.collect()  # the stream would be closed, which makes an object of the first part
+    assert len(parts) > 1
+    assert bucket.status("file") is None
+    assert bucket.write("file", file).num_bytes == file.stat().st_size
+
+
+def test_times_are_whole_seconds_everywhere(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto.s3.models import FakeKey
+
+    told = property(lambda key: key.last_modified.strftime("%Y-%m-%dT%H:%M:%S.789Z"))
+    monkeypatch.setattr(FakeKey, "last_modified_ISO8601", told)  # as MinIO's listings have it
+    bucket = _bucket(s3, "seconds", {"shop/a": b"a"})
+    assert bucket.listed()["a"] == bucket.status("a")
+
+
+def test_names_are_those_of_objects_and_folders(s3: S3Server) -> None:
+    bucket = _bucket(s3, "names", {"shop/b/1": b"", "shop/b/2": b"", "shop/a.csv": b"", "c": b""})
+    assert bucket.names() == ["a.csv", "b"]
+    assert Bucket(object_uri("s3://names/nowhere")).names() == []
 
 
 def test_a_secret_is_blotted_out_of_what_storage_says(s3: S3Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import time
@@ -41,7 +42,8 @@ class ObjectStatus:
 
     Attributes:
         num_bytes: Its size.
-        mtime_ns: When it was written, in ns since 1970; storage knows it by the second.
+        mtime_ns: When it was written, in ns since 1970; of an object the whole second, since some
+            servers tell parts of it in a listing and none where one object is asked for.
     """
 
     num_bytes: int
@@ -75,18 +77,31 @@ class Bucket:
         """
         from pyarrow import fs
 
+        start = len(self.root.path) + 1
+        return {
+            one.path[start:]: _status_of(one)
+            for one in self._found(folder, deep=deep)
+            if one.type == fs.FileType.File
+        }
+
+    def names(self) -> list[str]:
+        """Returns what lies directly below the address, objects and folders, sorted.
+
+        Raises:
+            StorageError: The bucket does not answer, is not there, or refuses.
+        """
+        return [one.base_name for one in self._found("", deep=False)]
+
+    def _found(self, folder: str, *, deep: bool) -> list[fs.FileInfo]:
+        from pyarrow import fs
+
         place = self.root / folder
         try:
             with _told(place, "listed"):
                 found = _connected(place).get_file_info(fs.FileSelector(place.path, recursive=deep))
         except FileNotFoundError:  # the bucket is there, and nothing below the folder
-            return {}
-        start = len(self.root.path) + 1
-        return {
-            one.path[start:]: ObjectStatus(one.size, one.mtime_ns or 0)
-            for one in sorted(found, key=lambda one: str(one.path))
-            if one.type == fs.FileType.File
-        }
+            return []
+        return sorted(found, key=lambda one: str(one.path))
 
     def status(self, name: str = "") -> ObjectStatus | None:
         """Returns size and time of an object; None where there is none of this name.
@@ -101,7 +116,7 @@ class Bucket:
             found = _connected(place).get_file_info(place.path)
         if found.type != fs.FileType.File:
             return None
-        return ObjectStatus(found.size, found.mtime_ns or 0)
+        return _status_of(found)
 
     def read(self, name: str = "", max_bytes: int | None = None) -> bytes:
         """Returns an object's bytes.
@@ -168,12 +183,15 @@ class Bucket:
         with open(file, "rb") as data:
             with _told(place, "written"):
                 stream = _connected(place).open_output_stream(place.path, compression=None)
-            # A stream that is closed makes an object of what was written: only the whole may be.
-            while part := data.read(_PART_BYTES):
+            try:
+                while part := data.read(_PART_BYTES):
+                    with _told(place, "written"):
+                        stream.write(part)
                 with _told(place, "written"):
-                    stream.write(part)
-            with _told(place, "written"):
-                stream.close()
+                    stream.close()
+            except BaseException:
+                _leave_open(stream)
+                raise
         status = self.status(name)
         if status is None or status.num_bytes != os.path.getsize(file):
             raise StorageError(f"{place} was written and is not there as a whole; start again")
@@ -182,12 +200,26 @@ class Bucket:
     def remove(self, name: str) -> None:
         """Removes an object; one that is not there is none to remove.
 
+        `pyarrow.fs` writes an empty object for its folder, ``folder/``, which no listing here has.
+
         Raises:
             StorageError: The bucket does not answer, or refuses.
         """
         place = self.root / name
         with suppress(FileNotFoundError), _told(place, "removed"):
             _connected(place).delete_file(place.path)
+
+
+def _leave_open(stream: object) -> None:
+    """Keeps a stream from being closed, which makes an object of what was written until then.
+
+    One that nobody has any more is closed as well, also at the end of the process: somebody has it.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+
+
+def _status_of(found: fs.FileInfo) -> ObjectStatus:
+    return ObjectStatus(found.size, (found.mtime_ns or 0) // 10**9 * 10**9)
 
 
 @contextmanager

@@ -16,11 +16,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from visual_search.atomic import atomic_path, write_text
+from visual_search.atomic import (
+    atomic_path,
+    check_space,
+    scratch_folder,
+    telling_full_disk,
+    write_text,
+)
 from visual_search.locking import file_lock
 from visual_search.storage.bucket import Bucket, ObjectStatus, StorageError, in_parallel
 from visual_search.storage.uris import ObjectUri
@@ -99,17 +106,45 @@ def copied_files(
             if _is_copied(path, record, status):
                 return
             with atomic_path(path, num_bytes=status.num_bytes) as temporary:
-                with open(temporary, "wb") as file:
-                    written = bucket.copy_to(name, file)
-                if written != status.num_bytes or bucket.status(name) != status:
-                    raise StorageError(
-                        f"{bucket.root / name} has changed since it was listed; expected the same "
-                        "file: start again"
-                    )
+                _copy(bucket, name, status, temporary)
             write_text(record, json.dumps(asdict(status)))
 
     in_parallel(copy, list(wanted), on_progress)
     return paths
+
+
+@contextmanager
+def passing_copy(bucket: Bucket, name: str) -> Iterator[Path]:
+    """Yields a copy of one object that nobody else has, gone at the end of the block.
+
+    Raises:
+        FileNotFoundError: There is no such object.
+        ValueError: Its name is none that a file can have.
+        StorageError: The bucket does not answer or refuses, or the object changes meanwhile.
+    """
+    status = bucket.status(name)
+    if status is None:
+        raise FileNotFoundError(f"nothing at {bucket.root / name}; check the address")
+    with scratch_folder(kept_folder(bucket.root), "copy") as folder:
+        path = _inside(folder, name.rpartition("/")[2])
+        check_space(path, status.num_bytes)
+        with telling_full_disk(path, path):
+            _copy(bucket, name, status, path)
+        yield path
+
+
+@contextmanager
+def passing_file(bucket: Bucket, name: str) -> Iterator[Path]:
+    """Yields a path of this machine, whose file becomes an object when the block succeeds.
+
+    Raises:
+        StorageError: The bucket does not answer, or refuses.
+    """
+    with scratch_folder(kept_folder(bucket.root), "new") as folder:
+        path = _inside(folder, name.rpartition("/")[2])
+        with telling_full_disk(path, path):
+            yield path
+        bucket.write(name, path)
 
 
 def dropped(bucket: Bucket, names: Sequence[str]) -> None:
@@ -118,6 +153,16 @@ def dropped(bucket: Bucket, names: Sequence[str]) -> None:
     for name in names:
         _inside(folder / "files", name).unlink(missing_ok=True)
         _inside(folder / "records", f"{name}.json").unlink(missing_ok=True)
+
+
+def _copy(bucket: Bucket, name: str, status: ObjectStatus, path: Path) -> None:
+    with open(path, "wb") as file:
+        written = bucket.copy_to(name, file)
+    if written != status.num_bytes or bucket.status(name) != status:
+        raise StorageError(
+            f"{bucket.root / name} has changed since it was listed; expected the same file: start "
+            "again"
+        )
 
 
 def _is_copied(path: Path, record: Path, status: ObjectStatus) -> bool:
