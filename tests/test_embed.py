@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from PIL import Image
 from tests.bundle.uploads import asked_for, upload
 from tests.composing import typed
 from tests.conftest import cache_of
-from tests.storage.s3_server import S3Server
+from tests.storage.s3_server import SECRET, S3Server
+from visual_search import embed, index
 from visual_search.catalog.catalog import BadItemsError
 from visual_search.catalog.readers import row_blocks
 from visual_search.config.builders import ConfigError
 from visual_search.config.schemas import EmbedLoader
 from visual_search.embed import EmbeddedCatalog, embed_catalog, print_embedded
 from visual_search.export import export_run
-from visual_search.runs.embedding_shards import read_shards
+from visual_search.runs.embedding_shards import read_shard_manifest, read_shards
 from visual_search.runs.run import Run, RunLockedError
+from visual_search.storage import bucket
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +133,56 @@ def test_the_same_again_writes_nothing_wherever_the_run_lies(
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("72 items of synthetic, 8 numbers each, in 4 shards: ")
     assert said.endswith("manifest.json (4 were there before)")
+
+
+def test_the_command_writes_to_object_storage_and_goes_on_once_it_answers(
+    trained: Run, whole: EmbeddedCatalog, s3: S3Server, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    s3.put("command", {})
+    monkeypatch.setattr(bucket, "ATTEMPTS", 2)
+    monkeypatch.chdir(tmp_path)
+
+    def status_of(command: Callable[[], None], *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["command", *words])
+        status = 0
+        try:
+            command()
+        except SystemExit as end:
+            status = int(str(end.code))
+        said = capsys.readouterr()
+        assert SECRET not in said.out + said.err
+        return status, " ".join(said.out.split()), " ".join(said.err.split())
+
+    def embed_there(out: str) -> tuple[int, str, str]:
+        words = [f"run={trained.folder}", f"out={out}", "shard_size=20", "trainer.accelerator=cpu"]
+        return status_of(embed.main, *words)
+
+    third = "/shards/00002.parquet"
+    with s3.disturbed(lambda method, path, before: "busy" if path.endswith(third) else None):
+        status, _, said = embed_there("s3://command/embedded")
+    assert status == 1
+    assert f"error: s3://command/embedded{third} cannot be written: " in said
+    status, said, _ = embed_there("s3://command/embedded/")
+    assert status == 0
+    assert "Finished: 2 of 4 shards; going on with 00002." in said
+    assert said.endswith("4 shards: s3://command/embedded/manifest.json (2 were there before)")
+    found = s3.objects("command")
+    assert {Path(key).name: data for key, data in found.items() if "/shards/" in key} == shards(
+        whole.folder
+    )
+    assert read_shard_manifest("s3://command/embedded")["shards"] == whole.manifest["shards"]
+    assert not [key for key, data in found.items() if SECRET.encode() in data]
+    assert not [path for path in tmp_path.iterdir() if path.name != "copies"]
+
+    status, _, said = embed_there(f"s3://key:{SECRET}@command/embedded")
+    assert status == 2
+    assert "expected s3://BUCKET/KEY alone" in said
+
+    pytest.importorskip("lancedb", reason="the extra 'lancedb' is not installed")
+    collection = ["from=s3://command/embedded", "to=lancedb", "url=products.lancedb"]
+    assert status_of(index.main, "push", *collection)[1].endswith("It holds 72 items of 8 numbers.")
+    assert status_of(index.main, "verify", *collection)[1].endswith("holds the same 72 items.")
 
 
 def test_what_is_missing_or_damaged_is_written_again(

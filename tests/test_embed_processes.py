@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 
 from tests.composing import typed
 from tests.processes import Command, Hold
+from tests.storage.s3_server import S3Server
 from visual_search.embed import embed_catalog, print_embedded
 from visual_search.runs.embedding_shards import read_shard_manifest, read_shards
 from visual_search.runs.run import Run
@@ -21,13 +23,13 @@ pytestmark = pytest.mark.slow
 TWO = ("trainer.strategy=ddp", "trainer.devices=2")
 
 
-def asked(run: Run, out: Path, *more: str) -> list[str]:
+def asked(run: Run, out: Path | str, *more: str) -> list[str]:
     """Of a catalogue that the run has not seen: more of the drawn products."""
     own = [f"run={run.folder}", f"out={out}", "+data.items_per_category=30"]
     return [*own, "shard_size=16", "trainer.accelerator=cpu", "loader.batch_size=4", *more]
 
 
-def embed(run: Run, out: Path) -> None:
+def embed(run: Run, out: Path | str) -> None:
     found = embed_catalog(typed("embed", *asked(run, out)))
     assert found is not None
     print_embedded(found)
@@ -91,6 +93,13 @@ def _is_running(pid: int) -> bool:
     return state != "Z"  # dead, and nobody has asked for its status yet
 
 
+def _wait_for(children: Sequence[int]) -> None:
+    deadline = time.monotonic() + 300
+    while any(_is_running(child) for child in children):  # they end by themselves
+        assert time.monotonic() < deadline, f"{children} outlive their first process"
+        time.sleep(0.05)
+
+
 def test_two_processes_that_are_killed_leave_what_one_goes_on_with(
     trained: Run, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,10 +111,7 @@ def test_two_processes_that_are_killed_leave_what_one_goes_on_with(
     process.send(signal.SIGKILL)
     assert process.end()[0] == -signal.SIGKILL
     hold.go_on()  # a child may wait there as well
-    deadline = time.monotonic() + 300
-    while any(_is_running(child) for child in children):  # they end by themselves
-        assert time.monotonic() < deadline, f"{children} outlive their first process"
-        time.sleep(0.05)
+    _wait_for(children)
     left = {path.name: path.stat().st_mtime_ns for path in out.glob("finished/[0-9]*.json")}
     assert 1 <= len(left) < 6, "it was killed too late to show anything"
     with pytest.raises(FileNotFoundError, match="it is unfinished: start its command again"):
@@ -117,3 +123,43 @@ def test_two_processes_that_are_killed_leave_what_one_goes_on_with(
     assert {name: (out / "finished" / name).stat().st_mtime_ns for name in left} == left
     assert files(out) == files(alone)
     assert not list(out.rglob("*.tmp*"))
+
+
+def test_two_processes_that_are_killed_leave_objects_that_another_machine_goes_on_with(
+    trained: Run, alone: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    s3.put("killed", {})
+    place = "s3://killed/embedded"
+    begun: list[str] = []
+    children: list[int] = []
+
+    def kill_at_the_second(method: str, path: str, before: int) -> None:
+        if "/finished/" in path and method == "PUT":
+            begun.append(path)
+            if len(begun) == 2:
+                children.extend(_children(process.pid))
+                process.send(signal.SIGKILL)
+
+    with s3.disturbed(kill_at_the_second):
+        process = Command("embed", asked(trained, place, *TWO))
+        assert process.end()[0] == -signal.SIGKILL
+    _wait_for(children)
+    left = [key for key in s3.objects("killed") if "/finished/" in key]
+    assert 1 <= len(left) < 6, "it was killed too late to show anything"
+    with pytest.raises(FileNotFoundError, match=rf"{place}/manifest.json.*it is unfinished"):
+        next(read_shards(place))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    s3.asked.clear()
+    embed(trained, place)
+    said = capsys.readouterr().out
+    assert f"Finished: {len(left)} of 6 shards; going on with" in said
+    shards = [Path(key).with_suffix(".parquet").name for key in left]
+    assert not [path for _, path in s3.asked if Path(path).name in shards]  # a listing told of them
+    found = s3.objects("killed")
+    assert {Path(key).name: data for key, data in found.items() if "/shards/" in key} == files(
+        alone
+    )
+    assert len([key for key in found if not key.endswith("/")]) == 2 * 6 + 2
+    assert read_shard_manifest(place) == read_shard_manifest(alone)

@@ -21,6 +21,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from tests.composing import typed
 from tests.conftest import cache_of
 from tests.processes import Command, Hold
+from tests.storage.s3_server import S3Server
 from visual_search.catalog.streaming import usable_cores
 from visual_search.config.builders import ConfigError
 from visual_search.embed import embed_catalog
@@ -121,23 +122,28 @@ def test_what_a_killed_node_had_is_embedded_by_the_others(
 
 
 @slow
-def test_a_bundle_embeds_on_a_cluster_of_its_own(trained: Run, tmp_path: Path) -> None:
+def test_a_bundle_embeds_to_object_storage_on_a_cluster_of_its_own(
+    trained: Run, s3: S3Server, tmp_path: Path
+) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     shop = tmp_path / "shop"
     export_run(typed("export", f"run={trained.folder}", f"out={shop}", cache_of(trained),
                      "num_checked=8"))  # fmt: skip
     arguments = [f"bundle={shop}", "data=synthetic", "data.items_per_category=8", "shard_size=30"]
     arguments.append("data.image_size_px=32")
-    out = [f"out={tmp_path / name}" for name in ("local", "ray")]
-    local = embed_catalog(typed("embed", *arguments, out[0]))
-    by_ray = Command("embed", [*arguments, out[1], "engine=ray"])
+    s3.put("by-ray", {})
+    local = embed_catalog(typed("embed", *arguments, f"out={tmp_path / 'local'}"))
+    by_ray = Command("embed", [*arguments, "out=s3://by-ray/embedded", "engine=ray"])
     status, said, errors = by_ray.end()
     assert status == 0, errors
     assert f"Ray: room for {usable_cores()} actor" in said
     assert local is not None
-    assert list(files(tmp_path / "ray")) == list(files(local.folder))
+    assert said.rstrip().endswith("s3://by-ray/embedded/manifest.json")
+    found = s3.objects("by-ray")
+    assert [Path(key).name for key in found if "/shards/" in key] == list(files(local.folder))
+    assert "embedded/items.parquet" not in found
     for (items, found), (same, expected) in zip(
-        read_shards(tmp_path / "ray"), read_shards(local.folder), strict=True
+        read_shards("s3://by-ray/embedded"), read_shards(local.folder), strict=True
     ):
         pd.testing.assert_frame_equal(items, same)
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visual_search.runs.embedding_shards import ShardFolder, ShardManifest
     from visual_search.runs.embedding_stores import ShardStore
     from visual_search.runs.run import Run
+    from visual_search.storage.uris import ObjectUri
     from visual_search.training.processes import Processes
 
 Engine = Literal["local", "ray"]
@@ -44,12 +45,12 @@ class EmbeddedCatalog:
     """A finished folder of shards.
 
     Attributes:
-        folder: Where they lie.
+        folder: Where they lie, as it was named.
         manifest: Content of its ``manifest.json``.
         num_written: Shards that were written now; the others were there.
     """
 
-    folder: Path
+    folder: Path | ObjectUri
     manifest: ShardManifest
     num_written: int
 
@@ -67,6 +68,7 @@ def embed_catalog(settings: EmbedSchema) -> EmbeddedCatalog | None:
         ConfigError: No finished run or no folder is named, a setting is wrong, or the folder holds
             something else.
         BadItemsError: Pictures are missing or do not decode, and ``data.on_bad_item`` is ``error``.
+        StorageError: Object storage, where out lies, does not answer or refuses.
     """
     from visual_search.runs.embedding_networks import open_network
     from visual_search.runs.embedding_stores import open_store
@@ -99,6 +101,7 @@ def _lead(
     from visual_search.runs.embedding_networks import open_network
     from visual_search.runs.embedding_ray import embed_with_ray
     from visual_search.runs.embedding_shards import ShardFolder
+    from visual_search.runs.embedding_stores import place_of
     from visual_search.views.progress import progress_bar
 
     data = read_data(run, settings.data, settings.split)
@@ -113,7 +116,7 @@ def _lead(
         elif job.missing:
             embed_with_ray(job, place, settings.ray.address, advance)
     manifest = ShardFolder(store.place, job.settings).conclude(data.refused)
-    return EmbeddedCatalog(Path(settings.out or ""), manifest, len(job.missing))
+    return EmbeddedCatalog(place_of(settings.out or ""), manifest, len(job.missing))
 
 
 def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
@@ -122,6 +125,8 @@ def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
     Raises:
         ConfigError: Settings are missing, wrong, or do not go together.
     """
+    from visual_search.runs.embedding_stores import place_of
+
     if bool(settings.run) == bool(settings.bundle):
         both = "both are named" if settings.run else "neither run nor bundle is named"
         raise ConfigError(
@@ -130,6 +135,8 @@ def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
         )
     if not settings.out:
         raise ConfigError("no folder is named for out; expected a new one: give out=PATH")
+    with told_as_config():
+        out = place_of(settings.out)
     _check_numbers(settings)
     run = None
     if settings.run:
@@ -150,7 +157,7 @@ def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
             "splits that it has: give data=folder data.root=PATH or such, and no split"
         )
     own = Path(settings.run or settings.bundle or "").resolve()
-    if Path(settings.out).resolve() == own:
+    if isinstance(out, Path) and out.resolve() == own:
         raise ConfigError(
             f"out={settings.out} is the {'run' if run else 'bundle'}'s own folder; expected a new "
             "one"

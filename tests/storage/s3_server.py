@@ -73,10 +73,14 @@ class S3Server:
 
     def names(self, bucket: str) -> list[str]:
         """Returns the keys of a bucket."""
+        return list(self.objects(bucket))
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Returns what a bucket holds by its keys, sorted."""
         from moto.s3.models import s3_backends
 
-        found = s3_backends["123456789012"]["aws"].buckets[bucket]
-        return sorted(str(key) for key in found.keys)
+        found = s3_backends["123456789012"]["aws"].buckets[bucket].keys
+        return {str(key): found[key].value for key in sorted(found)}
 
     @contextmanager
     def disturbed(self, by: Callable[[str, str, int], Fault | None]) -> Iterator[None]:

@@ -524,7 +524,7 @@ class EmbedSchema:
         run: Folder of a finished run, whose network embeds.
         bundle: In its place a folder that `python -m visual_search.export` made, or its address
             s3://BUCKET/DIR, whose encoder embeds without PyTorch; data has to be named.
-        out: Folder of the shards; the same command there goes on where it was.
+        out: Folder of the shards, or s3://BUCKET/DIR; the same command there goes on where it was.
         engine: local embeds on this machine; ray on all nodes of a cluster, whose storage has out,
             run and pictures under one path.
         shard_size: Items a shard, which is what a kill costs at most, in each process.
@@ -674,8 +674,8 @@ class IndexSchema:
         action: add, remove, rebuild, info, push or verify: the word after the command.
         bundle: Folder that `python -m visual_search.export` made; of info, push and verify also its
             address s3://BUCKET/DIR.
-        embeddings: Of push and verify: instead of the bundle, from=DIR, what `python -m
-            visual_search.embed` wrote.
+        embeddings: Of push and verify: instead of the bundle, from=DIR or from=s3://BUCKET/DIR,
+            what `python -m visual_search.embed` wrote.
         to: Of push and verify: pgvector, qdrant, milvus or lancedb.
         url: Its address; one with a password belongs into VISUAL_SEARCH_DATABASE_URL.
         collection: The collection, or table, in it.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.streaming import ItemPictures, PictureBatch, ReadItems
+    from visual_search.storage.uris import ObjectUri
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class EmbeddingJob:
     """Shards to embed; can be pickled, and is small whatever the catalogue's size.
 
     Attributes:
-        folder: Of the shards, with the listing of the items in it; every process sees it.
+        folder: Of the shards, with the listing of the items in it; every process sees it, or
+            reaches the object storage that it lies on.
         settings: What the shards have in common.
         pictures: How the items' pictures become batches.
         missing: Numbers of the shards to write, ascending.
     """
 
-    folder: Path
+    folder: Path | ObjectUri
     settings: ShardSettings
     pictures: ItemPictures
     missing: tuple[int, ...]
@@ -44,10 +46,21 @@ class EmbeddingJob:
         return replace(self, missing=(number,))
 
     def batches(self, number: int) -> Iterator[PictureBatch]:
-        """Yields the pictures of a shard; see `read_batches`."""
+        """Yields the pictures of a shard; see `read_batches`.
+
+        Raises:
+            RuntimeError: Another machine's command has finished the folder meanwhile.
+        """
         from visual_search.catalog.streaming import read_batches
 
-        rows = read_listing(open_store(self.folder).kept(LISTING_FILE), number)
+        try:
+            listing = open_store(self.folder).kept(LISTING_FILE)
+        except FileNotFoundError as error:
+            raise RuntimeError(
+                f"{self.folder / LISTING_FILE} is gone; expected one command at a time, and "
+                "another one has finished the folder: start this one again, it finds the shards"
+            ) from error
+        rows = read_listing(listing, number)
         yield from read_batches(rows, self.pictures)
 
     def write(self, number: int, items: ReadItems, embeddings: NDArray[np.float32]) -> None:

@@ -1,5 +1,7 @@
 """A folder of embeddings in shards: what lies in it, writing it bit by bit, reading it back.
 
+It lies on a disk, or on object storage under the same names.
+
 ::
 
     settings.json            written first: what all shards have in common
@@ -35,6 +37,7 @@ from visual_search.runs.embedding_listing import LISTING_FILE
 from visual_search.runs.embedding_stores import open_store
 from visual_search.runs.places import refused_without_places
 from visual_search.runs.run import json_text
+from visual_search.storage.bucket import ObjectStatus, in_parallel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visual_search.catalog.catalog import RefusedItem
-    from visual_search.storage.bucket import ObjectStatus
+    from visual_search.storage.uris import ObjectUri
 
 FORMAT = "visual_search.runs.embedding_shards/1"
 SETTINGS_FORMAT = "visual_search.embedding_settings/2"  # and of the lines in `finished`
@@ -178,11 +181,14 @@ class ShardFolder:
     """The folder that is being written.
 
     Args:
-        folder: Its path; `claim` makes it.
+        folder: Its path, or its address on object storage; `claim` makes it.
         settings: What its shards have in common.
+
+    Raises:
+        ValueError: The address names no bucket, or holds a password.
     """
 
-    def __init__(self, folder: str | Path, settings: ShardSettings) -> None:
+    def __init__(self, folder: str | Path | ObjectUri, settings: ShardSettings) -> None:
         self._store = open_store(folder)
         self.folder = self._store.place
         self.settings = settings
@@ -236,14 +242,13 @@ class ShardFolder:
         Args:
             on_progress: Called with (shards read, shards to read).
         """
-        found, files = {}, self._store.listed(SHARDS)
-        for number in range(self.settings.num_shards):
-            record = self._known(number, files.get(_shard_file(number)))
-            if record is not None:
-                found[number] = record
-            if on_progress is not None:
-                on_progress(number + 1, self.settings.num_shards)
-        return found
+        files = self._store.listed(SHARDS)  # all at once: on object storage a request takes long
+        records = in_parallel(
+            lambda number: self._known(number, files.get(_shard_file(number))),
+            range(self.settings.num_shards),
+            on_progress,
+        )
+        return {number: found for number, found in enumerate(records) if found is not None}
 
     def write(
         self,
@@ -366,7 +371,7 @@ class ShardFolder:
         return record
 
     def _read_json(self, name: str) -> Any:
-        return parsed_json(self._store.text(name, _EXPECTED), self.folder / name, _EXPECTED)
+        return parsed_json(self._store.text(name, _EXPECTED), str(self.folder / name), _EXPECTED)
 
     def _write_json(self, name: str, content: Mapping[str, object]) -> None:
         with self._store.writing(name) as temporary:
@@ -381,15 +386,16 @@ def _record_file(number: int) -> str:
     return f"{FINISHED}/{number:05d}.json"
 
 
-def read_shard_manifest(folder: str | Path) -> ShardManifest:
-    """Returns the manifest of a finished folder.
+def read_shard_manifest(folder: str | Path | ObjectUri) -> ShardManifest:
+    """Returns the manifest of a finished folder, on a disk or on object storage.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: It is no such manifest, or was changed after it was written.
+        StorageError: Object storage does not answer, or refuses.
     """
     store = open_store(folder)
-    path = store.place / MANIFEST_FILE
+    path = str(store.place / MANIFEST_FILE)
     try:
         text = store.text(MANIFEST_FILE, _EXPECTED)
     except FileNotFoundError as error:
@@ -409,12 +415,13 @@ def read_shard_manifest(folder: str | Path) -> ShardManifest:
 
 
 def read_shards(
-    folder: str | Path, on_progress: Callable[[int, int], None] | None = None
+    folder: str | Path | ObjectUri, on_progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[pd.DataFrame, NDArray[np.float32]]]:
     """Yields (items, embeddings) shard after shard, in the catalogue's order.
 
     Args:
-        folder: That the embed command finished.
+        folder: That the embed command finished; of one on object storage, as
+            ``s3://bucket/embedded``, a shard is copied to this machine while it is read.
         on_progress: Called with (items read, N).
 
     Yields:
@@ -424,6 +431,7 @@ def read_shards(
     Raises:
         FileNotFoundError: The folder is not finished, or a shard is missing.
         ValueError: The manifest or a shard was changed after it was written.
+        StorageError: Object storage does not answer, or refuses.
     """
     manifest, store = read_shard_manifest(folder), open_store(folder)
     done = 0

@@ -6,21 +6,30 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from filelock import Timeout
 
 from visual_search.atomic import atomic_path, sweep
-from visual_search.reading import read_text
-from visual_search.runs.run import Run
-
-if TYPE_CHECKING:
-    from visual_search.storage.bucket import ObjectStatus
+from visual_search.locking import file_lock
+from visual_search.reading import MAX_TEXT_BYTES, DamagedFileError, read_text
+from visual_search.runs.run import LOCK_WAIT_SECONDS, Run, RunLockedError
+from visual_search.storage.bucket import Bucket, ObjectStatus
+from visual_search.storage.copies import (
+    copied_file,
+    dropped,
+    kept_folder,
+    passing_copy,
+    passing_file,
+)
+from visual_search.storage.uris import ObjectUri, is_object_uri, object_uri
 
 
 class ShardStore(Protocol):
     """Files by their names below a place, as ``shards/00000.parquet``; any process may open it."""
 
     @property
-    def place(self) -> Path:
+    def place(self) -> Path | ObjectUri:
         """Where they lie."""
         ...
 
@@ -82,7 +91,7 @@ class ShardStore(Protocol):
         ...
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keeps other commands from writing there within the block.
+        """Keeps other commands from writing there within the block, of this machine at least.
 
         Raises:
             RunLockedError: Another one is at it.
@@ -90,9 +99,29 @@ class ShardStore(Protocol):
         ...
 
 
-def open_store(folder: str | Path) -> ShardStore:
-    """Returns the store at a path."""
-    return FolderStore(Path(folder).absolute())
+def place_of(folder: str | Path | ObjectUri) -> Path | ObjectUri:
+    """Returns what a text names: a folder of this machine, or an address of object storage.
+
+    Raises:
+        ValueError: An address names no bucket, or holds a password or settings.
+
+    Example:
+        >>> place_of("embedded"), str(place_of("s3://shop/embedded/"))
+        (PosixPath('embedded'), 's3://shop/embedded')
+    """
+    if isinstance(folder, str):
+        return object_uri(folder) if is_object_uri(folder) else Path(folder)
+    return folder
+
+
+def open_store(folder: str | Path | ObjectUri) -> ShardStore:
+    """Returns the store at a path, or at an address of object storage.
+
+    Raises:
+        ValueError: As of `place_of`.
+    """
+    place = place_of(folder)
+    return BucketStore(place) if isinstance(place, ObjectUri) else FolderStore(place.absolute())
 
 
 @dataclass(frozen=True)
@@ -123,8 +152,6 @@ class FolderStore:
         Raises:
             FileNotFoundError: There is none.
         """
-        from visual_search.storage.bucket import ObjectStatus
-
         found = (self.place / name).stat()
         return ObjectStatus(found.st_size, found.st_mtime_ns)
 
@@ -186,3 +213,111 @@ class FolderStore:
             yield
         finally:
             folder.unlock()
+
+
+@dataclass(frozen=True)
+class BucketStore:
+    """Objects below an address, which any machine reaches that has its credentials.
+
+    A file is written on this machine first, then sent as a whole; one that is read is copied here.
+
+    Attributes:
+        place: The address.
+    """
+
+    place: ObjectUri
+
+    @property
+    def _bucket(self) -> Bucket:
+        return Bucket(self.place)
+
+    def names(self) -> list[str]:
+        """Returns the objects and folders directly there, sorted; none where nothing is below it.
+
+        Raises:
+            StorageError: The bucket does not answer, is not there, or refuses: as of all that
+                follows.
+        """
+        return self._bucket.names()
+
+    def listed(self, folder: str) -> dict[str, ObjectStatus]:
+        """Returns the objects of a folder by their names below the place."""
+        return self._bucket.listed(folder)
+
+    def status(self, name: str) -> ObjectStatus:
+        """Returns size and time of an object.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        found = self._bucket.status(name)
+        if found is None:
+            raise FileNotFoundError(f"nothing at {self.place / name}; check the address")
+        return found
+
+    def text(self, name: str, expected: str) -> str:
+        """Returns an object's text.
+
+        Args:
+            name: Of the object.
+            expected: As of `read_text`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            DamagedFileError: It is no text.
+        """
+        try:
+            return self._bucket.read(name, MAX_TEXT_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            reason = "it is no text (not UTF-8)"
+            raise DamagedFileError(str(self.place / name), reason, expected) from error
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """Yields a path of this machine, whose file becomes the object when the block succeeds."""
+        return passing_file(self._bucket, name)
+
+    def reading(self, name: str) -> AbstractContextManager[Path]:
+        """Yields a copy of this process's own, gone at the end of the block.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return passing_copy(self._bucket, name)
+
+    def kept(self, name: str) -> Path:
+        """Returns a copy that the processes of this machine share.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return copied_file(self.place / name)
+
+    def remove(self, name: str) -> None:
+        """Removes an object, and this machine's copy; one that is not there is none to remove."""
+        self._bucket.remove(name)
+        dropped(self._bucket, [name])
+
+    def sweep(self, folder: str) -> None:
+        """Does nothing: what a killed process had begun lies on its machine, and goes there."""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other commands of this machine from writing there within the block.
+
+        Raises:
+            RunLockedError: Another one is at it.
+        """
+        folder = kept_folder(self.place)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = file_lock(folder / "written", LOCK_WAIT_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunLockedError(
+                f"{self.place} is in use by another command of this machine; expected to be alone "
+                "there; wait for it, or give another out"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_search.config.builders import ConfigError, told_as_config
@@ -31,17 +30,18 @@ class ShardSource:
     """A folder that the embed command finished, as the source of a collection.
 
     Args:
-        folder: The folder.
+        folder: The folder, on a disk or on object storage.
 
     Attributes:
         facts: What made its embeddings.
 
     Raises:
         FileNotFoundError: It is not finished.
-        ValueError: Its manifest was changed.
+        ValueError: Its manifest was changed, or an address holds a password.
+        StorageError: Object storage does not answer, or refuses.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         from visual_search.databases.database import CollectionFacts
         from visual_search.runs.embedding_shards import read_shard_manifest
 
@@ -170,7 +170,7 @@ def _source(settings: IndexSchema) -> ItemSource:
             "visual_search.embed` wrote: name one of them"
         )
     if settings.embeddings:
-        return ShardSource(Path(settings.embeddings))
+        return ShardSource(settings.embeddings)
     _folder, snapshot = open_newest(str(settings.bundle), hashed=True)
     return BundleSource(snapshot)
 
