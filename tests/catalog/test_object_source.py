@@ -241,6 +241,16 @@ def test_names_in_another_spelling_and_ways_out(s3: S3Server, shop: Path) -> Non
         folder("s3://names/none")
 
 
+def test_threads_of_a_new_process_list_once(s3: S3Server, shop: Path) -> None:
+    source = pickle.loads(pickle.dumps(folder(_put(s3, "threads", shop)).source))
+    s3.asked.clear()
+    read = read_pictures(
+        source, [f"hats/{n % 10}.jpg" for n in range(256)], size_px=8, fit="stretch"
+    )
+    assert not [one.reason for one in read if one.reason]
+    assert s3.asked.count(("GET", "/threads")) == 1
+
+
 def test_what_is_too_large_for_a_picture_is_not_read(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 
 from visual_search.catalog.readers.picture_names import (
@@ -44,6 +45,7 @@ class ObjectSource:
         self._is_whole = False
         self._alike: dict[str, list[str]] = {}
         self._hashes: dict[str, tuple[ObjectStatus, str]] | None = None
+        self._lock = threading.RLock()  # of threads that miss a listing, one asks for it
 
     def __repr__(self) -> str:
         return f"ObjectSource({str(self.root)!r})"
@@ -139,9 +141,10 @@ class ObjectSource:
             FileNotFoundError: There is none.
             StorageError: The bucket does not answer, or refuses.
         """
-        if not self._is_whole:
-            self._note(self._bucket.listed())
-            self._is_whole = True
+        with self._lock:
+            if not self._is_whole:
+                self._note(self._bucket.listed())
+                self._is_whole = True
         if not self._objects:
             raise FileNotFoundError(f"nothing below {self.root}; check the address")
         return sorted(self._objects)
@@ -166,9 +169,10 @@ class ObjectSource:
         status = self._objects.get(name)
         if status is not None:
             return name, status
-        if not self._alike:
-            self.names()
-            self._alike = by_bare_name(self._objects)
+        with self._lock:
+            if not self._alike:
+                self.names()
+                self._alike = by_bare_name(self._objects)
         alike = self._alike.get(bare_name(name), [])
         fitting = fitting_names(name, alike)
         if len(fitting) != 1:
@@ -178,9 +182,10 @@ class ObjectSource:
     def _list_folder_of(self, name: str) -> None:
         top, inside, _ = name.partition("/")
         folder = f"{top}/" if inside else ""
-        if not self._is_whole and folder not in self._folders:
-            self._note(self._bucket.listed(top if inside else "", deep=bool(inside)))
-            self._folders.add(folder)
+        with self._lock:
+            if not self._is_whole and folder not in self._folders:
+                self._note(self._bucket.listed(top if inside else "", deep=bool(inside)))
+                self._folders.add(folder)
 
     def _note(self, listed: dict[str, ObjectStatus]) -> None:
         self._objects |= listed
