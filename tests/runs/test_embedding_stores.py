@@ -13,6 +13,9 @@ import pytest
 
 from tests.runs.test_embedding_shards import EMBEDDINGS, KEYS, SETTINGS, TABLE, write
 from tests.storage.s3_server import SECRET, Fault, S3Server
+from visual_search.catalog.streaming import ItemPictures
+from visual_search.catalog.synthetic import synthetic
+from visual_search.runs.embedding_job import EmbeddingJob
 from visual_search.runs.embedding_shards import ShardFolder, read_shard_manifest, read_shards
 from visual_search.runs.embedding_stores import open_store
 from visual_search.runs.run import RunLockedError
@@ -217,12 +220,33 @@ def test_a_place_with_something_else_is_refused(s3: S3Server) -> None:
 
 
 def test_one_command_of_a_machine_writes_at_a_time(s3: S3Server, tmp_path: Path) -> None:
+    s3.put("locked", {})
     for place in ("s3://locked/embedded", str(tmp_path / "embedded")):
         first, second = open_store(place), open_store(place)
         with first.locked(), pytest.raises(RunLockedError, match="embedded is in use by"):
             second.locked().__enter__()
         with second.locked():
             pass
+
+
+def test_a_bucket_that_is_not_there_is_told_before_any_work(s3: S3Server) -> None:
+    store = open_store("s3://nobody-has-it/embedded")
+    with pytest.raises(StorageError, match="s3://nobody-has-it/embedded cannot be listed"):
+        store.locked().__enter__()
+    s3.put("nobody-has-it", {})
+    with store.locked():  # the lock was given back
+        pass
+
+
+def test_a_folder_that_another_machine_finished_is_told(s3: S3Server) -> None:
+    s3.put("both", {})
+    shards = written("s3://both/embedded")
+    source = synthetic(2, ["Shoes"], image_size_px=32).source
+    pictures = ItemPictures(source, "shop", 32, "stretch", 2, 1, stops_at_bad_item=True)
+    job = EmbeddingJob(shards.folder, SETTINGS, pictures, missing=(2,))
+    shards.conclude([])
+    with pytest.raises(RuntimeError, match=r"items\.parquet is gone; .*start this one again"):
+        next(job.batches(2))
 
 
 def test_a_listing_is_copied_once_for_a_machine(s3: S3Server, tmp_path: Path) -> None:

@@ -304,6 +304,8 @@ class BucketStore:
     def locked(self) -> Iterator[None]:
         """Keeps other commands of this machine from writing there within the block.
 
+        A bucket that does not answer is told now, and not once a long catalogue is listed.
+
         Raises:
             RunLockedError: Another one is at it.
         """
@@ -318,6 +320,7 @@ class BucketStore:
                 "there; wait for it, or give another out"
             ) from error
         try:
+            self.names()
             yield
         finally:
             lock.release()
