@@ -18,6 +18,7 @@ from visual_search.bundle.bundle import Bundle
 from visual_search.bundle.snapshot import open_snapshot
 from visual_search.bundle.writing import add_items, remove_items
 from visual_search.config.schemas import IndexSchema
+from visual_search.databases import lancedb, pgvector
 from visual_search.databases.bundle_source import BundleSource
 from visual_search.databases.database import (
     CollectionFacts,
@@ -38,9 +39,9 @@ pytestmark = pytest.mark.slow
 class Drawn:
     """Many items, in blocks."""
 
-    def __init__(self, num_items: int = 3_000, dim: int = 16) -> None:
+    def __init__(self, num_items: int = 3_000, dim: int = 16, seed: int = 0) -> None:
         self.facts = CollectionFacts("a", "b", "c", dim)
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(seed)
         self.embeddings = generator.normal(size=(num_items, dim)).astype(np.float32)
         self.ids = [f"item-{n}" for n in range(num_items)]
         self.categories = [f"c{n % 7}" for n in range(num_items)]
@@ -123,6 +124,42 @@ def test_what_differs_is_found(database: VectorDatabase) -> None:
     assert not found.changed
     assert not found.is_same
     assert list(found.embeddings) == ["item-3"]
+
+
+def test_lancedb_finds_what_came_before_and_after_its_index(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="the extra 'lancedb' is not installed")
+    database = open_database("lancedb", str(tmp_path), "indexed")
+    source = Drawn(lancedb.MIN_INDEXED, 8)
+    assert push(source, database).tended == "an index over 20,000 items was made"
+    assert verify(source, database).is_same
+    further = Drawn(300, 8, seed=1)
+    source.ids = [*source.ids[10:], *(f"further-{one}" for one in further.ids)]
+    source.categories = [*source.categories[10:], *further.categories]
+    source.embeddings = np.concatenate([source.embeddings[10:], further.embeddings])
+    source.embeddings[5] += 3  # and its row in the index is another one's now
+    assert counts(source, database) == (300, 1, 10, 20_290)
+    assert verify(source, database).is_same
+    asked = np.concatenate([source.embeddings[[5]], further.embeddings[:50]])
+    nearest = [found.item_ids[0] for found in database.search(asked, 1)]
+    assert nearest == ["item-15", *(f"further-item-{n}" for n in range(50))]
+
+
+@pytest.mark.parametrize(
+    ("dim", "tended"), [(2_000, "an HNSW index over 300 items was made"), (2_001, "")]
+)
+def test_pgvector_compares_wide_embeddings_one_by_one(
+    dim: int, tended: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgvector, "MIN_INDEXED", 300)
+    database = open_database("pgvector", postgres.url, f"wide_{dim}", timeout_s=20)
+    source = Drawn(300, dim)
+    assert push(source, database).tended == tended
+    assert counts(source, database) == (0, 0, 0, 300)
+    assert verify(source, database).is_same
+    for found in database.search(source.embeddings[:3], 5, [[label("category", "c1")]]):
+        assert len(found.item_ids) == 5
+        assert {int(one.removeprefix("item-")) % 7 for one in found.item_ids} == {1}
+    database.close()
 
 
 def test_a_push_goes_on_when_the_server_was_killed(
