@@ -336,9 +336,11 @@ def print_changed(changed: Changed) -> None:
     """Prints what was done and what the bundle holds now."""
     from visual_search.bundle.bundle import Bundle
     from visual_search.knn.plan import SearchPlan
+    from visual_search.views.progress import progress_bar
 
     change = changed.change
-    bundle = Bundle.open(changed.folder, verify="sizes")
+    with progress_bar("Copying", " files") as advance:
+        bundle = Bundle.open(changed.folder, verify="sizes", on_progress=advance)
     if change is not None:
         done = [
             f"{many(number, 'picture') if bundle.is_by_picture else f'{number:,}'} {word}"

@@ -92,6 +92,7 @@ def search_bundle(settings: SearchSchema) -> Searched:
     from visual_search.bundle.bundle import Bundle, Verify
     from visual_search.bundle.products import ByProduct
     from visual_search.runs.vector_database import searched_through
+    from visual_search.views.progress import progress_bar
 
     if not settings.bundle:
         raise ConfigError(
@@ -117,9 +118,14 @@ def search_bundle(settings: SearchSchema) -> Searched:
             f"out={out.parent / (out.stem or 'grid')}.png"
         )
     through = searched_through(settings.index, settings.url, settings.collection)
-    bundle = Bundle.open(
-        settings.bundle, verify=verify, num_threads=settings.num_threads, through=through
-    )
+    with progress_bar("Copying", " files") as advance:
+        bundle = Bundle.open(
+            settings.bundle,
+            verify=verify,
+            num_threads=settings.num_threads,
+            through=through,
+            on_progress=advance,
+        )
     where = _where(bundle, settings)
     answers = _of_pictures(bundle, pictures, settings.k, where, products)
     answers += _of_items(bundle, items, settings.k, where, products)

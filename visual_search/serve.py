@@ -49,6 +49,7 @@ def serve_command(settings: ServeSchema) -> None:
     from visual_search.bundle.remote import check_is_folder
     from visual_search.runs.vector_database import searched_through
     from visual_search.serving.server import serve
+    from visual_search.views.progress import progress_bar
 
     folders = [*([settings.bundle] if settings.bundle else []), *settings.bundles]
     if not folders:
@@ -66,7 +67,11 @@ def serve_command(settings: ServeSchema) -> None:
             f"index={settings.index} with {len(folders)} bundles; expected one: a collection has "
             "the items of one bundle"
         )
-    opened = [Bundle.open(folder, verify=verify, through=through) for folder in folders]
+    with progress_bar("Copying", " files") as advance:
+        opened = [
+            Bundle.open(folder, verify=verify, through=through, on_progress=advance)
+            for folder in folders
+        ]
 
     def tell(address: str) -> None:
         names = ", ".join(f"{bundle.name} ({many(len(bundle), 'item')})" for bundle in opened)

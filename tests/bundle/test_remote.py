@@ -31,7 +31,9 @@ from visual_search.storage.uris import object_uri
 
 def test_it_is_copied_once(s3: S3Server, full_folder: Path) -> None:
     address = upload(s3, full_folder, "bundle-once")
-    bundle = Bundle.open(address)
+    seen: list[tuple[int, int]] = []
+    bundle = Bundle.open(address, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(bundle.manifest.files), len(bundle.manifest.files))
     check_content(bundle, [one for one in IDS if one != "item-4"])
     assert (bundle.name, bundle.place, bundle.address) == ("shop", address, address)
     needed = {*read_manifest(full_folder)[0].files, MANIFEST_FILE}

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,25 @@ def test_names_are_those_of_objects_and_folders(s3: S3Server) -> None:
     bucket = _bucket(s3, "names", {"shop/b/1": b"", "shop/b/2": b"", "shop/a.csv": b"", "c": b""})
     assert bucket.names() == ["a.csv", "b"]
     assert Bucket(object_uri("s3://names/nowhere")).names() == []
+
+
+def test_a_look_gives_up_where_nobody_answers(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "LOOK_TIMEOUT_S", 1.0)
+    requests._connection.cache_clear()
+    bucket, end = _bucket(s3, "silent", {"shop/a": b"a"}), threading.Event()
+
+    def silent(method: str, path: str, before: int) -> None:
+        end.wait()
+
+    try:
+        with s3.disturbed(silent), pytest.raises(StorageError, match="s3://silent/shop/a cannot"):
+            bucket.read("a", is_patient=False)
+    finally:
+        end.set()
+    assert len(s3.asked) == requests.LOOK_ATTEMPTS < requests.ATTEMPTS
+    assert bucket.read("a", is_patient=False) == b"a"
 
 
 def test_a_secret_is_blotted_out_of_what_storage_says(s3: S3Server) -> None:

@@ -137,6 +137,7 @@ class Bundle:
         verify: Verify = "hashes",
         num_threads: int | None = None,
         through: Callable[[Snapshot], DatabaseIndex] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> Bundle:
         """Opens the newest generation, without torch and without waiting for a writer.
 
@@ -148,6 +149,7 @@ class Bundle:
             num_threads: Threads of the index and of the encoder; None for as many as there are
                 cores.
             through: Gives the vector database that is searched instead of the bundle's own index.
+            on_progress: Called with how many of how many files are copied, where they are.
 
         Raises:
             FileNotFoundError: There is no bundle, or a file of it is missing.
@@ -159,7 +161,11 @@ class Bundle:
             raise ValueError(f"verify is {verify!r}; expected one of {list(get_args(Verify))}")
         hashed = verify == "hashes"
         source, snapshot = open_newest(
-            folder, hashed=hashed, num_threads=num_threads, is_exact=through is not None
+            folder,
+            hashed=hashed,
+            num_threads=num_threads,
+            is_exact=through is not None,
+            on_progress=on_progress,
         )
         return cls(
             source,

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from visual_search.atomic import atomic_path
 from visual_search.bundle.files import DamagedError, MissingFileError
 from visual_search.bundle.manifest import (
     MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
     BundleManifest,
     parsed_manifest,
     read_manifest,
@@ -65,15 +66,22 @@ def newest_manifest(address: str) -> bytes:
 
     Raises:
         FileNotFoundError: There is none.
-        StorageError: The bucket does not answer, or refuses.
+        ValueError: It is larger than any that was written.
+        StorageError: The bucket does not answer, which is said within seconds, or refuses.
     """
-    return _bucket(address).read(MANIFEST_FILE)
+    return _bucket(address).read(MANIFEST_FILE, MAX_MANIFEST_BYTES, is_patient=False)
 
 
-def local_folder(place: str | os.PathLike[str]) -> Path:
+def local_folder(
+    place: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None
+) -> Path:
     """Returns a bundle's folder on this machine; of one on object storage, its newest generation's.
 
     What is there already is not copied again; what is copied is compared with its hash.
+
+    Args:
+        place: The bundle's folder or address.
+        on_progress: Called with how many of how many files are copied.
 
     Raises:
         FileNotFoundError: There is no bundle at the address, or a file of it is missing.
@@ -88,15 +96,15 @@ def local_folder(place: str | os.PathLike[str]) -> Path:
     bucket = _bucket(address)
     with _copying(bucket.root) as folder:
         for _ in range(_LOOKS):
-            data = bucket.read(MANIFEST_FILE)
+            data = bucket.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
             manifest = parsed_manifest(data, bucket.root / MANIFEST_FILE)
             missing = _missing(folder, manifest, manifest.files)
             if not missing and (folder / MANIFEST_FILE).read_bytes() == data:
                 return folder
             try:
-                _copy(bucket, folder, manifest, missing)
+                _copy(bucket, folder, manifest, missing, on_progress)
             except FileNotFoundError:  # gone with a generation that was replaced, or truly missing
-                if bucket.read(MANIFEST_FILE) == data:
+                if bucket.read(MANIFEST_FILE, MAX_MANIFEST_BYTES) == data:
                     raise
                 continue
             with atomic_path(folder / MANIFEST_FILE) as temporary:
@@ -118,7 +126,9 @@ def local_encoder(place: str | os.PathLike[str]) -> tuple[Path, BundleManifest]:
     if address is None:
         return Path(place), read_manifest(Path(place))[0]
     bucket = _bucket(address)
-    manifest = parsed_manifest(bucket.read(MANIFEST_FILE), bucket.root / MANIFEST_FILE)
+    manifest = parsed_manifest(
+        bucket.read(MANIFEST_FILE, MAX_MANIFEST_BYTES), bucket.root / MANIFEST_FILE
+    )
     with _copying(bucket.root) as folder:
         _copy(bucket, folder, manifest, _missing(folder, manifest, [manifest.encoder.file]))
     return folder, manifest
@@ -130,6 +140,7 @@ def open_newest(
     hashed: bool,
     num_threads: int | None = None,
     is_exact: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, Snapshot]:
     """Returns `local_folder` and the newest generation in it, opened as by `open_snapshot`.
 
@@ -140,7 +151,7 @@ def open_newest(
         ValueError: It is damaged, foreign, or does not fit itself.
         StorageError: As of `local_folder`.
     """
-    folder, address = local_folder(place), address_of(place)
+    folder, address = local_folder(place, on_progress), address_of(place)
     opened = functools.partial(
         open_snapshot, hashed=hashed, num_threads=num_threads, is_exact=is_exact
     )
@@ -206,7 +217,13 @@ def _differs(folder: Path, manifest: BundleManifest, name: str, *, hashed: bool 
         return "is missing"
 
 
-def _copy(bucket: Bucket, folder: Path, manifest: BundleManifest, names: Sequence[str]) -> None:
+def _copy(
+    bucket: Bucket,
+    folder: Path,
+    manifest: BundleManifest,
+    names: Sequence[str],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
     """Copies some files of a bundle, and compares them with their hashes."""
     from visual_search.storage.bucket import in_parallel
     from visual_search.storage.copies import copied_files, dropped
@@ -218,7 +235,7 @@ def _copy(bucket: Bucket, folder: Path, manifest: BundleManifest, names: Sequenc
                 f"{bucket.root / name} is missing; {MANIFEST_FILE} names it: {_UPLOAD}"
             )
     for _ in range(2):  # a copy that was there may be the damaged one
-        copied_files(bucket, {name: listed[name] for name in names})
+        copied_files(bucket, {name: listed[name] for name in names}, on_progress)
         found = in_parallel(functools.partial(_differs, folder, manifest), names)
         damaged = {name: how for name, how in zip(names, found, strict=True) if how}
         if not damaged:

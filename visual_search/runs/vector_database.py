@@ -163,6 +163,7 @@ def verify_items(settings: IndexSchema) -> None:
 def _source(settings: IndexSchema) -> ItemSource:
     from visual_search.bundle.remote import open_newest
     from visual_search.databases.bundle_source import BundleSource
+    from visual_search.views.progress import progress_bar
 
     if bool(settings.bundle) == bool(settings.embeddings):
         raise ConfigError(
@@ -171,7 +172,8 @@ def _source(settings: IndexSchema) -> ItemSource:
         )
     if settings.embeddings:
         return ShardSource(settings.embeddings)
-    _folder, snapshot = open_newest(str(settings.bundle), hashed=True)
+    with progress_bar("Copying", " files") as advance:
+        _folder, snapshot = open_newest(str(settings.bundle), hashed=True, on_progress=advance)
     return BundleSource(snapshot)
 
 

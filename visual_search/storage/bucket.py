@@ -24,6 +24,7 @@ R = TypeVar("R")
 NUM_READERS = 32  # requests at once: each waits some tens of milliseconds for its answer
 ATTEMPTS = 8  # of a request, with pauses that double, to 20 s
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 10.0, 60.0
+LOOK_ATTEMPTS, LOOK_TIMEOUT_S = 2, 3.0  # where nobody may have to wait
 _MAX_PAUSE_S = 20.0
 _PART_BYTES = 8 * 2**20  # of a file that is copied: a request each
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -118,8 +119,16 @@ class Bucket:
             return None
         return _status_of(found)
 
-    def read(self, name: str = "", max_bytes: int | None = None) -> bytes:
+    def read(
+        self, name: str = "", max_bytes: int | None = None, *, is_patient: bool = True
+    ) -> bytes:
         """Returns an object's bytes.
+
+        Args:
+            name: Its name.
+            max_bytes: Most that are read.
+            is_patient: Wait for storage that is away; False gives up within seconds, for a look
+                that is soon repeated anyway, and for which nobody may have to wait.
 
         Raises:
             FileNotFoundError: There is no such object.
@@ -130,11 +139,11 @@ class Bucket:
         place = self.root / name
         with (
             _told(place, "read"),
-            _connected(place).open_input_stream(place.path, compression=None) as stream,
+            _connected(place, is_patient).open_input_stream(place.path, compression=None) as stream,
         ):
             said = int(stream.metadata().get("Content-Length", -1))
             too_large = max_bytes is not None and said > max_bytes
-            data = b"" if too_large else _answered(stream.read)
+            data = b"" if too_large else _answered(stream.read, is_patient)
         if max_bytes is not None and too_large:
             raise ValueError(
                 f"{place} has {said / 2**20:.0f} MiB; expected at most {max_bytes / 2**20:.0f} MiB"
@@ -248,13 +257,13 @@ def _told(place: ObjectUri, done: str) -> Iterator[None]:
         ) from error
 
 
-def _answered(read: Callable[[], bytes]) -> bytes:
+def _answered(read: Callable[[], bytes], is_patient: bool = True) -> bytes:
     """Returns what a stream gives, asked again where the answer was an error without room.
 
     Arrow holds room for the bytes that it asks for alone. What a busy server says is longer than a
     small object, and Arrow then raises this instead of repeating the request.
     """
-    for attempt in range(1, ATTEMPTS):
+    for attempt in range(1, ATTEMPTS if is_patient else LOOK_ATTEMPTS):
         try:
             return read()
         except OSError as error:
@@ -264,13 +273,13 @@ def _answered(read: Callable[[], bytes]) -> bytes:
     return read()
 
 
-def _connected(place: ObjectUri) -> fs.FileSystem:
+def _connected(place: ObjectUri, is_patient: bool = True) -> fs.FileSystem:
     # A connection and its threads do not survive a fork.
-    return _connection(place.scheme, place.bucket, os.getpid())
+    return _connection(place.scheme, place.bucket, os.getpid(), is_patient)
 
 
 @functools.lru_cache(8)
-def _connection(scheme: str, bucket: str, process: int) -> fs.FileSystem:
+def _connection(scheme: str, bucket: str, process: int, is_patient: bool) -> fs.FileSystem:
     from pyarrow import fs
 
     if scheme != "s3":
@@ -285,9 +294,11 @@ def _connection(scheme: str, bucket: str, process: int) -> fs.FileSystem:
         region=region or "us-east-1",
         endpoint_override=endpoint or None,
         scheme=protocol or "https",
-        connect_timeout=CONNECT_TIMEOUT_S,
-        request_timeout=REQUEST_TIMEOUT_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        connect_timeout=CONNECT_TIMEOUT_S if is_patient else LOOK_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S if is_patient else LOOK_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(
+            max_attempts=ATTEMPTS if is_patient else LOOK_ATTEMPTS
+        ),
         background_writes=False,
     )
 
