@@ -261,7 +261,7 @@ def test_what_nobody_foresaw_does_not_tell_the_password(
     [
         (["to=pgvector"], "either bundle=DIR or from=DIR"),
         (["bundle=shop", "from=embedded", "to=pgvector"], "either bundle=DIR or from=DIR"),
-        (["from=embedded"], "no manifest at embedded"),
+        (["from=embedded"], "embedded/manifest.json; expected a folder of shards"),
         (
             ["to=oracle", "bundle={shop}"],
             "'oracle' is no vector database; expected one of",
