@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,18 @@ def test_it_is_copied_once(s3: S3Server, full_folder: Path) -> None:
     assert asked_for(s3) == {MANIFEST_FILE}
     assert bundle.is_current()
     assert bundle.refreshed() is bundle
+
+
+def test_those_who_open_it_at_once_copy_it_once(s3: S3Server, bundle_folder: Path) -> None:
+    address = upload(s3, bundle_folder, "bundle-together")
+    with ThreadPoolExecutor(3) as threads:
+        opened = list(threads.map(Bundle.open, [address] * 3))
+    for bundle in opened:
+        check_content(bundle, IDS)
+    read = Counter(path for method, path in s3.asked if method == "GET" and "/shop/" in path)
+    assert read.pop(f"/bundle-together/shop/{MANIFEST_FILE}") == 3
+    assert len(read) == len(opened[0].manifest.files)
+    assert set(read.values()) == {1}
 
 
 @pytest.mark.parametrize("fault", ["busy", "cut", "closed"])
