@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, get_args
 
 from visual_search.cli.command_line import run_command
-from visual_search.config.builders import ConfigError, one_of, told_as_config
+from visual_search.config.builders import ConfigError, one_of
 from visual_search.config.schemas import ServeSchema
 from visual_search.wording import many
 
@@ -46,7 +46,7 @@ def serve_command(settings: ServeSchema) -> None:
             "pip install 'visual-search[serve]'"
         ) from error
     from visual_search.bundle.bundle import Bundle, Verify
-    from visual_search.bundle.remote import check_is_folder
+    from visual_search.bundle.remote import address_of
     from visual_search.runs.vector_database import searched_through
     from visual_search.serving.server import serve
     from visual_search.views.progress import progress_bar
@@ -57,8 +57,11 @@ def serve_command(settings: ServeSchema) -> None:
             "no bundle is named; expected bundle=DIR, or bundles=[DIR,DIR] to see two side by side"
         )
     for folder in folders if os.environ.get(TOKEN_VARIABLE) else ():
-        with told_as_config():
-            check_is_folder(folder)
+        if address := address_of(folder):
+            raise ConfigError(
+                f"{address} is on object storage, where items are neither added nor removed, and "
+                f"{TOKEN_VARIABLE} allows both; expected a folder, or no token: unset the variable"
+            )
     verify = one_of("verify", settings.verify, get_args(Verify))
     chosen = server_settings(settings, os.environ.get(TOKEN_VARIABLE) or None)
     through = searched_through(settings.index, settings.url, settings.collection)
