@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 
-from visual_search.storage.bucket import Bucket, ObjectStatus, in_parallel
+from visual_search.storage.bucket import Bucket, ObjectStatus, StorageError, in_parallel
 from visual_search.storage.uris import ObjectUri
 
 BLOCK_BYTES = 8 * 2**20  # a request each
@@ -73,7 +73,8 @@ class ObjectFile(io.RawIOBase):
 
         Raises:
             FileNotFoundError: The object is gone.
-            StorageError: The bucket does not answer, or refuses.
+            StorageError: The bucket does not answer or refuses, or the object is another one than
+                it was when it was opened.
         """
         end = min(start + num_bytes, self.status.num_bytes)
         if end <= start:
@@ -94,4 +95,12 @@ class ObjectFile(io.RawIOBase):
         return blocks
 
     def _block(self, number: int) -> bytes:
-        return self._bucket.read_part(self._name, number * BLOCK_BYTES, BLOCK_BYTES)
+        start = number * BLOCK_BYTES
+        data = self._bucket.read_part(self._name, start, BLOCK_BYTES)
+        expected = min(BLOCK_BYTES, self.status.num_bytes - start)
+        if len(data) != expected or self._bucket.status(self._name) != self.status:
+            raise StorageError(
+                f"{self._bucket.root / self._name} has changed since it was opened; expected the "
+                "same object, of which no part is mixed with another's: start again"
+            )
+        return data
