@@ -9,6 +9,7 @@ import pytest
 from tests.storage.s3_server import S3Server
 from visual_search.storage.bucket import Bucket, StorageError
 from visual_search.storage.copies import copied_file, copied_files, copied_folder, dropped
+from visual_search.storage.hashes import keep_hashes
 from visual_search.storage.uris import object_uri
 
 
@@ -80,3 +81,21 @@ def test_a_name_that_leads_elsewhere_is_no_file(s3: S3Server, tmp_path: Path) ->
         with pytest.raises(ValueError, match="has a name that no file can have"):
             copied_files(bucket, {name: status})
     assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match="has a part of 251 bytes"):
+        copied_files(bucket, {"n" * 251: status})
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("copy-closed", {"shop/a": b"a"})
+    (tmp_path / "file").write_bytes(b"")  # where no folder can be, for root neither
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    place = object_uri("s3://copy-closed/shop")
+    status = Bucket(place).listed()["a"]
+    for writes in (
+        lambda: copied_file(place / "a"),
+        lambda: keep_hashes(place, {"a": (status, "0" * 64)}),
+    ):
+        with pytest.raises(OSError, match=r"cannot be written .*: set XDG_CACHE_HOME to one"):
+            writes()

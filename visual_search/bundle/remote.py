@@ -186,10 +186,10 @@ def _bucket(address: str) -> Bucket:
 @contextlib.contextmanager
 def _copying(place: ObjectUri) -> Iterator[Path]:
     """Gives the folder of copies to one process at a time."""
-    from visual_search.storage.copies import kept_folder
+    from visual_search.storage.copies import made_folder
 
-    kept = kept_folder(place)
-    (kept / "files").mkdir(parents=True, exist_ok=True)
+    kept = made_folder(place)
+    (kept / "files").mkdir(exist_ok=True)
     with file_lock(kept / "bundle.lock", wait_seconds=None):
         yield kept / "files"
 

@@ -18,7 +18,7 @@ from visual_search.storage.bucket import Bucket, ObjectStatus
 from visual_search.storage.copies import (
     copied_file,
     dropped,
-    kept_folder,
+    made_folder,
     passing_copy,
     passing_file,
 )
@@ -309,9 +309,7 @@ class BucketStore:
         Raises:
             RunLockedError: Another one is at it.
         """
-        folder = kept_folder(self.place)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = file_lock(folder / "written", LOCK_WAIT_SECONDS)
+        lock = file_lock(made_folder(self.place) / "written", LOCK_WAIT_SECONDS)
         try:
             lock.acquire()
         except Timeout as error:

@@ -13,6 +13,7 @@ A file is looked at before each use, and copied anew where it has another size o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ from visual_search.locking import file_lock
 from visual_search.storage.bucket import Bucket, ObjectStatus, StorageError, in_parallel
 from visual_search.storage.uris import ObjectUri
 
+_LONGEST_NAME = 230  # bytes; the 255 of a file's name also hold what is added to a temporary one
 _LOOKS = 3  # at a folder that changes while it is copied
 
 
@@ -93,14 +95,15 @@ def copied_files(
     Raises:
         FileNotFoundError: One is gone.
         ValueError: One has a name that no file can have.
+        OSError: The folder of the copies cannot be written, or the disk is full.
         StorageError: The bucket does not answer or refuses, or one has changed since it was listed.
     """
-    folder = kept_folder(bucket.root)
+    folder = made_folder(bucket.root)
     paths = {name: _inside(folder / "files", name) for name in wanted}
 
     def copy(name: str) -> None:
         path, status = paths[name], wanted[name]
-        record = _inside(folder / "records", f"{name}.json")
+        record = folder / "records" / f"{name}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(record.with_suffix(".lock"), wait_seconds=None):
             if _is_copied(path, record, status):
@@ -125,7 +128,7 @@ def passing_copy(bucket: Bucket, name: str) -> Iterator[Path]:
     status = bucket.status(name)
     if status is None:
         raise FileNotFoundError(f"nothing at {bucket.root / name}; check the address")
-    with scratch_folder(kept_folder(bucket.root), "copy") as folder:
+    with scratch_folder(made_folder(bucket.root), "copy") as folder:
         path = _inside(folder, name.rpartition("/")[2])
         check_space(path, status.num_bytes)
         with telling_full_disk(path, path):
@@ -140,7 +143,7 @@ def passing_file(bucket: Bucket, name: str) -> Iterator[Path]:
     Raises:
         StorageError: The bucket does not answer, or refuses.
     """
-    with scratch_folder(kept_folder(bucket.root), "new") as folder:
+    with scratch_folder(made_folder(bucket.root), "new") as folder:
         path = _inside(folder, name.rpartition("/")[2])
         with telling_full_disk(path, path):
             yield path
@@ -152,7 +155,7 @@ def dropped(bucket: Bucket, names: Sequence[str]) -> None:
     folder = kept_folder(bucket.root)
     for name in names:
         _inside(folder / "files", name).unlink(missing_ok=True)
-        _inside(folder / "records", f"{name}.json").unlink(missing_ok=True)
+        (folder / "records" / f"{name}.json").unlink(missing_ok=True)
 
 
 def _copy(bucket: Bucket, name: str, status: ObjectStatus, path: Path) -> None:
@@ -180,11 +183,36 @@ def kept_folder(place: ObjectUri) -> Path:
     return Path(cache).absolute() / "visual_search" / "objects" / digest
 
 
+def made_folder(place: ObjectUri) -> Path:
+    """Returns the same folder, which is there and can be written.
+
+    Raises:
+        OSError: It cannot be.
+    """
+    folder = kept_folder(place)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror}), and keeps what was read of {place}; "
+            "expected a folder of your own: set XDG_CACHE_HOME to one"
+        ) from error
+    return folder
+
+
 def _inside(folder: Path, name: str) -> Path:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
         raise ValueError(
-            f"the object {name!r} has a name that no file can have; expected parts between single "
-            "'/': rename it"
+            f"the object {name!r} has a name that no file can have; expected parts without "
+            "'\\', between single '/': rename it"
+        )
+    longest = max(len(os.fsencode(part)) for part in parts)
+    if longest > _LONGEST_NAME:
+        raise ValueError(
+            f"the object {name!r} has a part of {longest} bytes, and its copy a longer name than a "
+            f"file can have; expected at most {_LONGEST_NAME}: rename it"
         )
     return folder.joinpath(*parts)

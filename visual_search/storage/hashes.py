@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from visual_search.locking import file_lock
 from visual_search.storage.bucket import ObjectStatus
-from visual_search.storage.copies import kept_folder
+from visual_search.storage.copies import kept_folder, made_folder
 from visual_search.storage.uris import ObjectUri
 
 Known = Mapping[str, tuple[ObjectStatus, str]]
@@ -41,8 +41,7 @@ def keep_hashes(root: ObjectUri, found: Known) -> None:
     """
     if not found:
         return
-    folder = kept_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(root)
     lines = [
         json.dumps([name, status.num_bytes, status.mtime_ns, digest])
         for name, (status, digest) in found.items()
