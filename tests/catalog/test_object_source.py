@@ -282,3 +282,40 @@ def test_a_picture_of_a_table_may_be_named_by_its_address(s3: S3Server) -> None:
     catalog = table("s3://addresses/shop/a.csv")
     assert catalog.table["image"].tolist() == [f"in/{n}.jpg" for n in range(3)]
     assert io.BytesIO(catalog.source.load("in/1.jpg")).getvalue() == drawn(1)  # type: ignore[arg-type]
+
+
+def test_what_is_no_address_of_a_place_says_what_is(s3: S3Server) -> None:
+    for place, told in {
+        "s3://shop-a//in//shop": "has an empty part.* write it 's3://shop-a/in/shop'",
+        "s3a://shop-a/in": "an address of s3a:// is not read here.*s3://BUCKET/KEY",
+        "https://key:secret@server.example/shop": "an address of https:// is not read here",
+    }.items():
+        for reads in (folder, table, webdataset, parquet):
+            with pytest.raises(ValueError, match=told) as error:
+                reads(place)
+            assert "secret@" not in str(error.value)
+
+
+def test_messages_name_the_zip_there_and_not_its_copy(
+    s3: S3Server, shop: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "zips").mkdir()
+    packed = zipped(shop, tmp_path / "zips" / "shop.zip")
+    (tmp_path / "zips" / "none.zip").write_bytes(b"no zip")
+    place = _put(s3, "named", packed.parent, "in")
+    with pytest.raises(ValueError, match=f"^{place}/none.zip cannot be read as a zip"):
+        folder(f"{place}/none.zip")
+    source = pickle.loads(pickle.dumps(open_source(f"{place}/shop.zip")))
+    assert repr(source) == f"ZipSource('{place}/shop.zip')"
+    with pytest.raises(FileNotFoundError, match=f"no picture 'hats/none.jpg' in {place}/shop.zip"):
+        source.load("hats/none.jpg")
+
+
+def test_a_picture_that_cannot_be_asked_for_says_why(s3: S3Server) -> None:
+    rows = "item_id,image,category\n1,hats/1.jpg,hat\n2,s3://asked/far/1.jpg,hat\n"
+    objects = {"shop/hats/1.jpg": drawn(1), "shop/hats//2.jpg": drawn(2), "far/1.jpg": drawn(3)}
+    s3.put("asked", {**objects, "tables/shop/a.csv": rows.encode(), "tables/shop/hats/1.jpg": b"x"})
+    (refused,) = folder("s3://asked/shop", on_bad_item="skip").refused
+    assert "has a part that is empty or '.'" in refused.reason
+    (refused,) = table("s3://asked/tables/shop/a.csv", on_bad_item="skip").refused
+    assert "is an address outside the data's folder" in refused.reason

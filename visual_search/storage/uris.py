@@ -90,8 +90,8 @@ def object_uri(place: str) -> ObjectUri:
         s3://shop/pictures/coats
 
     Raises:
-        ValueError: It is none, has no bucket, or holds a password or settings, which would stand in
-            runs and messages.
+        ValueError: It is none, has no bucket or an empty part, or holds a password or settings,
+            which would stand in runs and messages.
     """
     found = _URI.fullmatch(place)
     if found is None:
@@ -100,4 +100,10 @@ def object_uri(place: str) -> ObjectUri:
     refuse_secrets(place)
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{place!r} names no bucket; expected {scheme}://BUCKET/KEY")
-    return ObjectUri(scheme, bucket, key.strip("/"))
+    key = key.strip("/")
+    if "//" in key:  # `pyarrow.fs` asks for no such object
+        raise ValueError(
+            f"{place!r} has an empty part, between two '/'; expected single ones: write it "
+            f"{f'{scheme}://{bucket}/' + re.sub('/+', '/', key)!r}, or rename what lies there"
+        )
+    return ObjectUri(scheme, bucket, key)

@@ -169,6 +169,11 @@ class ObjectSource:
         status = self._objects.get(name)
         if status is not None:
             return name, status
+        if image in self._objects:
+            raise ValueError(
+                f"the object {image!r} has a part that is empty or '.', and cannot be asked for; "
+                f"expected {name!r}: rename it"
+            )
         with self._lock:
             if not self._alike:
                 self.names()

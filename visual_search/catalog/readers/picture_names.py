@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from visual_search.storage.uris import is_object_uri
+
 MAX_PICTURE_BYTES = 64 * 2**20  # the largest photo of a shop is far below; a bomb is far above
 _CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 
@@ -31,6 +33,8 @@ def safe_name(image: str) -> str:
         reason = "is empty"
     elif "\0" in image or not _is_utf8(image):
         reason = "is not valid UTF-8 text; rename the file"
+    elif is_object_uri(image):
+        reason = "is an address outside the data's folder; put the table above the pictures"
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image):
         reason = (
             "is a URL; fetch the pictures first: data.download=true of data=table does, or "

@@ -34,7 +34,13 @@ from visual_search.catalog.readers.picture_names import (
 from visual_search.storage.bucket import Bucket, in_parallel
 from visual_search.storage.copies import copied_file
 from visual_search.storage.seekable import open_object
-from visual_search.storage.uris import ObjectUri, is_object_uri, object_uri
+from visual_search.storage.uris import (
+    SCHEMES,
+    ObjectUri,
+    is_object_uri,
+    object_uri,
+    refuse_secrets,
+)
 
 _RACY_NS = 2 * 10**9  # a file this young may change again within one tick of its time stamp
 
@@ -45,9 +51,20 @@ def place_of(path: str | os.PathLike[str]) -> Place:
     """Returns a path, or an address of object storage, as one.
 
     Raises:
-        ValueError: The address names no bucket, or holds a password.
+        ValueError: The address names no bucket, holds a password, or is of another kind.
     """
-    return object_uri(path) if isinstance(path, str) and is_object_uri(path) else Path(path)
+    if not isinstance(path, str):
+        return Path(path)
+    if is_object_uri(path):
+        return object_uri(path)
+    if other := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path):
+        refuse_secrets(path)
+        raise ValueError(
+            f"an address of {other[1]}:// is not read here; expected a path of this machine, or "
+            f"{' or '.join(f'{scheme}://BUCKET/KEY' for scheme in SCHEMES)}: for another server "
+            "with S3's protocol set AWS_ENDPOINT_URL to it"
+        )
+    return Path(path)
 
 
 def is_file(place: Place) -> bool:
@@ -96,7 +113,7 @@ def open_source(root: str | os.PathLike[str] | ObjectUri) -> FileSource:
     """
     path = root if isinstance(root, ObjectUri) else place_of(root)
     if isinstance(path, ObjectUri):
-        return ZipSource(copied_file(path)) if is_file(path) else ObjectSource(path)
+        return ZipSource(copied_file(path), path) if is_file(path) else ObjectSource(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(
             f"{path} is no file, and nobody waits at a pipe; expected a folder or a zip: save it"
@@ -335,14 +352,17 @@ class ZipSource:
 
     Args:
         path: The zip file.
+        address: Of the object that it is a copy of, which messages then name.
 
     Raises:
         FileNotFoundError: Nothing is at ``path``.
         ValueError: The file is no zip.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], address: ObjectUri | None = None) -> None:
         self.path = Path(path).absolute()
+        self._address = address
+        self._called = str(address or self.path)
         if not self.path.exists():
             raise FileNotFoundError(f"no folder or zip at {self.path}; give an existing path")
         try:
@@ -350,13 +370,13 @@ class ZipSource:
                 members = archive.infolist()
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{self.path} has a member whose name is no UTF-8 ({error.object!r}), and says "
+                f"{self._called} has a member whose name is no UTF-8 ({error.object!r}), and says "
                 "that it is; expected names of text: rename the file and pack it again"
             ) from error
         # The last is what zipfile raises for a file that is packed in a way unknown to it.
         except (zipfile.BadZipFile, IsADirectoryError, NotImplementedError) as error:
             raise ValueError(
-                f"{self.path} cannot be read as a zip ({error}); expected a folder or a zip"
+                f"{self._called} cannot be read as a zip ({error}); expected a folder or a zip"
             ) from error
         # where two have one name, the one that is written with slashes, as the format has it
         members.sort(key=lambda member: "\\" not in member.filename)
@@ -364,10 +384,10 @@ class ZipSource:
         self._alike: dict[str, list[str]] | None = None
 
     def __repr__(self) -> str:
-        return f"ZipSource({str(self.path)!r})"
+        return f"ZipSource({self._called!r})"
 
-    def __reduce__(self) -> tuple[type[ZipSource], tuple[Path]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[type[ZipSource], tuple[Path, ObjectUri | None]]:
+        return type(self), (self.path, self._address)
 
     def load(self, image: str) -> bytes:
         """Returns the member's bytes, whose CRC-32 is checked.
@@ -395,10 +415,10 @@ class ZipSource:
                 # one byte more than declared is enough to see that the declaration lies
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.file_size + 1)
         except zlib.error as error:
-            raise ValueError(f"member {name!r} of {self.path} is damaged: {error}") from error
+            raise ValueError(f"member {name!r} of {self._called} is damaged: {error}") from error
         if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
             raise ValueError(
-                f"member {name!r} of {self.path} is damaged: its size or CRC-32 is not the "
+                f"member {name!r} of {self._called} is damaged: its size or CRC-32 is not the "
                 "declared one; fetch the zip again, and do not replace it while it is read"
             )
         return data
@@ -456,7 +476,7 @@ class ZipSource:
             alike = self._alike.get(bare_name(name), [])
             fitting = fitting_names(name, alike)
             if len(fitting) != 1:
-                raise FileNotFoundError(no_picture(image, str(self.path), fitting or alike))
+                raise FileNotFoundError(no_picture(image, self._called, fitting or alike))
             member = self._members[fitting[0]]
         if member.flag_bits & 0x1:
             raise ValueError(f"member {image!r} is encrypted; make the zip without a password")
