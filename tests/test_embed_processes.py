@@ -125,6 +125,26 @@ def test_two_processes_that_are_killed_leave_what_one_goes_on_with(
     assert not list(out.rglob("*.tmp*"))
 
 
+@pytest.mark.parametrize("more", [(), TWO])
+def test_sigterm_ends_it_within_a_shard(
+    trained: Run, alone: Path, tmp_path: Path, more: Sequence[str]
+) -> None:
+    out = tmp_path / "ended"
+    hold = Hold(tmp_path / "hold", [r"/finished/\d+\.json$"] * 2)
+    process = Command("embed", asked(trained, out, *more), hold=hold)
+    hold.reached(process)
+    children = _children(process.pid)
+    process.send(signal.SIGTERM)
+    hold.go_on()
+    status, said, _ = process.end()
+    assert status == 128 + signal.SIGTERM
+    assert "Interrupted; the same command goes on with the shards that are missing" in said
+    _wait_for(children)
+    assert len(list(out.glob("finished/[0-9]*.json"))) < 6
+    embed(trained, out)
+    assert files(out) == files(alone)
+
+
 def test_two_processes_that_are_killed_leave_objects_that_another_machine_goes_on_with(
     trained: Run, alone: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -167,13 +167,17 @@ class RunNetwork:
     ) -> None:
         """Embeds and writes the missing shards, in as many processes as the trainer starts.
 
+        SIGTERM and Ctrl-C end it at once: a shard is there whole or not at all.
+
         Args:
             job: None in a further process, which is told by the first.
             on_progress: Called with (items embedded, items to embed), in the first process.
 
         Raises:
             BadItemsError: A picture cannot be used, and that is an error.
+            Terminated: A signal arrived.
         """
+        from visual_search.training.checkpointing import Interruption, Terminated
         from visual_search.training.processes import telling_gone
         from visual_search.training.shards import ShardEmbedder, others_wait
 
@@ -182,8 +186,14 @@ class RunNetwork:
             return
         shown = on_progress if trainer.is_global_zero else None
         embedder = ShardEmbedder(self._module, job, shown)
-        with telling_gone():
-            trainer.predict(embedder, return_predictions=False)
+        # Lightning's own handler notes a SIGTERM, and predicts on.
+        with Interruption(), telling_gone():
+            try:
+                trainer.predict(embedder, return_predictions=False)
+            except Terminated:
+                if trainer.is_global_zero:
+                    print("Interrupted; the same command goes on with the shards that are missing")
+                raise
             trainer.strategy.barrier("shards")  # the others may still be writing theirs
 
 
