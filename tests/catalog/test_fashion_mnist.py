@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.catalog.shops import refuses, saved
+from tests.storage.s3_server import S3Server
 from visual_search.catalog.readers import fashion_mnist as module
 from visual_search.catalog.readers.fashion_mnist import CATEGORIES, fashion_mnist, read_idx
 
@@ -67,6 +68,23 @@ def test_the_files_become_a_catalogue(
     assert categories[12:] == ["Ankle boot", "T-shirt/top", "Dress"]
     expected = np.frombuffer(contents[NAMES[2]][-28 * 28 :], np.uint8).reshape(28, 28)
     np.testing.assert_array_equal(catalog.source.load("test-00002"), expected)
+
+
+def test_of_object_storage_the_four_files_alone_are_copied(
+    s3: S3Server, tmp_path: Path, contents: Files
+) -> None:
+    others = {"in/back\\slash": b"x", "in/deep/large.bin": b"x", "in/notes.txt": b"x"}
+    s3.put("mnist", {f"in/{name}": data for name, data in contents.items()} | others)
+    here = fashion_mnist(saved(tmp_path / "data", contents))
+    assert fashion_mnist("s3://mnist/in").fingerprint() == here.fingerprint()
+    copies = [path for path in (tmp_path / "copies").rglob("files/*") if path.is_file()]
+    assert sorted(path.name for path in copies) == sorted(NAMES)
+    s3.put("mnist", {f"few/{NAMES[0]}.gz": b"x"})
+    with pytest.raises(FileNotFoundError, match=f"s3://mnist/few lacks {NAMES[1]}, "):
+        fashion_mnist("s3://mnist/few")  # and nothing is fetched
+    s3.put("mnist", {f"in/{NAMES[1]}": contents[NAMES[1]] + b"x"})
+    with pytest.raises(ValueError, match=r"copied from s3://mnist/in: .*; upload it anew"):
+        fashion_mnist("s3://mnist/in")
 
 
 def test_debians_own_folder_is_read_in_place(tmp_path: Path, contents: Files) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.storage.s3_server import S3Server
 from visual_search.storage.bucket import Bucket, StorageError
-from visual_search.storage.copies import copied_file, copied_files, copied_folder, dropped
+from visual_search.storage.copies import copied_file, copied_files, dropped
 from visual_search.storage.hashes import keep_hashes
 from visual_search.storage.uris import object_uri
 
@@ -33,23 +33,6 @@ def test_a_file_is_copied_once_and_anew_where_it_is_another_one(s3: S3Server) ->
     assert copied_file(place).read_bytes() == b"second"
     with pytest.raises(FileNotFoundError, match="nothing at s3://copy-file/shop/none"):
         copied_file(object_uri("s3://copy-file/shop/none"))
-
-
-def test_a_folder_is_copied_as_it_is_there(s3: S3Server) -> None:
-    s3.put("copy-folder", {f"shop/{name}": name.encode() for name in ("a", "in/b", "in/c")})
-    seen: list[tuple[int, int]] = []
-    place = object_uri("s3://copy-folder/shop")
-    folder = copied_folder(place, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (3, 3)
-    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == {
-        "a",
-        "in/b",
-        "in/c",
-    }
-    Bucket(place).remove("in/c")
-    assert not (copied_folder(place) / "in/c").exists()
-    with pytest.raises(FileNotFoundError, match="nothing below s3://copy-folder/none"):
-        copied_folder(object_uri("s3://copy-folder/none"))
 
 
 def test_a_fault_in_the_middle_leaves_what_is_whole(s3: S3Server) -> None:

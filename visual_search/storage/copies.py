@@ -34,7 +34,6 @@ from visual_search.storage.bucket import Bucket, ObjectStatus, StorageError, in_
 from visual_search.storage.uris import ObjectUri
 
 _LONGEST_NAME = 230  # bytes; the 255 of a file's name also hold what is added to a temporary one
-_LOOKS = 3  # at a folder that changes while it is copied
 
 
 def copied_file(place: ObjectUri) -> Path:
@@ -50,34 +49,6 @@ def copied_file(place: ObjectUri) -> Path:
     if status is None:
         raise FileNotFoundError(f"nothing at {place}; check the address")
     return copied_files(bucket, {place.name: status})[place.name]
-
-
-def copied_folder(place: ObjectUri, on_progress: Callable[[int, int], None] | None = None) -> Path:
-    """Returns a folder with copies of all objects below an address, and of nothing else.
-
-    Args:
-        place: The address.
-        on_progress: Called with how many of how many files are there.
-
-    Raises:
-        FileNotFoundError: There is no object below it.
-        ValueError: One has a name that no file can have.
-        StorageError: The bucket does not answer or refuses, or somebody writes there all the time.
-    """
-    bucket = Bucket(place)
-    listed = bucket.listed()
-    for _ in range(_LOOKS):
-        if not listed:
-            raise FileNotFoundError(f"nothing below {place}; check the address")
-        copied_files(bucket, listed, on_progress)
-        before, listed = listed, bucket.listed()
-        if listed == before:
-            folder = kept_folder(place) / "files"
-            for path in folder.rglob("*"):
-                if path.is_file() and path.relative_to(folder).as_posix() not in listed:
-                    path.unlink(missing_ok=True)
-            return folder
-    raise StorageError(f"{place} changes while it is copied; expected a folder that is finished")
 
 
 def copied_files(

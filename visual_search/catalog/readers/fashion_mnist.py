@@ -20,7 +20,8 @@ from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
 from visual_search.catalog.readers.sources import ArraySource, place_of
-from visual_search.storage.copies import copied_folder
+from visual_search.storage.bucket import Bucket
+from visual_search.storage.copies import copied_files
 from visual_search.storage.uris import ObjectUri
 
 # The names of the labels 0..9, https://github.com/zalandoresearch/fashion-mnist
@@ -68,10 +69,11 @@ def fashion_mnist(
     The four files (``train-images-idx3-ubyte`` and so on, plain or ``.gz``) are looked for in
     ``root``, then where Debian's package installs them. With ``download`` they are then fetched
     into ``root``: from the mirrors that torchvision knows, or out of Debian's package (30 MB),
-    which needs no root. The MD5 of each file's content is checked wherever it comes from.
+    which needs no root. On object storage they are all, and nothing is fetched into it. The MD5 of
+    each file's content is checked wherever it comes from.
 
     Args:
-        root: The folder of the four files.
+        root: The folder of the four files, or its address on object storage.
         download: Whether to fetch what is missing.
         on_bad_item: As in every reader; the checksum leaves no item that could be bad.
         on_progress: Called with (files ready, 4) while they are fetched.
@@ -83,11 +85,14 @@ def fashion_mnist(
     Raises:
         FileNotFoundError: The files are nowhere; the message says what was tried and what to do.
         ValueError: A file in ``root`` is damaged, or ``on_bad_item`` is another word.
+        StorageError: Object storage does not answer, or refuses.
     """
     check_on_bad_item(on_bad_item)
     place = place_of(root)
-    local = copied_folder(place, on_progress) if isinstance(place, ObjectUri) else place
-    folder = _find_files(local, download, on_progress or (lambda done, total: None))
+    if isinstance(place, ObjectUri):
+        folder = _copied(place, on_progress)
+    else:
+        folder = _find_files(place, download, on_progress or (lambda done, total: None))
     pictures, item_ids, categories, splits = [], [], [], []
     for split, prefix in (("train", "train"), ("test", "t10k")):
         images = read_idx(_content(folder, f"{prefix}-images-idx3-ubyte"), num_dims=3)
@@ -139,6 +144,28 @@ def read_idx(content: bytes, num_dims: int) -> NDArray[np.uint8]:
             "fetch it again"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _copied(place: ObjectUri, on_progress: Callable[[int, int], None] | None) -> Path:
+    """Returns the folder of this machine with copies of the four files, checked."""
+    bucket = Bucket(place)
+    wanted = {
+        name: status
+        for name, status in bucket.listed(deep=False).items()
+        if name.removesuffix(".gz") in MD5_OF_CONTENT
+    }
+    missing = [name for name in MD5_OF_CONTENT if not {name, f"{name}.gz"} & wanted.keys()]
+    if missing:
+        raise FileNotFoundError(
+            f"{place} lacks {', '.join(missing)}; expected the four files of Fashion-MNIST, each "
+            "plain or .gz: upload them from https://github.com/zalandoresearch/fashion-mnist"
+        )
+    folder = next(iter(copied_files(bucket, wanted, on_progress).values())).parent
+    try:
+        _check_folder(folder)
+    except ValueError as error:
+        raise ValueError(f"copied from {place}: {error}; upload it anew") from error
+    return folder
 
 
 def _find_files(root: Path, download: bool, on_progress: Callable[[int, int], None]) -> Path:
