@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from visual_search.config.builders import ConfigError, bind
 from visual_search.config.schemas import ItemLimits, Node, SplitConfig, TrainSchema
+from visual_search.storage.bucket import Bucket, StorageError
+from visual_search.storage.uris import is_object_uri, object_uri
 
 if TYPE_CHECKING:
     from visual_search.runs.run import Run
@@ -33,21 +35,34 @@ def telling_moved_data(command: str, run: Run, data: Node, given: Node | None) -
     """
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, StorageError) as error:
         own = {} if "_target_" in (given or {}) else data
         gone = {
             key: own[key]
             for key in _path_keys(data)
-            if own.get(key) and key not in (given or {}) and not Path(own[key]).exists()
+            if own.get(key) and key not in (given or {}) and _is_lost(str(own[key]), error)
         }
         if not gone:
             raise
         lost = " and ".join(f"data.{key}={value}" for key, value in gone.items())
         places = " ".join(f"+data.{key}=WHERE_IT_LIES_NOW" for key in gone)
         raise ConfigError(
-            f"{error}\nRun {run.folder} was trained on {lost}, which is no longer there; expected "
+            f"{error}\nRun {run.folder} was trained on {lost}, which is "
+            f"{'not reached' if isinstance(error, StorageError) else 'no longer there'}; expected "
             f"the same data, wherever it lies now; say where:\n  {typed_command(command)} {places}"
         ) from error
+
+
+def _is_lost(place: str, error: FileNotFoundError | StorageError) -> bool:
+    """Returns whether nothing is at a place; one that did not answer is not asked again."""
+    if isinstance(error, StorageError):
+        return is_object_uri(place) and str(error).startswith(str(object_uri(place)))
+    if not is_object_uri(place):
+        return not Path(place).exists()
+    from visual_search.catalog.readers.sources import is_file
+
+    address = object_uri(place)
+    return not is_file(address) and not Bucket(address).names()
 
 
 def _path_keys(data: Node) -> list[str]:
