@@ -289,6 +289,7 @@ def test_what_is_no_address_of_a_place_says_what_is(s3: S3Server) -> None:
         "s3://shop-a//in//shop": "has an empty part.* write it 's3://shop-a/in/shop'",
         "s3a://shop-a/in": "an address of s3a:// is not read here.*s3://BUCKET/KEY",
         "https://key:secret@server.example/shop": "an address of https:// is not read here",
+        "S3://key:secret@shop-a/in": "an address of S3:// is not read here",
     }.items():
         for reads in (folder, table, webdataset, parquet):
             with pytest.raises(ValueError, match=told) as error:

@@ -215,7 +215,12 @@ def test_what_is_typed_may_hold_no_password(
     from visual_search.check import main
 
     refuse_secrets("data.root=s3://shop/a@b/what?.jpg")
-    for typed in ("data.root=s3://key:hidden@shop/a", "data.path='s3://shop/a?secret_key=hidden'"):
+    for typed in (
+        "data.root=s3://key:hidden@shop/a",
+        "data.path='s3://shop/a?secret_key=hidden'",
+        "data.root=s3a://key:hidden@shop/a",
+        "data.root=S3://key:hidden@shop/a",
+    ):
         monkeypatch.setattr("sys.argv", ["check", "data=folder", typed])
         with pytest.raises(SystemExit):
             main()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 SCHEMES = ("s3", "gs")
 _URI = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
-_WITH_SECRETS = re.compile(rf"\b({'|'.join(SCHEMES)})://(?:[^/\s]*@|[^\s]*\?[\w.]+=)")
+# also by the names that others have for them, which are no addresses here
+_WITH_SECRETS = re.compile(r"\b(s3[an]?|gs|gcs)://(?:[^/\s]*@|[^\s]*\?[\w.]+=)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -74,9 +75,10 @@ def refuse_secrets(text: str) -> None:
         ValueError: It holds one.
     """
     if found := _WITH_SECRETS.search(text):
+        scheme = "s3" if found[1].lower().startswith("s3") else "gs"
         raise ValueError(
             f"an address of {found[1]}:// holds credentials or settings, which are not shown here; "
-            f"expected {found[1]}://BUCKET/KEY alone: set AWS_ACCESS_KEY_ID, "
+            f"expected {scheme}://BUCKET/KEY alone: set AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL in the environment, or name a "
             "profile by AWS_PROFILE"
         )
