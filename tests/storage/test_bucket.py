@@ -227,3 +227,23 @@ def test_what_is_typed_may_hold_no_password(
         printed = capsys.readouterr()
         assert "expected s3://BUCKET/KEY alone" in printed.err
         assert "hidden" not in printed.err + printed.out
+
+
+def test_a_config_may_hold_no_password_that_a_multirun_would_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visual_search.train import main
+
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    (tmp_path / "configs" / "data" / "shop.yaml").write_text(
+        "defaults: [folder]\nroot: s3://key:hidden@shop/a\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    search = f"hydra.searchpath=[file://{tmp_path / 'configs'}]"
+    monkeypatch.setattr("sys.argv", ["train", "-m", "data=shop", "seed=1,2", search])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr()
+    assert "data.root: an address of s3:// holds credentials" in said.err
+    assert "hidden" not in said.err + said.out
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]

@@ -378,7 +378,10 @@ def _check_references(config: DictConfig) -> None:
 
 
 def _check_closed(config: DictConfig, prefix: str = "") -> None:
-    """Refuses keys that the schema does not name, which ``+key=value`` can add."""
+    """Refuses keys that the schema does not name, which ``+key=value`` can add, and passwords.
+
+    A password may stand in an address of a config file, which Hydra copies for a multirun.
+    """
     from omegaconf import DictConfig, OmegaConf
 
     schema = OmegaConf.get_type(config)
@@ -396,3 +399,8 @@ def _check_closed(config: DictConfig, prefix: str = "") -> None:
         child = config._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             _check_closed(child, f"{prefix}{key}.")
+        elif child is not None and isinstance(text := child._value(), str):
+            try:
+                refuse_secrets(text)
+            except ValueError as error:
+                raise ConfigError(f"{prefix}{key}: {error}") from None
