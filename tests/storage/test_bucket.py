@@ -60,9 +60,9 @@ def test_what_is_not_there_is_named(s3: S3Server, quick: None) -> None:
     assert bucket.status("b") is None
     assert Bucket(object_uri("s3://missing/nowhere")).listed() == {}
     with pytest.raises(
-        StorageError, match=r"s3://nobody-has-it cannot be listed: .*NO_SUCH_BUCKET"
+        StorageError, match=r"s3://nobody-made-it cannot be listed: .*NO_SUCH_BUCKET"
     ):
-        Bucket(object_uri("s3://nobody-has-it")).listed()
+        Bucket(object_uri("s3://nobody-made-it")).listed()
 
 
 def test_a_file_becomes_an_object_and_goes(s3: S3Server, tmp_path: Path) -> None:

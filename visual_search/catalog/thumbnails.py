@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_search.catalog.images import PictureLimits, decode, fit_array, to_display
-from visual_search.catalog.streaming import num_reading
 
 if TYPE_CHECKING:  # a search has no pandas to load
     from visual_search.catalog.catalog import Catalog
@@ -76,6 +75,8 @@ def thumbnails(
         PictureError: A picture does not decode.
         FileNotFoundError: A picture is not there.
     """
+    from visual_search.catalog.streaming import num_reading  # with pandas; a server has none
+
     images = catalog.table["image"].iloc[np.asarray(rows, np.int64)].tolist()
     made: list[bytes] = []
     with ThreadPoolExecutor(num_reading(catalog.source)) as pool:

@@ -66,6 +66,7 @@ def folder(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> root = Path(tempfile.mkdtemp())
         >>> for name in ("train/coats/1.jpg", "valid/coats/1.jpg"):
         ...     (root / name).parent.mkdir(parents=True)
