@@ -154,14 +154,6 @@ class ObjectSource:
         inside = [name.removeprefix(base) for name in self.names() if name.startswith(base)]
         return sorted({name.split("/")[0] for name in inside if "/" in name})
 
-    def status(self, name: str) -> ObjectStatus:
-        """Returns size and time of an object that is listed.
-
-        Raises:
-            FileNotFoundError: No object has this name.
-        """
-        return self._locate(name)[1]
-
     def _locate(self, image: str) -> tuple[str, ObjectStatus]:
         name = safe_name(image)
         if name not in self._objects:

@@ -45,6 +45,7 @@ from visual_search.catalog.readers.table import (
 )
 from visual_search.catalog.readers.tar_source import ListedTars, TarSource
 from visual_search.catalog.readers.webdataset import samples_of, tar_paths
+from visual_search.storage.bucket import in_parallel
 from visual_search.storage.copies import copied_file
 from visual_search.storage.uris import ObjectUri
 
@@ -205,7 +206,7 @@ def large_webdataset(
         ValueError: A tar cannot be read.
     """
     paths = tar_paths(path)
-    if len(paths) < 2 or sum(map(num_bytes_of, paths.values())) <= LARGE_TAR_BYTES:
+    if len(paths) < 2 or sum(in_parallel(num_bytes_of, [*paths.values()])) <= LARGE_TAR_BYTES:
         return None
     tars = ListedTars(paths)
 
