@@ -101,7 +101,7 @@ def _lead(
     from visual_search.runs.embedding_networks import open_network
     from visual_search.runs.embedding_ray import embed_with_ray
     from visual_search.runs.embedding_shards import ShardFolder
-    from visual_search.runs.embedding_stores import place_of
+    from visual_search.storage.uris import place_of
     from visual_search.views.progress import progress_bar
 
     data = read_data(run, settings.data, settings.split)
@@ -125,7 +125,7 @@ def _checked(settings: EmbedSchema, engine: Engine) -> Run | None:
     Raises:
         ConfigError: Settings are missing, wrong, or do not go together.
     """
-    from visual_search.runs.embedding_stores import place_of
+    from visual_search.storage.uris import place_of
 
     if bool(settings.run) == bool(settings.bundle):
         both = "both are named" if settings.run else "neither run nor bundle is named"

@@ -287,9 +287,9 @@ def test_a_picture_of_a_table_may_be_named_by_its_address(s3: S3Server) -> None:
 def test_what_is_no_address_of_a_place_says_what_is(s3: S3Server) -> None:
     for place, told in {
         "s3://shop-a//in//shop": "has an empty part.* write it 's3://shop-a/in/shop'",
-        "s3a://shop-a/in": "an address of s3a:// is not read here.*s3://BUCKET/KEY",
-        "https://key:secret@server.example/shop": "an address of https:// is not read here",
-        "S3://key:secret@shop-a/in": "an address of S3:// is not read here",
+        "s3a://shop-a/in": "an address of s3a:// is not known here.*s3://BUCKET/KEY",
+        "https://key:secret@server.example/shop": "an address of https:// is not known here",
+        "S3://key:secret@shop-a/in": "an address of S3:// is not known here",
     }.items():
         for reads in (folder, table, webdataset, parquet):
             with pytest.raises(ValueError, match=told) as error:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.storage.s3_server import SECRET, Fault, S3Server
+from visual_search.bundle.bundle import Bundle
+from visual_search.catalog.readers.sources import open_source
+from visual_search.runs.embedding_stores import open_store
 from visual_search.storage import bucket as requests
 from visual_search.storage.bucket import Bucket, StorageError, in_parallel
 from visual_search.storage.uris import is_object_uri, object_uri, refuse_secrets
@@ -247,3 +250,10 @@ def test_a_config_may_hold_no_password_that_a_multirun_would_copy(
     assert "data.root: an address of s3:// holds credentials" in said.err
     assert "hidden" not in said.err + said.out
     assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+
+
+@pytest.mark.parametrize("place", ["s3a://shop/a", "S3://shop/a", "https://shop.example/a"])
+def test_an_address_of_another_kind_is_no_folder_of_that_name(place: str) -> None:
+    for opened in (open_store, open_source, Bundle.open):
+        with pytest.raises(ValueError, match="is not known here; expected a path of this machine"):
+            opened(place)

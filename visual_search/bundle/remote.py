@@ -42,9 +42,10 @@ def address_of(place: str | os.PathLike[str]) -> str | None:
     Raises:
         ValueError: The address has no bucket, or holds a password or settings.
     """
-    from visual_search.storage.uris import is_object_uri, object_uri
+    from visual_search.storage.uris import ObjectUri, place_of
 
-    return str(object_uri(str(place))) if is_object_uri(place) else None
+    found = place_of(place)
+    return str(found) if isinstance(found, ObjectUri) else None
 
 
 def check_is_folder(place: str | os.PathLike[str]) -> Path:

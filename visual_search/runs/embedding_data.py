@@ -105,8 +105,8 @@ def _large(node: Node) -> RowBlocks | None:
         large_table,
         large_webdataset,
     )
-    from visual_search.catalog.readers.sources import place_of
     from visual_search.catalog.readers.table import TableSettings
+    from visual_search.storage.uris import place_of
 
     builder, arguments = bind("data", node)
     bound = inspect.signature(builder).bind(**arguments)

@@ -22,7 +22,7 @@ from visual_search.storage.copies import (
     passing_copy,
     passing_file,
 )
-from visual_search.storage.uris import ObjectUri, is_object_uri, object_uri
+from visual_search.storage.uris import ObjectUri, place_of
 
 
 class ShardStore(Protocol):
@@ -97,21 +97,6 @@ class ShardStore(Protocol):
             RunLockedError: Another one is at it.
         """
         ...
-
-
-def place_of(folder: str | Path | ObjectUri) -> Path | ObjectUri:
-    """Returns what a text names: a folder of this machine, or an address of object storage.
-
-    Raises:
-        ValueError: An address names no bucket, or holds a password or settings.
-
-    Example:
-        >>> place_of("embedded"), str(place_of("s3://shop/embedded/"))
-        (PosixPath('embedded'), 's3://shop/embedded')
-    """
-    if isinstance(folder, str):
-        return object_uri(folder) if is_object_uri(folder) else Path(folder)
-    return folder
 
 
 def open_store(folder: str | Path | ObjectUri) -> ShardStore:

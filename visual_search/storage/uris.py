@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 SCHEMES = ("s3", "gs")
 _URI = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
@@ -109,3 +110,31 @@ def object_uri(place: str) -> ObjectUri:
             f"{f'{scheme}://{bucket}/' + re.sub('/+', '/', key)!r}, or rename what lies there"
         )
     return ObjectUri(scheme, bucket, key)
+
+
+Place = Path | ObjectUri
+
+
+def place_of(named: str | os.PathLike[str] | ObjectUri) -> Place:
+    """Returns what a text names: a path of this machine, or an address of object storage.
+
+    Raises:
+        ValueError: The address names no bucket, holds a password, or is of another kind.
+
+    Example:
+        >>> place_of("embedded"), str(place_of("s3://shop/embedded/"))
+        (PosixPath('embedded'), 's3://shop/embedded')
+    """
+    if isinstance(named, ObjectUri):
+        return named
+    if not isinstance(named, str):
+        return Path(named)
+    if is_object_uri(named):
+        return object_uri(named)
+    if other := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", named):
+        raise ValueError(
+            f"an address of {other[1]}:// is not known here; expected a path of this machine, or "
+            f"{' or '.join(f'{scheme}://BUCKET/KEY' for scheme in SCHEMES)}: for another server "
+            "with S3's protocol set AWS_ENDPOINT_URL to it"
+        )
+    return Path(named)

@@ -19,10 +19,10 @@ from visual_search import builder
 from visual_search.atomic import atomic_path, scratch_folder
 from visual_search.catalog.catalog import Catalog
 from visual_search.catalog.readers import OnBadItem, check_on_bad_item, conclude
-from visual_search.catalog.readers.sources import ArraySource, place_of
+from visual_search.catalog.readers.sources import ArraySource
 from visual_search.storage.bucket import Bucket
 from visual_search.storage.copies import copied_files
-from visual_search.storage.uris import ObjectUri
+from visual_search.storage.uris import ObjectUri, place_of
 
 # The names of the labels 0..9, https://github.com/zalandoresearch/fashion-mnist
 CATEGORIES = (

@@ -21,7 +21,8 @@ from visual_search.catalog.catalog import (
 from visual_search.catalog.readers import OnBadItem, conclude
 from visual_search.catalog.readers.delimited import MAX_TEXT_BYTES, RawTable, read_csv
 from visual_search.catalog.readers.picture_names import is_clutter, safe_name
-from visual_search.catalog.readers.sources import FileSource, is_file, open_source, place_of
+from visual_search.catalog.readers.sources import FileSource, is_file, open_source
+from visual_search.storage.uris import place_of
 
 MAX_LISTING_BYTES = MAX_TEXT_BYTES
 _GZIP = 16 + zlib.MAX_WBITS

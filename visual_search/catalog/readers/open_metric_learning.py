@@ -17,7 +17,8 @@ from visual_search.catalog.readers.listings import (
     taken_choice,
 )
 from visual_search.catalog.readers.pixel_crops import PixelCropSource, pixel_box
-from visual_search.catalog.readers.sources import open_source, place_of, stem_of
+from visual_search.catalog.readers.sources import open_source, stem_of
+from visual_search.storage.uris import place_of
 
 NEEDED = ("label", "path", "split", "is_query", "is_gallery")
 BOX = ("x_1", "y_1", "x_2", "y_2")  # left, top, right, bottom; the file may have another order

@@ -31,14 +31,8 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource, list_pictures
-from visual_search.catalog.readers.sources import (
-    Place,
-    files_below,
-    is_file,
-    local_files,
-    place_of,
-    stem_of,
-)
+from visual_search.catalog.readers.sources import files_below, is_file, local_files, stem_of
+from visual_search.storage.uris import Place, place_of
 
 if TYPE_CHECKING:
     import pyarrow

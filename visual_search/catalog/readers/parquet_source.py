@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from visual_search.catalog.readers.parquet_columns import open_parquet
 from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES
-from visual_search.catalog.readers.sources import HashedSource, Place
+from visual_search.catalog.readers.sources import HashedSource
+from visual_search.storage.uris import Place
 
 if TYPE_CHECKING:
     import pyarrow

@@ -32,7 +32,7 @@ from visual_search.catalog.readers.parquet_columns import (
 )
 from visual_search.catalog.readers.parquet_source import ParquetFile, ParquetSource
 from visual_search.catalog.readers.shop_exports import recognised
-from visual_search.catalog.readers.sources import Place, ZipSource, num_bytes_of, stem_of
+from visual_search.catalog.readers.sources import ZipSource, num_bytes_of, stem_of
 from visual_search.catalog.readers.table import (
     Roles,
     TableFile,
@@ -47,7 +47,7 @@ from visual_search.catalog.readers.tar_source import ListedTars, TarSource
 from visual_search.catalog.readers.webdataset import samples_of, tar_paths
 from visual_search.storage.bucket import in_parallel
 from visual_search.storage.copies import copied_file
-from visual_search.storage.uris import ObjectUri
+from visual_search.storage.uris import ObjectUri, Place
 
 Part = tuple[pd.DataFrame, list[RefusedItem]]
 """Items of some rows, with a catalogue's columns, and the rows that are left out."""

@@ -34,35 +34,9 @@ from visual_search.catalog.readers.picture_names import (
 from visual_search.storage.bucket import Bucket, in_parallel
 from visual_search.storage.copies import copied_file
 from visual_search.storage.seekable import open_object
-from visual_search.storage.uris import (
-    SCHEMES,
-    ObjectUri,
-    is_object_uri,
-    object_uri,
-)
+from visual_search.storage.uris import ObjectUri, Place, place_of
 
 _RACY_NS = 2 * 10**9  # a file this young may change again within one tick of its time stamp
-
-Place = Path | ObjectUri
-
-
-def place_of(path: str | os.PathLike[str]) -> Place:
-    """Returns a path, or an address of object storage, as one.
-
-    Raises:
-        ValueError: The address names no bucket, holds a password, or is of another kind.
-    """
-    if not isinstance(path, str):
-        return Path(path)
-    if is_object_uri(path):
-        return object_uri(path)
-    if other := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path):
-        raise ValueError(
-            f"an address of {other[1]}:// is not read here; expected a path of this machine, or "
-            f"{' or '.join(f'{scheme}://BUCKET/KEY' for scheme in SCHEMES)}: for another server "
-            "with S3's protocol set AWS_ENDPOINT_URL to it"
-        )
-    return Path(path)
 
 
 def is_file(place: Place) -> bool:
@@ -95,7 +69,7 @@ def stem_of(path: str | os.PathLike[str] | ObjectUri) -> str:
         >>> stem_of("s3://shop/products.csv"), stem_of("data/photos/")
         ('products', 'photos')
     """
-    place = path if isinstance(path, ObjectUri) else place_of(path)
+    place = place_of(path)
     return place.stem if isinstance(place, ObjectUri) else place.absolute().stem
 
 
@@ -109,7 +83,7 @@ def open_source(root: str | os.PathLike[str] | ObjectUri) -> FileSource:
         ValueError: ``root`` is a file, but no readable zip; or neither file nor folder.
         StorageError: Object storage does not answer, or refuses.
     """
-    path = root if isinstance(root, ObjectUri) else place_of(root)
+    path = place_of(root)
     if isinstance(path, ObjectUri):
         return ZipSource(copied_file(path), path) if is_file(path) else ObjectSource(path)
     if path.exists() and not path.is_file() and not path.is_dir():

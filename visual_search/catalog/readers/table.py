@@ -31,9 +31,10 @@ from visual_search.catalog.readers.products import (
     told_of_pictures,
 )
 from visual_search.catalog.readers.shop_exports import recognised
-from visual_search.catalog.readers.sources import FileSource, Place, place_of, stem_of
+from visual_search.catalog.readers.sources import FileSource, stem_of
 from visual_search.catalog.readers.table_files import find_table, read_table_file
 from visual_search.catalog.readers.url_pictures import pictures_of_urls
+from visual_search.storage.uris import Place, place_of
 
 ADVICE = (
     "name its columns by data.item_id, data.image (or data.image_pattern), data.category, "

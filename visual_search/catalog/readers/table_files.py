@@ -21,9 +21,9 @@ from visual_search.catalog.readers.parquet_columns import (
     texts_of,
 )
 from visual_search.catalog.readers.picture_names import is_clutter
-from visual_search.catalog.readers.sources import FileSource, Place, is_file, open_source
+from visual_search.catalog.readers.sources import FileSource, is_file, open_source
 from visual_search.catalog.readers.workbook import read_workbook
-from visual_search.storage.uris import ObjectUri
+from visual_search.storage.uris import ObjectUri, Place
 
 _Kind = Literal["text", "lines", "list", "feed", "workbook", "parquet"]
 _KINDS: dict[str, _Kind] = {

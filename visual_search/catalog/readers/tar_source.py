@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from visual_search.catalog.readers.picture_names import MAX_PICTURE_BYTES, safe_name
-from visual_search.catalog.readers.sources import HashedSource, Place
+from visual_search.catalog.readers.sources import HashedSource
 from visual_search.storage.seekable import ObjectFile, open_object
-from visual_search.storage.uris import ObjectUri
+from visual_search.storage.uris import ObjectUri, Place
 
 _KEPT_TARS = 4  # a member's name and place take some 200 bytes, and a tar may have 10,000
 

@@ -23,15 +23,9 @@ from visual_search.catalog.readers.listings import (
 )
 from visual_search.catalog.readers.picture_names import is_clutter
 from visual_search.catalog.readers.products import PICTURE_SUFFIXES
-from visual_search.catalog.readers.sources import (
-    Place,
-    files_below,
-    is_file,
-    local_files,
-    place_of,
-    stem_of,
-)
+from visual_search.catalog.readers.sources import files_below, is_file, local_files, stem_of
 from visual_search.catalog.readers.tar_source import Tar, TarSource, list_tar
+from visual_search.storage.uris import Place, place_of
 
 MAX_TEXT_BYTES = 2**20  # of what stands beside a picture
 MAX_ATTRIBUTES = 1000  # without a limit, samples with a thousand other fields each fill the memory
